@@ -1,0 +1,69 @@
+"""cbir finds images by image.
+
+    import cbir
+
+    cbir.index_images(["photos"], into="photos.cbir")
+    searcher = cbir.Searcher.open("photos.cbir")
+    for hit in searcher.search("query.jpg", k=10):
+        print(hit.rank, hit.id, hit.score)
+
+Names load when they are first used; importing the package loads none of the heavy libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cbir.descriptors.base import Descriptor
+    from cbir.descriptors.models import load_descriptor
+    from cbir.errors import CbirError
+    from cbir.experiment import evaluate
+    from cbir.images.sources import open_source
+    from cbir.index.open import open_index
+    from cbir.ingest import index_images
+    from cbir.search import IndexedId, Searcher
+    from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
+
+_HOMES = {
+    "AddReport": "cbir.types",
+    "CbirError": "cbir.errors",
+    "Descriptor": "cbir.descriptors.base",
+    "DescriptorSpec": "cbir.types",
+    "Hit": "cbir.types",
+    "ImageRecord": "cbir.types",
+    "IndexedId": "cbir.search",
+    "Searcher": "cbir.search",
+    "evaluate": "cbir.experiment",
+    "index_images": "cbir.ingest",
+    "load_descriptor": "cbir.descriptors.models",
+    "open_index": "cbir.index.open",
+    "open_source": "cbir.images.sources",
+}
+
+__all__ = [
+    "AddReport",
+    "CbirError",
+    "Descriptor",
+    "DescriptorSpec",
+    "Hit",
+    "ImageRecord",
+    "IndexedId",
+    "Searcher",
+    "evaluate",
+    "index_images",
+    "load_descriptor",
+    "open_index",
+    "open_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cbir' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

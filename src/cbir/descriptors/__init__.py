@@ -1,0 +1,1 @@
+"""Descriptors: images in, unit vectors out."""

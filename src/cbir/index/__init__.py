@@ -1,0 +1,1 @@
+"""Indexes: records and vectors of one spec, and nearest-neighbour search over them."""

@@ -1,0 +1,152 @@
+"""What an index is: the calls that every engine answers in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+
+SCORE_TOLERANCE = 2e-6
+"""Scores closer than this are equal between engines, and between batch sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record to add: its vectors (parts, dim), a box a part (part 0: WHOLE), its thumbnail.
+
+    `thumbnail` is an encoded picture of at most 256 px (see images.thumbnails).
+    """
+
+    record: ImageRecord
+    vectors: Vectors
+    boxes: Sequence[Box]
+    thumbnail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether an indexed file, or what is known about it, has changed."""
+
+    content_hash: str
+    file_size: int | None
+    mtime_ns: int | None
+    missing: bool
+    parts: int
+    label: str | None
+    metadata: Mapping[str, MetadataValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The answer to one query, best first: m <= k records.
+
+    `ids`: m record ids. `scores`: float32 (m,), the true cosine of the best part. `boxes`: the
+    best part's box, None for part 0 (the whole image).
+    """
+
+    ids: list[str]
+    scores: NDArray[np.float32]
+    boxes: list[Box | None]
+
+
+class Index(Protocol):
+    """Records and vectors of one spec.
+
+    Opened for reading, or by one writer at a time. Everything that `add` returned from is
+    durable. Order of matches: score descending, then id ascending by bytes, exact at the cut.
+    """
+
+    url: str
+    engine: str
+    writable: bool
+
+    @property
+    def spec(self) -> DescriptorSpec: ...
+
+    def count(self) -> int:
+        """Number of records."""
+
+    def register_source(self, name: str, uri: str) -> str:
+        """The registered name of the source at `uri`; `name`, `name-2`, ... for a new one."""
+
+    def sources(self) -> dict[str, str]:
+        """Registered source names and where each lies."""
+
+    def stamps(self, source: str) -> dict[str, Stamp]:
+        """Id -> stamp of every record of the registered source."""
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Add or replace records by id, in one transaction."""
+
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Remove records; returns the ids that were there. One transaction."""
+
+    def set_details(
+        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
+    ) -> None:
+        """Replace label and metadata of the records of these ids. One transaction."""
+
+    def mark_missing(self, ids: Iterable[str], missing: bool = True) -> None:
+        """Say of records that their file was not found (or is back). One transaction."""
+
+    def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
+        """Replace the list of failed images of `source`."""
+
+    def failures(self) -> list[Failure]:
+        """Images that could not be added, of all sources."""
+
+    def refresh(self) -> None:
+        """Bring the search structures up to date (writers call it at the end of a run)."""
+
+    def search(
+        self,
+        vectors: Vectors,
+        k: int,
+        *,
+        where: Sequence[str] = (),
+        exclude: Sequence[str | None] | None = None,
+        exact: bool = False,
+    ) -> list[Matches]:
+        """The k best records for each row of `vectors` (q, dim), one `Matches` a row.
+
+        `where`: filters (see index.filters), all must hold. `exclude`: one id (or None) a query
+        that must not be in its answer. `exact`: no approximation, whatever the engine.
+        """
+
+    def records(self, ids: Sequence[str]) -> list[ImageRecord]:
+        """The records of `ids`, in that order; raises `QueryError` for one that is not there."""
+
+    def vectors(self, record_id: str) -> Vectors:
+        """The record's vectors (parts, dim); raises `QueryError` if it is not there."""
+
+    def thumbnail(self, record_id: str) -> bytes | None:
+        """The record's encoded thumbnail, None if the record has none."""
+
+    def labels(self) -> dict[str, str | None]:
+        """Id -> label of every record."""
+
+    def matrix(self) -> tuple[list[str], Vectors]:
+        """All ids in byte order and their part-0 vectors (n, dim), for evaluation."""
+
+    def ids(self) -> Iterator[str]:
+        """All ids in byte order."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in the index, id by id, for copying."""
+
+    def verify(self, repair: bool = False) -> list[str]:
+        """Problems found, one line each; with `repair`, what can be rebuilt has been."""
+
+    def info(self) -> dict[str, Any]:
+        """What `cbir info --json` shows: count, dim, engine, descriptor, failed, size, ..."""
+
+    def model_files(self) -> Mapping[str, bytes]:
+        """The files of the descriptor kept with the index; empty if it keeps none."""
+
+    def close(self) -> None:
+        """Release files and locks."""
