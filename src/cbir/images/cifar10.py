@@ -1,0 +1,170 @@
+"""CIFAR-10 (Krizhevsky, 2009) in whichever form it is at hand, with the same ids and labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cbir.errors import CbirError
+from cbir.home import cbir_home
+from cbir.images.batches import ARCHIVE, BATCHES, CLASSES, FOLDER, batch_items, open_row
+from cbir.images.folders import FolderSource
+from cbir.images.items import SourceItem
+from cbir.images.tars import member_item, open_member, stream_tar
+from cbir.types import RgbImage
+
+if TYPE_CHECKING:
+    from cbir.images.download import Progress
+
+DEFAULT_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+MD5 = "c58f30108f718f92721af3a45b9a66d0"
+SPLIT_SIZES = {"train": 50_000, "test": 10_000}
+SPLITS = ("train", "test")
+
+
+class MissingDataError(CbirError):
+    """CIFAR-10 is not on this machine."""
+
+
+@dataclass
+class Cifar10Source:
+    """The images of a split (None: both) of CIFAR-10 at `path`, in one of its forms.
+
+    The canonical batches yield pixels (32, 32, 3) in canonical order; a class-folder tree
+    `train/<class>/NNNN.jpg`, or an archive of one, yields files in the order of their names, or
+    of the archive. `count` is counted in a tree, else the size of the full data set.
+    """
+
+    path: Path
+    split: str | None
+    name: str = "cifar10"
+    uri: str = "cifar10"
+    descriptor: str | None = "cifar10-cnn"
+    ignored: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.scope = f"{self.split}/" if self.split else ""
+        self._splits = (self.split,) if self.split else SPLITS
+
+    @cached_property
+    def count(self) -> int | None:
+        """The number of items."""
+        if _is_tree(self.path):
+            return sum(1 for _ in self.items())
+        return sum(SPLIT_SIZES[split] for split in self._splits)
+
+    def items(self) -> Iterator[SourceItem]:
+        for split in self._splits:
+            empty = True
+            for item in self._split_items(split):
+                empty = False
+                yield item
+            if empty:
+                raise _missing(f"{self.path} holds no images of cifar10:{split}")
+
+    def open(self, location: str) -> bytes | RgbImage:
+        if _is_batches(self.path):
+            return open_row(self.path, location)
+        if _is_tree(self.path):
+            return FolderSource(self.path).open(location)
+        return open_member(self.path, location)
+
+    def _split_items(self, split: str) -> Iterator[SourceItem]:
+        if _is_batches(self.path):
+            return batch_items(self.path, split)
+        if _is_tree(self.path):
+            return _named(_folder_items(self.path, split), split)
+        # What follows the last image of the split need not be unpacked.
+        return islice(_named(_archive_items(self.path, split), split), SPLIT_SIZES[split])
+
+
+def open_split(split: str | None) -> Cifar10Source:
+    """CIFAR-10's "train" or "test" split, or both; raises `MissingDataError` with the cure."""
+    path = find_cifar10()
+    if path is None:
+        raise _missing("CIFAR-10 is not on this machine")
+    return Cifar10Source(path, split)
+
+
+def find_cifar10() -> Path | None:
+    """Where CIFAR-10 lies: in (or at) the environment's `CBIR_DATA`, else in the cache.
+
+    The archive of the canonical batches, their extracted folder, a folder with `train/<class>/`
+    in it, or an archive of such a folder (`cifar10*.tar*`), whichever is there first.
+    """
+    named = os.environ.get("CBIR_DATA")
+    places = [Path(named).expanduser()] if named else []
+    places.append(cbir_home() / "data")
+    return next((found for place in places if (found := _find_at(place))), None)
+
+
+def download_cifar10(progress: Progress, url: str = DEFAULT_URL) -> Path:
+    """Download the canonical archive (170 MB) into the cache; returns its path.
+
+    `progress` is called with the bytes that are there and the bytes in all (None: not known).
+    An interrupted download goes on where it stopped. Raises `CbirError` (see `download.fetch`).
+    """
+    from cbir.images.download import fetch
+
+    return fetch(url, cbir_home() / "data" / ARCHIVE, MD5, progress)
+
+
+def _find_at(place: Path) -> Path | None:
+    if place.is_file() or _is_batches(place) or _is_tree(place):
+        return place
+    if not place.is_dir():
+        return None
+    if (place / ARCHIVE).is_file():
+        return place / ARCHIVE
+    if _is_batches(place / FOLDER):
+        return place / FOLDER
+    return next((path for path in sorted(place.glob("cifar10*.tar*")) if path.is_file()), None)
+
+
+def _is_batches(path: Path) -> bool:
+    if path.is_dir():
+        return (path / BATCHES["test"][0]).is_file() or (path / BATCHES["train"][0]).is_file()
+    return path.name.startswith("cifar-10-python")
+
+
+def _is_tree(path: Path) -> bool:
+    """Whether a folder of CIFAR-10's, and not of other classes, has a folder for each class."""
+    return any(all((path / split / word).is_dir() for word in CLASSES) for split in SPLITS)
+
+
+def _folder_items(path: Path, split: str) -> Iterator[SourceItem]:
+    for item in FolderSource(path / split).items():
+        yield replace(item, location=f"{split}/{item.location}")
+
+
+def _archive_items(path: Path, split: str) -> Iterator[SourceItem]:
+    for member in stream_tar(path):
+        if _tree_place(member.key, split) and (item := member_item(member)):
+            yield item
+
+
+def _named(items: Iterable[SourceItem], split: str) -> Iterator[SourceItem]:
+    """Items of a tree with the ids and labels that CIFAR-10's images have in every form."""
+    for item in items:
+        if place := _tree_place(item.location, split):
+            word, stem = place
+            yield replace(item, key=f"{split}/{word}/{stem}", label=word)
+
+
+def _tree_place(location: str, split: str) -> tuple[str, str] | None:
+    """Class and file name without extension of `.../<split>/<class>/<file>`, None for others."""
+    parts = location.split("/")[-3:]
+    if len(parts) < 3 or parts[0] != split or parts[1] not in CLASSES:
+        return None
+    return parts[1], parts[2].rpartition(".")[0] or parts[2]
+
+
+def _missing(what: str) -> MissingDataError:
+    return MissingDataError(
+        what, "`cbir demo` downloads it; or set CBIR_DATA to the folder that it is in"
+    )

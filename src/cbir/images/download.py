@@ -1,0 +1,137 @@
+"""Fetching a large file over HTTP: with progress, resumed where it broke off, checked by md5."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from cbir.errors import CbirError
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there, and how many there will be (None: not known)."""
+
+_CHUNK = 1 << 18
+_TIMEOUT_SECONDS = 30.0
+_BY_HAND = "download it by hand and name its folder in CBIR_DATA"
+
+
+def fetch(url: str, target: Path, md5: str, progress: Progress) -> Path:
+    """Download `url` to `target`, unless it is there; returns `target`.
+
+    Bytes go to `target` + ".part", which the next call (or, when a connection breaks that has
+    brought something, the next attempt of this call) continues with a Range request. The file
+    gets its name only once its md5 (hex) is right. A second process waits for the first. Raises
+    `CbirError` for no network, an HTTP error, a full disk, or a wrong md5.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{part}.lock"):
+            if not target.exists():
+                _fetch_part(url, part, progress)
+                _check(part, md5, url)
+                part.replace(target)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full" if full else error.strerror or str(error)
+        hint = "free some space" if full else "choose another place with CBIR_HOME"
+        raise CbirError(f"cannot write {part}: {what}", hint) from error
+    return target
+
+
+def _fetch_part(url: str, part: Path, progress: Progress) -> None:
+    complete = False
+    while not complete:
+        before = _size(part)
+        try:
+            complete = _attempt(url, part, progress)
+        except _BrokenError as error:
+            if _size(part) <= before:
+                raise CbirError(
+                    f"cannot download {url}: {error}", f"check the network, or {_BY_HAND}"
+                ) from error
+
+
+class _BrokenError(Exception):
+    """The network's fault, apart from the disk's."""
+
+
+def _attempt(url: str, part: Path, progress: Progress) -> bool:
+    """Append what is still missing; returns whether the file is complete now."""
+    start = _size(part)
+    try:
+        response = _ask(url, start)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+                return _already_whole(error, part)
+            raise _BrokenError(f"HTTP {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenError(getattr(error, "reason", None) or error) from error
+    with response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            start = 0  # a server that knows no ranges sends it all again
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        return _append(response, part, start, total, progress)
+
+
+def _ask(url: str, start: int) -> Any:
+    headers = {"User-Agent": "cbir"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    request = urllib.request.Request(url, headers=headers)
+    return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+
+
+def _append(response: Any, part: Path, start: int, total: int | None, progress: Progress) -> bool:
+    done = start
+    with part.open("ab" if start else "wb") as file:
+        progress(done, total)
+        while chunk := _receive(response):
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+    if total is not None and done < total:
+        raise _BrokenError(f"the connection broke after {done:,} of {total:,} bytes")
+    return True
+
+
+def _receive(response: Any) -> bytes:
+    try:
+        chunk: bytes = response.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenError(str(error) or type(error).__name__) from error
+    return chunk
+
+
+def _already_whole(error: urllib.error.HTTPError, part: Path) -> bool:
+    """Asked for what lies behind the end: the part is the whole file, or it is a wrong one."""
+    size = re.search(r"/(\d+)$", error.headers.get("Content-Range", ""))
+    if size and int(size[1]) == _size(part):
+        return True
+    part.unlink()
+    return False
+
+
+def _check(part: Path, md5: str, url: str) -> None:
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != md5:
+        part.unlink()
+        raise CbirError(
+            f"{url} sent a wrong file (md5 {found}, expected {md5})", f"try again, or {_BY_HAND}"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,203 @@
+"""A folder of images, and what of it is walked: everything but the hidden and other indexes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from cbir.errors import ImageError
+from cbir.images.candidates import HEAD_SIZE, has_image_suffix, is_candidate, is_hidden
+from cbir.images.decode import check_size
+from cbir.images.ids import decode_path, encode_path
+from cbir.images.items import SourceItem
+
+INDEX_FILE = "index.sqlite"
+"""A folder with this file in it is an index of this project, not a place of images."""
+
+
+@dataclass
+class FolderSource:
+    """The images under `root`, by their paths' bytes; only the file `only` where it is named.
+
+    Hidden files and folders and other indexes are passed over. Symbolic links to files are
+    followed. A linked folder is entered once, and only if it leads out of `root`: what lies
+    inside is listed where it lies, so no loop is possible. What cannot be read becomes an item
+    whose `read` says why.
+    """
+
+    root: Path
+    label_from_folder: bool = False
+    only: str | None = None
+    descriptor: str | None = None
+    ignored: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.name = encode_path(self.root.name) or "root"
+        self.uri = str(self.root)
+        self.scope = encode_path(self.only) if self.only else ""
+
+    @cached_property
+    def count(self) -> int | None:
+        """The number of items, counted by a walk that opens only files of unknown extension."""
+        return sum(found is not None for found in self._walk())
+
+    def items(self) -> Iterator[SourceItem]:
+        self.ignored = 0
+        for found in self._walk():
+            if found is None:
+                self.ignored += 1
+            else:
+                yield self._item(found)
+
+    def open(self, location: str) -> bytes:
+        parts = os.fsdecode(decode_path(location)).split("/")
+        if any(not _is_plain_name(part) for part in parts):
+            raise ImageError(f"'{location}' is not a place inside {self.uri}")
+        path = self.root.joinpath(*parts)
+        try:
+            if not path.is_file():
+                raise ImageError(f"the original is gone: {location} is not in {self.uri}")
+            if not is_candidate(parts[-1], partial(_head, str(path))):
+                raise ImageError(f"'{location}' is not an image")
+        except OSError as error:
+            raise _unreadable(error) from error
+        return read_file(str(path))
+
+    def _walk(self) -> Iterator[_Found | None]:
+        if self.only is None:
+            return _walk(str(self.root))
+        return iter([_Found(str(self.root / self.only), encode_path(self.only))])
+
+    def _item(self, found: _Found) -> SourceItem:
+        size: int | None = None
+        mtime_ns: int | None = None
+        try:
+            status = os.stat(found.path)  # noqa: PTH116 - half the time of Path's
+            size, mtime_ns = status.st_size, status.st_mtime_ns
+        except OSError:  # reading it will say the same, as a row of the report
+            pass
+        label = Path(found.path).parent.name if self.label_from_folder else None
+        read = partial(_refuse, found.error) if found.error else partial(read_file, found.path)
+        return SourceItem(found.key, found.key, label, size, mtime_ns, read)
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a file; raises `ImageError` where it cannot be read or is over the limit."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - the faster way, read at once
+            check_size(os.fstat(file.fileno()).st_size)
+            return file.read()
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: str
+    key: str
+    error: OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A member of a folder; `order` is its name's bytes, with "/" behind a folder's.
+
+    Sorting each folder by `order` puts whole paths into byte order.
+    """
+
+    order: bytes
+    key: str
+    entry: os.DirEntry[str]
+    is_folder: bool
+
+
+def _walk(root: str) -> Iterator[_Found | None]:
+    """Every candidate below `root`, in order of the key's bytes; None for a file passed over."""
+    real_root = os.path.realpath(root)
+    entered: set[tuple[int, int]] = set()
+    waiting: list[Iterator[_Entry]] = []
+
+    def enter(folder: str, prefix: str) -> _Found | None:
+        try:
+            status = Path(folder).stat()
+            identity = status.st_dev, status.st_ino
+            if identity not in entered:
+                entered.add(identity)
+                waiting.append(iter(_list(folder, prefix)))
+        except OSError as error:
+            return _Found(folder, prefix.rstrip("/") or ".", error)
+        return None
+
+    if unreadable := enter(root, ""):
+        yield unreadable
+    while waiting:
+        member = next(waiting[-1], None)
+        if member is None:
+            waiting.pop()
+        elif not member.is_folder:
+            yield _candidate(member)
+        elif member.entry.is_symlink() and _is_inside(member.entry.path, real_root):
+            continue
+        elif unreadable := enter(member.entry.path, f"{member.key}/"):
+            yield unreadable
+
+
+def _list(folder: str, prefix: str) -> list[_Entry]:
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not is_hidden(entry.name)]
+    if any(entry.name == INDEX_FILE for entry in visible):
+        return []
+    members = []
+    for entry in visible:
+        name, is_folder = encode_path(entry.name), _is(entry.is_dir)
+        order = f"{name}/" if is_folder else name
+        members.append(_Entry(order.encode(), prefix + name, entry, is_folder))
+    return sorted(members, key=lambda member: member.order)
+
+
+def _candidate(member: _Entry) -> _Found | None:
+    entry = member.entry
+    # A link that leads nowhere is an image that is missing; a pipe or device is no image.
+    if not _is(entry.is_file) and not (entry.is_symlink() and not Path(entry.path).exists()):
+        return None
+    if has_image_suffix(entry.name):
+        return _Found(entry.path, member.key)
+    try:
+        is_image = is_candidate(entry.name, partial(_head, entry.path))
+    except OSError:  # nothing says that this unreadable file is an image
+        return None
+    return _Found(entry.path, member.key) if is_image else None
+
+
+def _is(test: Callable[[], bool]) -> bool:
+    try:
+        return test()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _is_inside(path: str, real_root: str) -> bool:
+    real = os.path.realpath(path)
+    return real == real_root or real.startswith(os.path.join(real_root, ""))  # noqa: PTH118
+
+
+def _is_plain_name(part: str) -> bool:
+    """Whether `part` names a visible member of a folder, on every system."""
+    hostile = part in ("", ".", "..") or "\0" in part or Path(part).name != part
+    return not hostile and not is_hidden(part)
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+        return file.read(HEAD_SIZE)
+
+
+def _refuse(error: OSError) -> bytes:
+    raise _unreadable(error)
+
+
+def _unreadable(error: OSError) -> ImageError:
+    return ImageError(f"cannot be read: {error.strerror or error}")

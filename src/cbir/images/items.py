@@ -1,0 +1,54 @@
+"""The contract of image sources: what each yields, and the calls that all answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cbir.types import RgbImage
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One image of a source, not decoded yet.
+
+    `key`: percent-encoded path inside the source that the id is made of (CIFAR-10:
+    `train/airplane/0000`). `location`: percent-encoded path that opens it again (with extension);
+    equal to `key` for folders and archives. `read` returns the file's bytes, or RGB pixels where
+    there is no file; it may raise OSError or ImageError, may be called from any thread, once.
+    """
+
+    key: str
+    location: str
+    label: str | None
+    file_size: int | None
+    mtime_ns: int | None
+    read: Callable[[], bytes | RgbImage]
+
+
+class ImageSource(Protocol):
+    """Yields images in a stable order.
+
+    `name` is proposed for registration (folder or archive name without its extension, `cifar10`);
+    `uri` says where it lies (absolute path, or `cifar10`); `scope` is the key prefix that this
+    source covers ("train/" for cifar10:train, "" for all; one that does not end in "/" is exactly
+    one key), so that records outside of it are not taken for missing; `descriptor` names the
+    source's own default descriptor, or None.
+    `count` is the number of items if it is known before iterating. `ignored` counts files passed
+    over because neither name nor bytes say that they are images; it is final after `items()`.
+    """
+
+    name: str
+    uri: str
+    scope: str
+    descriptor: str | None
+    ignored: int
+
+    @property
+    def count(self) -> int | None: ...
+
+    def items(self) -> Iterator[SourceItem]: ...
+
+    def open(self, location: str) -> bytes | RgbImage:
+        """The original at `location`; raises ImageError when it is gone or outside the source."""

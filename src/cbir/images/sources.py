@@ -1,0 +1,126 @@
+"""Where images come from: folder, zip, tar, `cifar10:train|test`, `digits:train|test`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from cbir.errors import CbirError
+from cbir.images import cifar10, digits
+from cbir.images.candidates import HEAD_SIZE, has_image_suffix
+from cbir.images.decode import sniff
+from cbir.images.folders import INDEX_FILE, FolderSource
+from cbir.images.ids import decode_path
+from cbir.images.items import ImageSource, SourceItem
+from cbir.images.members import ARCHIVE_SUFFIXES
+from cbir.images.tars import TarSource
+from cbir.images.zips import ZipSource
+
+__all__ = ["ImageSource", "SourceItem", "file_path", "open_source", "source_for_uri"]
+
+_BUILTIN: dict[str, Callable[[str | None], ImageSource]] = {
+    "cifar10": cifar10.open_split,
+    "digits": digits.open_split,
+}
+_SPLITS = ("train", "test")
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
+    """The source that `text` names: a built-in set, or the path of a folder, archive or image.
+
+    Nothing is walked or read yet, but a path that is not there, or a file of unknown type, raises
+    `CbirError` at once. One image file is a source of one item: its folder's, so that its id is
+    the same as when the whole folder is indexed. With `label_from_folder` each item is labelled
+    with the name of the folder that it lies in (CIFAR-10 and digits always carry their labels).
+    A file or folder called like a built-in set is to be written `./cifar10:train`.
+    """
+    name, _, split = text.partition(":")
+    if name in _BUILTIN:
+        if split not in _SPLITS:
+            raise CbirError(f"unknown source '{text}'", _nearest(text))
+        return _BUILTIN[name](split)
+    path = Path(text)
+    try:
+        if "\0" in text:
+            raise ValueError("a NUL is in it")
+        if not path.exists():
+            raise CbirError(f"{text}: no such file or folder", _nearest(text))
+        path = path.resolve()
+    except (OSError, ValueError) as error:  # no permission, too long, a NUL in it
+        raise CbirError(f"{text!r}: cannot be opened: {error}") from error
+    _check_utf8(path)
+    if path.is_dir():
+        if (path / INDEX_FILE).is_file():
+            raise CbirError(
+                f"{text} is an index, not a source of images", "name the images' folder"
+            )
+        return FolderSource(path, label_from_folder)
+    return _open_file(path, label_from_folder)
+
+
+def source_for_uri(uri: str) -> ImageSource:
+    """The source registered under `uri`, to open its originals; `CbirError` where it is gone."""
+    return _BUILTIN[uri](None) if uri in _BUILTIN else open_source(uri)
+
+
+def file_path(uri: str, location: str) -> str | None:
+    """The path of the item's own file, None where it has none (in an archive, pixels only)."""
+    if uri in _BUILTIN or not Path(uri).is_dir():
+        return None
+    return str(Path(uri) / os.fsdecode(decode_path(location)))
+
+
+def _open_file(path: Path, label_from_folder: bool) -> ImageSource:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_SIZE)
+        if sniff(head):
+            return FolderSource(path.parent, label_from_folder, only=path.name)
+        if zipfile.is_zipfile(path):
+            return ZipSource(path, label_from_folder)
+        if tarfile.is_tarfile(path):
+            return TarSource(path, label_from_folder)
+    except OSError as error:
+        raise CbirError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except EOFError as error:  # a compressed file cut off in its first bytes
+        raise CbirError(f"{path}: the archive is cut off", "fetch or make it again") from error
+    return _refuse_file(path, head)
+
+
+def _refuse_file(path: Path, head: bytes) -> ImageSource:
+    if head.startswith(_ZSTD_MAGIC):
+        raise CbirError(
+            f"{path}: this Python cannot read zstd archives",
+            "use Python 3.14 or newer, or unpack it and name the folder",
+        )
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        raise CbirError(f"{path}: damaged, or not the archive its name says", "fetch it again")
+    if has_image_suffix(path.name):
+        raise CbirError(f"{path}: not an image: its bytes are of no known image format")
+    raise CbirError(
+        f"{path}: neither an image nor a folder nor an archive",
+        "sources are folders, image files, .zip, .tar(.gz, .xz, .bz2), "
+        "cifar10:train|test and digits:train|test",
+    )
+
+
+def _check_utf8(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise CbirError(
+            f"{os.fsencode(path)!r}: the path of a source must be valid UTF-8", "rename it"
+        ) from error
+
+
+def _nearest(text: str) -> str:
+    known = [f"{name}:{split}" for name in _BUILTIN for split in _SPLITS]
+    close = difflib.get_close_matches(text, known, n=1, cutoff=0.75)
+    if text in _BUILTIN:
+        return f"use {text}:train or {text}:test"
+    return f"did you mean {close[0]}?" if close else "check the spelling, or give the full path"

@@ -1,0 +1,141 @@
+"""The images in a tar file, compressed or not, streamed in order; nothing is extracted to disk."""
+
+from __future__ import annotations
+
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from lzma import LZMAError
+from pathlib import Path
+from typing import IO, Self
+
+from cbir.errors import CbirError, ImageError
+from cbir.images.candidates import HEAD_SIZE, has_image_suffix, is_candidate
+from cbir.images.decode import BYTE_LIMIT, check_size
+from cbir.images.items import SourceItem
+from cbir.images.members import archive_name, label_of, member_key
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A visible file of the tar `path`; `file` is None for a link.
+
+    It can be read only until the next member is asked for.
+    """
+
+    path: Path
+    key: str
+    info: tarfile.TarInfo
+    file: IO[bytes] | None
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, -1 for all that are left; `CbirError` where the tar is damaged."""
+        assert self.file is not None
+        with _naming(self.path):
+            return self.file.read(size)
+
+
+@dataclass
+class TarSource:
+    """The images in the tar file `path`, in its own order.
+
+    An item carries its bytes, so only as many are held as the consumer has not dropped. Raises
+    `CbirError` where the archive is damaged, after the items before the damage.
+    """
+
+    path: Path
+    label_from_folder: bool = False
+    descriptor: str | None = None
+    scope: str = ""
+    count: int | None = field(default=None, init=False)
+    ignored: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.name = archive_name(self.path)
+        self.uri = str(self.path)
+
+    def items(self) -> Iterator[SourceItem]:
+        self.ignored = 0
+        for member in stream_tar(self.path):
+            item = member_item(member)
+            if item is None:
+                self.ignored += 1
+            else:
+                yield item if self.label_from_folder else replace(item, label=None)
+
+    def open(self, location: str) -> bytes:
+        return open_member(self.path, location)
+
+
+def stream_tar(path: Path) -> Iterator[TarMember]:
+    """Every visible file of a tar (or link in it), in order; raises `CbirError` on damage."""
+    with _naming(path), tarfile.open(path, "r|*", tarinfo=_StrictInfo) as tar:
+        while (info := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # else every header read is kept
+            key = member_key(info.name)
+            if key is not None and not info.isdir():
+                yield TarMember(path, key, info, tar.extractfile(info) if info.isreg() else None)
+
+
+def member_item(member: TarMember) -> SourceItem | None:
+    """The item of a member, labelled with its folder; None where nothing says it is an image."""
+    info, key = member.info, member.key
+    if member.file is None:
+        if not has_image_suffix(key):
+            return None
+        read = partial(_refuse, f"not a file in the archive but a link to {info.linkname}")
+    elif info.size > BYTE_LIMIT:
+        read = partial(_refuse_size, info.size)
+    else:
+        head = member.read(HEAD_SIZE)
+        if not is_candidate(key, lambda: head):
+            return None
+        read = partial(bytes, head + member.read())
+    return SourceItem(key, key, label_of(key), info.size, int(info.mtime) * 10**9, read)
+
+
+def open_member(path: Path, location: str) -> bytes:
+    """The bytes of the image at `location` in a tar, found by reading up to it."""
+    if not path.is_file():
+        raise ImageError(f"the original is gone: {path} is not there any more")
+    for member in stream_tar(path):
+        if member.key == location and (item := member_item(member)):
+            data = item.read()
+            assert isinstance(data, bytes)
+            return data
+    raise ImageError(f"the original is gone: no image {location} in {path}")
+
+
+class _StrictInfo(tarfile.TarInfo):
+    """A header that is damaged in mid-archive is an error, where tarfile takes it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):  # the proper end
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
+        raise CbirError(
+            f"{path}: the archive is damaged or cut off ({error})", "fetch or make it again"
+        ) from error
+
+
+def _refuse(reason: str) -> bytes:
+    raise ImageError(reason)
+
+
+def _refuse_size(size: int) -> bytes:
+    check_size(size)
+    return b""

@@ -1,0 +1,43 @@
+"""The small picture that is kept with every record."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from cbir.images.decode import sniff
+from cbir.types import RgbImage
+
+MAX_OWN_BYTES = 8192
+"""A file of at most this size, in a format that browsers show, is its own thumbnail."""
+
+MAX_SIDE = 256
+JPEG_QUALITY = 85
+
+_WEB_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_LOSSLESS_SIDE = 64
+
+
+def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
+    """An encoded picture of at most 256 px a side of an image.
+
+    `data` is the file's bytes, None where there is no file; `image` its pixels. A small file in a
+    web format is returned as it is; pixels of at most 64 px a side without a file become a PNG
+    (nothing is lost, and it is small); all else a JPEG of quality 85.
+    """
+    if data is not None and len(data) <= MAX_OWN_BYTES and sniff(data) in _WEB_TYPES:
+        return data
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    target = BytesIO()
+    if data is None and max(picture.size) <= _LOSSLESS_SIDE:
+        picture.save(target, "PNG", compress_level=1)
+        return target.getvalue()
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    picture.save(target, "JPEG", quality=JPEG_QUALITY)
+    return target.getvalue()
+
+
+def media_type(thumbnail: bytes) -> str:
+    """The media type of an encoded picture, `application/octet-stream` where it is none."""
+    return sniff(thumbnail) or "application/octet-stream"
