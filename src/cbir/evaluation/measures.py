@@ -1,0 +1,149 @@
+"""Names of measures in ir_measures' notation, and what each needs: `AP@100`, `nDCG@10`, `RR`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cbir.errors import CbirError, MissingExtraError
+
+DEFAULT_MEASURES = ("AP@100", "nAP@100", "P@1", "P@10", "P@100", "RR@100")
+
+MAX_RELEVANCE = 1000
+"""Highest relevance level: trec_eval's work grows with its square."""
+
+_PLAIN = re.compile(r"(AP|RR)(?:@([1-9]\d*))?|(nAP|P|R)@([1-9]\d*)")
+_NEEDS_CUTOFF = ("nAP", "P", "R", "Success")
+_FAMILIES = (  # without IPrec: trec_eval's versions 9 and 10 round its recall levels differently
+    *("AP", "nAP", "P", "R", "RR", "nDCG", "Rprec", "Bpref", "infAP", "Success"),
+    *("SetP", "SetR", "SetF", "SetAP"),
+)
+_PARAMETERS = {"cutoff", "rel"}
+_OTHER_NAMES = {
+    "map": "AP",
+    "map_cut": "AP",
+    "nmap": "nAP",
+    "precision": "P",
+    "recall": "R",
+    "mrr": "RR",
+    "recip_rank": "RR",
+    "ndcg_cut": "nDCG",
+    "set_p": "SetP",
+    "set_recall": "SetR",
+    "set_f": "SetF",
+    "set_map": "SetAP",
+} | {family.lower(): family for family in _FAMILIES}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measure.
+
+    `name` is its canonical notation, `family` the part before brackets and `@`. `cutoff` is the
+    number of ranks it reads, None for the whole ranking. A document of relevance `rel` or more
+    counts as relevant. A `plain` measure is computed without trec_eval for class relevance.
+    """
+
+    name: str
+    family: str
+    cutoff: int | None
+    rel: int = 1
+    plain: bool = False
+
+
+def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
+    """The measures called `names`, in that order, each once.
+
+    Known: AP, nAP@k, P@k, R@k, RR, nDCG, Rprec, Bpref, infAP, Success@k, SetP, SetR, SetF, SetAP;
+    `@k` also after AP, RR and nDCG; `(rel=2)` says from which relevance on. Raises
+    `CbirError` for any other name, with the nearest one, and `MissingExtraError` where a measure
+    needs the `evaluation` extra and it is not installed.
+    """
+    measures = {measure.name: measure for measure in map(_parse, names)}
+    return tuple(measures.values())
+
+
+def with_pairs(names: Iterable[str]) -> tuple[str, ...]:
+    """`names` in canonical notation, each `AP@k` followed by its `nAP@k`.
+
+    The two are easily taken for each other, so that neither is shown alone.
+    """
+    paired: dict[str, None] = {}
+    for measure in parse_measures(names):
+        partner = measure.name.removeprefix("n")
+        if measure.family in ("AP", "nAP") and measure.cutoff is not None:
+            paired |= {partner: None, f"n{partner}": None}
+        else:
+            paired[measure.name] = None
+    return tuple(paired)
+
+
+def depth(names: Iterable[str]) -> int | None:
+    """How many ranks the measures read at most; None if one of them reads the whole ranking."""
+    cutoffs = [measure.cutoff for measure in parse_measures(names)]
+    known = [cutoff for cutoff in cutoffs if cutoff is not None]
+    return max(known, default=0) if len(known) == len(cutoffs) else None
+
+
+def _parse(name: str) -> Measure:
+    plain = _PLAIN.fullmatch(name)
+    if plain:
+        family, cutoff = plain[1] or plain[3], plain[2] or plain[4]
+        return Measure(name, family, int(cutoff) if cutoff else None, plain=True)
+    found = re.match(r"[A-Za-z]+", name)
+    family = found[0] if found else ""
+    if family not in _FAMILIES or name[len(family) :][:1] not in ("", "(", "@"):
+        raise CbirError(f"unknown measure '{name}'", _nearest(name))
+    if family in _NEEDS_CUTOFF and "@" not in name:
+        raise CbirError(f"measure '{name}' needs a cut-off", f"write '{name}@10'")
+    if family == "nAP":
+        average_precision = _parse(name.removeprefix("n"))
+        return replace(average_precision, name=f"n{average_precision.name}", family="nAP")
+    return _parse_with_ir_measures(name, family)
+
+
+def _parse_with_ir_measures(name: str, family: str) -> Measure:
+    measure = ir_measure(name)
+    params: dict[str, Any] = measure.params
+    if set(params) - _PARAMETERS:
+        unknown = ", ".join(sorted(set(params) - _PARAMETERS))
+        raise CbirError(f"measure '{name}': '{unknown}' cannot be set", "only rel can")
+    cutoff = params.get("cutoff")
+    if cutoff is not None and cutoff < 1:
+        raise CbirError(f"measure '{name}': a cut-off is 1 or more", f"write '{family}@10'")
+    rel = params.get("rel", 1)
+    if not 1 <= rel <= MAX_RELEVANCE:
+        raise CbirError(f"measure '{name}': rel must be between 1 and {MAX_RELEVANCE}")
+    canonical = str(measure)
+    plain = _PLAIN.fullmatch(canonical) is not None
+    return Measure(canonical, family, cutoff, rel, plain)
+
+
+def ir_measure(name: str) -> Any:
+    """The ir_measures object called `name`, its parameters checked."""
+    try:
+        import ir_measures
+        import pytrec_eval  # noqa: F401 - ir_measures computes nothing without it
+    except ImportError as error:
+        raise MissingExtraError(f"measure {name}", "evaluation") from error
+    try:
+        measure = ir_measures.parse_measure(name)
+        measure.validate_params()
+    except (ValueError, NameError, AssertionError, KeyError, TypeError) as error:
+        raise CbirError(f"measure '{name}' cannot be read: {error}", _nearest(name)) from error
+    return measure
+
+
+def _nearest(name: str) -> str:
+    parts = re.match(r"([A-Za-z_]*?)_?(?:\(.*\))?[@_.]?(\d[\d.]*)?$", name)
+    family, number = (parts[1], parts[2]) if parts else (name, None)
+    close = difflib.get_close_matches(family.lower(), _OTHER_NAMES, n=1)
+    if not close:
+        return f"known measures: {', '.join(_FAMILIES)}, most with a cut-off as in nDCG@10"
+    nearest = _OTHER_NAMES[close[0]]
+    if number is None and nearest in _NEEDS_CUTOFF:
+        number = "10"
+    return f"did you mean '{nearest}{f'@{number}' if number else ''}'?"

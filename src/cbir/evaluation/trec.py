@@ -1,0 +1,291 @@
+"""TREC run and qrels files, plain or gzip; trec_eval's order of what we write is our own order.
+
+Formats: https://github.com/usnistgov/trec_eval, README.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, TextIO, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError
+from cbir.evaluation.measures import MAX_RELEVANCE
+
+_RUN_LINE = "a line of a run is: query Q0 document rank score tag"
+_QRELS_LINE = "a line of qrels is: query 0 document relevance"
+_NOT_IN_A_WORD = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]|^$")
+_LINES_AT_ONCE = 10_000
+_Value = TypeVar("_Value")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def write_run(
+    target: Path | TextIO,
+    rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]],
+    tag: str,
+) -> int:
+    """Write a run file; returns its number of lines.
+
+    `rankings` yields query id, document ids best first, and their scores, float32 (k,), none
+    higher than the one before. trec_eval breaks ties by id descending and knows no rank column,
+    so a score that is not lower than the one above it is written as the next lower float32:
+    trec_eval's order is the given one. `target` is a text stream, or a file that is replaced
+    when all is written, compressed if it is called `.gz`. Raises `CbirError` for an id that TREC
+    files cannot hold, a query or document given twice, scores that rise or are not finite, no
+    line at all, and a file that cannot be written.
+    """
+    _check_word(tag, "tag")
+    return _write(target, _run_lines(rankings, tag))
+
+
+def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> int:
+    """Write a qrels file; returns its number of lines.
+
+    `rows` are query id, document id and relevance (0: not relevant), a query's rows together.
+    `target` and errors as in `write_run`.
+    """
+    return _write(target, _qrels_lines(rows))
+
+
+def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """Query id -> (document id, score) in trec_eval's order.
+
+    That is: score descending as float32, then id descending; never the rank column. Scores are
+    returned as float32 has them. Raises `CbirError` that names file and line for anything that
+    is not a run.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    known: dict[bytes, str] = {}
+    for line, (query, _, document, _, score, _) in _rows(path, 6, _RUN_LINE):
+        pair = _word(query, known, path, line), _word(document, known, path, line)
+        _add(scores, *pair, _score(score, path, line), path, line)
+    return {query: _ranked(of) for query, of in scores.items()}
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> relevance.
+
+    Raises `CbirError` that names file and line for anything that is not a qrels file.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    known: dict[bytes, str] = {}
+    for line, (query, _, document, relevance) in _rows(path, 4, _QRELS_LINE):
+        pair = _word(query, known, path, line), _word(document, known, path, line)
+        _add(qrels, *pair, _relevance(relevance, path, line), path, line)
+    return qrels
+
+
+def _run_lines(
+    rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]], tag: str
+) -> Iterator[str]:
+    written: set[str] = set()
+    for query, documents, scores in rankings:
+        _check_new(query, written, "query", "the run")
+        if len(documents) != len(scores):
+            raise CbirError(f"query {query}: {len(documents)} documents, {len(scores)} scores")
+        ranked: set[str] = set()
+        lowered = _strictly_falling(np.asarray(scores), query).astype(str).tolist()
+        for rank, (document, score) in enumerate(zip(documents, lowered, strict=True), start=1):
+            _check_new(document, ranked, "document", f"query {query}")
+            yield f"{query} Q0 {document} {rank} {score} {tag}\n"
+
+
+def _qrels_lines(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+    written: set[str] = set()
+    judged: set[str] = set()
+    current: str | None = None
+    for query, document, relevance in rows:
+        if query != current:
+            _check_new(query, written, "query", "the qrels")
+            current = query
+            judged.clear()
+        _check_new(document, judged, "document", f"query {query}")
+        yield f"{query} 0 {document} {relevance}\n"
+
+
+def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.float32]:
+    """`scores` with each one that is not lower than the one before as the next lower float32.
+
+    Read as integers, float32 numbers of one sign are in order and neighbours differ by one; so
+    the lowering is a running minimum of integers.
+    """
+    if scores.dtype != np.float32 or not np.isfinite(scores).all():
+        raise CbirError(f"query {query}: scores must be finite float32 numbers")
+    if (scores[1:] > scores[:-1]).any():
+        raise CbirError(f"query {query}: scores rise; a ranking is best first")
+    bits = scores.view(np.int32).astype(np.int64)
+    steps = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    places = np.arange(len(scores))
+    steps = np.minimum.accumulate(steps + places) - places
+    bits = np.where(steps >= 0, steps, -steps | 0x80000000)
+    lowered: NDArray[np.float32] = bits.astype(np.uint32).view(np.float32)
+    if not np.isfinite(lowered).all():
+        raise CbirError(f"query {query}: scores are too low to be told apart")
+    return lowered
+
+
+def _check_word(word: str, what: str) -> None:
+    if _NOT_IN_A_WORD.search(word):
+        raise CbirError(
+            f"{what} {word!r} cannot stand in a TREC file",
+            "it must not be empty nor hold white space, control characters or lone surrogates",
+        )
+
+
+def _check_new(word: str, written: set[str], what: str, where: str) -> None:
+    _check_word(word, what)
+    if word in written:
+        raise CbirError(f"{what} {word} comes twice in {where}")
+    written.add(word)
+
+
+def _write(target: Path | TextIO, lines: Iterator[str]) -> int:
+    if not isinstance(target, Path):
+        return _copy(lines, target)
+    file = target.resolve()
+    if file.exists() and not file.is_file():  # a pipe or a device cannot be replaced
+        return _fill(file, lines, target)
+    with _naming(target):
+        folder = tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-")
+    with folder:
+        part = Path(folder.name) / file.name
+        count = _fill(part, lines, target)
+        with _naming(target):
+            part.replace(file)
+    return count
+
+
+def _fill(file: Path, lines: Iterator[str], target: Path) -> int:
+    with _naming(target):
+        stream = _create(file)
+    try:
+        count = _copy(lines, stream, target)
+    except BaseException:
+        with suppress(OSError):
+            stream.close()
+        raise
+    with _naming(target):
+        stream.close()
+    return count
+
+
+def _create(file: Path) -> TextIO:
+    if file.suffix != ".gz":
+        return file.open("w", encoding="utf-8", newline="\n")
+    # No time stamp in the header: the same rankings make the same bytes.
+    compressed = cast(BinaryIO, gzip.GzipFile(file, "wb", compresslevel=6, mtime=0))
+    return io.TextIOWrapper(compressed, encoding="utf-8", newline="\n")
+
+
+def _copy(lines: Iterator[str], stream: TextIO, target: Path | None = None) -> int:
+    count = 0
+    while batch := list(islice(lines, _LINES_AT_ONCE)):
+        with _naming(target):
+            stream.write("".join(batch))
+        count += len(batch)
+    if not count:
+        raise CbirError(f"there is nothing to write to {target or 'the stream'}")
+    return count
+
+
+@contextmanager
+def _naming(target: Path | None) -> Iterator[None]:
+    """Say which file could not be written; a stream's errors are its owner's."""
+    try:
+        yield
+    except OSError as error:
+        if target is None:
+            raise
+        raise CbirError(
+            f"cannot write {target}: {error.strerror or error}", "choose another place"
+        ) from error
+
+
+def _rows(path: Path, width: int, form: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Line number and fields of every line that is not blank."""
+    line = 0
+    try:
+        with path.open("rb") as raw:
+            compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if compressed else raw
+            empty = True
+            for line, text in enumerate(stream, start=1):
+                fields = text.split()  # bytes: at ASCII white space only, as trec_eval does
+                if len(fields) not in (0, width):
+                    found = f"{width} fields expected, found {len(fields)}"
+                    raise CbirError(f"{path}:{line}: {found}", form)
+                if fields:
+                    empty = False
+                    yield line, fields
+    except OSError as error:
+        raise CbirError(f"cannot read {path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise CbirError(f"{path}:{line}: the compressed file is damaged: {error}") from error
+    if empty:
+        raise CbirError(f"{path} is empty", form)
+
+
+def _word(raw: bytes, known: dict[bytes, str], path: Path, line: int) -> str:
+    """`raw` as text, the same object every time: a qrels file names a document often."""
+    word = known.get(raw)
+    if word is None:
+        try:
+            word = known[raw] = raw.decode()
+        except UnicodeDecodeError as error:
+            raise CbirError(f"{path}:{line}: {raw!r} is not UTF-8") from error
+    return word
+
+
+def _add(
+    rows: dict[str, dict[str, _Value]],
+    query: str,
+    document: str,
+    value: _Value,
+    path: Path,
+    line: int,
+) -> None:
+    of_query = rows.setdefault(query, {})
+    if document in of_query:
+        raise CbirError(f"{path}:{line}: document {document} comes twice for query {query}")
+    of_query[document] = value
+
+
+def _score(raw: bytes, path: Path, line: int) -> float:
+    try:
+        score = float(raw)
+    except ValueError:
+        score = float("nan")
+    if not abs(score) <= _FLOAT32_MAX or b"_" in raw:  # also true for NaN
+        raise CbirError(f"{path}:{line}: score {_shown(raw)} is not a finite float32 number")
+    return score
+
+
+def _relevance(raw: bytes, path: Path, line: int) -> int:
+    if not re.fullmatch(rb"[+-]?\d{1,9}", raw) or abs(int(raw)) > MAX_RELEVANCE:
+        raise CbirError(
+            f"{path}:{line}: relevance {_shown(raw)} is not a whole number "
+            f"from -{MAX_RELEVANCE} to {MAX_RELEVANCE}"
+        )
+    return int(raw)
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw.decode(errors="replace"))
+
+
+def _ranked(scores: dict[str, float]) -> list[tuple[str, float]]:
+    rounded = np.array(list(scores.values())).astype(np.float32).tolist()
+    return sorted(
+        zip(scores, rounded, strict=True), key=lambda pair: (pair[1], pair[0]), reverse=True
+    )

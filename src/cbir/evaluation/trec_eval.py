@@ -1,0 +1,112 @@
+"""Measures of a run against qrels, computed by trec_eval's own code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from cbir.errors import CbirError, MissingExtraError
+from cbir.evaluation.measures import Measure, ir_measure, parse_measures
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How good one run is.
+
+    `per_query`: measure -> query -> value, for every query of the qrels. `means`: measure -> mean
+    over the queries of the qrels. `missing`: queries of the qrels that the run does not answer;
+    each counts as zero. `unjudged`: queries of the run that the qrels do not know; not counted.
+    """
+
+    per_query: dict[str, dict[str, float]]
+    means: dict[str, float]
+    missing: list[str]
+    unjudged: list[str]
+
+
+def evaluate_run(
+    qrels: Mapping[str, dict[str, int]],
+    run: Mapping[str, Sequence[tuple[str, float]]],
+    names: Iterable[str],
+) -> Evaluation:
+    """The measures `names` of `run`, per query and on average.
+
+    `qrels` and `run` as `read_qrels` and `read_run` return them; documents are ranked as
+    trec_eval does: float32 score descending, then id descending. A query without a relevant
+    document has the value 0. `nAP@k` is AP@k x R / min(k, R), R the query's number of relevant
+    documents: what Google Landmarks v2 (Weyand et al. 2020) calls mAP@k when it is averaged.
+    Raises `MissingExtraError` without the `evaluation` extra, `CbirError` for empty qrels and
+    unknown measures.
+    """
+    _require_trec_eval()
+    if not qrels:
+        raise CbirError("the qrels name no query", "write them with `cbir qrels`")
+    measures = parse_measures(names)
+    answered = {query: dict(run[query]) for query in qrels if run.get(query)}
+    values: dict[str, dict[str, float]] = {}
+    for rel, same_rel in groupby(sorted(measures, key=_rel), key=_rel):
+        values |= _evaluate_at(rel, qrels, answered, list(same_rel))
+    per_query = {measure.name: values[measure.name] for measure in measures}
+    means = {name: math.fsum(of.values()) / len(qrels) for name, of in per_query.items()}
+    missing = [query for query in qrels if query not in answered]
+    return Evaluation(per_query, means, missing, [query for query in run if query not in qrels])
+
+
+def _rel(measure: Measure) -> int:
+    return measure.rel
+
+
+def _evaluate_at(
+    rel: int,
+    qrels: Mapping[str, dict[str, int]],
+    answered: Mapping[str, Mapping[str, float]],
+    measures: Sequence[Measure],
+) -> dict[str, dict[str, float]]:
+    """Measure -> query -> value, where documents are relevant from `rel` on."""
+    import ir_measures
+
+    counts = {q: sum(value >= rel for value in judged.values()) for q, judged in qrels.items()}
+    # trec_eval reads beyond its arrays for a query without any document of relevance `rel`.
+    judged = {query: qrels[query] for query in answered if counts[query]}
+    computed: dict[str, dict[str, float]] = {}
+    if judged:
+        wanted = {ir_measure(_computed_as(measure)) for measure in measures}
+        run = {query: answered[query] for query in judged}
+        for metric in ir_measures.pytrec_eval.evaluator(wanted, judged).iter_calc(run):
+            computed.setdefault(str(metric.measure), {})[metric.query_id] = metric.value
+    return {
+        measure.name: {
+            query: _finish(measure, computed[_computed_as(measure)][query], counts[query])
+            if query in judged
+            else 0.0
+            for query in qrels
+        }
+        for measure in measures
+    }
+
+
+def _computed_as(measure: Measure) -> str:
+    """The measure that trec_eval computes `measure` from: it has neither nAP@k nor RR@k."""
+    if measure.family == "nAP":
+        return measure.name.removeprefix("n")
+    if measure.family == "RR":
+        return measure.name.partition("@")[0]
+    return measure.name
+
+
+def _finish(measure: Measure, value: float, relevant: int) -> float:
+    if measure.family == "nAP" and measure.cutoff is not None:
+        return value * relevant / min(measure.cutoff, relevant)
+    if measure.family == "RR" and measure.cutoff is not None and value > 0:
+        return value if round(1 / value) <= measure.cutoff else 0.0
+    return value
+
+
+def _require_trec_eval() -> None:
+    try:
+        import ir_measures  # noqa: F401
+        import pytrec_eval  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("evaluating a run against qrels", "evaluation") from error
