@@ -1,0 +1,56 @@
+"""Errors as answers: JSON for programs, a page in the same style for people."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, current_app, jsonify, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as AnyResponse
+
+from cbir.errors import CbirError, ImageError, QueryError
+from cbir.web.pages import failure_page, refused_page
+from cbir.web.questions import RequestError, wants_json
+
+Answer = tuple[str | Response, int] | AnyResponse
+
+_HTTP = {
+    404: ("There is nothing at this address", "Start again from the first page."),
+    405: ("This address does not answer that kind of request", "Start from the first page."),
+    500: ("Something went wrong on the server", "Its log says what. Try again in a moment."),
+}
+
+
+def register_failures(app: Flask) -> None:
+    """Answer every error of the application in words."""
+    app.register_error_handler(CbirError, _from_cbir_error)
+    app.register_error_handler(HTTPException, _from_http_error)
+
+
+def _from_cbir_error(error: CbirError) -> Answer:
+    if isinstance(error, RequestError):
+        return _answer(error.status, error.message, error.hint)
+    if isinstance(error, ImageError | QueryError):
+        return _answer(400, error.message[:1].upper() + error.message[1:], error.hint)
+    # Anything else is about this installation; its message may name places on the server.
+    current_app.logger.error("%s", error)
+    return _answer(503, "The index cannot be searched at the moment", "The server's log says why.")
+
+
+def _from_http_error(error: HTTPException) -> Answer:
+    if error.response is not None or error.code is None or error.code < 400:
+        return error.get_response()
+    message, hint = _HTTP.get(error.code, (error.name, error.description or ""))
+    if error.code == 413:
+        limit = current_app.config["MAX_CONTENT_LENGTH"] // 2**20
+        message, hint = (
+            f"The picture is larger than {limit} MB",
+            "Choose a smaller file, or save it at a lower resolution.",
+        )
+    return _answer(error.code, message, hint)
+
+
+def _answer(status: int, message: str, hint: str) -> Answer:
+    if wants_json(request):
+        return jsonify({"error": {"message": message, "hint": hint}}), status
+    if request.endpoint in {"views.search", "views.search_indexed"} and status < 500:
+        return refused_page(message, hint), status
+    return failure_page(status, message, hint), status

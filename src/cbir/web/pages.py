@@ -1,0 +1,136 @@
+"""The pages: what each template is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flask import Flask, current_app, g, render_template
+from markupsafe import Markup
+
+from cbir.images.thumbnails import thumbnail
+from cbir.index.base import Index
+from cbir.search import IndexedId
+from cbir.types import Hit, ImageRecord
+from cbir.web.pictures import data_uri, file_name, version_of
+from cbir.web.questions import MAX_K, Choices, Question
+from cbir.web.showcase import Showcase
+
+SMALL_SIDE = 96
+"""Pictures of at most this many pixels a side are enlarged with sharp edges."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPicture:
+    """The picture searched with: `uri` holds an upload's thumbnail, None for an indexed one."""
+
+    name: str
+    width: int
+    height: int
+    uri: str | None
+    record: ImageRecord | None
+
+
+def home_page(draw: int) -> str:
+    """The page to begin with: the form and a few pictures of the index."""
+    showcase = _showcase()
+    return render_template(
+        "home.html",
+        about=_about(_index()),
+        labels=showcase.labels(),
+        samples=showcase.draw(draw),
+        next_draw=draw + 1,
+    )
+
+
+def results_page(
+    question: Question, record: ImageRecord | None, hits: Sequence[Hit], took_ms: float
+) -> str:
+    """The query's picture beside its hits; `record` is the query's own if it is indexed."""
+    return render_template(
+        "results.html",
+        about=_about(_index()),
+        labels=_showcase().labels(),
+        query=_query_picture(question, record),
+        hits=hits,
+        took_ms=took_ms,
+    )
+
+
+def refused_page(message: str, hint: str) -> str:
+    """What was wrong with a search, above the form to try again."""
+    return render_template(
+        "refused.html",
+        about=_about(_index()),
+        labels=_showcase().labels(),
+        message=message,
+        hint=hint,
+    )
+
+
+def failure_page(status: int, message: str, hint: str) -> str:
+    """A page for everything else that went wrong; asks nothing of the index."""
+    return render_template("failure.html", status=status, message=message, hint=hint)
+
+
+def gone_page(record: ImageRecord) -> str:
+    """For a picture whose original no longer opens: its thumbnail and what is known of it."""
+    return render_template("gone.html", about=_about(_index()), record=record)
+
+
+def register_pages(app: Flask) -> None:
+    """Make known to templates what they use."""
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(
+        breakable=_breakable,
+        file_name=file_name,
+        ms=_milliseconds,
+        size_class=_size_class,
+        version_of=version_of,
+    )
+    app.jinja_env.globals.update(
+        choices=lambda: g.get("choices", Choices()),
+        max_bytes=app.config["MAX_CONTENT_LENGTH"],
+        result_counts=(10, 20, 50, MAX_K),
+    )
+
+
+def _index() -> Index:
+    index: Index = current_app.extensions["cbir.searcher"].index
+    return index
+
+
+def _showcase() -> Showcase:
+    showcase: Showcase = current_app.extensions["cbir.showcase"]
+    return showcase
+
+
+def _about(index: Index) -> dict[str, object]:
+    """The line that says what is being searched; the name only, never where it lies."""
+    name = index.url.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return {"name": name, "count": index.count(), "descriptor": index.spec.short}
+
+
+def _query_picture(question: Question, record: ImageRecord | None) -> QueryPicture:
+    pixels = question.image
+    if isinstance(pixels, IndexedId):
+        assert record is not None
+        name = file_name(record.location)
+        return QueryPicture(name, record.width, record.height, None, record)
+    height, width = pixels.shape[:2]
+    return QueryPicture(
+        question.name, width, height, data_uri(thumbnail(question.data, pixels)), None
+    )
+
+
+def _size_class(picture: QueryPicture | ImageRecord) -> str:
+    return "is-small" if max(picture.width, picture.height) <= SMALL_SIDE else "is-large"
+
+
+def _breakable(record_id: str) -> Markup:
+    """An id that may be broken into lines after its slashes."""
+    return Markup("/<wbr>").join(record_id.split("/"))
+
+
+def _milliseconds(took: float) -> str:
+    return f"{took:.1f} ms" if took < 10 else f"{took:,.0f} ms"

@@ -1,0 +1,66 @@
+"""Image bytes as safe HTTP answers: the type comes from the bytes and from a fixed list."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from urllib.parse import quote, unquote
+
+from flask import Request, Response
+
+from cbir.images.thumbnails import media_type
+from cbir.types import ImageRecord, RgbImage
+
+_SHOWN = frozenset(
+    {"image/jpeg", "image/png", "image/gif", "image/webp", "image/avif", "image/bmp"}
+)
+"""What every browser shows; other images are offered for saving. None of them can hold a script."""
+
+_FOREVER = 365 * 24 * 3600
+
+
+def picture_response(request: Request, data: bytes, name: str, versioned: bool) -> Response:
+    """`data` as an answer that a browser shows, or offers to save where it cannot show it.
+
+    `name` is the file name that saving proposes. `versioned`: the address carries the content's
+    hash, so that it may be kept for good; otherwise it is asked for again with its ETag.
+    """
+    kind = media_type(data)
+    response = Response(data, mimetype=kind)
+    disposition = "inline" if kind in _SHOWN else "attachment"
+    response.headers["Content-Disposition"] = f"{disposition}; filename*=UTF-8''{quote(name)}"
+    # Even if a browser took it for a page, nothing in it could run.
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.cache_control.private = True
+    if versioned:
+        response.cache_control.max_age = _FOREVER
+        response.cache_control.immutable = True
+    else:
+        response.cache_control.no_cache = True
+    response.add_etag()
+    response.make_conditional(request)  # in place: 304 where the client has it already
+    return response
+
+
+def png(pixels: RgbImage) -> bytes:
+    """RGB pixels (height, width, 3) as a PNG file."""
+    from PIL import Image
+
+    target = BytesIO()
+    Image.fromarray(pixels).save(target, "PNG")
+    return target.getvalue()
+
+
+def data_uri(data: bytes) -> str:
+    """A thumbnail as an address that holds it."""
+    return f"data:{media_type(data)};base64,{base64.b64encode(data).decode()}"
+
+
+def file_name(location: str) -> str:
+    """The readable file name at the end of a percent-encoded location."""
+    return unquote(location.rsplit("/", 1)[-1])
+
+
+def version_of(record: ImageRecord) -> str:
+    """What an address carries of the content's hash, so that it changes with the content."""
+    return record.content_hash[:16]

@@ -1,0 +1,100 @@
+"""From a request to a question: which picture, how many answers, which filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Request, g
+
+from cbir.errors import CbirError, ImageError
+from cbir.images.decode import decode
+from cbir.search import IndexedId
+from cbir.types import RgbImage
+
+DEFAULT_K = 10
+MAX_K = 100
+
+
+class RequestError(CbirError):
+    """A request that cannot be answered as asked, with the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the form beside the picture holds; filters stay as typed when they are refused."""
+
+    k: int = DEFAULT_K
+    where: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to search with: an upload's own pixels or an indexed id; `name` is for people.
+
+    `data` is the upload's bytes, empty for an indexed id.
+    """
+
+    image: RgbImage | IndexedId
+    data: bytes
+    name: str
+    k: int
+    where: tuple[str, ...]
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the client asks for JSON rather than the page."""
+    accepted = request.accept_mimetypes
+    return accepted["application/json"] > accepted["text/html"]
+
+
+def read_question(request: Request) -> Question:
+    """The question in the fields `image` or `id`, `k` and `where`; raises `RequestError`."""
+    where = tuple(w.strip() for w in request.values.getlist("where") if w.strip())
+    g.choices = Choices(where=where)
+    k = _read_k(request.values.get("k", str(DEFAULT_K)))
+    g.choices = Choices(k, where)
+    upload = request.files.get("image")
+    record_id = request.values.get("id", "")
+    if upload is not None and upload.filename:
+        if record_id:
+            raise RequestError(400, "Both 'image' and 'id' were given", "Send one of the two.")
+        data, name = upload.stream.read(), _file_name(upload.filename)
+        return Question(_decode(data, name), data, name, k, where)
+    if record_id:
+        return Question(IndexedId(record_id), b"", record_id, k, where)
+    raise RequestError(
+        400,
+        "No picture was chosen",
+        "Choose a picture; programs send it as the multipart file field 'image'.",
+    )
+
+
+def _read_k(text: str) -> int:
+    try:
+        k = int(text)
+    except ValueError:
+        k = 0
+    if not 1 <= k <= MAX_K:
+        raise RequestError(
+            400,
+            f"'{text[:40]}' is not a possible number of results",
+            f"Use a whole number from 1 to {MAX_K}.",
+        )
+    return k
+
+
+def _decode(data: bytes, name: str) -> RgbImage:
+    try:
+        return decode(data)
+    except ImageError as error:
+        hint = error.hint or "Choose a JPEG, PNG, WebP, HEIC or another common image file."
+        raise RequestError(400, f"{name}: {error.message}", hint) from error
+
+
+def _file_name(sent: str) -> str:
+    """The last part of the name that the browser sent; only ever shown, never opened."""
+    return sent.rsplit("/", 1)[-1] or sent

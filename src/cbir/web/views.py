@@ -1,0 +1,134 @@
+"""The addresses that the application answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
+from werkzeug.wrappers import Response as AnyResponse
+
+from cbir.errors import ImageError, QueryError
+from cbir.images.decode import sniff
+from cbir.search import IndexedId, Searcher
+from cbir.types import Hit, ImageRecord
+from cbir.web.pages import gone_page, home_page, results_page
+from cbir.web.pictures import file_name, picture_response, png, version_of
+from cbir.web.questions import RequestError, read_question, wants_json
+
+views = Blueprint("views", __name__)
+
+_PUBLIC_INFO = ("count", "vectors", "dim", "engine", "descriptor", "labels", "missing", "failed")
+"""What `GET /info` passes on of `Index.info()`: nothing that says where files lie."""
+
+
+@views.get("/")
+def home() -> str:
+    """The page to begin with; `draw` chooses which pictures it offers."""
+    return home_page(draw=request.args.get("draw", 0, type=int))
+
+
+@views.get("/search")
+def search_indexed() -> AnyResponse | str:
+    """Search with an indexed picture (`id`): an address that can be kept and passed on."""
+    if not request.args.get("id") and not wants_json(request):
+        return redirect(url_for("views.home"))
+    return search()
+
+
+@views.post("/search")
+def search() -> AnyResponse | str:
+    """Search with an upload (`image`) or an indexed picture (`id`)."""
+    started = time.perf_counter()
+    question = read_question(request)
+    record = _record(question.image.id) if isinstance(question.image, IndexedId) else None
+    hits = _searcher().search(question.image, question.k, where=question.where)
+    took_ms = round((time.perf_counter() - started) * 1000, 3)
+    if wants_json(request):
+        found = [_hit_json(hit) for hit in hits]
+        return jsonify({"query": question.name, "hits": found, "took_ms": took_ms})
+    return results_page(question, record, hits, took_ms)
+
+
+@views.get("/thumb/<path:record_id>")
+def thumb(record_id: str) -> Response:
+    """The picture of an indexed image, at most 256 px."""
+    record = _record(record_id)
+    data = _searcher().index.thumbnail(record_id)
+    if data is None:
+        raise RequestError(404, f"{record_id} has no thumbnail", "Index it again.")
+    return _picture(record, data)
+
+
+@views.get("/image/<path:record_id>")
+def image(record_id: str) -> Response | tuple[str, int]:
+    """The original of an indexed image, from where it lies now."""
+    record = _record(record_id)
+    data = _original(record)
+    if data is not None:
+        return _picture(record, data)
+    if wants_json(request):
+        raise RequestError(
+            404, f"The original of {record_id} is gone", "Its thumbnail is still here."
+        )
+    return gone_page(record), 404
+
+
+@views.get("/healthz")
+def healthz() -> Response:
+    """For monitors: whether the index answers, and how much is in it."""
+    index = _searcher().index
+    return jsonify({"status": "ok", "count": index.count(), "descriptor": index.spec.short})
+
+
+@views.get("/info")
+def info() -> Response:
+    """What the index is, without where it or its pictures lie on the server."""
+    index = _searcher().index
+    known: dict[str, Any] = index.info()
+    public = {name: known[name] for name in _PUBLIC_INFO if name in known}
+    return jsonify({**public, "sources": sorted(index.sources())})
+
+
+def _searcher() -> Searcher:
+    searcher: Searcher = current_app.extensions["cbir.searcher"]
+    return searcher
+
+
+def _record(record_id: str) -> ImageRecord:
+    try:
+        return _searcher().index.records([record_id])[0]
+    except QueryError as error:
+        raise RequestError(
+            404,
+            f"There is no picture '{record_id}' in this index",
+            "It may have been removed since; search again for ids that are there.",
+        ) from error
+
+
+def _original(record: ImageRecord) -> bytes | None:
+    """The original as an image file's bytes, None where there is no image any more."""
+    try:
+        found = _searcher().original(record.id)
+    except ImageError as error:
+        # Where it was looked for is the operator's business, not the visitor's.
+        current_app.logger.warning("%s", error)
+        return None
+    data = found if isinstance(found, bytes) else png(found)
+    return data if sniff(data) else None
+
+
+def _picture(record: ImageRecord, data: bytes) -> Response:
+    kept = request.args.get("v") == version_of(record)
+    return picture_response(request, data, file_name(record.location), versioned=kept)
+
+
+def _hit_json(hit: Hit) -> dict[str, Any]:
+    """A hit as `cbir search --json` has it; addresses in place of the server's own path."""
+    version = version_of(hit.record)
+    return {
+        **hit.to_json(),
+        "path": None,
+        "thumbnail_url": url_for("views.thumb", record_id=hit.id, v=version),
+        "image_url": url_for("views.image", record_id=hit.id, v=version),
+    }
