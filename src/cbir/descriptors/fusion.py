@@ -19,7 +19,8 @@ Floats = NDArray[np.float32]
 def unit_rows(rows: Floats) -> Vectors:
     """Rows of (n, dim) scaled to unit L2 norm; a zero row becomes (1, 0, ..., 0)."""
     norms = np.sqrt(np.sum(np.square(rows, dtype=np.float64), axis=1, keepdims=True))
-    units = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0, casting="same_kind")
+    units: Vectors = np.zeros(rows.shape, dtype=np.float32)
+    np.divide(rows, norms, out=units, where=norms > 0, casting="same_kind")
     units[norms[:, 0] == 0, 0] = 1.0
     return units
 

@@ -153,7 +153,8 @@ class OnnxDescriptor:
         """Class numbers (n,) that fused `vectors` say, by their posterior; None if they do not."""
         if self.variant != "fused":
             return None
-        return np.argmax(vectors[:, len(self.card.mean) :], axis=1)
+        classes: NDArray[np.intp] = np.argmax(vectors[:, len(self.card.mean) :], axis=1)
+        return classes
 
     def _vectors(self, embedding: NDArray[np.float32], logits: NDArray[np.float32]) -> Vectors:
         unit = centred(embedding, self._mean)
