@@ -1,0 +1,269 @@
+"""Exact nearest neighbours over a matrix, in an order that does not depend on the batch.
+
+FAISS finds candidates in float32, summing in an order of its own; each candidate is then scored
+once more in one fixed way (products in float64, summed along the row, rounded to float32), and a
+query is done only when nothing that FAISS left out can reach its k-th place. The queries for which
+that is not so, many equal vectors say, are answered from all scores.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.index.base import SCORE_TOLERANCE
+from cbir.types import Vectors
+
+_MARGIN = 16
+_QUERIES_AT_ONCE = 4096
+_FEW_QUERIES = 20  # fewer than this are not worth a thread
+_DENSE_SCORES = 8_000_000  # scores held at once by the second way (32 MB)
+_RESCORED_VALUES = 131_072  # float64 values multiplied at once: 1 MB, so that they stay in cache
+
+
+@dataclass(frozen=True)
+class Space:
+    """Vectors grouped by record: `matrix` float32 (rows, dim), `starts` int64 (records + 1,).
+
+    Record i owns the rows starts[i]..starts[i + 1], at least one. Records stand in id order, so
+    that equal scores are ordered by record number.
+    """
+
+    matrix: Vectors
+    starts: NDArray[np.int64]
+
+    @property
+    def records(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def single(self) -> bool:
+        """Whether every record has one row."""
+        return len(self.matrix) == self.records
+
+    @cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """The record of each row, int64 (rows,)."""
+        return np.repeat(np.arange(self.records), np.diff(self.starts))
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The best records of each query, best first.
+
+    `scores` float32 (q, k), -inf where there is no record; `records` and `rows` (the record's best
+    row) int64 (q, k), meaningless there.
+    """
+
+    scores: NDArray[np.float32]
+    records: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def nearest(
+    space: Space,
+    queries: Vectors,
+    k: int,
+    hidden: NDArray[np.bool_] | None = None,
+    excluded: NDArray[np.int64] | None = None,
+) -> Top:
+    """The k best records of `space` for each row of `queries`, float32 (q, dim).
+
+    `hidden` bool (records,) are never answers; `excluded` int64 (q,) is one record a query that
+    is not, or -1. Scores are products of rows (cosines of unit rows), limited to -1..1. Fewer than
+    k columns come back when there are fewer records.
+    """
+    k = min(k, space.records)
+    top = _empty(len(queries), k)
+    if top.scores.size == 0:
+        return top
+    if excluded is None:
+        excluded = np.full(len(queries), -1, dtype=np.int64)
+
+    def search(part: slice) -> None:
+        found = _exact(space, queries[part], k, hidden, excluded[part])
+        for whole, piece in zip(_arrays(top), _arrays(found), strict=True):
+            whole[part] = piece
+
+    parts = _parts(len(queries))
+    if len(parts) == 1:
+        search(parts[0])
+    else:
+        with ThreadPoolExecutor(_threads()) as pool:
+            list(pool.map(search, parts))
+    return top
+
+
+def rescored(queries: Vectors, matrix: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Scores of `rows` (q, m) of `matrix` for each query: the defined ones, float32 (q, m)."""
+    count, width, dim = len(queries), rows.shape[1], matrix.shape[1]
+    scores = np.empty((count, width), dtype=np.float32)
+    exact = queries.astype(np.float64)
+    step = max(1, _RESCORED_VALUES // max(1, width * dim))
+    for start in range(0, count, step):
+        some = slice(start, start + step)
+        products = matrix[rows[some]].astype(np.float64)
+        products *= exact[some, None, :]
+        scores[some] = np.clip(products.sum(axis=-1), -1.0, 1.0)
+    return scores
+
+
+def _exact(
+    space: Space,
+    queries: Vectors,
+    k: int,
+    hidden: NDArray[np.bool_] | None,
+    excluded: NDArray[np.int64],
+) -> Top:
+    top, done = _from_candidates(space, queries, k, hidden, excluded)
+    rest = np.flatnonzero(~done)
+    step = max(1, _DENSE_SCORES // len(space.matrix))
+    for start in range(0, len(rest), step):
+        some = rest[start : start + step]
+        found = _from_all_scores(space, queries[some], k, hidden, excluded[some])
+        for whole, piece in zip(_arrays(top), _arrays(found), strict=True):
+            whole[some] = piece
+    return top
+
+
+def _from_candidates(
+    space: Space,
+    queries: Vectors,
+    k: int,
+    hidden: NDArray[np.bool_] | None,
+    excluded: NDArray[np.int64],
+) -> tuple[Top, NDArray[np.bool_]]:
+    """The best of what FAISS finds, and for which queries that is the whole truth."""
+    total = len(space.matrix)
+    fetch = min(total, (k if space.single else 4 * k) + k // 8 + _MARGIN)
+    approximate, rows = _faiss_search(queries, space.matrix, fetch)
+    top = _ranked(space, queries, rows, k, hidden, excluded)
+    if fetch == total:
+        return top, np.ones(len(queries), dtype=np.bool_)
+    return top, top.scores[:, k - 1] > approximate[:, -1] + _slack(space)
+
+
+def _from_all_scores(
+    space: Space,
+    queries: Vectors,
+    k: int,
+    hidden: NDArray[np.bool_] | None,
+    excluded: NDArray[np.int64],
+) -> Top:
+    """The best of all rows: those within reach of the k-th best float32 score, scored again."""
+    scores = queries @ space.matrix.T
+    if hidden is not None:
+        scores[:, hidden[space.owner]] = -np.inf
+    for number, record in enumerate(excluded):
+        if record >= 0:
+            scores[number, space.starts[record] : space.starts[record + 1]] = -np.inf
+    best = scores if space.single else np.maximum.reduceat(scores, space.starts[:-1], axis=1)
+    place = best.shape[1] - k
+    kth = np.partition(best, place, axis=1)[:, place]
+    top = _empty(len(queries), k)
+    for number, reach in enumerate(kth - 2 * _slack(space)):
+        rows = np.flatnonzero((scores[number] >= reach) & (scores[number] > -np.inf))
+        one = slice(number, number + 1)
+        found = _ranked(space, queries[one], rows[None, :], k, hidden, excluded[one])
+        for whole, piece in zip(_arrays(top), _arrays(found), strict=True):
+            whole[number, : piece.shape[1]] = piece[0]
+    return top
+
+
+def _ranked(
+    space: Space,
+    queries: Vectors,
+    rows: NDArray[np.int64],
+    k: int,
+    hidden: NDArray[np.bool_] | None,
+    excluded: NDArray[np.int64],
+) -> Top:
+    """The k best records among the candidate `rows` (q, m), in the defined order."""
+    scores = rescored(queries, space.matrix, rows)
+    records = rows if space.single else space.owner[rows]
+    barred = records == excluded[:, None]
+    if hidden is not None:
+        barred |= hidden[records]
+    scores[barred] = -np.inf
+    order = np.lexsort((rows, -scores), axis=-1)
+    if not space.single:
+        records = np.take_along_axis(records, order, axis=1)
+        repeated = _repeated(records)
+        scores = np.where(repeated, np.float32(-np.inf), np.take_along_axis(scores, order, axis=1))
+        rows = np.take_along_axis(rows, order, axis=1)
+        order = np.argsort(repeated, axis=1, kind="stable")
+    order = order[:, :k]
+    return Top(
+        np.take_along_axis(scores, order, axis=1),
+        np.take_along_axis(records, order, axis=1),
+        np.take_along_axis(rows, order, axis=1),
+    )
+
+
+def _repeated(records: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which entries of each row of `records` (q, m) have stood in that row before."""
+    order = np.argsort(records, axis=1, kind="stable")
+    ordered = np.take_along_axis(records, order, axis=1)
+    again = np.zeros(records.shape, dtype=np.bool_)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    repeated = np.empty_like(again)
+    np.put_along_axis(repeated, order, again, axis=1)
+    return repeated
+
+
+def _faiss_search(
+    queries: Vectors, matrix: Vectors, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """FAISS's own best `count` rows of each query, on this thread alone.
+
+    Its threads wait for each other after every block of the matrix, which costs tens of
+    milliseconds a query when the cores have other work; parts of a batch need not wait.
+    """
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        scores, rows = faiss.knn(queries, matrix, count, metric=faiss.METRIC_INNER_PRODUCT)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return scores, rows
+
+
+def _threads() -> int:
+    """How many threads may be used: OMP_NUM_THREADS, else all cores."""
+    import faiss
+
+    threads: int = faiss.omp_get_max_threads()
+    return threads
+
+
+def _parts(queries: int) -> list[slice]:
+    """A batch in parts of the same size, one a thread or several; a few queries stay together."""
+    threads = _threads() if queries >= 2 * _FEW_QUERIES else 1
+    rounds = -(-queries // (threads * _QUERIES_AT_ONCE))
+    size = max(1, -(-queries // max(1, threads * rounds)))
+    return [slice(start, start + size) for start in range(0, max(1, queries), size)]
+
+
+def _slack(space: Space) -> float:
+    """How far a float32 score may be from the defined one: rounding grows with the dimension."""
+    dim: int = space.matrix.shape[1]
+    return max(SCORE_TOLERANCE, dim * 7.5e-9)
+
+
+def _empty(queries: int, k: int) -> Top:
+    return Top(
+        np.full((queries, k), -np.inf, dtype=np.float32),
+        np.full((queries, k), -1, dtype=np.int64),
+        np.full((queries, k), -1, dtype=np.int64),
+    )
+
+
+def _arrays(top: Top) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    return top.scores, top.records, top.rows

@@ -1,0 +1,99 @@
+"""The filter grammar: `FIELD OP VALUE`, the same for every engine.
+
+`=`, `!=`, `<`, `<=`, `>`, `>=`; `FIELD=a,b` is any of, `FIELD!=a,b` none of; a value with a comma
+stands in double quotes. A record that has no such field never matches. Where the record's value
+is a number it is compared with the value as a number, else as text, by code points.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from cbir.errors import QueryError
+
+Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
+
+TEXT_FIELDS = ("label", "id", "source", "location", "path")
+NUMBER_FIELDS = ("width", "height")
+FLAG_FIELDS = ("missing",)
+FIELDS = TEXT_FIELDS + NUMBER_FIELDS + FLAG_FIELDS
+
+EXAMPLE = "write FIELD OP VALUE, such as label=cat, label=cat,dog or width>=640"
+
+_GRAMMAR = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(!=|<=|>=|=|<|>)\s*(.*\S)\s*", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_FLAGS = {"true": "1", "yes": "1", "1": "1", "false": "0", "no": "0", "0": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One filter. `values` has one entry, or several where the operator is `=` or `!=`."""
+
+    field: str
+    operator: Operator
+    values: tuple[str, ...]
+
+    def numbers(self) -> list[int | float | None]:
+        """Each value as a number, None where it is not one."""
+        return [as_number(value) for value in self.values]
+
+
+def parse(where: Sequence[str], metadata_fields: Iterable[str] = ()) -> list[Condition]:
+    """The conditions of `where`, all of which must hold.
+
+    `metadata_fields` are the metadata keys that the index has. Raises `QueryError` on bad syntax,
+    on a field that no record can have, and on a number field compared with a word.
+    """
+    known = [*FIELDS, *metadata_fields]
+    return [_parse_one(text, known) for text in where]
+
+
+def as_number(text: str) -> int | float | None:
+    """`text` as a number, None where it is not one."""
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _parse_one(text: str, known: Sequence[str]) -> Condition:
+    match = _GRAMMAR.fullmatch(text)
+    if match is None or match[3].startswith("="):
+        raise QueryError(f"filter '{text}' cannot be read", EXAMPLE)
+    field, operator, right = match[1], match[2], match[3]
+    if field not in known:
+        raise QueryError(f"filter '{text}': unknown field '{field}'", _near(field, known))
+    values = _values(text, right)
+    if len(values) > 1 and operator not in ("=", "!="):
+        raise QueryError(f"filter '{text}': {operator} takes one value", EXAMPLE)
+    if field in FLAG_FIELDS:
+        values = _flags(text, operator, values)
+    if field in NUMBER_FIELDS and any(as_number(value) is None for value in values):
+        raise QueryError(f"filter '{text}': {field} is a number", EXAMPLE)
+    return Condition(field, operator, values)  # type: ignore[arg-type]  # the grammar says so
+
+
+def _values(text: str, right: str) -> tuple[str, ...]:
+    try:
+        (row,) = csv.reader([right], skipinitialspace=True)
+    except csv.Error as error:  # a line break outside of quotes
+        raise QueryError(f"filter '{text}' cannot be read: {error}", EXAMPLE) from None
+    return tuple(value.strip() for value in row)
+
+
+def _flags(text: str, operator: str, values: tuple[str, ...]) -> tuple[str, ...]:
+    if operator not in ("=", "!=") or any(value.lower() not in _FLAGS for value in values):
+        raise QueryError(f"filter '{text}' cannot be read", "write missing=true or missing=false")
+    return tuple(_FLAGS[value.lower()] for value in values)
+
+
+def _near(field: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(field, known, n=1, cutoff=0.4)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known fields: {', '.join(sorted(known))}"

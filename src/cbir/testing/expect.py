@@ -1,0 +1,34 @@
+"""Expectations that say what is wrong when they are not met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cbir.types import Vectors
+
+SAME_VECTOR = 1e-4
+"""How far the vectors of one image may be apart, in Euclidean distance, between batch sizes."""
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise `AssertionError(otherwise)` unless `holds`."""
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def expect_near(one: Vectors, other: Vectors, what: str) -> None:
+    """Expect two vectors, or rows of them, to be the same but for rounding."""
+    expect(one.shape == other.shape, f"{what}: shapes {one.shape} and {other.shape}")
+    gap = float(np.max(np.linalg.norm(one - other, axis=-1), initial=0.0))
+    expect(gap <= SAME_VECTOR, f"{what}: vectors are {gap:g} apart")
+
+
+def expect_raises(kind: type[Exception], call: Callable[[], object], what: str) -> None:
+    """Expect `call` to raise an error of `kind`."""
+    try:
+        call()
+    except kind:
+        return
+    raise AssertionError(f"{what} must raise {kind.__name__}")

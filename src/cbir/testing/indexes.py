@@ -1,0 +1,340 @@
+"""What every engine of an index must do, compared with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+
+import numpy as np
+
+from cbir.errors import CbirError, QueryError
+from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Matches
+from cbir.testing.expect import expect, expect_near, expect_raises
+from cbir.testing.samples import LEFT_HALF, RIGHT_HALF, make_entry, sample_entries, unit
+from cbir.types import WHOLE, Box, DescriptorSpec, Failure, ImageRecord, Vectors
+
+
+def check_index(make_index: Callable[[DescriptorSpec], Index]) -> None:
+    """Check adding, changing, removing, reading back, searching and order, against NumPy.
+
+    `make_index` returns a new empty index for a spec, open for writing, at each call; every index
+    is closed in the end.
+    """
+    for check in (
+        _check_empty,
+        _check_reading_back,
+        _check_replacing_and_removing,
+        _check_details_and_marks,
+        _check_sources_and_failures,
+        _check_search,
+        _check_ties,
+        _check_parts,
+        _check_filters,
+        _check_bad_questions,
+    ):
+        with closing(make_index(_spec())) as index:
+            check(index)
+
+
+def _check_empty(index: Index) -> None:
+    expect(index.writable, "make_index must give an index that is open for writing")
+    expect(index.count() == 0, "a new index is not empty")
+    expect(index.spec == _spec(), "spec is not the one that the index was made with")
+    queries = unit(np.ones((2, 8)))
+    found = index.search(queries, 5)
+    expect([m.ids for m in found] == [[], []], "an empty index must answer with no hits")
+    expect(index.search(queries[:0], 5) == [], "no queries must give no answers")
+    expect(list(index.ids()) == [] and list(index.entries()) == [], "nothing must be listed")
+    expect(index.remove(["a/none"]) == [], "removing what is not there must return nothing")
+    index.add([])
+    expect(index.count() == 0, "adding nothing must add nothing")
+
+
+def _check_reading_back(index: Index) -> None:
+    entries = sample_entries(7, parts=2, metadata={"price": 2.5, "colour": "réd", "year": 1999})
+    index.add(entries[4:])
+    index.add(entries[:4])
+    index.refresh()
+    ids = [entry.record.id for entry in entries]
+    expect(index.count() == 7, f"count is {index.count()} after 7 records were added")
+    expect(list(index.ids()) == ids, "ids must come in byte order")
+    backwards = index.records(ids[::-1])
+    expect(
+        backwards == [entry.record for entry in entries[::-1]],
+        "records must come back as they were, in the order asked for",
+    )
+    for entry in entries:
+        expect_near(index.vectors(entry.record.id), entry.vectors, f"vectors of {entry.record.id}")
+        expect(
+            index.thumbnail(entry.record.id) == entry.thumbnail,
+            f"the thumbnail of {entry.record.id} did not come back",
+        )
+    for listed, entry in zip(index.entries(), entries, strict=True):
+        expect(listed.record == entry.record, "entries must give the records back, in id order")
+        expect(tuple(listed.boxes) == tuple(entry.boxes), "entries must give the boxes back")
+        expect(listed.thumbnail == entry.thumbnail, "entries must give the thumbnails back")
+        expect_near(listed.vectors, entry.vectors, "vectors from entries()")
+    named, wholes = index.matrix()
+    expect(named == ids, "matrix must list all ids in byte order")
+    expect_near(wholes, np.stack([e.vectors[0] for e in entries]), "the rows of matrix()")
+    expect(
+        index.labels() == {entry.record.id: entry.record.label for entry in entries},
+        "labels do not match",
+    )
+    stamp = index.stamps("a")[ids[0]]
+    first = entries[0].record
+    expect(
+        (stamp.content_hash, stamp.file_size, stamp.mtime_ns, stamp.missing)
+        == (first.content_hash, first.file_size, first.mtime_ns, first.missing),
+        "stamps must say what the file looked like",
+    )
+    expect(
+        (stamp.parts, stamp.label, dict(stamp.metadata)) == (2, first.label, dict(first.metadata)),
+        "stamps must give parts, label and metadata",
+    )
+    info = index.info()
+    expect(info["count"] == 7 and info["dim"] == 8, "info must give count and dim")
+    expect(
+        info["descriptor"]["fingerprint"] == index.spec.fingerprint,
+        "info must give the descriptor's name and fingerprint",
+    )
+    expect(index.verify() == [], f"verify finds problems: {index.verify()}")
+
+
+def _check_replacing_and_removing(index: Index) -> None:
+    entries = {entry.record.id: entry for entry in sample_entries(30)}
+    index.add(list(entries.values()))
+    index.refresh()
+    changed = sample_entries(10, seed=1)
+    index.add(changed)
+    entries.update({entry.record.id: entry for entry in changed})
+    gone = ["a/0003", "a/0020", "a/none"]
+    expect(index.remove(gone) == gone[:2], "remove must return the ids that were there")
+    for record_id in gone[:2]:
+        del entries[record_id]
+        expect(index.thumbnail(record_id) is None, "a removed record still has its thumbnail")
+        expect_raises(QueryError, partial(index.records, [record_id]), "a removed record")
+    for refreshed in (False, True):
+        if refreshed:
+            index.refresh()
+        expect(index.count() == 28, f"count is {index.count()}; expected 28")
+        _expect_answers(index, entries.values(), unit(np.eye(8)), k=28)
+        expect(index.matrix()[0] == sorted(entries), "matrix must follow changes")
+    twice = sample_entries(2, seed=5, prefix="b")
+    index.add([*twice, make_entry("b/0000", unit(np.eye(8)[:1]))])
+    expect_near(index.vectors("b/0000"), unit(np.eye(8)[:1]), "the last of two equal ids in a call")
+    expect(index.verify() == [], f"verify finds problems: {index.verify()}")
+
+
+def _check_details_and_marks(index: Index) -> None:
+    index.add(sample_entries(4, metadata={"old": 1}))
+    index.set_details({"a/0001": ("bird", {"new": "x"}), "a/0002": (None, {})})
+    index.mark_missing(["a/0001", "a/0003"])
+    index.mark_missing(["a/0003"], missing=False)
+    index.refresh()
+    records = index.records(["a/0000", "a/0001", "a/0002"])
+    expect(
+        [(record.label, dict(record.metadata)) for record in records]
+        == [("cat", {"old": 1}), ("bird", {"new": "x"}), (None, {})],
+        "set_details must replace label and metadata of the records named, and no others",
+    )
+    marks = {record_id: stamp.missing for record_id, stamp in index.stamps("a").items()}
+    expect(
+        marks == {"a/0000": False, "a/0001": True, "a/0002": False, "a/0003": False},
+        "mark_missing must set and clear the mark of the records named, and no others",
+    )
+
+
+def _check_sources_and_failures(index: Index) -> None:
+    expect(index.register_source("photos", "/one") == "photos", "a free name must be taken")
+    expect(index.register_source("photos", "/two") == "photos-2", "a clash must give NAME-2")
+    expect(index.register_source("other", "/one") == "photos", "a known place keeps its name")
+    expect(
+        index.sources() == {"photos": "/one", "photos-2": "/two"},
+        "sources must say where each lies",
+    )
+    bad = Failure("photos", "x.jpg", "cut off")
+    index.set_failures("photos", [bad])
+    index.set_failures("photos-2", [Failure("photos-2", "y.jpg", "no image")])
+    index.set_failures("photos-2", [])
+    expect(index.failures() == [bad], "set_failures must replace those of its source only")
+
+
+def _check_search(index: Index) -> None:
+    entries = sample_entries(300)
+    index.add(entries[:200])
+    index.add(entries[200:])
+    index.refresh()
+    queries = unit(np.random.default_rng(9).normal(size=(40, 8)))
+    for k in (1, 7, 300, 1000):
+        _expect_answers(index, entries, queries, k)
+    batch = index.search(queries, 10)
+    for number in range(len(queries)):
+        alone = index.search(queries[number : number + 1], 10)[0]
+        _expect_same_answer(alone, batch[number], "one query alone and in a batch")
+    exclude = [matches.ids[0] if number % 2 else None for number, matches in enumerate(batch)]
+    _expect_answers(index, entries, queries, 10, exclude=exclude)
+    itself = index.search(entries[5].vectors, 1)[0]
+    expect(itself.ids == ["a/0005"], "a record must be its own nearest neighbour")
+    expect(abs(float(itself.scores[0]) - 1) <= SCORE_TOLERANCE, "the score of equals must be 1")
+    expect(itself.scores.dtype == np.float32, "scores must be float32")
+
+
+def _check_ties(index: Index) -> None:
+    same = unit(np.ones((1, 8)))
+    names = [f"t/{number}" for number in (10, 2, 33, 4, 1)] + ["t/Z", "t/a", "t/é", "t/~"]
+    index.add([make_entry(name, same) for name in names])
+    index.add(sample_entries(20, prefix="u"))
+    index.refresh()
+    expected = sorted(names, key=lambda name: name.encode())
+    for k in range(1, len(names) + 1):
+        found = index.search(same, k)[0].ids
+        expect(found == expected[:k], f"equal scores must be in id order at k={k}: {found}")
+    index.remove([expected[0]])
+    index.refresh()
+    expect(index.search(same, 2)[0].ids == expected[1:3], "ties after a removal")
+
+
+def _check_parts(index: Index) -> None:
+    entries = sample_entries(60, parts=3)
+    index.add(entries)
+    index.refresh()
+    queries = unit(np.random.default_rng(4).normal(size=(20, 8)))
+    for k in (1, 10, 60, 100):
+        _expect_answers(index, entries, queries, k)
+    half = index.search(entries[7].vectors[2:3], 1)[0]
+    expect(half.ids == ["a/0007"], "a part must find its record")
+    expect(half.boxes == [RIGHT_HALF], f"a hit must carry its part's box, not {half.boxes}")
+    whole = index.search(entries[7].vectors[:1], 1)[0]
+    expect(whole.boxes == [None], "the box of the whole image is None")
+    doubled = np.repeat(entries[0].vectors[:1], 3, axis=0)
+    index.add([make_entry("z", doubled, boxes=[WHOLE, LEFT_HALF, RIGHT_HALF])])
+    index.refresh()
+    found = dict(zip(*_ids_and_boxes(index.search(doubled[:1], 3)[0]), strict=True))
+    expect(found.get("z", LEFT_HALF) is None, "of equal parts the first one must match")
+    expect(len(found) == 3, "k must count records, not parts")
+
+
+def _check_filters(index: Index) -> None:
+    entries = [
+        make_entry(
+            f"a/{number:04d}",
+            unit(np.random.default_rng(number).normal(size=(1, 8))),
+            label=("cat", "dog", None)[number % 3],
+            width=100 + number,
+            metadata=({"price": number / 2, "shop": f"s{number % 4}"} if number % 2 else {}),
+        )
+        for number in range(60)
+    ]
+    index.add(entries)
+    index.refresh()
+    query = unit(np.ones((1, 8)))
+    for where, holds in _FILTERS:
+        kept = [entry for entry in entries if holds(entry.record)]
+        _expect_answers(index, kept, query, 100, where=where)
+        _expect_answers(index, kept, query, 3, where=where)
+    first = index.search(query, 1, where=["label=cat"])[0].ids
+    second = index.search(query, 2, where=["label=cat"], exclude=first)[0].ids
+    expect(len(second) == 2 and first[0] not in second, "exclude must hold beside a filter")
+
+
+def _price(record: ImageRecord) -> float:
+    return float(record.metadata.get("price", float("nan")))
+
+
+_FILTERS: list[tuple[list[str], Callable[[ImageRecord], bool]]] = [
+    (["label=cat"], lambda r: r.label == "cat"),
+    (["label = cat,dog"], lambda r: r.label in ("cat", "dog")),
+    (["label!=cat"], lambda r: r.label == "dog"),
+    (["label=horse"], lambda r: r.label == "horse"),
+    (["width>=130", "width<140"], lambda r: 130 <= r.width < 140),
+    (["width=101,105.0"], lambda r: r.width in (101, 105)),
+    (["price<9"], lambda r: _price(r) < 9),  # as text, "10.5" would be below "9"
+    (["price!=0.5"], lambda r: _price(r) > 0.5),
+    (["shop=s1", "label=cat"], lambda r: r.metadata.get("shop") == "s1" and r.label == "cat"),
+    (["shop>s1"], lambda r: str(r.metadata.get("shop", "")) > "s1"),
+    (["id=a/0003"], lambda r: r.id == "a/0003"),
+    (["location=0004,0005"], lambda r: r.location in ("0004", "0005")),
+    (["path=0004"], lambda r: r.location == "0004"),
+    (["source!=b"], lambda r: r.source != "b"),
+    (["missing=false"], lambda r: not r.missing),
+]
+
+
+def _check_bad_questions(index: Index) -> None:
+    index.add(sample_entries(3, metadata={"price": 1}))
+    index.refresh()
+    query = unit(np.ones((1, 8)))
+    for what, ask in (
+        ("k of 0", lambda: index.search(query, 0)),
+        ("another dimension", lambda: index.search(unit(np.ones((1, 9))), 1)),
+        ("a vector of zeros", lambda: index.search(np.zeros((1, 8), dtype=np.float32), 1)),
+        ("a vector with NaN", lambda: index.search(np.full((1, 8), np.nan, np.float32), 1)),
+        ("a filter without operator", lambda: index.search(query, 1, where=["label"])),
+        ("an unknown field", lambda: index.search(query, 1, where=["lable=cat"])),
+        ("a word for a number", lambda: index.search(query, 1, where=["width>wide"])),
+        ("exclude of another length", lambda: index.search(query, 1, exclude=[])),
+        ("an unknown id", lambda: index.records(["a/0000", "none"])),
+        ("an unknown id's vectors", lambda: index.vectors("none")),
+    ):
+        expect_raises(QueryError, ask, what)
+    for what, vectors in (
+        ("a vector that is not of unit norm", np.full((1, 8), 0.5, np.float32)),
+        ("a vector with NaN", np.full((1, 8), np.nan, np.float32)),
+        ("a vector of another dimension", unit(np.ones((1, 7)))),
+        ("a record without vectors", np.empty((0, 8), np.float32)),
+    ):
+        bad = make_entry("a/bad", vectors)
+        expect_raises(CbirError, partial(index.add, [sample_entries(5)[4], bad]), what)
+        expect(index.count() == 3, f"{what}: nothing of a refused call may be kept")
+    expect(index.thumbnail("none") is None, "the thumbnail of an unknown id is None")
+
+
+def _expect_answers(
+    index: Index,
+    entries: Iterable[Entry],
+    queries: Vectors,
+    k: int,
+    *,
+    where: Sequence[str] = (),
+    exclude: Sequence[str | None] | None = None,
+) -> None:
+    """Compare with NumPy: the scores, the order, and what was left out at the cut."""
+    listed = list(entries)
+    answers = index.search(queries, k, where=where, exclude=exclude)
+    expect(len(answers) == len(queries), "search must give one answer a query")
+    for number, matches in enumerate(answers):
+        asked = f"k={k}, where={list(where)}, query {number}"
+        best = {
+            entry.record.id: float(np.max(entry.vectors.astype(np.float64) @ queries[number]))
+            for entry in listed
+            if exclude is None or entry.record.id != exclude[number]
+        }
+        found = dict(zip(matches.ids, matches.scores.tolist(), strict=True))
+        expect(len(found) == min(k, len(best)), f"{len(found)} distinct hits for {asked}")
+        for record_id, score in found.items():
+            expect(record_id in best, f"{record_id} must not be an answer for {asked}")
+            expect(
+                abs(score - best[record_id]) <= SCORE_TOLERANCE,
+                f"{record_id} has score {score}, NumPy says {best[record_id]} for {asked}",
+            )
+        ordered = sorted(found, key=lambda name: (-found[name], name.encode()))
+        expect(ordered == matches.ids, f"hits must be ordered by score, then id, for {asked}")
+        left = max((score for name, score in best.items() if name not in found), default=-2.0)
+        worst = min(found.values(), default=2.0)
+        expect(left <= worst + SCORE_TOLERANCE, f"a better record was left out for {asked}")
+
+
+def _expect_same_answer(one: Matches, other: Matches, what: str) -> None:
+    expect(one.ids == other.ids, f"other ids for {what}")
+    gap = float(np.max(np.abs(one.scores - other.scores), initial=0.0))
+    expect(gap <= SCORE_TOLERANCE, f"scores differ by {gap} for {what}")
+
+
+def _ids_and_boxes(matches: Matches) -> tuple[list[str], list[Box | None]]:
+    return matches.ids, matches.boxes
+
+
+def _spec() -> DescriptorSpec:
+    return DescriptorSpec("made-up", 8, "5" * 64, {"decoder": "none"}, "nothing", "MIT")
