@@ -1,0 +1,224 @@
+"""Searching: a picture, part of one, or an indexed id in; hits out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.base import Descriptor, describe
+from cbir.descriptors.models import descriptor_of
+from cbir.errors import CbirError, ImageError, QueryError
+from cbir.images.decode import decode
+from cbir.images.sources import file_path, source_for_uri
+from cbir.index.base import Index, Matches
+from cbir.index.open import open_index
+from cbir.pipeline import crop
+from cbir.rerank import expanded_query
+from cbir.types import Box, Hit, RgbImage, Vectors
+
+MAX_K = 10_000
+REMOVALS_OUTRUN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedId:
+    """A query by an image that is in the index; its own record is left out of the answer."""
+
+    id: str
+
+
+Query = str | Path | bytes | RgbImage | IndexedId
+"""A file's path, an image file's bytes, RGB pixels (height, width, 3), or an indexed id."""
+
+
+class Searcher:
+    """An open index and the descriptor that belongs to it. Thread-safe; open one a process."""
+
+    def __init__(self, index: Index, descriptor: Descriptor | None = None) -> None:
+        self.index = index
+        self._given = descriptor
+        self._loading = threading.Lock()
+        self._loaded: Descriptor | None = None
+        if descriptor is not None and descriptor.spec.fingerprint != index.spec.fingerprint:
+            raise CbirError(
+                f"{index.url} was built with {index.spec.short}; you gave {descriptor.spec.short}",
+                "leave the descriptor out to search with the index's own",
+            )
+
+    @classmethod
+    def open(cls, url: str, descriptor: Descriptor | None = None) -> Searcher:
+        """A searcher over the index at `url`; raises `IndexStateError` if there is none."""
+        return cls(open_index(url), descriptor)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The index's descriptor, loaded when it is first needed."""
+        with self._loading:
+            if self._loaded is None:
+                index = self.index
+                self._loaded = self._given or descriptor_of(index.spec, index.model_files())
+            return self._loaded
+
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        *,
+        where: Sequence[str] = (),
+        region: Box | None = None,
+        exact: bool = False,
+        expand: int = 0,
+    ) -> list[Hit]:
+        """The k most similar records, best first.
+
+        `where`: filters such as "label=cat", all must hold. `region`: the part of the query
+        picture to look for, as fractions. `exact`: no approximation. `expand`: how many first
+        hits the query is averaged with before a second search (0: none).
+        """
+        regions = None if region is None else [region]
+        return self.search_many(
+            [query], k, where=where, regions=regions, exact=exact, expand=expand
+        )[0]
+
+    def search_many(
+        self,
+        queries: Sequence[Query],
+        k: int = 10,
+        *,
+        where: Sequence[str] = (),
+        regions: Sequence[Box] | None = None,
+        exact: bool = False,
+        expand: int = 0,
+    ) -> list[list[Hit]]:
+        """`search` for each of `queries`, in one go; the same answers as one at a time."""
+        vectors = self.query_vectors(queries, regions)
+        exclude = [query.id if isinstance(query, IndexedId) else None for query in queries]
+        for _ in range(REMOVALS_OUTRUN):
+            found = self.match(vectors, k, where=where, exclude=exclude, exact=exact, expand=expand)
+            try:
+                return self.hits(found)
+            except QueryError:
+                # A writer removed a match before its record was read; it is not found again.
+                continue
+        return self.hits(found)
+
+    def query_vectors(
+        self, queries: Sequence[Query], regions: Sequence[Box] | None = None
+    ) -> Vectors:
+        """One unit vector a query (q, dim); an indexed id's stored vector is taken as it is."""
+        rows = np.empty((len(queries), self.index.spec.dim), dtype=np.float32)
+        pictures: dict[int, RgbImage] = {}
+        for number, query in enumerate(queries):
+            if not isinstance(query, IndexedId):
+                pictures[number] = _pixels(query)
+            elif regions is None:
+                rows[number] = self.index.vectors(query.id)[0]
+            else:
+                pictures[number] = _pixels(self.original(query.id))
+        if pictures:
+            views = [
+                image if regions is None else crop(image, _checked(regions[number]))
+                for number, image in pictures.items()
+            ]
+            rows[list(pictures)] = describe(self.descriptor, views)
+        return rows
+
+    def match(
+        self,
+        vectors: Vectors,
+        k: int = 10,
+        *,
+        where: Sequence[str] = (),
+        exclude: Sequence[str | None] | None = None,
+        exact: bool = False,
+        expand: int = 0,
+    ) -> list[Matches]:
+        """The k best records for each of `vectors` (q, dim), as ids and scores."""
+        if not 1 <= k <= MAX_K:
+            raise QueryError(f"k is {k}", f"choose a k from 1 to {MAX_K}")
+        if expand < 0:
+            raise QueryError(f"expand is {expand}", "choose 0 or more")
+        if expand:
+            first = self.index.search(vectors, expand, where=where, exclude=exclude, exact=exact)
+            vectors = np.stack(
+                [self._expanded(v, found) for v, found in zip(vectors, first, strict=True)]
+            )
+        return self.index.search(vectors, k, where=where, exclude=exclude, exact=exact)
+
+    def hits(self, matches: Sequence[Matches]) -> list[list[Hit]]:
+        """Matches with their records and paths."""
+        folders = self.index.sources()
+        return [self._hits(found, folders) for found in matches]
+
+    def original(self, record_id: str) -> bytes | RgbImage:
+        """The indexed picture itself, through its registered source.
+
+        A file's bytes, or RGB pixels where there is no file. Raises `ImageError` when it is gone.
+        """
+        record = self.index.records([record_id])[0]
+        uri = self.index.sources()[record.source]
+        try:
+            return source_for_uri(uri).open(record.location)
+        except CbirError as error:
+            raise ImageError(f"the original of {record_id} is gone: {error.message}") from error
+
+    def close(self) -> None:
+        """Close the index."""
+        self.index.close()
+
+    def _expanded(self, vector: NDArray[np.float32], found: Matches) -> NDArray[np.float32]:
+        if not found.ids:
+            return vector
+        neighbours = np.stack([self.index.vectors(i)[0] for i in found.ids])
+        return expanded_query(vector, neighbours, found.scores)
+
+    def _hits(self, found: Matches, folders: Mapping[str, str]) -> list[Hit]:
+        records = self.index.records(found.ids)
+        return [
+            Hit(
+                rank=rank,
+                id=record.id,
+                score=float(score),
+                record=record,
+                box=box,
+                path=file_path(folders[record.source], record.location),
+            )
+            for rank, (record, score, box) in enumerate(
+                zip(records, found.scores, found.boxes, strict=True), 1
+            )
+        ]
+
+
+def _pixels(query: str | Path | bytes | RgbImage) -> RgbImage:
+    if isinstance(query, np.ndarray):
+        if query.dtype != np.uint8 or query.ndim != 3 or query.shape[2] != 3 or not query.size:
+            raise QueryError(
+                f"the query array is {query.dtype} {query.shape}",
+                "give RGB pixels: uint8, height x width x 3",
+            )
+        return query
+    if isinstance(query, bytes):
+        return decode(query)
+    try:
+        data = Path(query).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{query}: {error.strerror}", "give the path of an image file") from error
+    try:
+        return decode(data)
+    except ImageError as error:
+        raise ImageError(f"{query}: {error.message}", error.hint) from error
+
+
+def _checked(region: Box) -> Box:
+    left, top, right, bottom = region
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise QueryError(
+            f"{region} is no part of a picture",
+            "give left, top, right, bottom as fractions between 0 and 1",
+        )
+    return region

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support_photos import COLOURS, MeanColour, write_photos
+
+import cbir
+from cbir.errors import QueryError
+from cbir.evaluation.relevance import class_qrels
+from cbir.evaluation.trec import read_run, write_run
+from cbir.evaluation.trec_eval import evaluate_run
+from cbir.experiment import describe_queries, evaluate, query_labels, rank
+from cbir.images.items import ImageSource
+
+MEASURES = ("AP@5", "P@3", "R@5", "RR@5")
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> cbir.Searcher:
+    folder = tmp_path_factory.mktemp("experiment")
+    photos = write_photos(folder / "photos", per_colour=9)
+    cbir.index_images(
+        [str(photos)], str(folder / "p.cbir"), descriptor=MeanColour(), label_from_folder=True
+    )
+    return cbir.Searcher.open(str(folder / "p.cbir"), MeanColour())
+
+
+@pytest.fixture
+def queries(tmp_path: Path) -> ImageSource:
+    # Mean colours say little about these: the classes overlap, so the figures are not all 1.
+    folder = write_photos(tmp_path / "queries", per_colour=5)
+    (folder / "red" / "0.png").rename(folder / "blue" / "9.png")
+    return cbir.open_source(str(folder), label_from_folder=True)
+
+
+def test_figures_equal_trec_evals_on_the_written_run(
+    indexed: cbir.Searcher, queries: ImageSource, tmp_path: Path
+) -> None:
+    result = evaluate(indexed, queries, MEASURES)
+    described = describe_queries(indexed, queries)
+    matches = rank(indexed, described, k=5)
+    write_run(
+        tmp_path / "a.run",
+        ((q, m.ids, m.scores) for q, m in zip(described.ids, matches, strict=True)),
+        "test",
+    )
+    qrels: dict[str, dict[str, int]] = {}
+    for query, document, relevance in class_qrels(
+        query_labels(indexed.index, queries), indexed.index.labels()
+    ):
+        qrels.setdefault(query, {})[document] = relevance
+    expected = evaluate_run(qrels, read_run(tmp_path / "a.run"), list(result.measures))
+    assert set(result.measures) == {"AP@5", "nAP@5", "P@3", "R@5", "RR@5"}
+    for name, value in result.measures.items():
+        assert value == pytest.approx(expected.means[name], abs=1e-6)
+        per_query = dict(zip(described.ids, result.per_query[name], strict=True))
+        assert per_query == pytest.approx(expected.per_query[name], abs=1e-6)
+    assert 0 < result.measures["AP@5"] < 1
+
+
+def test_queries_that_are_indexed_are_left_out_of_their_own_answers(
+    indexed: cbir.Searcher,
+) -> None:
+    folder = indexed.index.sources()["photos"]
+    source = cbir.open_source(folder, label_from_folder=True)
+    described = describe_queries(indexed, source)
+    assert set(described.ids) == set(indexed.index.ids())
+    for query, found in zip(described.ids, rank(indexed, described, k=100), strict=True):
+        assert query not in found.ids
+        assert len(found.ids) == 26
+    assert evaluate(indexed, source, ["R@100"]).measures["R@100"] == pytest.approx(1)
+
+
+def test_the_unseen_index_is_the_queries_searched_among_each_other(
+    indexed: cbir.Searcher, queries: ImageSource, tmp_path: Path
+) -> None:
+    result = evaluate(indexed, queries, MEASURES)
+    described = describe_queries(indexed, queries)
+    labels = np.array(described.labels)
+    scores = described.vectors @ described.vectors.T
+    np.fill_diagonal(scores, -2)
+    precision = [
+        float((labels[np.argsort(-row, kind="stable")[:3]] == label).mean())
+        for row, label in zip(scores, labels, strict=True)
+    ]
+    assert result.unseen_index is not None
+    assert result.unseen_index["P@3"] == pytest.approx(np.mean(precision))
+
+
+def test_a_sample_is_the_same_every_time(indexed: cbir.Searcher, queries: ImageSource) -> None:
+    first = describe_queries(indexed, queries, sample=6)
+    assert len(first.ids) == 6
+    assert first.ids == describe_queries(indexed, queries, sample=6).ids
+    assert evaluate(indexed, queries, sample=6).n_queries == 6
+
+
+def test_queries_without_labels_are_refused(indexed: cbir.Searcher, tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "plain", per_colour=1)
+    with pytest.raises(QueryError, match=r"3 queries .* have no label"):
+        evaluate(indexed, cbir.open_source(str(folder)))
+
+
+def test_queries_that_fail_are_named_and_left_out(indexed: cbir.Searcher, tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "mixed", per_colour=1)
+    (folder / "red" / "bad.jpg").write_text("no picture")
+    result = evaluate(indexed, cbir.open_source(str(folder), label_from_folder=True))
+    assert result.n_queries == len(COLOURS)
+    assert [failure.location for failure in result.failures] == ["red/bad.jpg"]
+
+
+def test_measures_beyond_class_relevance_go_through_trec_eval(
+    indexed: cbir.Searcher, queries: ImageSource
+) -> None:
+    result = evaluate(indexed, queries, ["nDCG@5", "Rprec"])
+    assert set(result.measures) == {"nDCG@5", "Rprec"}
+    assert 0 < result.measures["Rprec"] < 1
+
+
+def test_a_descriptor_without_training_has_no_accuracies(
+    indexed: cbir.Searcher, queries: ImageSource
+) -> None:
+    result = evaluate(indexed, queries)
+    assert result.accuracy is None
+    assert result.trained_on == ""
+
+
+def test_a_trained_descriptor_shows_its_three_figures(tmp_path: Path) -> None:
+    place = str(tmp_path / "d.cbir")
+    cbir.index_images(["digits:train"], place)
+    searcher = cbir.Searcher.open(place)
+    result = evaluate(searcher, cbir.open_source("digits:test"))
+    assert result.n_queries == 1797 - result.n_indexed
+    assert result.measures["P@10"] > 0.3  # digits are not its classes; chance is 0.1
+    assert result.unseen_index is not None
+    assert result.accuracy == {"training": None, "test": None}  # none of its classes are here
+    assert "CIFAR-10" in result.trained_on and not result.training_images_indexed
+    searcher.close()

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support_photos import COLOURS, MeanColour, picture, write_photos
+
+import cbir
+from cbir.errors import CbirError
+from cbir.ingest import Progress, region_boxes
+from cbir.types import AddReport, RgbImage, Vectors
+
+
+def index(source: Path, into: Path, **options: object) -> AddReport:
+    return cbir.index_images([str(source)], str(into), descriptor=MeanColour(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "photos.cbir"
+
+
+def ids(place: Path) -> list[str]:
+    opened = cbir.open_index(str(place))
+    try:
+        return list(opened.ids())
+    finally:
+        opened.close()
+
+
+def test_every_image_of_a_folder_is_indexed_with_its_label(photos: Path, place: Path) -> None:
+    report = index(photos, place, label_from_folder=True)
+    assert (report.added, report.updated, report.unchanged) == (12, 0, 0)
+    opened = cbir.open_index(str(place))
+    assert opened.labels() == {f"photos/{c}/{n}.png": c for c in COLOURS for n in range(4)}
+    record = opened.records(["photos/red/2.png"])[0]
+    assert (record.width, record.height) == (40, 30)
+    assert record.file_size == (photos / "red" / "2.png").stat().st_size
+    opened.close()
+
+
+def test_stored_vectors_are_those_of_the_descriptor(photos: Path, place: Path) -> None:
+    index(photos, place)
+    opened = cbir.open_index(str(place))
+    pixels = np.asarray(Image.open(photos / "blue" / "3.png"))
+    expected = MeanColour().describe([pixels])
+    np.testing.assert_array_equal(opened.vectors("photos/blue/3.png"), expected)
+    opened.close()
+
+
+def test_a_second_run_describes_nothing(photos: Path, place: Path) -> None:
+    index(photos, place)
+
+    class Counting(MeanColour):
+        described = 0
+
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            Counting.described += len(images)
+            return super().describe(images)
+
+    report = cbir.index_images([str(photos)], str(place), descriptor=Counting())
+    assert (report.added, report.updated, report.unchanged) == (0, 0, 12)
+    assert Counting.described == 1  # the check that the descriptor works at all
+
+
+def test_a_touched_file_is_read_but_not_described_again(photos: Path, place: Path) -> None:
+    index(photos, place)
+    os.utime(photos / "red" / "0.png", (1, 1))
+    report = index(photos, place)
+    assert (report.updated, report.unchanged) == (0, 12)
+
+
+def test_a_changed_file_replaces_its_record(photos: Path, place: Path) -> None:
+    index(photos, place)
+    Image.fromarray(picture(COLOURS["blue"], 999)).save(photos / "red" / "0.png")
+    report = index(photos, place)
+    assert (report.added, report.updated, report.unchanged) == (0, 1, 11)
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    hits = searcher.search(photos / "blue" / "0.png", k=5)
+    assert "photos/red/0.png" in [hit.id for hit in hits]
+    searcher.close()
+
+
+def test_files_that_are_gone_are_marked_and_dropped_only_by_prune(
+    photos: Path, place: Path
+) -> None:
+    index(photos, place)
+    (photos / "red" / "0.png").unlink()
+    report = index(photos, place)
+    assert (report.missing, report.removed) == (1, 0)
+    opened = cbir.open_index(str(place))
+    assert opened.records(["photos/red/0.png"])[0].missing
+    opened.close()
+    assert index(photos, place, prune=True).removed == 1
+    assert "photos/red/0.png" not in ids(place)
+
+
+def test_a_file_that_is_back_is_no_longer_missing(photos: Path, place: Path) -> None:
+    index(photos, place)
+    away = photos.parent / "away.png"
+    (photos / "red" / "0.png").rename(away)
+    index(photos, place)
+    away.rename(photos / "red" / "0.png")
+    assert index(photos, place).missing == 0
+    opened = cbir.open_index(str(place))
+    assert not opened.records(["photos/red/0.png"])[0].missing
+    opened.close()
+
+
+def test_bad_files_are_rows_of_the_report_and_the_rest_is_indexed(
+    photos: Path, place: Path
+) -> None:
+    (photos / "text.jpg").write_text("this is no picture")
+    whole = (photos / "red" / "0.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    report = index(photos, place)
+    assert report.added == 12
+    reasons = {failure.location: failure.reason for failure in report.failures}
+    assert set(reasons) == {"text.jpg", "cut.png"}
+    assert "not an image" in reasons["text.jpg"]
+    assert "truncated" in reasons["cut.png"]
+    opened = cbir.open_index(str(place))
+    assert {f.location: f.reason for f in opened.failures()} == reasons
+    assert opened.info()["failed"] == 2
+    opened.close()
+
+
+def test_a_repaired_file_is_taken_in_by_the_next_run(photos: Path, place: Path) -> None:
+    (photos / "text.jpg").write_text("this is no picture")
+    index(photos, place)
+    Image.fromarray(picture(COLOURS["red"], 5)).save(photos / "text.jpg")
+    report = index(photos, place)
+    assert (report.added, report.failures) == (1, [])
+    opened = cbir.open_index(str(place))
+    assert opened.failures() == []
+    opened.close()
+
+
+def test_one_image_that_cannot_be_described_costs_one_row(photos: Path, place: Path) -> None:
+    class Moody(MeanColour):
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            if any(image.shape[:2] == (7, 7) for image in images):
+                raise ValueError("seven is unlucky")
+            return super().describe(images)
+
+    Image.fromarray(picture(COLOURS["green"], 1, (7, 7))).save(photos / "green" / "9.png")
+    report = cbir.index_images([str(photos)], str(place), descriptor=Moody())
+    assert report.added == 12
+    assert [f.reason for f in report.failures] == ["cannot be described: seven is unlucky"]
+    opened = cbir.open_index(str(place))
+    pixels = np.asarray(Image.open(photos / "green" / "3.png"))
+    np.testing.assert_array_equal(
+        opened.vectors("photos/green/3.png"), MeanColour().describe([pixels])
+    )
+    opened.close()
+
+
+def test_a_descriptor_that_never_works_is_one_error(photos: Path, place: Path) -> None:
+    class Broken(MeanColour):
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            return np.zeros((len(images), 4), dtype=np.float32)
+
+    with pytest.raises(CbirError, match="norm 0"):
+        cbir.index_images([str(photos)], str(place), descriptor=Broken())
+    assert not place.exists()
+
+
+def test_metadata_joins_by_path_and_is_taken_up_later(photos: Path, place: Path) -> None:
+    index(photos, place)
+    table = photos.parent / "facts.csv"
+    table.write_text("path,year,label\nred/0.png,1999,crimson\nred/1.png,2005,\nnone.png,1,\n")
+    report = index(photos, place, metadata=table)
+    assert (report.updated, report.unchanged) == (2, 10)
+    assert report.unused_metadata == ["none.png"]
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    hits = searcher.search(photos / "blue" / "0.png", where=["year<2000"])
+    assert [(hit.id, hit.record.label) for hit in hits] == [("photos/red/0.png", "crimson")]
+    searcher.close()
+    assert index(photos, place).unchanged == 12  # without the file, what is known stays
+
+
+def test_two_folders_of_the_same_name_get_different_ids(tmp_path: Path, place: Path) -> None:
+    first = write_photos(tmp_path / "a" / "photos", per_colour=1)
+    second = write_photos(tmp_path / "b" / "photos", per_colour=1)
+    index(first, place)
+    report = index(second, place)
+    assert (report.added, report.missing) == (3, 0)
+    assert ids(place) == sorted(
+        f"{name}/{colour}/0.png" for name in ("photos", "photos-2") for colour in COLOURS
+    )
+
+
+def test_an_archive_gives_the_same_vectors_as_its_folder(photos: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "packed.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(photos.rglob("*.png")):
+            packed.write(path, path.relative_to(photos).as_posix())
+    index(photos, tmp_path / "a.cbir")
+    index(archive, tmp_path / "b.cbir")
+    one, other = (cbir.open_index(str(tmp_path / f"{x}.cbir")) for x in "ab")
+    np.testing.assert_array_equal(one.matrix()[1], other.matrix()[1])
+    assert [i.partition("/")[2] for i in one.ids()] == [i.partition("/")[2] for i in other.ids()]
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("regions", [5, 14])
+def test_regions_find_a_picture_by_its_quarter(tmp_path: Path, place: Path, regions: int) -> None:
+    folder = tmp_path / "mosaics"
+    folder.mkdir()
+    for number in range(6):
+        corners = [picture((40 * number, 255 - 40 * number, 20 * c * 10), c) for c in range(4)]
+        rows = [np.hstack(corners[:2]), np.hstack(corners[2:])]
+        Image.fromarray(np.vstack(rows)).save(folder / f"{number}.png")
+    index(folder, place, regions=regions)
+    opened = cbir.open_index(str(place))
+    assert opened.vectors("mosaics/3.png").shape == (regions, 4)
+    opened.close()
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    whole = np.asarray(Image.open(folder / "3.png"))
+    hits = searcher.search(np.ascontiguousarray(whole[30:, 40:]), k=6)
+    assert hits[0].id == "mosaics/3.png"
+    assert hits[0].box == (0.5, 0.5, 1.0, 1.0)
+    assert len({hit.id for hit in hits}) == 6
+    searcher.close()
+
+
+def test_asking_for_regions_later_describes_again(photos: Path, place: Path) -> None:
+    index(photos, place)
+    assert index(photos, place, regions=5).updated == 12
+    assert index(photos, place, regions=5).unchanged == 12
+
+
+def test_region_boxes_cover_the_picture_and_overlap() -> None:
+    for regions in (1, 5, 14):
+        boxes = region_boxes(regions)
+        assert len(set(boxes)) == len(boxes) == regions
+        assert boxes[0] == (0, 0, 1, 1)
+        for left, top, right, bottom in boxes:
+            assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
+    with pytest.raises(CbirError, match="3 regions"):
+        region_boxes(3)
+
+
+def test_progress_counts_every_image(photos: Path, place: Path) -> None:
+    seen: list[Progress] = []
+    (photos / "bad.jpg").write_bytes(b"bad")
+    index(photos, place, on_progress=seen.append)
+    assert seen[-1].done == 13
+    assert seen[-1].failed == 1
+
+
+def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(
+    tmp_path: Path, place: Path
+) -> None:
+    photos = write_photos(tmp_path / "many", per_colour=150)
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= 128:
+            raise KeyboardInterrupt
+
+    report = index(photos, place, on_progress=stop)
+    assert report.interrupted
+    assert 0 < report.added < 450
+    assert len(ids(place)) == report.added
+    rest = index(photos, place)
+    assert (rest.added, rest.unchanged) == (450 - report.added, report.added)
+    assert not rest.interrupted
+
+
+def test_the_index_is_not_indexed_when_it_lies_in_its_folder(photos: Path) -> None:
+    place = photos / "inside.cbir"
+    index(photos, place)
+    time.sleep(0.01)
+    assert index(photos, place).unchanged == 12
