@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,20 @@ class TrainSettings:
     momentum: float = 0.85
     label_smoothing: float = 0.2
     seed: int = 0
+
+
+def settings_for(images: int, epochs: int, seed: int) -> TrainSettings:
+    """Settings for so many training images: the defaults, with smaller batches for small sets.
+
+    At least 50 steps an epoch, as far as batches of 16 allow; the rate shrinks with the batch
+    (Goyal et al. 2017, arXiv:1706.02677).
+    """
+    full = TrainSettings(epochs=epochs, seed=seed)
+    batch_size = full.batch_size
+    while batch_size > 16 and images < 50 * batch_size:
+        batch_size //= 2
+    rate = full.peak_rate * batch_size / full.batch_size
+    return replace(full, batch_size=batch_size, peak_rate=rate)
 
 
 @dataclass(frozen=True)
