@@ -52,7 +52,8 @@ def picture(seed: int, side: int = 32, kind: str = "PNG") -> bytes:
     squares = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     image = Image.fromarray(squares).resize((side, side), Image.Resampling.NEAREST)
     target = io.BytesIO()
-    image.save(target, kind)
+    # Uncompressed, a large one is too large for an index to keep it whole as its thumbnail.
+    image.save(target, kind, **({"compress_level": 0} if kind == "PNG" else {}))
     return target.getvalue()
 
 
@@ -82,6 +83,9 @@ def build_index(folder: Path, regions: int = 1) -> str:
     )
     assert report.added == len(NAMES), report
     return url
+
+
+LARGE = "pictures/cold/large.png"
 
 
 def open_searcher(url: str) -> Searcher:

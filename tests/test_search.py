@@ -135,14 +135,19 @@ def test_bad_queries_are_one_clear_error(searcher: cbir.Searcher, tmp_path: Path
 
 def test_a_gone_original_is_said_and_the_thumbnail_stays(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", per_colour=1)
+    large = photos / "large.png"
+    Image.fromarray(picture((9, 99, 199), 1, (300, 200))).save(large)
+    assert large.stat().st_size > 8192
     place = str(tmp_path / "p.cbir")
     cbir.index_images([str(photos)], place, descriptor=MeanColour())
     searcher = cbir.Searcher.open(place, MeanColour())
-    assert searcher.original("photos/red/0.png") == (photos / "red" / "0.png").read_bytes()
+    assert searcher.original("photos/large.png") == large.read_bytes()
+    small = (photos / "red" / "0.png").read_bytes()
     shutil.rmtree(photos)
-    with pytest.raises(ImageError, match=r"photos/red/0\.png is gone"):
-        searcher.original("photos/red/0.png")
-    assert searcher.index.thumbnail("photos/red/0.png")
+    with pytest.raises(ImageError, match=r"photos/large\.png is gone"):
+        searcher.original("photos/large.png")
+    assert searcher.index.thumbnail("photos/large.png")
+    assert searcher.original("photos/red/0.png") == small  # kept whole in the index
     searcher.close()
 
 

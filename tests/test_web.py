@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
-from support_web import NAMES, Grid, build_index, noise, open_searcher, picture, served
+from support_web import LARGE, NAMES, Grid, build_index, noise, open_searcher, picture, served
 from werkzeug.test import TestResponse
 
 from cbir.errors import CbirError, IndexStateError
@@ -234,8 +234,7 @@ def test_uploads_never_touch_the_disk(
     own: Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = noise(1000)  # 3 MB: more than servers like to keep in memory
-    original = tmp_path / "pictures" / "warm" / "red.png"
-    original.write_bytes(data)
+    (tmp_path / LARGE).write_bytes(data)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a temporary file was opened")
@@ -247,7 +246,7 @@ def test_uploads_never_touch_the_disk(
             monkeypatch.setattr(f"{module}.{name}", refuse, raising=False)
     with served(own) as address:
         assert len(json.loads(post(address, data, "photo.png"))["hits"]) == 10
-        with urlopen(f"{address}image/pictures/warm/red.png") as response:
+        with urlopen(f"{address}image/{LARGE}") as response:
             assert response.read() == data
 
 
@@ -457,14 +456,14 @@ def test_pictures_are_kept_by_the_browser(client: FlaskClient, kind: str) -> Non
 
 
 def test_an_original_that_is_gone_shows_its_thumbnail(own: Searcher, tmp_path: Path) -> None:
-    (tmp_path / "pictures" / "warm" / "red.png").unlink()
+    (tmp_path / LARGE).unlink()
     client = create_app(own).test_client()
-    page = client.get(f"/image/{IDS[0]}", headers=PAGE)
+    page = client.get(f"/image/{LARGE}", headers=PAGE)
     assert page.status_code == 404
     assert "The original is gone" in page.text
     (thumb,) = addresses(page.text, r'src="(/thumb/[^"]*)"')
     assert client.get(thumb).status_code == 200
-    response = client.get(f"/image/{IDS[0]}", headers=JSON)
+    response = client.get(f"/image/{LARGE}", headers=JSON)
     assert response.status_code == 404
     assert "gone" in error_of(response)["message"]
     assert str(tmp_path) not in page.text + response.text
@@ -482,8 +481,8 @@ def test_an_original_that_is_gone_shows_its_thumbnail(own: Searcher, tmp_path: P
 def test_what_is_no_picture_any_more_is_not_passed_on(
     own: Searcher, tmp_path: Path, content: bytes
 ) -> None:
-    (tmp_path / "pictures" / "warm" / "red.png").write_bytes(content)
-    response = create_app(own).test_client().get(f"/image/{IDS[0]}")
+    (tmp_path / LARGE).write_bytes(content)
+    response = create_app(own).test_client().get(f"/image/{LARGE}")
     assert response.status_code == 404
     assert content == b"" or content not in response.data
 

@@ -20,6 +20,7 @@ from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.pipeline import Described, Unreadable, describe_items
+from cbir.rerank import expanded_query
 from cbir.search import Searcher
 from cbir.types import Failure, Vectors
 
@@ -147,7 +148,7 @@ def evaluate(
         descriptor=searcher.index.spec.short,
         measures=_means(per_query),
         per_query=per_query,
-        unseen_index=_means(unseen_index(queries, names)) if len(queries.ids) > 1 else None,
+        unseen_index=_means(unseen_index(queries, names, expand)) if len(queries.ids) > 1 else None,
         accuracy=_accuracies(searcher, queries) if card else None,
         trained_on=searcher.index.spec.trained_on,
         training_images_indexed=card is not None
@@ -161,7 +162,9 @@ def evaluate(
     )
 
 
-def unseen_index(queries: Queries, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def unseen_index(
+    queries: Queries, names: Sequence[str], expand: int = 0
+) -> dict[str, NDArray[np.float64]]:
     """Measures of the queries searched among each other, each left out of its own answer.
 
     None of the indexed images was then seen in training, which the usual protocol cannot say.
@@ -171,7 +174,12 @@ def unseen_index(queries: Queries, names: Sequence[str]) -> dict[str, NDArray[np
     space = Space(np.ascontiguousarray(queries.vectors[order]), np.arange(len(order) + 1))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
-    found = nearest(space, queries.vectors, _depth(names, len(order) - 1), excluded=place)
+    vectors = queries.vectors
+    if expand:
+        first = nearest(space, vectors, min(expand, len(order) - 1), excluded=place)
+        expansions = zip(vectors, first.records, first.scores, strict=True)
+        vectors = np.stack([expanded_query(v, space.matrix[r], s) for v, r, s in expansions])
+    found = nearest(space, vectors, _depth(names, len(order) - 1), excluded=place)
     ranked = np.where(np.isfinite(found.scores), codes[order][found.records], PADDING)
     relevant = relevant_counts(codes, codes, np.ones(len(codes), dtype=np.bool_))
     return class_measures(ranked, codes, relevant, names)

@@ -17,7 +17,7 @@ from cbir.images.decode import decode
 from cbir.images.sources import file_path, source_for_uri
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
-from cbir.pipeline import crop
+from cbir.pipeline import content_hash, crop
 from cbir.rerank import expanded_query
 from cbir.types import Box, Hit, RgbImage, Vectors
 
@@ -156,16 +156,24 @@ class Searcher:
         return [self._hits(found, folders) for found in matches]
 
     def original(self, record_id: str) -> bytes | RgbImage:
-        """The indexed picture itself, through its registered source.
+        """The indexed picture itself: from the index if it is kept there, else from its source.
 
         A file's bytes, or RGB pixels where there is no file. Raises `ImageError` when it is gone.
         """
         record = self.index.records([record_id])[0]
+        kept = self.index.thumbnail(record_id)
+        if kept is not None and content_hash(kept) == record.content_hash:
+            return kept  # small files are their own thumbnails
         uri = self.index.sources()[record.source]
         try:
             return source_for_uri(uri).open(record.location)
         except CbirError as error:
             raise ImageError(f"the original of {record_id} is gone: {error.message}") from error
+
+    def warm_up(self) -> None:
+        """Load all that a search needs, so that the first person to search does not wait for it."""
+        grey = np.full((32, 32, 3), 127, dtype=np.uint8)
+        self.search(grey, k=1)
 
     def close(self) -> None:
         """Close the index."""
@@ -204,6 +212,8 @@ def _pixels(query: str | Path | bytes | RgbImage) -> RgbImage:
         return query
     if isinstance(query, bytes):
         return decode(query)
+    if not str(query):
+        raise ImageError("the name of the picture is empty", "give the path of an image file")
     try:
         data = Path(query).read_bytes()
     except OSError as error:

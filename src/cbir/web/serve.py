@@ -33,8 +33,14 @@ def serve(
     when the port is taken or the host is not this machine's.
     """
     server, address = listen(searcher, host, port)
+    searcher.warm_up()
     ready(address)
     server.run()
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise now the `CbirError` that `serve` would raise later, after minutes of other work."""
+    _socket(host, port).close()
 
 
 def listen(searcher: Searcher, host: str, port: int) -> tuple[Server, str]:
@@ -65,6 +71,7 @@ def _socket(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise CbirError(
-            f"cannot listen on {host}, port {port}: {error}",
-            "Choose another with --port, or stop what uses it.",
+            # Python names the address once more behind the system's own words.
+            f"cannot listen on {host}, port {port}: {str(error).partition(' (while ')[0]}",
+            "choose another with --port, or stop what uses it",
         ) from error
