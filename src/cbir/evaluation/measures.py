@@ -133,7 +133,7 @@ def ir_measure(name: str) -> Any:
         measure = ir_measures.parse_measure(name)
         measure.validate_params()
     except (ValueError, NameError, AssertionError, KeyError, TypeError) as error:
-        raise CbirError(f"measure '{name}' cannot be read: {error}", _nearest(name)) from error
+        raise CbirError(f"measure '{name}' cannot be read", _nearest(name)) from error
     return measure
 
 

@@ -44,6 +44,8 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
         if split not in _SPLITS:
             raise CbirError(f"unknown source '{text}'", _nearest(text))
         return _BUILTIN[name](split)
+    if not text:  # an unset variable, say; not the folder that one is in
+        raise CbirError("the name of a source is empty", "name a folder, an archive or an image")
     path = Path(text)
     try:
         if "\0" in text:

@@ -72,9 +72,11 @@ def _absence(url: str, folder: Path) -> tuple[str, str]:
     if not folder.exists():
         return f"no index at {url}", cure
     if not folder.is_dir():
-        return f"no index at {url}: it is a file", cure
+        return f"no index at {url}: it is a file", "give the folder of an index"
     if layout.holds_only_own_files(folder) and any(folder.iterdir()):
         return making.unfinished(url)
+    if any(folder.iterdir()):  # its images, most likely, so that the index cannot go there
+        cure = f"cbir index {url} --into {folder.resolve().name or 'photos'}.cbir"
     return f"no index at {url}: it is a folder without one", cure
 
 

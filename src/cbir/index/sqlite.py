@@ -101,7 +101,8 @@ class Database:
         try:
             return self._checked(self._connect("mode=rw"), "PRAGMA query_only=1")
         except sqlite3.OperationalError as error:
-            if _primary(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            cannot_write = _primary(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            if not cannot_write or not self._path.exists():
                 raise
         if self._log_size():
             raise IndexStateError(

@@ -1,0 +1,68 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+# CIFAR-10: from the environment, else from a data folder beside the project, else downloaded.
+CBIR_DATA ?= $(wildcard $(abspath ../shared/data))
+ifneq ($(CBIR_DATA),)
+export CBIR_DATA
+endif
+WORKERS ?= auto
+PIP = bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-core lint types layers check bench lock clean
+
+demo: .venv/.demo  ## Get CIFAR-10, index it, evaluate a sample, serve the page
+	.venv/bin/cbir demo
+
+test: .venv/.test  ## Every extra, the whole suite
+	.venv/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+test-core: .venv-core/.test-core  ## The suite without torch
+	.venv-core/bin/python -m pytest -n $(WORKERS) -m "not training" $(PYTEST_ARGS)
+
+check: lint types layers
+
+lint: .venv/.test
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+types: .venv/.test
+	.venv/bin/mypy
+
+layers: .venv/.test
+	.venv/bin/lint-imports
+
+bench: .venv/.test  ## Print the figures that the README quotes
+	.venv/bin/python -m benchmarks
+
+.venv/.demo: requirements/demo.txt pyproject.toml | .venv/bin/python
+	@echo "installing cbir"
+	.venv/$(PIP) install --require-hashes -r requirements/demo.txt
+	.venv/$(PIP) install --no-deps -e .
+	touch $@
+
+.venv/.test: requirements/test.txt pyproject.toml | .venv/bin/python
+	@echo "installing cbir with every extra and the test tools"
+	.venv/$(PIP) install --require-hashes -r requirements/test.txt
+	.venv/$(PIP) install --no-deps -e .
+	touch $@ .venv/.demo
+
+.venv-core/.test-core: requirements/test-core.txt pyproject.toml | .venv-core/bin/python
+	@echo "installing cbir without torch, and the test tools"
+	.venv-core/$(PIP) install --require-hashes -r requirements/test-core.txt
+	.venv-core/$(PIP) install --no-deps -e .
+	touch $@
+
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "cbir needs Python 3.11 or newer; say which: make PYTHON=python3.12 demo"; exit 1; }
+	$(PYTHON) -m venv $*
+
+lock:  ## Renew the pinned versions (needs uv)
+	for set in "core" "demo --extra digits" "test --extra all --group dev" \
+	  "test-core --extra evaluation --extra digits --group dev"; do \
+	  set -- $$set; name=$$1; shift; \
+	  uv pip compile pyproject.toml "$$@" --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --upgrade -q -o requirements/$$name.txt || exit 1; \
+	done
+
+clean:
+	rm -rf .venv .venv-core

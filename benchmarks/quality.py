@@ -1,0 +1,36 @@
+"""How good the answers are: all 10,000 test images against the 50,000 training images, exact."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.setting import cifar10_index
+from cbir.cli.evaluate import print_evaluation
+from cbir.experiment import evaluate
+from cbir.images.sources import open_source
+from cbir.ingest import index_images
+from cbir.search import Searcher
+
+
+def main() -> None:
+    """Print the shipped model's figures, then those of its options."""
+    place = cifar10_index()
+    embedding = place.replace(".cbir", "-embedding.cbir")
+    index_images(["cifar10:train"], embedding, descriptor="cifar10-cnn:embedding")
+    for title, index, expand in (
+        ("cifar10-cnn, as shipped", place, 0),
+        ("cifar10-cnn with query expansion (20)", place, 20),
+        ("cifar10-cnn:embedding", embedding, 0),
+    ):
+        print(f"\n{title}")
+        searcher = Searcher.open(index)
+        started = time.perf_counter()
+        result = evaluate(searcher, open_source("cifar10:test"), expand=expand)
+        seconds = time.perf_counter() - started
+        searcher.close()
+        print_evaluation(result.to_json())
+        print(f"all of it, archive reading and unseen index included: {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What every benchmark shares: where it runs, the CIFAR-10 index, medians."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from cbir.home import cbir_home
+from cbir.ingest import index_images
+from cbir.pipeline import usable_cores
+
+PACKAGES = ("numpy", "pillow", "onnxruntime", "faiss-cpu", "flask", "waitress")
+
+
+def print_setting() -> None:
+    """Processor, cores, versions and form of CIFAR-10: they belong beside every figure."""
+    from cbir.images.cifar10 import find_cifar10
+
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    print(f"processor: {_processor()}, {usable_cores()} cores used")
+    print(f"Python {platform.python_version()}, cbir {version('cbir')}, {packages}")
+    print(f"data: {_form(find_cifar10())}")
+
+
+def cifar10_index() -> str:
+    """An index of cifar10:train, made if it is not there; its place is kept between runs."""
+    from cbir.descriptors.models import load_descriptor
+
+    spec = load_descriptor("cifar10-cnn").spec
+    place = cbir_home() / "benchmarks" / f"cifar10-{spec.fingerprint[:8]}.cbir"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    index_images(["cifar10:train"], str(place))
+    return str(place)
+
+
+def test_files(count: int) -> list[bytes]:
+    """The first `count` test images as files, classes mixed."""
+    import numpy as np
+
+    from cbir.images.sources import open_source
+
+    items = list(open_source("cifar10:test").items())
+    order = np.random.default_rng(0).permutation(len(items))[:count]
+    return [data for number in order if isinstance(data := items[number].read(), bytes)]
+
+
+def median_ms(action: Callable[[], object], n: int) -> float:
+    """Median time of `action`, in milliseconds, over `n` calls after one that does not count."""
+    action()
+    times = []
+    for _ in range(n):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times) * 1000
+
+
+def cbir_command() -> str:
+    """The `cbir` command of this environment."""
+    return str(Path(sys.executable).with_name("cbir"))
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _form(path: Path | None) -> str:
+    if path is None:
+        return "no CIFAR-10 (set CBIR_DATA)"
+    jpeg = "python" not in path.name and "batches" not in path.name
+    return f"CIFAR-10 ({'JPEG copy' if jpeg else 'original pixels'}), {path.name}"

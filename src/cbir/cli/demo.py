@@ -1,0 +1,170 @@
+"""`cbir demo`: get CIFAR-10, index it, evaluate a sample, open the page."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cbir.cli.output import progress_bar, say
+
+if TYPE_CHECKING:
+    from cbir.descriptors.base import Descriptor
+
+DESCRIPTOR = "cifar10-cnn"
+SAMPLE = 1000
+HOW_TO_GET = (
+    "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or run again with network"
+)
+
+
+@click.command(short_help="Everything on CIFAR-10: index, evaluate, open the page.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
+@click.option("--port", default=5000, show_default=True, help="Port of the page.")
+def command(host: str, port: int) -> None:
+    """Show everything on CIFAR-10: get it, index 50,000 images, evaluate, serve the page.
+
+    What was fetched, indexed and measured is kept in CBIR_HOME, so a second run starts at once.
+    Without CIFAR-10 and without network, the digits that come with scikit-learn stand in.
+    """
+    from cbir.descriptors.models import load_descriptor
+    from cbir.search import Searcher
+    from cbir.web.serve import check_address, serve
+
+    check_address(host, port)
+    descriptor = load_descriptor(DESCRIPTOR)
+    try:
+        data = _data_set(descriptor)
+        place = _place(data, descriptor)
+        figures = _finished(data, place) or _carry_out(data, place, descriptor)
+    except KeyboardInterrupt:
+        say("what was fetched and indexed is kept; cbir demo goes on from there")
+        raise
+    _show(figures, data, place)
+    with closing(Searcher.open(str(place))) as searcher:
+        serve(
+            searcher,
+            host,
+            port,
+            ready=lambda url: say(f"The page is at {url} - drop a picture on it. Ctrl-C ends."),
+        )
+
+
+def _data_set(descriptor: Descriptor) -> str:
+    """`cifar10` where it or its finished demo is at hand or can be fetched, else `digits`."""
+    from cbir.errors import CbirError
+    from cbir.images.cifar10 import download_cifar10, find_cifar10
+
+    if find_cifar10() or _finished("cifar10", _place("cifar10", descriptor)):
+        return "cifar10"
+    say("CIFAR-10 is not here; fetching it (170 MB)")
+    try:
+        with progress_bar("fetching", "MB") as update:
+            download_cifar10(update)
+    except CbirError as error:
+        _require_digits(error)
+        say(f"{error.message}; going on with scikit-learn's digits. For CIFAR-10, {HOW_TO_GET}")
+        return "digits"
+    return "cifar10"
+
+
+def _require_digits(no_cifar10: Exception) -> None:
+    from importlib.util import find_spec
+
+    from cbir.errors import CbirError
+
+    if find_spec("sklearn") is None:
+        raise CbirError(
+            "there is nothing to show: CIFAR-10 cannot be fetched, scikit-learn is not installed",
+            f"pip install 'cbir[digits]', or {HOW_TO_GET}",
+        ) from no_cifar10
+
+
+def _place(data: str, descriptor: Descriptor) -> Path:
+    from cbir.home import cbir_home
+
+    return cbir_home() / "demo" / f"{data}-{descriptor.spec.fingerprint[:8]}.cbir"
+
+
+def _origin(data: str) -> str | None:
+    """Where the pictures come from now; None where they are not at hand any more."""
+    from cbir.images.cifar10 import find_cifar10
+
+    found = find_cifar10() if data == "cifar10" else data
+    return None if found is None else str(found)
+
+
+def _finished(data: str, place: Path) -> dict[str, Any] | None:
+    """The figures of an earlier run that got to its end over these pictures, if all is there."""
+    from cbir.errors import IndexStateError
+    from cbir.index.open import index_exists, open_index
+
+    if not _summary(place).exists() or not index_exists(str(place)):
+        return None
+    kept = json.loads(_summary(place).read_text())
+    if _origin(data) not in (kept["origin"], None):
+        return None
+    try:
+        with closing(open_index(str(place))) as index:
+            count = index.count()
+    except IndexStateError as error:
+        raise IndexStateError(error.message, f"delete {place} and run cbir demo again") from error
+    figures: dict[str, Any] = kept["figures"]
+    return figures if count == figures["n_indexed"] else None
+
+
+def _carry_out(data: str, place: Path, descriptor: Descriptor) -> dict[str, Any]:
+    """Index and evaluate; kept for the next run only once both are done."""
+    origin = _origin(data)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _index(data, place, descriptor)
+    figures = _evaluate(data, place)
+    draft = _summary(place).with_suffix(".new")
+    draft.write_text(json.dumps({"origin": origin, "figures": figures}))
+    draft.replace(_summary(place))
+    return figures
+
+
+def _summary(place: Path) -> Path:
+    """Beside the index: only a run that got to its end leaves it."""
+    return place.with_suffix(".json")
+
+
+def _index(data: str, place: Path, descriptor: Descriptor) -> None:
+    from cbir.ingest import index_images
+
+    say(f"indexing {data}:train into {place}")
+    with progress_bar("indexing") as update:
+        report = index_images(
+            [f"{data}:train"],
+            str(place),
+            descriptor=descriptor,
+            on_progress=lambda progress: update(progress.done, progress.total),
+        )
+    if report.interrupted:
+        raise KeyboardInterrupt
+    new = report.added + report.updated
+    if new:
+        say(f"{new:,} images in {report.seconds:.1f} s, {new / report.seconds:,.0f} a second")
+
+
+def _evaluate(data: str, place: Path) -> dict[str, Any]:
+    from cbir.experiment import evaluate
+    from cbir.images.sources import open_source
+    from cbir.search import Searcher
+
+    source = open_source(f"{data}:test")
+    sample = SAMPLE if source.count is None or source.count > SAMPLE else None
+    with closing(Searcher.open(str(place))) as searcher, progress_bar("evaluating") as update:
+        return evaluate(searcher, source, sample=sample, on_done=update).to_json()
+
+
+def _show(figures: dict[str, Any], data: str, place: Path) -> None:
+    from cbir.cli.evaluate import print_evaluation
+
+    say(f"{data}: {figures['n_indexed']:,} images in {place}")
+    print_evaluation(figures)
+    say(f"From a terminal: cbir search PICTURE --in {place}")

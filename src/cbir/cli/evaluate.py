@@ -1,0 +1,145 @@
+"""`cbir evaluate`: how good the answers are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cbir.cli.output import print_json, print_table, progress_bar, say
+
+
+@click.command(short_help="Measure how good the answers are.")
+@click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--qrels", type=click.Path(path_type=Path), help="Judge the RUN files by this file.")
+@click.option("--in", "index", metavar="INDEX", help="Search this index.")
+@click.option("--queries", metavar="SOURCE", help="The labelled images to search for.")
+@click.option(
+    "-m", "--measure", "measures", multiple=True, metavar="NAME", help="AP@100, nDCG@10 ..."
+)
+@click.option("--sample", type=click.IntRange(1), help="Only so many of the queries, at random.")
+@click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
+@click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def command(
+    runs: tuple[Path, ...],
+    qrels: Path | None,
+    index: str | None,
+    queries: str | None,
+    measures: tuple[str, ...],
+    sample: int | None,
+    expand: int,
+    label_from_folder: bool,
+    as_json: bool,
+) -> None:
+    """Measure run files (--qrels Q RUN...), or an index with labelled queries (--in, --queries).
+
+    AP@100 is trec_eval's map_cut_100, divided by all relevant images; nAP@100 divides by
+    min(100, relevant images). Search is exact.
+    """
+    if qrels is not None and runs and index is None and queries is None:
+        answer = _judge(qrels, runs, measures)
+        if as_json:
+            print_json(answer)
+        else:
+            _print_runs(answer)
+    elif index is not None and queries is not None and not runs and qrels is None:
+        figures = _experiment(index, queries, measures, sample, expand, label_from_folder)
+        if as_json:
+            print_json(figures)
+        else:
+            print_evaluation(figures)
+    else:
+        raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
+
+
+def print_evaluation(figures: dict[str, Any]) -> None:
+    """An experiment's figures as a table on standard output."""
+    unseen = figures["unseen_index"] or {}
+    memory = " (index = training images)" if figures["training_images_indexed"] else ""
+    click.echo(
+        f"{figures['descriptor']}: {figures['n_queries']:,} queries, "
+        f"{figures['n_indexed']:,} indexed{memory}"
+    )
+    print_table(
+        ["measure", "usual protocol", "unseen index"],
+        [
+            [name, f"{value:.4f}", f"{unseen[name]:.4f}" if unseen else "-"]
+            for name, value in figures["measures"].items()
+        ],
+    )
+    accuracy = figures["accuracy"]
+    if accuracy and accuracy["test"] is not None:
+        click.echo(
+            f"accuracy of its own classifier: indexed images {accuracy['training']:.4f}, "
+            f"queries {accuracy['test']:.4f}"
+        )
+    seconds = figures["seconds"]
+    click.echo(
+        f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
+        f"measured in {seconds['measure']:.1f} s"
+    )
+    if figures["failed"]:
+        say(f"{figures['failed']} queries could not be read and are left out")
+
+
+def _experiment(
+    index: str,
+    queries: str,
+    measures: tuple[str, ...],
+    sample: int | None,
+    expand: int,
+    label_from_folder: bool,
+) -> dict[str, Any]:
+    from contextlib import closing
+
+    from cbir.evaluation.measures import DEFAULT_MEASURES
+    from cbir.experiment import evaluate
+    from cbir.images.sources import open_source
+    from cbir.search import Searcher
+
+    source = open_source(queries, label_from_folder)
+    with closing(Searcher.open(index)) as searcher, progress_bar("evaluating") as update:
+        return evaluate(
+            searcher,
+            source,
+            measures or DEFAULT_MEASURES,
+            sample=sample,
+            expand=expand,
+            on_done=update,
+        ).to_json()
+
+
+def _judge(qrels: Path, runs: tuple[Path, ...], measures: tuple[str, ...]) -> dict[str, Any]:
+    from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
+    from cbir.evaluation.trec import read_qrels, read_run
+    from cbir.evaluation.trec_eval import evaluate_run
+
+    judged = read_qrels(qrels)
+    names = with_pairs(measures or DEFAULT_MEASURES)
+    answers = []
+    for run in runs:
+        result = evaluate_run(judged, read_run(run), names)
+        answers.append(
+            {
+                "name": run.name,
+                "n_queries": len(judged),
+                "missing_queries": result.missing,
+                "measures": result.means,
+            }
+        )
+    return answers[0] if len(answers) == 1 else {"runs": answers, "comparisons": []}
+
+
+def _print_runs(answer: dict[str, Any]) -> None:
+    answers = answer.get("runs", [answer])
+    names = list(answers[0]["measures"])
+    print_table(
+        ["measure", *(one["name"] for one in answers)],
+        [[name, *(f"{one['measures'][name]:.4f}" for one in answers)] for name in names],
+    )
+    for one in answers:
+        if one["missing_queries"]:
+            missing = one["missing_queries"]
+            say(f"{one['name']}: {len(missing)} queries not answered count as 0: {missing[0]} ...")

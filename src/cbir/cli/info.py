@@ -1,0 +1,47 @@
+"""`cbir info`: what an index holds."""
+
+from __future__ import annotations
+
+import click
+
+SHOWN_FAILURES = 10
+
+
+@click.command()
+@click.argument("index", metavar="INDEX")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+def command(index: str, as_json: bool) -> None:
+    """Say what an index holds, how it was built and what failed."""
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from cbir.cli.output import print_json, print_table
+    from cbir.descriptors.models import newer_model
+    from cbir.index.open import open_index
+
+    with closing(open_index(index)) as opened:
+        info = opened.info()
+        failures = opened.failures()
+        newer = newer_model(opened.spec)
+    info["newer_descriptor"] = newer.short if newer else None
+    if as_json:
+        print_json({**info, "failures": [asdict(failure) for failure in failures]})
+        return
+    descriptor = info["descriptor"]
+    rows = [
+        ["images", f"{info['count']:,}"],
+        ["descriptor", f"{descriptor['name']}@{descriptor['fingerprint'][:8]} ({info['dim']}-d)"],
+        ["engine", str(info["engine"])],
+        ["labels", f"{info['labels']:,}"],
+        *([f"source {name}", uri] for name, uri in info["sources"].items()),
+        ["missing", f"{info['missing']:,}"],
+        ["failed", f"{info['failed']:,}"],
+        ["on disk", f"{info['bytes'] / 1e6:,.1f} MB"],
+    ]
+    print_table(["what", index], rows)
+    for failure in failures[:SHOWN_FAILURES]:
+        click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
+    if len(failures) > SHOWN_FAILURES:
+        click.echo(f"  ... all of them: cbir info {index} --json")
+    if newer:
+        click.echo(f"a newer model is at hand: {newer.short}; index into a new place to use it")

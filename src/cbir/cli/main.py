@@ -1,0 +1,124 @@
+"""The entry point: finds the command, catches errors once, sets the exit code."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from cbir.errors import CbirError
+
+COMMANDS = (
+    "demo",
+    "index",
+    "remove",
+    "search",
+    "run",
+    "qrels",
+    "evaluate",
+    "train",
+    "models",
+    "serve",
+    "info",
+    "verify",
+    "doctor",
+)
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Loads a command's module when it is asked for, so that `--help` answers in a blink."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"cbir.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        near = get_close_matches(args[0], COMMANDS, n=1)
+        if near and near[0] != args[0]:
+            ctx.fail(f"No such command '{args[0]}'; did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; goes anywhere.")
+@click.version_option(package_name="cbir")
+def cli(debug: bool) -> None:
+    """Find images by image: index a folder, search it with a picture, measure the answers.
+
+    INDEX is a folder such as photos.cbir. SOURCE is a folder, a zip or tar file, cifar10:train,
+    cifar10:test, digits:train or digits:test.
+    """
+    del debug  # main() takes it out, because errors surface outside of this function
+
+
+def main() -> NoReturn:
+    """Run the command line; exit 0 on success, 1 on a reported error, 2 on wrong usage."""
+    arguments, debug = _without_debug(sys.argv[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name need not be valid text; escaped so, it is valid JSON as well.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        exit_code = cli.main(arguments, prog_name="cbir", standalone_mode=False)
+        sys.stdout.flush()
+    except CbirError as error:
+        _fail(error.message, error.hint, debug)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, say) has what it wanted; click exits with 1 then, quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        what = error.strerror or str(error)
+        _fail(f"{error.filename}: {what}" if error.filename else what, "", debug)
+    except MemoryError:
+        _fail("there is not enough memory", "close other programs, or do less at once", debug)
+    except Exception as error:  # noqa: BLE001 - a bug, but its user gets one line as well
+        _fail(
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a bug in cbir: report what --debug shows",
+            debug,
+        )
+    # What a command returns is None, or the code it has asked to exit with.
+    sys.exit(exit_code or 0)
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments without --debug, which may stand before or behind the command."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    return options + arguments[end:], len(options) < end
+
+
+def _fail(message: str, hint: str, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {_one_line(message)}", err=True)
+    if hint:
+        click.echo(f"  hint: {_one_line(hint)}", err=True)
+    sys.exit(1)
+
+
+def _one_line(text: str) -> str:
+    """`text` with its control characters escaped: the names of files may hold any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,16 @@
+"""What several commands take in the same way."""
+
+from __future__ import annotations
+
+import click
+
+
+class _IndexPlace(click.types.StringParamType):
+    """The place of an index; whoever forgets it is shown how to write it."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        del ctx
+        return f"Say which index, for example: {param.opts[0]} photos.cbir"
+
+
+INDEX = _IndexPlace()

@@ -1,0 +1,84 @@
+"""What commands print: data to standard output, progress and messages to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+BAR_WIDTH = 24
+"""Narrow enough that a line, and the ^C of a person who has waited enough, fit in 80 columns."""
+
+
+def say(message: str) -> None:
+    """A message for the person at the terminal, on standard error."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns, padded with spaces, on standard output."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    for row in table:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2,000 images`; for nouns that take an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def progress_bar(title: str, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
+    """A bar with rate and time left on standard error; yields `update(done, total)`.
+
+    `unit` "MB" takes the numbers for bytes. Where standard error is no terminal, nothing is drawn.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total: None  # noqa: ARG005
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    class Pace(ProgressColumn):
+        """Done, rate over the last seconds, time left (time taken where the end is not known)."""
+
+        def render(self, task: Task) -> Text:
+            return Text(_pace(task, 1_000_000 if unit == "MB" else 1, unit))
+
+    columns = (TextColumn("{task.description}"), BarColumn(BAR_WIDTH), Pace())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _pace(task: Task, scale: int, unit: str) -> str:
+    total = "" if task.total is None else f" of {task.total / scale:,.0f}"
+    words = [f"{task.completed / scale:,.0f}{total}{unit and f' {unit}'}"]
+    if task.speed:
+        words.append(f"{task.speed / scale:,.{1 if scale > 1 else 0}f}{unit and f' {unit}'}/s")
+    if task.total is None:
+        words.append(f"{_clock(task.elapsed or 0)} so far")
+    elif task.time_remaining is not None:
+        words.append(f"{_clock(task.time_remaining)} left")
+    return "  ".join(words)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

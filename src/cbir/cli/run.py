@@ -1,0 +1,43 @@
+"""`cbir run`: a TREC run file of every image in a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cbir.cli.options import INDEX
+
+
+@click.command(short_help="Search every image of a source; write a TREC run.")
+@click.argument("source", metavar="SOURCE")
+@click.option(
+    "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to search."
+)
+@click.option("-k", default=100, show_default=True, help="How many hits a query.")
+@click.option(
+    "-o", "--output", required=True, metavar="FILE", help='Run file (.gz too), "-": stdout.'
+)
+@click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
+def command(source: str, index: str, k: int, output: str, expand: int) -> None:
+    """Search every image of SOURCE, exactly, and write the rankings as trec_eval reads them."""
+    import sys
+    from contextlib import closing
+
+    from cbir.cli.output import progress_bar, say
+    from cbir.evaluation.trec import write_run
+    from cbir.experiment import describe_queries, rank
+    from cbir.images.sources import open_source
+    from cbir.search import Searcher
+
+    with closing(Searcher.open(index)) as searcher, progress_bar("describing") as update:
+        queries = describe_queries(searcher, open_source(source), on_done=update)
+        matches = rank(searcher, queries, k, expand)
+        tag = searcher.index.spec.short
+    rankings = (
+        (query, found.ids, found.scores) for query, found in zip(queries.ids, matches, strict=True)
+    )
+    lines = write_run(sys.stdout if output == "-" else Path(output), rankings, tag)
+    say(f"{len(queries.ids):,} queries, {lines:,} lines")
+    for failure in queries.failures:
+        say(f"failed: {failure.location}: {failure.reason}")

@@ -1,0 +1,125 @@
+"""`cbir search`: the most similar images of an index."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from cbir.cli.options import INDEX
+from cbir.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from cbir.search import Query
+    from cbir.types import Box, Hit
+
+
+def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Box | None:
+    if value is None:
+        return None
+    try:
+        left, top, right, bottom = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not four numbers such as 0,0,0.5,0.5", ctx, param
+        ) from None
+    return (left, top, right, bottom)
+
+
+@click.command(short_help="Find the images most similar to a picture.")
+@click.argument("images", metavar="IMAGE...", nargs=-1)
+@click.option(
+    "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to search."
+)
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Search with an indexed image.")
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("--where", multiple=True, metavar="'FIELD OP VALUE'", help="Filter; may repeat.")
+@click.option(
+    "--region",
+    callback=_region,
+    metavar="L,T,R,B",
+    help="Search with this part of the picture, in 0..1.",
+)
+@click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
+@click.option("--exact", is_flag=True, help="No approximation.")
+@click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
+def command(
+    images: tuple[str, ...],
+    index: str,
+    ids: tuple[str, ...],
+    k: int,
+    where: tuple[str, ...],
+    region: Box | None,
+    expand: int,
+    exact: bool,
+    as_json: bool,
+) -> None:
+    """Find the images most similar to each IMAGE ("-" reads one from standard input)."""
+    if not images and not ids:
+        raise click.UsageError("give at least one IMAGE, or --id ID")
+    from cbir.search import IndexedId, Searcher
+
+    queries: list[tuple[str, Query]] = [
+        (image, sys.stdin.buffer.read() if image == "-" else image) for image in images
+    ]
+    queries += [(record_id, IndexedId(record_id)) for record_id in ids]
+    answers = []
+    with closing(Searcher.open(index)) as searcher:
+        for name, query in queries:
+            started = time.perf_counter()
+            with _named(name):
+                hits = searcher.search(
+                    query, k, where=where, region=region, exact=exact, expand=expand
+                )
+            answers.append((name, hits, (time.perf_counter() - started) * 1000))
+        indexed = searcher.index.count()
+    if as_json:
+        print_json(
+            [
+                {"query": name, "hits": [hit.to_json() for hit in hits], "took_ms": round(ms, 3)}
+                for name, hits, ms in answers
+            ]
+        )
+        return
+    for name, hits, _ in answers:
+        if len(answers) > 1:
+            click.echo(f"{name}:")
+        if hits:
+            _print_hits(hits)
+        else:
+            say(f"no hits: {_why_none(index, indexed, where)}")
+
+
+@contextmanager
+def _named(query: str) -> Iterator[None]:
+    """Errors about a picture that came through standard input say so."""
+    from cbir.errors import ImageError
+
+    try:
+        yield
+    except ImageError as error:
+        if query != "-":
+            raise
+        raise ImageError(f"standard input: {error.message}", error.hint) from error
+
+
+def _why_none(index: str, indexed: int, where: tuple[str, ...]) -> str:
+    if not indexed:
+        return f"{index} is empty; cbir index FOLDER --into {index}"
+    if where:
+        return f"no other image of {index} passes --where {' --where '.join(map(repr, where))}"
+    return f"{index} holds no other image"
+
+
+def _print_hits(hits: list[Hit]) -> None:
+    header = ["rank", "score", "label", "id"]
+    rows = [[str(h.rank), f"{h.score:.4f}", h.record.label or "-", h.id] for h in hits]
+    if any(hit.box for hit in hits):
+        header.append("part of it")
+        for row, hit in zip(rows, hits, strict=True):
+            row.append(",".join(f"{edge:g}" for edge in hit.box) if hit.box else "whole")
+    print_table(header, rows)

@@ -1,0 +1,24 @@
+"""`cbir serve`: the page and the HTTP answers."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("index", metavar="INDEX")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, help="Port to listen on; 0: a free one.")
+def command(index: str, host: str, port: int) -> None:
+    """Serve the search page of an index until Ctrl-C."""
+    from contextlib import closing
+
+    from cbir.cli.output import counted, say
+    from cbir.search import Searcher
+    from cbir.web.serve import serve
+
+    with closing(Searcher.open(index)) as searcher:
+        count = counted(searcher.index.count(), "image")
+        serve(
+            searcher, host, port, ready=lambda url: say(f"{index}: {count} at {url}  (Ctrl-C ends)")
+        )

@@ -1,0 +1,34 @@
+"""`cbir verify`: check an index, and repair what can be rebuilt."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(short_help="Check an index, and repair what can be.")
+@click.argument("index", metavar="INDEX")
+@click.option("--repair", is_flag=True, help="Rebuild what can be rebuilt.")
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+@click.pass_context
+def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None:
+    """Check every record, vector, thumbnail and cache of an index. Exit 1 if something is wrong."""
+    from contextlib import closing
+
+    from cbir.cli.output import counted, print_json, say
+    from cbir.index.open import open_index
+
+    with closing(open_index(index, write=repair)) as opened:
+        found = opened.verify(repair=repair)
+        left = opened.verify() if repair and found else found
+        count = opened.count()
+    if as_json:
+        print_json({"count": count, "problems": found, "left": left})
+    else:
+        for problem in found:
+            click.echo(problem)
+        problems = counted(len(left), "problem") + (" left" if repair and found else "")
+        click.echo(f"{index}: {counted(count, 'image')}, {problems}")
+    if left and not repair:
+        say(f"cbir verify {index} --repair mends what can be")
+    if left:
+        ctx.exit(1)
