@@ -1,0 +1,1 @@
+"""What working on the project needs beside the installed package."""
