@@ -49,8 +49,8 @@ def own_server(**wanted: Any) -> Iterator[Server]:
 def shared_server(folder: Path, **wanted: Any) -> Iterator[Address]:
     """The server that all workers of a test run share, started by the first that asks.
 
-    `folder` is one that they have in common (`run_folder`). `wanted` is as for `start_server`; servers
-    that differ in it are different ones. It stops when the last of them is done.
+    `folder` is one that they have in common (`run_folder`). `wanted` is as for `start_server`;
+    what differs in it is another server. It stops when the last of them is done.
     CBIR_ELASTICSEARCH_URL names a running one to use instead (`http://USER:PASSWORD@HOST:PORT`).
     """
     if (named := _named()) and not wanted:

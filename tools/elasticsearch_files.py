@@ -77,7 +77,7 @@ def server_files(fuller: bool = False) -> Path:
     base = base_folder()
     base.mkdir(parents=True, exist_ok=True)
     place = base / (f"fuller-{FULLER_VERSION}" if fuller else f"small-{VERSION}")
-    with FileLock(base / "unpack.lock"):
+    with FileLock(f"{place}.lock"):
         if not place.is_dir():
             small = server_files() if fuller else None
             with tempfile.TemporaryDirectory(dir=base) as draft:
