@@ -6,12 +6,17 @@ ifneq ($(CBIR_DATA),)
 export CBIR_DATA
 endif
 WORKERS ?= auto
+# Where the demo's index goes; for elasticsearch (needs Java 17 and Maven) a server is started.
+ENGINE ?= embedded
+DEMO_embedded = .venv/bin/cbir demo
+DEMO_elasticsearch = .venv/bin/python -m tools.elasticsearch_server --keep demo --port 9200 \
+	.venv/bin/cbir demo --into {url}
 PIP = bin/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-core lint types layers check bench lock clean
 
 demo: .venv/.demo  ## Get CIFAR-10, index it, evaluate a sample, serve the page
-	.venv/bin/cbir demo
+	$(DEMO_$(ENGINE))
 
 test: .venv/.test  ## Every extra, the whole suite
 	.venv/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)

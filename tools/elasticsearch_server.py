@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import os
 import random
 import secrets
@@ -81,23 +82,24 @@ class Server:
         """The index `name` on this server, as `cbir` names it."""
         return self.address.index_url(name)
 
-    def wait(self, nodes: int | None = None) -> None:
-        """Until `nodes` nodes (all) are together; raises `CbirError` with what a node said."""
-        nodes = nodes or len(self.urls)
-        health = f"/_cluster/health?wait_for_nodes={nodes}&wait_for_status=yellow&timeout=5s"
+    def wait(self) -> None:
+        """Until every node that was not killed answers; raises `CbirError` with what one said."""
+        waited_for = [node for node, process in enumerate(self._processes) if not process.killed]
+        health = f"/_cluster/health?wait_for_nodes={len(waited_for)}&timeout=5s"
         give_up = time.monotonic() + PATIENCE_S
-        while True:
-            for node, process in enumerate(self._processes):
-                if process.poll() is not None and not process.killed:
-                    raise CbirError(f"Elasticsearch did not start: {self._said(node)}")
-            for node, process in enumerate(self._processes):
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    if process.poll() is None:
-                        self.address.request("GET", health, node=node)
-                        return
+        while waited_for:
+            node = waited_for[0]
+            if self._processes[node].poll() is not None:
+                raise CbirError(f"Elasticsearch did not start: {self._said(node)}")
             if time.monotonic() > give_up:
-                raise CbirError(f"Elasticsearch is not up in {PATIENCE_S:.0f} s: {self._said(0)}")
-            time.sleep(0.25)
+                raise CbirError(
+                    f"Elasticsearch is not up in {PATIENCE_S:.0f} s: {self._said(node)}"
+                )
+            try:
+                self.address.request("GET", health, node=node)
+                waited_for.pop(0)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.25)
 
     def kill(self, node: int) -> None:
         """End a node as a power cut would (kill -9)."""
@@ -165,6 +167,8 @@ def start_server(
     `fuller`: with scripts. `heap`: a node's. `keep`: a name under which data outlives the server.
     `port`: the first node's. Raises `CbirError` where it cannot be had, with one clear reason.
     """
+    if port and not _is_free(port):
+        raise CbirError(f"port {port} is taken", "stop what uses it, or give another --port")
     files = server_files(fuller)
     account = unprivileged()
     folder = _run_folder(keep)
@@ -252,14 +256,18 @@ def _run_folder(keep: str) -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
+    shuffled = random.sample(PORTS, len(PORTS))
+    return list(itertools.islice(filter(_is_free, shuffled), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
             probe.bind((HOST, port))
-            found.append(port)
-        if len(found) == count:
-            break
-    return found
+        except OSError:
+            return False
+    return True
 
 
 def main() -> None:
@@ -295,6 +303,8 @@ def _run(server: Server, command: list[str]) -> int:
     if address.ca:
         environment["CBIR_ES_CA"] = address.ca
     if command:
+        # Ctrl-C reaches the command too; the server stays until that has ended.
+        signal.signal(signal.SIGINT, lambda *_: None)
         return subprocess.call([part.replace("{url}", prefix) for part in command], env=environment)
     sys.stdout.write(f"{prefix}\n")
     if address.user:

@@ -6,6 +6,7 @@ import json
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -24,10 +25,15 @@ HOW_TO_GET = (
 @click.command(short_help="Everything on CIFAR-10: index, evaluate, open the page.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=5000, show_default=True, help="Port of the page.")
-def command(host: str, port: int) -> None:
+@click.option(
+    "--into",
+    metavar="PLACE",
+    help="Folder or server (elasticsearch://HOST:9200) for the index. [default: CBIR_HOME]",
+)
+def command(host: str, port: int, into: str | None) -> None:
     """Show everything on CIFAR-10: get it, index 50,000 images, evaluate, serve the page.
 
-    What was fetched, indexed and measured is kept in CBIR_HOME, so a second run starts at once.
+    What was fetched, indexed and measured is kept, so a second run starts at once.
     Without CIFAR-10 and without network, the digits that come with scikit-learn stand in.
     """
     from cbir.descriptors.models import load_descriptor
@@ -37,14 +43,14 @@ def command(host: str, port: int) -> None:
     check_address(host, port)
     descriptor = load_descriptor(DESCRIPTOR)
     try:
-        data = _data_set(descriptor)
-        place = _place(data, descriptor)
+        data = _data_set(descriptor, into)
+        place = _place(data, descriptor, into)
         figures = _finished(data, place) or _carry_out(data, place, descriptor)
     except KeyboardInterrupt:
         say("what was fetched and indexed is kept; cbir demo goes on from there")
         raise
     _show(figures, data, place)
-    with closing(Searcher.open(str(place))) as searcher:
+    with closing(Searcher.open(place)) as searcher:
         serve(
             searcher,
             host,
@@ -53,12 +59,12 @@ def command(host: str, port: int) -> None:
         )
 
 
-def _data_set(descriptor: Descriptor) -> str:
+def _data_set(descriptor: Descriptor, into: str | None) -> str:
     """`cifar10` where it or its finished demo is at hand or can be fetched, else `digits`."""
     from cbir.errors import CbirError
     from cbir.images.cifar10 import download_cifar10, find_cifar10
 
-    if find_cifar10() or _finished("cifar10", _place("cifar10", descriptor)):
+    if find_cifar10() or _finished("cifar10", _place("cifar10", descriptor, into)):
         return "cifar10"
     say("CIFAR-10 is not here; fetching it (170 MB)")
     try:
@@ -83,10 +89,17 @@ def _require_digits(no_cifar10: Exception) -> None:
         ) from no_cifar10
 
 
-def _place(data: str, descriptor: Descriptor) -> Path:
+def _place(data: str, descriptor: Descriptor, into: str | None) -> str:
+    name = f"{data}-{descriptor.spec.fingerprint[:8]}"
+    if into and "://" in into:
+        return f"{into.rstrip('/')}/{name}"
+    return str(Path(into or _home()) / f"{name}.cbir")
+
+
+def _home() -> Path:
     from cbir.home import cbir_home
 
-    return cbir_home() / "demo" / f"{data}-{descriptor.spec.fingerprint[:8]}.cbir"
+    return cbir_home() / "demo"
 
 
 def _origin(data: str) -> str | None:
@@ -97,18 +110,18 @@ def _origin(data: str) -> str | None:
     return None if found is None else str(found)
 
 
-def _finished(data: str, place: Path) -> dict[str, Any] | None:
+def _finished(data: str, place: str) -> dict[str, Any] | None:
     """The figures of an earlier run that got to its end over these pictures, if all is there."""
     from cbir.errors import IndexStateError
     from cbir.index.open import index_exists, open_index
 
-    if not _summary(place).exists() or not index_exists(str(place)):
+    if not _summary(place).exists() or not index_exists(place):
         return None
     kept = json.loads(_summary(place).read_text())
     if _origin(data) not in (kept["origin"], None):
         return None
     try:
-        with closing(open_index(str(place))) as index:
+        with closing(open_index(place)) as index:
             count = index.count()
     except IndexStateError as error:
         raise IndexStateError(error.message, f"delete {place} and run cbir demo again") from error
@@ -116,10 +129,10 @@ def _finished(data: str, place: Path) -> dict[str, Any] | None:
     return figures if count == figures["n_indexed"] else None
 
 
-def _carry_out(data: str, place: Path, descriptor: Descriptor) -> dict[str, Any]:
+def _carry_out(data: str, place: str, descriptor: Descriptor) -> dict[str, Any]:
     """Index and evaluate; kept for the next run only once both are done."""
     origin = _origin(data)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    _summary(place).parent.mkdir(parents=True, exist_ok=True)
     _index(data, place, descriptor)
     figures = _evaluate(data, place)
     draft = _summary(place).with_suffix(".new")
@@ -128,19 +141,21 @@ def _carry_out(data: str, place: Path, descriptor: Descriptor) -> dict[str, Any]
     return figures
 
 
-def _summary(place: Path) -> Path:
-    """Beside the index: only a run that got to its end leaves it."""
-    return place.with_suffix(".json")
+def _summary(place: str) -> Path:
+    """Beside the index, in CBIR_HOME for one on a server: left by a run that got to its end."""
+    if "://" in place:
+        return _home() / f"{quote(place, safe='')}.json"
+    return Path(place).with_suffix(".json")
 
 
-def _index(data: str, place: Path, descriptor: Descriptor) -> None:
+def _index(data: str, place: str, descriptor: Descriptor) -> None:
     from cbir.ingest import index_images
 
     say(f"indexing {data}:train into {place}")
     with progress_bar("indexing") as update:
         report = index_images(
             [f"{data}:train"],
-            str(place),
+            place,
             descriptor=descriptor,
             on_progress=lambda progress: update(progress.done, progress.total),
         )
@@ -151,18 +166,18 @@ def _index(data: str, place: Path, descriptor: Descriptor) -> None:
         say(f"{new:,} images in {report.seconds:.1f} s, {new / report.seconds:,.0f} a second")
 
 
-def _evaluate(data: str, place: Path) -> dict[str, Any]:
+def _evaluate(data: str, place: str) -> dict[str, Any]:
     from cbir.experiment import evaluate
     from cbir.images.sources import open_source
     from cbir.search import Searcher
 
     source = open_source(f"{data}:test")
     sample = SAMPLE if source.count is None or source.count > SAMPLE else None
-    with closing(Searcher.open(str(place))) as searcher, progress_bar("evaluating") as update:
+    with closing(Searcher.open(place)) as searcher, progress_bar("evaluating") as update:
         return evaluate(searcher, source, sample=sample, on_done=update).to_json()
 
 
-def _show(figures: dict[str, Any], data: str, place: Path) -> None:
+def _show(figures: dict[str, Any], data: str, place: str) -> None:
     from cbir.cli.evaluate import print_evaluation
 
     say(f"{data}: {figures['n_indexed']:,} images in {place}")
