@@ -72,7 +72,9 @@ def _named() -> Address | None:
         return None
     parts = urlsplit(url)
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    return Address((bare,), parts.username, parts.password, os.environ.get("CBIR_ELASTICSEARCH_CA"))
+    return Address(
+        (bare,), parts.username, parts.password, os.environ.get("CBIR_ELASTICSEARCH_CA_FILE")
+    )
 
 
 def _joined(note: Path) -> tuple[Address, Any] | None:

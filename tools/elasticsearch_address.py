@@ -31,6 +31,11 @@ class Address:
         scheme = "elasticsearch+https" if self.url.startswith("https") else "elasticsearch"
         return f"{scheme}://{','.join(urlsplit(url).netloc for url in self.urls)}/{name}"
 
+    def environment(self) -> dict[str, str]:
+        """The variables by which `cbir` is let in."""
+        known = {"USER": self.user, "PASSWORD": self.password, "CA_FILE": self.ca}
+        return {f"CBIR_ELASTICSEARCH_{name}": value for name, value in known.items() if value}
+
     def request(self, method: str, path: str, body: Any = None, node: int = 0) -> Any:
         """The JSON answer of one node to one request; raises `OSError` if it is not 2xx."""
         where = urlsplit(self.urls[node])

@@ -297,11 +297,7 @@ def main() -> None:
 def _run(server: Server, command: list[str]) -> int:
     address = server.address
     prefix = server.index_url("").rstrip("/")
-    environment = dict(os.environ)
-    if address.user and address.password:
-        environment |= {"CBIR_ES_USER": address.user, "CBIR_ES_PASSWORD": address.password}
-    if address.ca:
-        environment["CBIR_ES_CA"] = address.ca
+    environment = {**os.environ, **address.environment()}
     if command:
         # Ctrl-C reaches the command too; the server stays until that has ended.
         signal.signal(signal.SIGINT, lambda *_: None)
