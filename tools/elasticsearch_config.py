@@ -34,7 +34,8 @@ def write_config(
 ) -> None:
     """Make the node's folder: configuration, and places for data, logs and drafts."""
     config = own / "config"
-    for folder in (config / "jvm.options.d", own / "tmp"):
+    snapshots = own.parent / "snapshots"
+    for folder in (config / "jvm.options.d", own / "tmp", snapshots):
         folder.mkdir(parents=True, exist_ok=True)
     shutil.copy2(files / "config" / "log4j2.properties", config)
     (config / "jvm.options").write_text(JVM_OPTIONS)
@@ -43,6 +44,7 @@ def write_config(
         "node.name": f"node-{node}",
         "path.data": own / "data",
         "path.logs": own / "logs",
+        "path.repo": snapshots,
         "network.host": "127.0.0.1",
         "http.port": http_ports[node],
         "transport.port": transport_ports[node],
