@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class CbirError(Exception):
     """Something a user can put right.
@@ -25,6 +27,18 @@ class ImageError(CbirError):
 
 class IndexStateError(CbirError):
     """An index that is missing, damaged, locked, of another spec or of a newer format."""
+
+
+class RecordsRefusedError(CbirError):
+    """Some records of a batch that the engine would not take; all others of it are kept.
+
+    `reasons`: id -> why.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        first, why = next(iter(reasons.items()))
+        super().__init__(f"{len(reasons)} records were refused, '{first}' because: {why}")
+        self.reasons = dict(reasons)
 
 
 class QueryError(CbirError):

@@ -81,7 +81,11 @@ class Index(Protocol):
         """Id -> stamp of every record of the registered source."""
 
     def add(self, entries: Sequence[Entry]) -> None:
-        """Add or replace records by id, in one transaction."""
+        """Add or replace records by id, in one transaction.
+
+        An engine that keeps each record by itself raises `RecordsRefusedError` for those that it
+        does not take, and keeps the others.
+        """
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         """Remove records; returns the ids that were there. One transaction."""
@@ -136,8 +140,8 @@ class Index(Protocol):
     def ids(self) -> Iterator[str]:
         """All ids in byte order."""
 
-    def entries(self) -> Iterator[Entry]:
-        """Everything in the index, id by id, for copying."""
+    def entries(self, after: str = "") -> Iterator[Entry]:
+        """Everything in the index with an id above `after`, id by id, for copying."""
 
     def verify(self, repair: bool = False) -> list[str]:
         """Problems found, one line each; with `repair`, what can be rebuilt has been."""

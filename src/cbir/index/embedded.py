@@ -189,8 +189,8 @@ class EmbeddedIndex:
             for (record_id,) in connection.execute("SELECT id FROM records ORDER BY id"):
                 yield record_id
 
-    def entries(self) -> Iterator[Entry]:
-        last = ""
+    def entries(self, after: str = "") -> Iterator[Entry]:
+        last = after
         with self._records.read() as connection, self._thumbnails.read() as thumbnails:
             while listed := store.records_after(connection, last, _COPIED_AT_ONCE):
                 keys = [key for key, _ in listed]

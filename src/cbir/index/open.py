@@ -10,6 +10,7 @@ from pathlib import Path
 from cbir.errors import CbirError, IndexStateError
 from cbir.index import layout, making
 from cbir.index.base import Index
+from cbir.index.elastic_address import PLAIN, PORT, SCHEMES, Address, parse
 from cbir.index.embedded import EmbeddedIndex
 from cbir.types import DescriptorSpec
 
@@ -22,6 +23,11 @@ def open_index(url: str, *, write: bool = False) -> Index:
     Raises `IndexStateError` where there is none, and where it is locked, damaged, of a newer
     format or not to be written to.
     """
+    address = _address(url)
+    if address is not None:
+        from cbir.index.elastic_open import open_elastic
+
+        return open_elastic(address, write=write)
     folder = _folder(url)
     with _readable(url):
         if not (folder / layout.RECORDS).is_file():
@@ -30,13 +36,32 @@ def open_index(url: str, *, write: bool = False) -> Index:
 
 
 def create_index(
-    url: str, spec: DescriptorSpec, model_files: Mapping[str, bytes] | None = None
+    url: str,
+    spec: DescriptorSpec,
+    model_files: Mapping[str, bytes] | None = None,
+    *,
+    rebuild: bool = False,
+    fast_load: bool = False,
 ) -> Index:
     """The index at `url`, open for writing; made, with the descriptor's files, if need be.
 
+    For an Elasticsearch index: `rebuild` fills a new one that takes the place of the old one when
+    it is complete (`refresh`); `fast_load` keeps no copies until then, even on several nodes.
     Raises `IndexStateError` if the index there was built with another spec, and if a file or a
     folder of other things is in the way.
     """
+    address = _address(url)
+    index: Index
+    if address is not None:
+        from cbir.index.elastic_open import create_elastic
+
+        index = create_elastic(address, spec, rebuild=rebuild, fast_load=fast_load)
+        return _of_spec(index, spec)
+    if rebuild or fast_load:
+        raise CbirError(
+            f"{url}: only an Elasticsearch index is built anew in place, or loaded fast",
+            "index into a new place",
+        )
     folder = _folder(url)
     if not index_exists(url):
         with _readable(url):
@@ -44,14 +69,24 @@ def create_index(
                 raise IndexStateError(*_obstacle(url, folder))
         making.create(url, folder, spec, model_files or {})
     index = EmbeddedIndex(url, folder, write=True)
+    return _of_spec(index, spec)
+
+
+def _of_spec(index: Index, spec: DescriptorSpec) -> Index:
+    """`index`, unless it was built with another spec."""
     if index.spec.fingerprint != spec.fingerprint:
         index.close()
-        raise IndexStateError(*_mismatch(url, index.spec, spec))
+        raise IndexStateError(*_mismatch(index.url, index.spec, spec))
     return index
 
 
 def index_exists(url: str) -> bool:
     """Whether an index was completed at `url`, whatever state it is in now."""
+    address = _address(url)
+    if address is not None:
+        from cbir.index.elastic_open import elastic_exists
+
+        return elastic_exists(address)
     folder = _folder(url)
     with _readable(url):
         return (folder / layout.RECORDS).is_file() and not making.is_unfinished(url, folder)
@@ -97,14 +132,24 @@ def _readable(url: str) -> Iterator[None]:
         ) from error
 
 
-def _folder(url: str) -> Path:
-    """Where an embedded index lies; raises `CbirError` if `url` asks for another engine."""
+def _address(url: str) -> Address | None:
+    """Where an Elasticsearch index lies; None for a folder.
+
+    Raises `CbirError` if `url` asks for an engine that there is not.
+    """
     scheme = _SCHEME.match(url)
-    if scheme:
+    if scheme is None:
+        return None
+    if scheme[1].lower() not in SCHEMES:
         raise CbirError(
-            f"{url}: this version has the embedded engine only, none for {scheme[1]}://",
-            "give a folder, such as photos.cbir",
+            f"there is no engine for {scheme[1]}://",
+            f"give a folder, such as photos.cbir, or {PLAIN}://HOST:{PORT}/NAME",
         )
+    return parse(url)
+
+
+def _folder(url: str) -> Path:
+    """Where an embedded index lies."""
     if not url:
         raise CbirError("the name of the index is empty", "give a folder, such as photos.cbir")
     return Path(url)

@@ -1,0 +1,142 @@
+"""The best records for a query, from what the server finds: true cosines, ties by id, at any cut.
+
+The server's own order of equal scores is its own affair, also at the end of what it returns. So a
+query is done only when the scores have dropped below the k-th one: until then more is asked for,
+and beyond the server's limit, those of the tied records whose ids come earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cbir.index import elastic_queries as queries
+from cbir.index.base import Matches
+from cbir.index.elastic_address import Options
+from cbir.index.elastic_documents import box
+from cbir.types import Box, Vectors
+
+_BEYOND_K = 1
+_GROWTH = 8
+
+Body = dict[str, Any]
+Ask = Callable[[Sequence[Body]], list[Mapping[str, Any]]]
+"""Sends search bodies, returns the answers in their order."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an index is searched: the fields that hold vectors, their type, filters, exactness."""
+
+    fields: tuple[str, ...]
+    kind: str
+    options: Options
+    where: tuple[Mapping[str, Any], ...] = ()
+    exact: bool = False
+
+    @property
+    def by_script(self) -> bool:
+        """Over a `flat` field kNN looks at every vector by itself."""
+        return self.exact and self.kind != "flat"
+
+
+@dataclass
+class _Query:
+    vector: Any
+    k: int
+    exclude: str | None
+    size: int
+    below: str | None = None
+    found: dict[str, tuple[float, Box | None]] = field(default_factory=dict)
+    done: bool = False
+
+    def ranked(self) -> list[tuple[str, float, Box | None]]:
+        """The best so far, in the defined order."""
+        order = sorted(self.found.items(), key=lambda item: (-item[1][0], item[0].encode()))
+        return [(record_id, *rest) for record_id, rest in order[: self.k]]
+
+
+def search(
+    ask: Ask, plan: Plan, vectors: Vectors, k: int, exclude: Sequence[str | None] | None
+) -> list[Matches]:
+    """The k best records for each row of `vectors` (q, dim); k is at most `queries.LIMIT`."""
+    excluded = exclude or [None] * len(vectors)
+    # One more than asked for shows whether the score drops; one more makes up for the excluded.
+    size = min(queries.LIMIT, k + _BEYOND_K + (exclude is not None))
+    asked = [_Query(v, k, out, size) for v, out in zip(vectors, excluded, strict=True)]
+    waiting = asked
+    while waiting:
+        bodies = [_body(plan, query, name) for query in waiting for name in plan.fields]
+        answers = ask(bodies)
+        width = len(plan.fields)
+        for number, query in enumerate(waiting):
+            _take(plan, query, answers[number * width : (number + 1) * width])
+        waiting = [query for query in waiting if not query.done]
+    return [_matches(query) for query in asked]
+
+
+def _body(plan: Plan, query: _Query, name: str) -> Body:
+    where = list(plan.where)
+    if query.exclude is not None and query.size < query.k + 2:
+        where.append({"bool": {"must_not": [{"term": {"id": query.exclude}}]}})
+    if query.below is not None:
+        where.append({"range": {"id": {"lt": query.below}}})
+    if plan.by_script:
+        return queries.scripted(name, query.vector, query.size, where)
+    return queries.knn(name, query.vector, query.size, where, plan.kind, plan.options)
+
+
+def _take(plan: Plan, query: _Query, answers: Sequence[Mapping[str, Any]]) -> None:
+    """Merge what came; say whether more of the same score may be left at the server."""
+    lowest = -2.0
+    for name, answer in zip(plan.fields, answers, strict=True):
+        hits = answer["hits"]["hits"]
+        for hit in hits:
+            _keep(query, hit, name, plan.by_script)
+        if len(hits) >= query.size:
+            lowest = max(lowest, _cosine(hits[-1]["_score"], plan.by_script))
+    if lowest < -1.5 or plan.by_script:  # all there is, or already ordered by score and id
+        query.done = True
+        return
+    ranked = query.ranked()
+    last = ranked[-1]
+    query.done = len(ranked) < query.k or lowest < last[1]
+    if query.done:
+        return
+    if query.size < queries.LIMIT:
+        query.size = min(queries.LIMIT, query.size * _GROWTH)
+    else:
+        query.done = query.below == last[0]
+        query.below = last[0]
+
+
+def _keep(query: _Query, hit: Mapping[str, Any], name: str, by_script: bool) -> None:
+    (record_id,) = hit["fields"]["id"]
+    if record_id == query.exclude:
+        return
+    score = _cosine(hit["_score"], by_script)
+    known = query.found.get(record_id)
+    # Of equal parts the first one counts: the whole image comes before all others.
+    if known is not None and known[0] >= score:
+        return
+    query.found[record_id] = (score, _box(hit) if name.startswith("parts.") else None)
+
+
+def _box(hit: Mapping[str, Any]) -> Box:
+    (best,) = hit["inner_hits"]["parts"]["hits"]["hits"]
+    return box({edge: best["fields"][f"parts.{edge}"][0] for edge in queries.BOX})
+
+
+def _cosine(score: float, by_script: bool) -> float:
+    """The server's score is never negative: (1 + cosine) / 2, or 1 + cosine by our script."""
+    return score - 1.0 if by_script else 2.0 * score - 1.0
+
+
+def _matches(query: _Query) -> Matches:
+    ranked = query.ranked()
+    scores = np.array([score for _, score, _ in ranked], dtype=np.float32)
+    np.clip(scores, -1.0, 1.0, out=scores)
+    return Matches([name for name, _, _ in ranked], scores, [where for _, _, where in ranked])
