@@ -21,6 +21,7 @@ from cbir.types import Box, Vectors
 
 _BEYOND_K = 1
 _GROWTH = 8
+_NOTHING = -2.0  # below any cosine
 
 Body = dict[str, Any]
 Ask = Callable[[Sequence[Body]], list[Mapping[str, Any]]]
@@ -91,48 +92,46 @@ def _body(plan: Plan, query: _Query, name: str) -> Body:
 
 def _take(plan: Plan, query: _Query, answers: Sequence[Mapping[str, Any]]) -> None:
     """Merge what came; say whether more of the same score may be left at the server."""
-    lowest = -2.0
+    lowest = _NOTHING
     for name, answer in zip(plan.fields, answers, strict=True):
-        hits = answer["hits"]["hits"]
-        for hit in hits:
-            _keep(query, hit, name, plan.by_script)
+        hits = [_hit(hit, name, plan.by_script) for hit in answer["hits"]["hits"]]
+        for record_id, score, where in hits:
+            _keep(query, record_id, score, where)
         if len(hits) >= query.size:
-            lowest = max(lowest, _cosine(hits[-1]["_score"], plan.by_script))
-    if lowest < -1.5 or plan.by_script:  # all there is, or already ordered by score and id
+            lowest = max(lowest, min(score for _, score, _ in hits))
+    if lowest == _NOTHING or plan.by_script:  # all there is, or ordered by score and id already
         query.done = True
         return
     ranked = query.ranked()
-    last = ranked[-1]
-    query.done = len(ranked) < query.k or lowest < last[1]
-    if query.done:
-        return
+    last_id, last_score, _ = ranked[-1]
+    query.done = len(ranked) < query.k or lowest < last_score
     if query.size < queries.LIMIT:
         query.size = min(queries.LIMIT, query.size * _GROWTH)
-    else:
-        query.done = query.below == last[0]
-        query.below = last[0]
+    elif not query.done:
+        query.done = query.below == last_id
+        query.below = last_id
 
 
-def _keep(query: _Query, hit: Mapping[str, Any], name: str, by_script: bool) -> None:
-    (record_id,) = hit["fields"]["id"]
-    if record_id == query.exclude:
-        return
-    score = _cosine(hit["_score"], by_script)
+def _keep(query: _Query, record_id: str, score: float, where: Box | None) -> None:
     known = query.found.get(record_id)
     # Of equal parts the first one counts: the whole image comes before all others.
-    if known is not None and known[0] >= score:
-        return
-    query.found[record_id] = (score, _box(hit) if name.startswith("parts.") else None)
+    if record_id != query.exclude and (known is None or known[0] < score):
+        query.found[record_id] = (score, where)
 
 
-def _box(hit: Mapping[str, Any]) -> Box:
-    (best,) = hit["inner_hits"]["parts"]["hits"]["hits"]
-    return box({edge: best["fields"][f"parts.{edge}"][0] for edge in queries.BOX})
+def _hit(hit: Mapping[str, Any], name: str, by_script: bool) -> tuple[str, float, Box | None]:
+    """Id, true cosine and box of a hit.
 
-
-def _cosine(score: float, by_script: bool) -> float:
-    """The server's score is never negative: (1 + cosine) / 2, or 1 + cosine by our script."""
-    return score - 1.0 if by_script else 2.0 * score - 1.0
+    The server's score is never negative: (1 + cosine) / 2, or 1 + cosine by our script. Of parts
+    it is the inner hit's that counts: over quantised vectors the record's own may be another's.
+    """
+    (record_id,) = hit["fields"]["id"]
+    score, where = hit["_score"], None
+    if name.startswith("parts."):
+        (best,) = hit["inner_hits"]["parts"]["hits"]["hits"]
+        score = best["_score"]
+        where = box({edge: best["fields"][f"parts.{edge}"][0] for edge in queries.BOX})
+    return record_id, score - 1.0 if by_script else 2.0 * score - 1.0, where
 
 
 def _matches(query: _Query) -> Matches:
