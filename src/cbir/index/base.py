@@ -91,8 +91,11 @@ class Index(Protocol):
     ) -> None:
         """Replace label and metadata of the records of these ids. One transaction."""
 
-    def mark_missing(self, ids: Iterable[str], missing: bool = True) -> None:
-        """Say of records that their file was not found (or is back). One transaction."""
+    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+        """Id -> file size and mtime_ns of unchanged content; the file is there. One transaction."""
+
+    def mark_missing(self, ids: Iterable[str]) -> None:
+        """Say of records that their file was not found. One transaction."""
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         """Replace the list of failed images of `source`."""

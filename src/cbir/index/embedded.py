@@ -104,10 +104,15 @@ class EmbeddedIndex:
             store.next_generation(connection)
             store.set_details(connection, details)
 
-    def mark_missing(self, ids: Iterable[str], missing: bool = True) -> None:
+    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
         with self._records.write() as connection:
             store.next_generation(connection)
-            store.mark_missing(connection, ids, missing)
+            store.touch(connection, files)
+
+    def mark_missing(self, ids: Iterable[str]) -> None:
+        with self._records.write() as connection:
+            store.next_generation(connection)
+            store.mark_missing(connection, ids)
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         with self._records.write() as connection:

@@ -178,10 +178,21 @@ def set_details(
     _insert_metadata(connection, ((key, details[record_id][1]) for record_id, key in keys.items()))
 
 
-def mark_missing(connection: sqlite3.Connection, ids: Iterable[str], missing: bool) -> None:
-    """Set or clear the mark of records whose file was not found."""
+def touch(
+    connection: sqlite3.Connection, files: Mapping[str, tuple[int | None, int | None]]
+) -> None:
+    """Set file size and mtime of records by id, and clear the mark of a file not found."""
+    keys = keys_of(connection, files)
+    connection.executemany(
+        "UPDATE records SET file_size = ?, mtime_ns = ?, missing = 0 WHERE key = ?",
+        [(*files[record_id], key) for record_id, key in keys.items()],
+    )
+
+
+def mark_missing(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Mark records whose file was not found."""
     keys = _listed(keys_of(connection, ids).values())
-    connection.execute(f"UPDATE records SET missing = ? WHERE key IN {_THESE}", (missing, keys))
+    connection.execute(f"UPDATE records SET missing = 1 WHERE key IN {_THESE}", (keys,))
 
 
 def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
