@@ -331,6 +331,19 @@ def test_two_folders_of_the_same_name_get_different_ids(tmp_path: Path, place: P
     )
 
 
+def test_a_folder_that_moved_keeps_its_ids(photos: Path, place: Path) -> None:
+    index(photos, place)
+    elsewhere = photos.rename(photos.parent / "elsewhere")
+    report = index(elsewhere, place, moved="photos")
+    assert (report.added, report.missing) == (0, 0)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    hit = searcher.search(elsewhere / "red" / "1.png", k=1)[0]
+    assert (hit.id, hit.path) == ("photos/red/1.png", str(elsewhere / "red" / "1.png"))
+    searcher.close()
+    with pytest.raises(CbirError, match="no source is called 'pictures'"):
+        index(elsewhere, place, moved="pictures")
+
+
 def test_an_archive_gives_the_same_vectors_as_its_folder(photos: Path, tmp_path: Path) -> None:
     archive = tmp_path / "packed.zip"
     with zipfile.ZipFile(archive, "w") as packed:

@@ -34,6 +34,7 @@ def index_images(
     metadata: Path | None = None,
     regions: int | None = None,
     prune: bool = False,
+    moved: str | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> AddReport:
     """Add every image of `sources` to the index at `into`, which is created if need be.
@@ -42,8 +43,9 @@ def index_images(
     metadata that they have unless this run says others; images that cannot be read are listed in
     the report and in the index. `regions` (1, 5 or 14) is how many parts of each picture get a
     vector; None: as many as the index has, 1 for a new one. Files that are gone are marked
-    missing, or dropped with `prune`. An interruption (Ctrl-C) keeps all that was committed and is
-    noted in the report. Where there is no image at all, no index is made.
+    missing, or dropped with `prune`. `moved` is the registered name of the (one) source, which lay
+    elsewhere when it was indexed: its records keep their ids. An interruption (Ctrl-C) keeps all
+    that was committed and is noted in the report. Where there is no image at all, no index is made.
     """
     opened = _opened(sources, label_from_folder)
     url = os.fspath(into)
@@ -59,6 +61,8 @@ def index_images(
         boxes = region_boxes(regions or _regions_of(index))
         run = IndexingRun(index, chosen, boxes, details, on_progress)
         started = time.perf_counter()
+        if moved is not None:
+            index.move_source(moved, _only(opened).uri)
         try:
             run.add_sources(opened, prune)
         except KeyboardInterrupt:
@@ -117,6 +121,12 @@ def _opened(
         else source
         for source in sources
     ]
+
+
+def _only(sources: Sequence[ImageSource]) -> ImageSource:
+    if len(sources) != 1:
+        raise CbirError(f"{len(sources)} sources cannot be one that moved", "give that one alone")
+    return sources[0]
 
 
 def _has_items(source: ImageSource) -> bool:

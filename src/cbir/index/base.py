@@ -74,6 +74,12 @@ class Index(Protocol):
     def register_source(self, name: str, uri: str) -> str:
         """The registered name of the source at `uri`; `name`, `name-2`, ... for a new one."""
 
+    def move_source(self, name: str, uri: str) -> None:
+        """Say that the registered source `name` lies at `uri` now; raises `QueryError`.
+
+        It does where no source has that name, or another one lies at `uri`.
+        """
+
     def sources(self) -> dict[str, str]:
         """Registered source names and where each lies."""
 

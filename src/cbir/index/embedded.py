@@ -63,6 +63,10 @@ class EmbeddedIndex:
         with self._records.write() as connection:
             return store.register_source(connection, name, uri)
 
+    def move_source(self, name: str, uri: str) -> None:
+        with self._records.write() as connection:
+            store.move_source(connection, name, uri)
+
     def sources(self) -> dict[str, str]:
         with self._records.read() as connection:
             return dict(connection.execute("SELECT name, uri FROM sources ORDER BY name"))

@@ -264,6 +264,18 @@ def register_source(connection: sqlite3.Connection, name: str, uri: str) -> str:
     return free
 
 
+def move_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
+    """Set where the source `name` lies; raises `QueryError` if that cannot be."""
+    taken: dict[str, str] = dict(connection.execute("SELECT name, uri FROM sources"))
+    if name not in taken:
+        known = ", ".join(taken) or "none"
+        raise QueryError(f"no source is called '{name}'", f"registered sources: {known}")
+    other = next((known for known, at in taken.items() if at == uri and known != name), None)
+    if other is not None:
+        raise QueryError(f"{uri} is registered as '{other}' already", f"index it without '{name}'")
+    connection.execute("UPDATE sources SET uri = ? WHERE name = ?", (uri, name))
+
+
 def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence[Failure]) -> None:
     """Replace the failures of `source`."""
     connection.execute("DELETE FROM failures WHERE source = ?", (source,))

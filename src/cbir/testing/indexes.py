@@ -156,6 +156,10 @@ def _check_sources_and_failures(index: Index) -> None:
         index.sources() == {"photos": "/one", "photos-2": "/two"},
         "sources must say where each lies",
     )
+    index.move_source("photos", "/three")
+    expect(index.sources()["photos"] == "/three", "move_source must say where it lies now")
+    for name, uri in (("nobody", "/four"), ("photos", "/two")):
+        expect_raises(QueryError, partial(index.move_source, name, uri), "an impossible move")
     bad = Failure("photos", "x.jpg", "cut off")
     index.set_failures("photos", [bad])
     index.set_failures("photos-2", [Failure("photos-2", "y.jpg", "no image")])
