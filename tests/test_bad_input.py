@@ -454,7 +454,7 @@ def test_questions_that_cannot_be_answered_say_what_can(
     assert told("--region", "0.5,0,0.2,1")[1].startswith("give left, top, right, bottom")
     asked = ["evaluate", "--in", made, "--queries", photos]
     assert call(*asked).error == (
-        f"6 queries of {photos} have no label, so nothing is relevant to them",
+        f"queries of {photos} have no label, so nothing is relevant to them",
         "--label-from-folder takes each image's folder as its label",
     )
     assert call(*asked, "-m", "precision@5").error[0] == "unknown measure 'precision@5'"

@@ -133,8 +133,11 @@ def read_files(folder: Path | Traversable) -> dict[str, bytes]:
     try:
         return {name: (folder / name).read_bytes() for name in (NETWORK_FILE, CARD_FILE)}
     except OSError as error:
+        what = f"{Path(str(error.filename)).name}: {error.strerror}"
         raise CbirError(
-            f"no model in {folder}: {Path(str(error.filename)).name}: {error.strerror}",
+            f"the model in {folder} is damaged: {what}"
+            if folder.is_dir()
+            else f"no model in {folder}",
             f"a model's folder holds {NETWORK_FILE} and {CARD_FILE}",
         ) from error
 
@@ -175,7 +178,10 @@ def _split_variant(name: str) -> tuple[str, str]:
 
 
 def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:
+        raise CbirError(f"'{name}' makes no descriptor: {error}") from error
     if not isinstance(made, Descriptor):
         raise CbirError(f"'{name}' is not a descriptor", "it needs `spec` and `describe(images)`")
     return made
