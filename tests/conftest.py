@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 
 import pytest
 
 
+def pytest_configure() -> None:
+    """Find CIFAR-10 where this person has it; then give the session a home of its own."""
+    from cbir.images.cifar10 import find_cifar10
+
+    found = find_cifar10()
+    if found is not None:
+        os.environ.setdefault("CBIR_DATA", str(found))
+    os.environ["CBIR_HOME"] = tempfile.mkdtemp(prefix="cbir-tests-")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["CBIR_HOME"], ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the person's model store and downloads."""
+    """No test sees another's model store and downloads."""
     monkeypatch.setenv("CBIR_HOME", str(tmp_path_factory.mktemp("home")))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.request import ProxyHandler, build_opener
 
 import numpy as np
 import pytest
@@ -140,10 +141,16 @@ def serving(*arguments: object, **options: Any) -> Iterator[tuple[list[str], str
         child.communicate()
 
 
-def many_pictures(folder: Path, count: int) -> Path:
-    """`folder`/NNNN.bmp: `count` pictures of 32 x 32 that are all different."""
+def look_at(address: str) -> str:
+    """The page at `address` on this machine, whatever proxy is set."""
+    with build_opener(ProxyHandler({})).open(address, timeout=TIMEOUT) as page:
+        return str(page.read().decode())
+
+
+def many_pictures(folder: Path, count: int, kind: str = "bmp") -> Path:
+    """`folder`/NNNN.KIND: `count` pictures of 32 x 32 that are all different."""
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(7).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     for number, image in enumerate(pixels):
-        Image.fromarray(image).save(folder / f"{number:04d}.bmp")
+        Image.fromarray(image).save(folder / f"{number:04d}.{kind}")
     return folder

@@ -28,8 +28,8 @@ def test_the_shipped_model_reaches_what_the_readme_says(place: str) -> None:
     assert result.unseen_index is not None and result.unseen_index["nAP@100"] >= 0.82
     assert result.training_images_indexed
     assert result.accuracy is not None
-    assert result.accuracy["training"] == pytest.approx(0.970, abs=0.005)
-    assert result.accuracy["test"] == pytest.approx(0.895, abs=0.005)
+    assert result.accuracy["training_images"] == pytest.approx(0.970, abs=0.005)
+    assert result.accuracy["queries"] == pytest.approx(0.895, abs=0.005)
     searcher.close()
 
 

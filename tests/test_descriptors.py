@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,33 @@ def test_an_older_version_is_told_of_the_newer(cnn: OnnxDescriptor) -> None:
 def test_a_model_that_is_gone_is_one_clear_error() -> None:
     with pytest.raises(CbirError, match="built with cifar10-cnn@00000000, but only"):
         descriptor_of(DescriptorSpec("cifar10-cnn", 74, "00" * 32), {})
+
+
+def test_a_damaged_folder_of_the_store_costs_only_itself(cnn: OnnxDescriptor) -> None:
+    from cbir.descriptors.models import damaged_models
+
+    card = json.loads(cnn.files[CARD_FILE])
+    files = {**cnn.files, CARD_FILE: json.dumps({**card, "name": "mine"}).encode()}
+    (keep_model(files) / NETWORK_FILE).unlink()
+    assert [m.origin for m in models()] == ["shipped"]
+    assert cbir.load_descriptor("cifar10-cnn").spec == cnn.spec
+    ((place, reason),) = damaged_models().items()
+    assert "mine@" in place and NETWORK_FILE in reason
+
+
+def test_a_folder_is_taken_only_when_it_is_written_as_a_path(
+    cnn: OnnxDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = json.loads(cnn.files[CARD_FILE])
+    folder = tmp_path / "cifar10-cnn"
+    folder.mkdir()
+    (folder / NETWORK_FILE).write_bytes(cnn.files[NETWORK_FILE])
+    (folder / CARD_FILE).write_text(json.dumps({**card, "temperature": 3.0}))
+    monkeypatch.chdir(tmp_path)
+    assert cbir.load_descriptor("cifar10-cnn").spec == cnn.spec
+    assert cbir.load_descriptor(str(folder)).spec != cnn.spec
+    with pytest.raises(CbirError, match="no model in"):
+        cbir.load_descriptor(str(tmp_path / "nowhere"))
 
 
 def test_a_mistyped_name_is_answered_with_the_nearest() -> None:

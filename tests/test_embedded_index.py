@@ -279,15 +279,15 @@ def test_what_is_no_index_is_said_in_words(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "holiday.jpg").write_bytes(b"x")
     (tmp_path / "empty").mkdir()
-    for name, words in (
-        ("none", "no index at .*none"),
-        ("file", "it is a file"),
-        ("folder", "a folder without one"),
-        ("empty", "a folder without one"),
+    for name, words, cure in (
+        ("none", "no index at .*none", f"cbir index FOLDER --into {tmp_path / 'none'}"),
+        ("file", "it is a file", "give the folder of an index"),
+        ("folder", "a folder without one", f"cbir index {tmp_path / 'folder'} --into folder.cbir"),
+        ("empty", "a folder without one", f"cbir index FOLDER --into {tmp_path / 'empty'}"),
     ):
         with pytest.raises(IndexStateError, match=words) as error:
             open_index(str(tmp_path / name))
-        assert error.value.hint == f"cbir index FOLDER --into {tmp_path / name}"
+        assert error.value.hint == cure
         assert not index_exists(str(tmp_path / name))
     for name, words in (("file", "is a file"), ("folder", "a folder of other things")):
         with pytest.raises(IndexStateError, match=words):

@@ -11,7 +11,14 @@ from cbir.errors import QueryError
 from cbir.evaluation.relevance import class_qrels
 from cbir.evaluation.trec import read_run, write_run
 from cbir.evaluation.trec_eval import evaluate_run
-from cbir.experiment import describe_queries, evaluate, query_labels, rank
+from cbir.experiment import (
+    Queries,
+    describe_queries,
+    evaluate,
+    query_labels,
+    rank,
+    unseen_index,
+)
 from cbir.images.items import ImageSource
 
 MEASURES = ("AP@5", "P@3", "R@5", "RR@5")
@@ -98,7 +105,7 @@ def test_a_sample_is_the_same_every_time(indexed: cbir.Searcher, queries: ImageS
 
 def test_queries_without_labels_are_refused(indexed: cbir.Searcher, tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "plain", per_colour=1)
-    with pytest.raises(QueryError, match=r"3 queries .* have no label"):
+    with pytest.raises(QueryError, match=r"queries of .* have no label"):
         evaluate(indexed, cbir.open_source(str(folder)))
 
 
@@ -134,6 +141,86 @@ def test_a_trained_descriptor_shows_its_three_figures(tmp_path: Path) -> None:
     assert result.n_queries == 1797 - result.n_indexed
     assert result.measures["P@10"] > 0.3  # digits are not its classes; chance is 0.1
     assert result.unseen_index is not None
-    assert result.accuracy == {"training": None, "test": None}  # none of its classes are here
+    assert result.accuracy == {
+        "training_images": None,
+        "queries": None,
+    }  # none of its classes are here
     assert "CIFAR-10" in result.trained_on and not result.training_images_indexed
+    searcher.close()
+
+
+def test_queries_of_another_folder_of_the_same_name_keep_their_twins(tmp_path: Path) -> None:
+    indexed = write_photos(tmp_path / "train" / "images", per_colour=3)
+    queries = write_photos(tmp_path / "test" / "images", per_colour=3)
+    place = tmp_path / "p.cbir"
+    cbir.index_images([indexed], place, descriptor=MeanColour(), label_from_folder=True)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    described = describe_queries(searcher, cbir.open_source(str(queries), label_from_folder=True))
+    assert all(query.startswith("images-2/") for query in described.ids)
+    assert all(len(found.ids) == 9 for found in rank(searcher, described, k=100))
+    searcher.close()
+
+
+def test_an_index_without_labels_is_refused_before_anything_is_described(
+    tmp_path: Path, queries: ImageSource
+) -> None:
+    place = tmp_path / "p.cbir"
+    photos = write_photos(tmp_path / "photos", per_colour=1)
+    cbir.index_images([photos], place, descriptor=MeanColour())
+
+    class Silent(MeanColour):
+        def describe(self, images: object) -> np.ndarray:  # type: ignore[override]
+            raise AssertionError("described")
+
+    searcher = cbir.Searcher.open(place, Silent())
+    with pytest.raises(QueryError, match="has no labels"):
+        evaluate(searcher, queries)
+    searcher.close()
+
+
+def test_a_measure_without_a_cutoff_reads_a_ranking_longer_than_k_may_be(tmp_path: Path) -> None:
+    from cbir.index.base import Entry
+    from cbir.index.open import create_index
+    from cbir.types import WHOLE, ImageRecord
+
+    count = 10_500
+    vectors = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    place = str(tmp_path / "large.cbir")
+    index = create_index(place, MeanColour.spec)
+    source = index.register_source("many", "/many")
+    records = [
+        ImageRecord(f"many/{n}", source, str(n), list(COLOURS)[n % 3], f"{n:064x}", 1, 1)
+        for n in range(count)
+    ]
+    index.add([Entry(r, vectors[n : n + 1], [WHOLE], b"t") for n, r in enumerate(records)])
+    index.close()
+    searcher = cbir.Searcher.open(place, MeanColour())
+    queries = cbir.open_source(str(write_photos(tmp_path / "q", per_colour=1)), True)
+    result = evaluate(searcher, queries, ["AP"])
+    assert result.measures["AP"] == pytest.approx(1 / 3, abs=0.02)  # random vectors
+    searcher.close()
+
+
+def test_the_unseen_index_expands_queries_too() -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(4, 16))
+    labels = np.arange(200) % 4
+    vectors = (centres[labels] + 2 * random.normal(size=(200, 16))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = Queries([f"q/{n:03}" for n in range(200)], [str(x) for x in labels], vectors)
+    plain = unseen_index(queries, ["AP@20"])["AP@20"].mean()
+    expanded = unseen_index(queries, ["AP@20"], expand=5)["AP@20"].mean()
+    assert expanded > plain + 0.01
+
+
+def test_a_sample_has_no_unseen_index(indexed: cbir.Searcher, queries: ImageSource) -> None:
+    assert evaluate(indexed, queries, sample=6).unseen_index is None
+
+
+def test_only_what_was_trained_on_counts_as_training_images(tmp_path: Path) -> None:
+    place = tmp_path / "d.cbir"
+    cbir.index_images(["digits:test"], place, descriptor="cifar10-cnn")
+    searcher = cbir.Searcher.open(place)
+    assert not evaluate(searcher, cbir.open_source("digits:train"), ["P@1"]).training_images_indexed
     searcher.close()

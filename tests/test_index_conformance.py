@@ -29,7 +29,7 @@ def test_the_embedded_engine_conforms(tmp_path: Path) -> None:
         ("search", lambda self, v, k, exclude=None, **o: real_search(self, v, k, **o)),
         ("search", lambda self, v, k, **o: real_search(self, -v, k, **o)),
         ("remove", lambda self, ids: list(ids)),
-        ("mark_missing", lambda self, ids, missing=True: None),
+        ("mark_missing", lambda self, ids: None),
         ("set_details", lambda self, details: None),
         ("thumbnail", lambda self, record_id: b"the same for all"),
         ("labels", lambda self: {}),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-import time
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from support_photos import COLOURS, MeanColour, picture, write_photos
 
 import cbir
 from cbir.errors import CbirError
-from cbir.ingest import Progress, region_boxes
+from cbir.indexing import Progress
+from cbir.ingest import region_boxes
 from cbir.types import AddReport, RgbImage, Vectors
 
 
@@ -78,6 +79,10 @@ def test_a_touched_file_is_read_but_not_described_again(photos: Path, place: Pat
     os.utime(photos / "red" / "0.png", (1, 1))
     report = index(photos, place)
     assert (report.updated, report.unchanged) == (0, 12)
+    # The new time is kept: nothing needs to be read again by the run after.
+    opened = cbir.open_index(str(place))
+    assert opened.records(["photos/red/0.png"])[0].mtime_ns == 1_000_000_000
+    opened.close()
 
 
 def test_a_changed_file_replaces_its_record(photos: Path, place: Path) -> None:
@@ -189,6 +194,132 @@ def test_metadata_joins_by_path_and_is_taken_up_later(photos: Path, place: Path)
     assert index(photos, place).unchanged == 12  # without the file, what is known stays
 
 
+def test_a_changed_file_keeps_its_label_and_metadata(photos: Path, place: Path) -> None:
+    table = photos.parent / "facts.csv"
+    table.write_text("path,year,label\nred/0.png,1999,crimson\n")
+    index(photos, place, metadata=table)
+    other = photos.parent / "other.csv"
+    other.write_text("path,year\nred/1.png,2001\n")
+    index(photos, place, metadata=other)
+    Image.fromarray(picture(COLOURS["red"], 999)).save(photos / "red" / "0.png")
+    assert index(photos, place).updated == 1
+    opened = cbir.open_index(str(place))
+    first, second = opened.records(["photos/red/0.png", "photos/red/1.png"])
+    assert (first.label, first.metadata) == ("crimson", {"year": 1999})
+    assert (second.label, second.metadata) == (None, {"year": 2001})
+    opened.close()
+
+
+def test_pruning_keeps_everything_when_the_folder_cannot_be_listed(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(photos, place)
+    original = os.scandir
+
+    def refuse(folder: str) -> object:
+        if Path(folder) == photos:
+            raise PermissionError(13, "Permission denied", folder)
+        return original(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = index(photos, place, prune=True)
+    assert (report.removed, report.missing) == (0, 0)
+    assert ["Permission denied" in failure.reason for failure in report.failures] == [True]
+    assert len(ids(place)) == 12
+
+
+def test_a_damaged_archive_costs_what_follows_the_damage_and_no_more(
+    tmp_path: Path, place: Path
+) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=100)
+    archive = tmp_path / "damaged.tar"
+    with tarfile.open(archive, "w") as packed:
+        for path in sorted(photos.rglob("*.png")):
+            packed.add(path, path.relative_to(photos).as_posix())
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size * 9 // 10 - 700])
+    healthy = write_photos(tmp_path / "healthy", per_colour=2)
+    report = cbir.index_images([str(archive), str(healthy)], str(place), descriptor=MeanColour())
+    assert 240 < report.added < 300
+    assert {i.split("/")[0] for i in ids(place)} == {"damaged", "healthy"}
+    assert [failure.source for failure in report.failures] == ["damaged"]
+    assert "damaged.tar" in report.failures[0].reason
+
+
+def test_indexing_one_file_keeps_the_failures_of_its_folder(photos: Path, place: Path) -> None:
+    (photos / "red" / "bad.jpg").write_text("no picture")
+    index(photos, place)
+    index(photos / "red" / "0.png", place)
+    opened = cbir.open_index(str(place))
+    assert [failure.location for failure in opened.failures()] == ["red/bad.jpg"]
+    opened.close()
+
+
+def test_an_interrupted_run_keeps_its_failures(tmp_path: Path, place: Path) -> None:
+    photos = write_photos(tmp_path / "many", per_colour=150)
+    (photos / "blue" / "0.png").write_text("no picture")
+
+    def stop(progress: Progress) -> None:
+        if progress.failed:
+            raise KeyboardInterrupt
+
+    assert index(photos, place, on_progress=stop).interrupted
+    opened = cbir.open_index(str(place))
+    assert [failure.location for failure in opened.failures()] == ["blue/0.png"]
+    opened.close()
+
+
+def test_no_image_makes_no_index(tmp_path: Path, place: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("nothing to see")
+    report = cbir.index_images([str(empty)], str(place))
+    assert (report.added, report.ignored) == (0, 1)
+    assert not place.exists()
+
+
+def test_paths_may_be_paths(photos: Path, place: Path) -> None:
+    assert cbir.index_images([photos], place, descriptor=MeanColour()).added == 12
+    assert cbir.Searcher.open(place, MeanColour()).index.count() == 12
+    with pytest.raises(CbirError, match="sources is one path"):
+        cbir.index_images(str(photos), place)
+
+
+def test_a_descriptors_own_shrinking_may_fail_for_one_image(photos: Path, place: Path) -> None:
+    class Shrinking(MeanColour):
+        def prepare(self, image: RgbImage) -> RgbImage:
+            if image.shape[:2] == (7, 7):
+                raise ValueError("too small to shrink")
+            return image[::2, ::2]
+
+    Image.fromarray(picture(COLOURS["green"], 1, (7, 7))).save(photos / "green" / "9.png")
+    report = cbir.index_images([str(photos)], str(place), descriptor=Shrinking())
+    assert report.added == 12
+    assert [f.reason for f in report.failures] == ["cannot be described: too small to shrink"]
+
+
+def test_pixels_in_memory_are_bounded_whatever_the_descriptor(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbir import pipeline
+
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(20):
+        Image.fromarray(picture((9, 9, 9 * number), number, (100, 100))).save(
+            folder / f"{number:02}.png"
+        )
+    sizes: list[int] = []
+
+    class Watching(MeanColour):
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            sizes.append(sum(image.nbytes for image in images))
+            return super().describe(images)
+
+    monkeypatch.setattr(pipeline, "VIEW_BYTES", 100_000)
+    assert cbir.index_images([folder], place, descriptor=Watching()).added == 20
+    assert max(sizes) <= 100_000 + 30_000
+
+
 def test_two_folders_of_the_same_name_get_different_ids(tmp_path: Path, place: Path) -> None:
     first = write_photos(tmp_path / "a" / "photos", per_colour=1)
     second = write_photos(tmp_path / "b" / "photos", per_colour=1)
@@ -198,6 +329,19 @@ def test_two_folders_of_the_same_name_get_different_ids(tmp_path: Path, place: P
     assert ids(place) == sorted(
         f"{name}/{colour}/0.png" for name in ("photos", "photos-2") for colour in COLOURS
     )
+
+
+def test_a_folder_that_moved_keeps_its_ids(photos: Path, place: Path) -> None:
+    index(photos, place)
+    elsewhere = photos.rename(photos.parent / "elsewhere")
+    report = index(elsewhere, place, moved="photos")
+    assert (report.added, report.missing) == (0, 0)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    hit = searcher.search(elsewhere / "red" / "1.png", k=1)[0]
+    assert (hit.id, hit.path) == ("photos/red/1.png", str(elsewhere / "red" / "1.png"))
+    searcher.close()
+    with pytest.raises(CbirError, match="no source is called 'pictures'"):
+        index(elsewhere, place, moved="pictures")
 
 
 def test_an_archive_gives_the_same_vectors_as_its_folder(photos: Path, tmp_path: Path) -> None:
@@ -235,6 +379,16 @@ def test_regions_find_a_picture_by_its_quarter(tmp_path: Path, place: Path, regi
     searcher.close()
 
 
+def test_regions_stay_as_they_are_when_nothing_is_said(photos: Path, place: Path) -> None:
+    index(photos, place, regions=5)
+    Image.fromarray(picture(COLOURS["red"], 77)).save(photos / "red" / "new.png")
+    report = index(photos, place)
+    assert (report.added, report.unchanged) == (1, 12)
+    opened = cbir.open_index(str(place))
+    assert opened.vectors("photos/red/new.png").shape == (5, 4)
+    opened.close()
+
+
 def test_asking_for_regions_later_describes_again(photos: Path, place: Path) -> None:
     index(photos, place)
     assert index(photos, place, regions=5).updated == 12
@@ -256,8 +410,21 @@ def test_progress_counts_every_image(photos: Path, place: Path) -> None:
     seen: list[Progress] = []
     (photos / "bad.jpg").write_bytes(b"bad")
     index(photos, place, on_progress=seen.append)
-    assert seen[-1].done == 13
-    assert seen[-1].failed == 1
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (13, 13, 1)
+
+
+def test_progress_runs_through_all_sources_and_unchanged_images(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbir import indexing
+
+    monkeypatch.setattr(indexing, "TELL_SECONDS", 0)
+    folders = [write_photos(tmp_path / name) for name in ("one", "two")]
+    cbir.index_images(folders, place, descriptor=MeanColour())
+    seen: list[Progress] = []
+    cbir.index_images(folders, place, descriptor=MeanColour(), on_progress=seen.append)
+    assert [p.done for p in seen[:24]] == list(range(1, 25))
+    assert {p.total for p in seen} == {24}
 
 
 def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(
@@ -266,7 +433,7 @@ def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(
     photos = write_photos(tmp_path / "many", per_colour=150)
 
     def stop(progress: Progress) -> None:
-        if progress.done >= 128:
+        if progress.done >= 64:
             raise KeyboardInterrupt
 
     report = index(photos, place, on_progress=stop)
@@ -281,5 +448,7 @@ def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(
 def test_the_index_is_not_indexed_when_it_lies_in_its_folder(photos: Path) -> None:
     place = photos / "inside.cbir"
     index(photos, place)
-    time.sleep(0.01)
-    assert index(photos, place).unchanged == 12
+    (place / "model").mkdir(exist_ok=True)
+    Image.fromarray(picture(COLOURS["red"], 3)).save(place / "model" / "picture.png")
+    report = index(photos, place)
+    assert (report.unchanged, report.added, report.ignored) == (12, 0, 0)

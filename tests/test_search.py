@@ -169,3 +169,39 @@ def test_an_index_finds_its_own_descriptor(tmp_path: Path) -> None:
     assert searcher.descriptor.spec.name == "cifar10-cnn:embedding"
     assert searcher.search(photos / "red" / "0.png")[0].id == "photos/red/0.png"
     searcher.close()
+
+
+def test_an_index_never_chooses_code_to_import(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=1)
+    place = tmp_path / "p.cbir"
+
+    class Named(MeanColour):
+        spec = DescriptorSpec("support_photos:MeanColour", 4, "ab" * 32)
+
+    cbir.index_images([photos], place, descriptor=Named())
+    searcher = cbir.Searcher.open(place)
+    with pytest.raises(CbirError, match="is not installed") as caught:
+        searcher.search(photos / "red" / "0.png")
+    assert "--descriptor" in caught.value.hint
+    searcher.close()
+    told = cbir.Searcher.open(place, "support_photos:MeanColour")
+    assert told.search(photos / "red" / "0.png", k=1)[0].id == "photos/red/0.png"
+    told.close()
+
+
+def test_expansion_uses_the_part_that_matched(tmp_path: Path) -> None:
+    folder = tmp_path / "mosaics"
+    folder.mkdir()
+    colours = list(COLOURS.values())
+    for number in range(3):
+        four = [picture(colours[(number + c) % 3], number) for c in range(4)]
+        mosaic = np.vstack([np.hstack(four[:2]), np.hstack(four[2:])])
+        Image.fromarray(mosaic).save(folder / f"{number}.png")
+    place = tmp_path / "m.cbir"
+    cbir.index_images([folder], place, descriptor=MeanColour(), regions=5)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    plain = searcher.search(picture(colours[0], 9), k=3)
+    expanded = searcher.search(picture(colours[0], 9), k=3, expand=2)
+    assert all(hit.score > 0.99 for hit in plain)
+    assert all(hit.score > 0.99 for hit in expanded)  # whole pictures would pull it to the middle
+    searcher.close()

@@ -194,7 +194,7 @@ def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
     assert result.measures["P@10"] > 0.6
     assert result.training_images_indexed
     assert result.accuracy is not None
-    assert result.accuracy["test"] == pytest.approx(card["quality"]["test_accuracy"], abs=0.01)
+    assert result.accuracy["queries"] == pytest.approx(card["quality"]["test_accuracy"], abs=0.01)
     searcher.close()
 
 

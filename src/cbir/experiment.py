@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,12 @@ class Evaluation:
     """Means over all queries, and where they come from.
 
     `measures`: the usual protocol, queries against the index. `unseen_index`: the queries searched
-    among each other, each left out of its own answer. `accuracy`: "training" (indexed images) and
-    "test" (queries) accuracy of the descriptor's own classifier; both are None for descriptors
-    that were not trained on labels. `training_images_indexed`: whether the index holds what the
-    descriptor was trained on, so that `measures` are partly memory. `per_query` as `measures`.
+    among each other, each left out of its own answer (None for a sample, whose few relevant images
+    would make it another experiment). `accuracy`: of the descriptor's own classifier on
+    "training_images" (those indexed from the source that it was trained on, the tenth it held out
+    included) and on the "queries"; None where there are none of its classes.
+    `training_images_indexed`: whether the index holds what the descriptor was trained on, so that
+    `measures` are partly memory. `per_query` as `measures`.
     """
 
     n_queries: int
@@ -133,26 +136,28 @@ def evaluate(
     Raises `QueryError` when queries have no labels.
     """
     names = with_pairs(measures)
+    _require_labels_in(searcher, source)
     started = time.perf_counter()
     queries = describe_queries(searcher, source, sample, on_done)
+    _require_labels(source, queries.labels)
     described = time.perf_counter()
-    _require_labels(queries, source)
     matches = rank(searcher, queries, _depth(names, searcher.index.count()), expand)
     searched = time.perf_counter()
     per_query = _usual(searcher, queries, matches, names)
     measured = time.perf_counter()
     card = card_of(searcher.descriptor)
+    whole = sample is None and len(queries.ids) > 1
     return Evaluation(
         n_queries=len(queries.ids),
         n_indexed=searcher.index.count(),
         descriptor=searcher.index.spec.short,
         measures=_means(per_query),
         per_query=per_query,
-        unseen_index=_means(unseen_index(queries, names, expand)) if len(queries.ids) > 1 else None,
+        unseen_index=_means(unseen_index(queries, names, expand)) if whole else None,
         accuracy=_accuracies(searcher, queries) if card else None,
         trained_on=searcher.index.spec.trained_on,
         training_images_indexed=card is not None
-        and card.training["source"] in searcher.index.sources(),
+        and any(i.startswith(card.training_prefix) for i in searcher.index.ids()),
         failures=queries.failures,
         seconds={
             "describe": round(described - started, 3),
@@ -204,12 +209,16 @@ def _accuracies(searcher: Searcher, queries: Queries) -> dict[str, float | None]
     """Share of images whose label the model's own classifier finds, of those with a known class."""
     descriptor = searcher.descriptor
     if not isinstance(descriptor, OnnxDescriptor):
-        return {"training": None, "test": None}
+        return {"training_images": None, "queries": None}
     labels = searcher.index.labels()
     ids, matrix = searcher.index.matrix()
+    prefix = descriptor.card.training_prefix
+    trained = [row for row, record_id in enumerate(ids) if record_id.startswith(prefix)]
     return {
-        "training": _accuracy(descriptor, matrix, [labels[i] for i in ids]),
-        "test": _accuracy(descriptor, queries.vectors, queries.labels),
+        "training_images": _accuracy(
+            descriptor, matrix[trained], [labels[ids[row]] for row in trained]
+        ),
+        "queries": _accuracy(descriptor, queries.vectors, queries.labels),
     }
 
 
@@ -218,7 +227,7 @@ def _accuracy(
 ) -> float | None:
     predicted = descriptor.predicted(vectors)
     classes = descriptor.card.classes
-    known = np.array([label in classes for label in labels])
+    known = np.array([label in classes for label in labels], dtype=np.bool_)
     if predicted is None or not known.any():
         return None
     right = np.array([classes[p] == label for p, label in zip(predicted, labels, strict=True)])
@@ -235,25 +244,51 @@ def _depth(names: Sequence[str], available: int) -> int:
 
 
 def _registered_name(index: Index, source: ImageSource) -> str:
-    """The name under which the index knows `source`, so that a query finds its own record."""
-    known = {uri: name for name, uri in index.sources().items()}
-    return known.get(source.uri, source.name)
+    """The name that `source` has in the index, so that a query finds its own record.
+
+    One that is not registered gets a name of its own, as `register_source` would give it, so that
+    its images are not taken for those of another folder of the same name.
+    """
+    names = index.sources()
+    known = {uri: name for name, uri in names.items()}
+    if source.uri in known:
+        return known[source.uri]
+    candidates = (f"{source.name}-{number}" for number in count(2))
+    return next(n for n in chain([source.name], candidates) if n not in names)
 
 
-def _sampled(source: ImageSource, sample: int) -> Iterator[SourceItem]:
-    """`sample` items of `source`, chosen by a fixed seed, in the order of the source."""
+def _sampled(source: ImageSource, sample: int) -> list[SourceItem]:
+    """`sample` items of `source`, chosen by a fixed seed, in the order of the source.
+
+    One pass that never holds more than the sample (Vitter 1985, algorithm R), because the items of
+    an archive carry their bytes.
+    """
     if sample < 1:
         raise QueryError(f"a sample of {sample} queries", "choose 1 or more")
-    items = list(source.items())
-    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(items))[:sample]
-    for number in np.sort(chosen):
-        yield items[number]
+    random = np.random.default_rng(SAMPLE_SEED)
+    chosen: list[tuple[int, SourceItem]] = []
+    for number, item in enumerate(source.items()):
+        if number < sample:
+            chosen.append((number, item))
+        elif (place := int(random.integers(number + 1))) < sample:
+            chosen[place] = (number, item)
+    return [item for _, item in sorted(chosen, key=lambda pair: pair[0])]
 
 
-def _require_labels(queries: Queries, source: ImageSource) -> None:
-    unlabelled = sum(label is None for label in queries.labels)
-    if unlabelled:
+def _require_labels_in(searcher: Searcher, source: ImageSource) -> None:
+    """Raise `QueryError` where nothing can be relevant, before anything is described."""
+    if not any(searcher.index.labels().values()):
         raise QueryError(
-            f"{unlabelled} queries of {source.uri} have no label, so nothing is relevant to them",
+            f"{searcher.index.url} has no labels, so nothing is relevant to any query",
+            "index again with --label-from-folder, or with --metadata that has a label column",
+        )
+    first = next(source.items(), None)
+    _require_labels(source, [first.label] if first else [])
+
+
+def _require_labels(source: ImageSource, labels: Sequence[str | None]) -> None:
+    if None in labels:
+        raise QueryError(
+            f"queries of {source.uri} have no label, so nothing is relevant to them",
             "--label-from-folder takes each image's folder as its label",
         )

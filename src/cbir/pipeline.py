@@ -2,7 +2,8 @@
 
 Used by indexing and by evaluation. Each worker takes a small batch through all of it (read, hash,
 decode, shrink, describe), so that one worker's decoding overlaps another's inference and nothing
-larger than a few batches is ever in memory.
+larger than a few batches is ever in memory: a batch is described in portions of about VIEW_BYTES
+of pixels, because a descriptor need not be able to shrink pictures.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cbir.types import WHOLE, Box, RgbImage, Vectors
 
 BATCH = 64
 BATCH_BYTES = 16 * 2**20
+VIEW_BYTES = 64 * 2**20
 IN_FLIGHT_PER_WORKER = 3
 
 
@@ -122,11 +124,26 @@ def _process(
     boxes: Sequence[Box],
     known_hash: Callable[[SourceItem], str | None],
 ) -> list[Outcome]:
-    opened = [_open(item, descriptor, boxes, known_hash) for item in batch]
+    outcomes: list[Outcome] = []
+    waiting: list[_Opened | Unchanged | Unreadable] = []
+    held = 0
+    for item in batch:
+        one = _open(item, descriptor, boxes, known_hash)
+        waiting.append(one)
+        held += sum(view.nbytes for view in one.views) if isinstance(one, _Opened) else 0
+        if held >= VIEW_BYTES:
+            outcomes += _describe(waiting, descriptor, len(boxes))
+            waiting, held = [], 0
+    return outcomes + _describe(waiting, descriptor, len(boxes))
+
+
+def _describe(
+    opened: Sequence[_Opened | Unchanged | Unreadable], descriptor: Descriptor, parts: int
+) -> list[Outcome]:
     views = [view for one in opened if isinstance(one, _Opened) for view in one.views]
     results = iter(describe_each(descriptor, views))
     return [
-        _with_vectors(one, list(islice(results, len(boxes)))) if isinstance(one, _Opened) else one
+        _with_vectors(one, list(islice(results, parts))) if isinstance(one, _Opened) else one
         for one in opened
     ]
 
@@ -149,7 +166,7 @@ def _open(
             width=image.shape[1],
             height=image.shape[0],
             thumbnail=thumbnail(data if isinstance(data, bytes) else None, image),
-            views=[prepare(descriptor, crop(image, box)) for box in boxes],
+            views=_views(image, descriptor, boxes),
         )
     except ImageError as error:
         return Unreadable(item, error.message)
@@ -157,6 +174,14 @@ def _open(
         return Unreadable(item, f"cannot be read: {error.strerror or error}")
     except MemoryError:
         return Unreadable(item, "needs more memory than there is")
+
+
+def _views(image: RgbImage, descriptor: Descriptor, boxes: Sequence[Box]) -> list[RgbImage]:
+    try:
+        return [prepare(descriptor, crop(image, box)) for box in boxes]
+    except Exception as error:
+        # A user's descriptor may raise anything; it costs this image, not the run.
+        raise ImageError(f"cannot be described: {error}") from error
 
 
 def _with_vectors(opened: _Opened, results: list[Vectors | Exception]) -> Outcome:

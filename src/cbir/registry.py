@@ -1,34 +1,45 @@
-"""Resolves names to factories: built-in names, entry points, `module:attribute` strings."""
+"""Resolves names to factories: entry points of other packages, `module:attribute` strings."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
 from cbir.errors import CbirError
 
 
-def resolve(name: str, builtin: Mapping[str, str], group: str) -> Callable[..., Any]:
-    """The factory registered as `name`.
+def entry_point(name: str, group: str) -> Callable[[], Any] | None:
+    """What an installed package registered as `name` in `group`, None if nobody did."""
+    for entry in entry_points(group=group, name=name):
+        return _load(name, entry.value)
+    return None
 
-    `builtin` maps names to `module:attribute`; `group` is an entry-point group that other
-    packages add to; any other `module:attribute` is imported as it stands. Raises `CbirError`
-    with the nearest known names where nothing fits.
+
+def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
+    """The factory registered as `name` in the entry points `group`, or at `module:attribute`.
+
+    Raises `CbirError` with the nearest of the registered and the `known` names where nothing fits.
     """
-    plugins = {entry.name: entry.value for entry in entry_points(group=group)}
-    known = {**plugins, **builtin}
-    target = known.get(name, name)
+    installed = entry_point(name, group)
+    if installed is not None:
+        return installed
+    module_name, _, attribute = name.partition(":")
+    if not attribute or not _importable(module_name):
+        names = {*known, *(entry.name for entry in entry_points(group=group))}
+        raise CbirError(f"unknown name '{name}'", _near(name, names))
+    return _load(name, name)
+
+
+def _load(name: str, target: str) -> Callable[[], Any]:
     module_name, _, attribute = target.partition(":")
-    if not attribute or (name not in known and not _importable(module_name)):
-        raise CbirError(f"unknown name '{name}'", _near(name, known))
     try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+        factory: Callable[[], Any] = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise CbirError(f"cannot load '{name}': {error}", _near(name, known)) from error
+        raise CbirError(f"cannot load '{name}': {error}") from error
     return factory
 
 
@@ -39,7 +50,7 @@ def _importable(module_name: str) -> bool:
         return False
 
 
-def _near(name: str, known: Mapping[str, str]) -> str:
+def _near(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     listed = ", ".join(sorted(known))
     return f"did you mean '{close[0]}'?" if close else f"known names: {listed}"

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.base import Descriptor, describe
-from cbir.descriptors.models import descriptor_of
+from cbir.descriptors.base import Descriptor, describe, prepare
+from cbir.descriptors.models import descriptor_of, load_descriptor
 from cbir.errors import CbirError, ImageError, QueryError
-from cbir.images.decode import decode
+from cbir.images.decode import decode, load_pixels
 from cbir.images.sources import file_path, source_for_uri
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
 from cbir.pipeline import content_hash, crop
 from cbir.rerank import expanded_query
-from cbir.types import Box, Hit, RgbImage, Vectors
+from cbir.types import WHOLE, Box, Hit, RgbImage, Vectors
 
 MAX_K = 10_000
-REMOVALS_OUTRUN = 5
+REMOVALS_OUTRUN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,14 @@ class Searcher:
             )
 
     @classmethod
-    def open(cls, url: str, descriptor: Descriptor | None = None) -> Searcher:
-        """A searcher over the index at `url`; raises `IndexStateError` if there is none."""
-        return cls(open_index(url), descriptor)
+    def open(cls, url: str | Path, descriptor: str | Descriptor | None = None) -> Searcher:
+        """A searcher over the index at `url`; raises `IndexStateError` if there is none.
+
+        `descriptor` (or its name) is needed only where the index cannot load it by itself: one
+        that is neither a model nor an installed entry point.
+        """
+        given = load_descriptor(descriptor) if isinstance(descriptor, str) else descriptor
+        return cls(open_index(os.fspath(url)), given)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -96,36 +103,39 @@ class Searcher:
         expand: int = 0,
     ) -> list[list[Hit]]:
         """`search` for each of `queries`, in one go; the same answers as one at a time."""
+        if not 1 <= k <= MAX_K:
+            raise QueryError(f"k is {k}", f"choose a k from 1 to {MAX_K}")
         vectors = self.query_vectors(queries, regions)
         exclude = [query.id if isinstance(query, IndexedId) else None for query in queries]
-        for _ in range(REMOVALS_OUTRUN):
+
+        def answer() -> list[list[Hit]]:
             found = self.match(vectors, k, where=where, exclude=exclude, exact=exact, expand=expand)
-            try:
-                return self.hits(found)
-            except QueryError:
-                # A writer removed a match before its record was read; it is not found again.
-                continue
-        return self.hits(found)
+            return self.hits(found)
+
+        for _ in range(REMOVALS_OUTRUN):
+            # A writer may remove a match before its record is read; it is not found again.
+            with suppress(QueryError):
+                return answer()
+        return answer()
 
     def query_vectors(
         self, queries: Sequence[Query], regions: Sequence[Box] | None = None
     ) -> Vectors:
         """One unit vector a query (q, dim); an indexed id's stored vector is taken as it is."""
         rows = np.empty((len(queries), self.index.spec.dim), dtype=np.float32)
-        pictures: dict[int, RgbImage] = {}
+        views: dict[int, RgbImage] = {}
         for number, query in enumerate(queries):
-            if not isinstance(query, IndexedId):
-                pictures[number] = _pixels(query)
-            elif regions is None:
-                rows[number] = self.index.vectors(query.id)[0]
+            region = WHOLE if regions is None else _checked(regions[number])
+            if isinstance(query, IndexedId):
+                if regions is None:
+                    rows[number] = self.index.vectors(query.id)[0]
+                    continue
+                image = load_pixels(self.original(query.id))
             else:
-                pictures[number] = _pixels(self.original(query.id))
-        if pictures:
-            views = [
-                image if regions is None else crop(image, _checked(regions[number]))
-                for number, image in pictures.items()
-            ]
-            rows[list(pictures)] = describe(self.descriptor, views)
+                image = _pixels(query)
+            views[number] = prepare(self.descriptor, crop(image, region))
+        if views:
+            rows[list(views)] = describe(self.descriptor, list(views.values()))
         return rows
 
     def match(
@@ -139,8 +149,6 @@ class Searcher:
         expand: int = 0,
     ) -> list[Matches]:
         """The k best records for each of `vectors` (q, dim), as ids and scores."""
-        if not 1 <= k <= MAX_K:
-            raise QueryError(f"k is {k}", f"choose a k from 1 to {MAX_K}")
         if expand < 0:
             raise QueryError(f"expand is {expand}", "choose 0 or more")
         if expand:
@@ -180,10 +188,12 @@ class Searcher:
         self.index.close()
 
     def _expanded(self, vector: NDArray[np.float32], found: Matches) -> NDArray[np.float32]:
-        if not found.ids:
+        """The query averaged with the matched part of each of its first hits."""
+        neighbours = [self.index.vectors(record_id) for record_id in found.ids]
+        if not neighbours:
             return vector
-        neighbours = np.stack([self.index.vectors(i)[0] for i in found.ids])
-        return expanded_query(vector, neighbours, found.scores)
+        matched = np.stack([parts[np.argmax(parts @ vector)] for parts in neighbours])
+        return expanded_query(vector, matched, found.scores)
 
     def _hits(self, found: Matches, folders: Mapping[str, str]) -> list[Hit]:
         records = self.index.records(found.ids)

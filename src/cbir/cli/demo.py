@@ -62,11 +62,11 @@ def command(host: str, port: int, into: str | None) -> None:
 def _data_set(descriptor: Descriptor, into: str | None) -> str:
     """`cifar10` where it or its finished demo is at hand or can be fetched, else `digits`."""
     from cbir.errors import CbirError
-    from cbir.images.cifar10 import download_cifar10, find_cifar10
+    from cbir.images.cifar10 import absence, download_cifar10, find_cifar10
 
     if find_cifar10() or _finished("cifar10", _place("cifar10", descriptor, into)):
         return "cifar10"
-    say("CIFAR-10 is not here; fetching it (170 MB)")
+    say(f"{absence()}; fetching it (170 MB)")
     try:
         with progress_bar("fetching", "MB") as update:
             download_cifar10(update)
@@ -157,6 +157,7 @@ def _index(data: str, place: str, descriptor: Descriptor) -> None:
             [f"{data}:train"],
             place,
             descriptor=descriptor,
+            prune=True,
             on_progress=lambda progress: update(progress.done, progress.total),
         )
     if report.interrupted:

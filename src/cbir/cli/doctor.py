@@ -32,6 +32,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         *_extras(),
         _cifar10(),
         _home(),
+        *_damaged_models(),
     ]
     if as_json:
         print_json([{"check": n, "state": s, "detail": d} for n, s, d in checks])
@@ -103,3 +104,9 @@ def _home() -> tuple[str, str, str]:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         return ("CBIR_HOME", "broken", f"{home} cannot be written; set CBIR_HOME to another place")
     return ("CBIR_HOME", "ok", f"{home}{'' if there == home else ' (will be created)'}")
+
+
+def _damaged_models() -> list[tuple[str, str, str]]:
+    from cbir.descriptors.models import damaged_models
+
+    return [("model store", "damaged", f"{why}; remove it") for why in damaged_models().values()]

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cbir.cli.options import descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
 
 
@@ -22,6 +23,7 @@ from cbir.cli.output import print_json, print_table, progress_bar, say
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
 @click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@descriptor_option
 def command(
     runs: tuple[Path, ...],
     qrels: Path | None,
@@ -32,6 +34,7 @@ def command(
     expand: int,
     label_from_folder: bool,
     as_json: bool,
+    descriptor: str | None,
 ) -> None:
     """Measure run files (--qrels Q RUN...), or an index with labelled queries (--in, --queries).
 
@@ -45,7 +48,9 @@ def command(
         else:
             _print_runs(answer)
     elif index is not None and queries is not None and not runs and qrels is None:
-        figures = _experiment(index, queries, measures, sample, expand, label_from_folder)
+        figures = _experiment(
+            index, queries, measures, sample, expand, label_from_folder, descriptor
+        )
         if as_json:
             print_json(figures)
         else:
@@ -69,12 +74,10 @@ def print_evaluation(figures: dict[str, Any]) -> None:
             for name, value in figures["measures"].items()
         ],
     )
-    accuracy = figures["accuracy"]
-    if accuracy and accuracy["test"] is not None:
-        click.echo(
-            f"accuracy of its own classifier: indexed images {accuracy['training']:.4f}, "
-            f"queries {accuracy['test']:.4f}"
-        )
+    accuracy = (figures["accuracy"] or {}).items()
+    shares = [f"{kind.replace('_', ' ')} {share:.4f}" for kind, share in accuracy if share]
+    if shares:
+        click.echo(f"accuracy of its own classifier: {', '.join(shares)}")
     seconds = figures["seconds"]
     click.echo(
         f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
@@ -91,6 +94,7 @@ def _experiment(
     sample: int | None,
     expand: int,
     label_from_folder: bool,
+    descriptor: str | None,
 ) -> dict[str, Any]:
     from contextlib import closing
 
@@ -100,7 +104,10 @@ def _experiment(
     from cbir.search import Searcher
 
     source = open_source(queries, label_from_folder)
-    with closing(Searcher.open(index)) as searcher, progress_bar("evaluating") as update:
+    with (
+        closing(Searcher.open(index, descriptor)) as searcher,
+        progress_bar("evaluating") as update,
+    ):
         return evaluate(
             searcher,
             source,

@@ -33,10 +33,12 @@ INTERRUPTED = 130
 @click.option(
     "--regions",
     type=click.Choice(["1", "5", "14"]),
-    default="1",
-    help="Parts of each picture that can be found: whole, + 2x2, + 3x3.",
+    help="Parts of each picture that can be found: whole, + 2x2, + 3x3. [default: 1, or as it is]",
 )
 @click.option("--prune", is_flag=True, help="Drop the records of files that are gone.")
+@click.option(
+    "--moved", metavar="NAME", help="SOURCE is where the indexed source NAME lies now (see info)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
@@ -46,8 +48,9 @@ def command(
     descriptor: str | None,
     label_from_folder: bool,
     metadata: Path | None,
-    regions: str,
+    regions: str | None,
     prune: bool,
+    moved: str | None,
     as_json: bool,
 ) -> None:
     """Add the images of each SOURCE to an index; unchanged ones are skipped.
@@ -67,8 +70,9 @@ def command(
             into,
             descriptor=descriptor,
             metadata=metadata,
-            regions=int(regions),
+            regions=int(regions) if regions else None,
             prune=prune,
+            moved=moved,
             on_progress=lambda progress: update(progress.done, progress.total),
         )
     if as_json:

@@ -14,3 +14,9 @@ class _IndexPlace(click.types.StringParamType):
 
 
 INDEX = _IndexPlace()
+
+descriptor_option = click.option(
+    "--descriptor",
+    metavar="NAME",
+    help="What the index was built with, if it cannot be loaded by itself.",
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cbir.cli.options import INDEX
+from cbir.cli.options import INDEX, descriptor_option
 
 
 @click.command(short_help="Search every image of a source; write a TREC run.")
@@ -19,7 +19,10 @@ from cbir.cli.options import INDEX
     "-o", "--output", required=True, metavar="FILE", help='Run file (.gz too), "-": stdout.'
 )
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
-def command(source: str, index: str, k: int, output: str, expand: int) -> None:
+@descriptor_option
+def command(
+    source: str, index: str, k: int, output: str, expand: int, descriptor: str | None
+) -> None:
     """Search every image of SOURCE, exactly, and write the rankings as trec_eval reads them."""
     import sys
     from contextlib import closing
@@ -30,7 +33,10 @@ def command(source: str, index: str, k: int, output: str, expand: int) -> None:
     from cbir.images.sources import open_source
     from cbir.search import Searcher
 
-    with closing(Searcher.open(index)) as searcher, progress_bar("describing") as update:
+    with (
+        closing(Searcher.open(index, descriptor)) as searcher,
+        progress_bar("describing") as update,
+    ):
         queries = describe_queries(searcher, open_source(source), on_done=update)
         matches = rank(searcher, queries, k, expand)
         tag = searcher.index.spec.short

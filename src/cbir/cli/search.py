@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cbir.cli.options import INDEX
+from cbir.cli.options import INDEX, descriptor_option
 from cbir.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
 @click.option("--exact", is_flag=True, help="No approximation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
+@descriptor_option
 def command(
     images: tuple[str, ...],
     index: str,
@@ -57,6 +58,7 @@ def command(
     expand: int,
     exact: bool,
     as_json: bool,
+    descriptor: str | None,
 ) -> None:
     """Find the images most similar to each IMAGE ("-" reads one from standard input)."""
     if not images and not ids:
@@ -68,7 +70,7 @@ def command(
     ]
     queries += [(record_id, IndexedId(record_id)) for record_id in ids]
     answers = []
-    with closing(Searcher.open(index)) as searcher:
+    with closing(Searcher.open(index, descriptor)) as searcher:
         for name, query in queries:
             started = time.perf_counter()
             with _named(name):

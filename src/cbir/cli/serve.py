@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
+from cbir.cli.options import descriptor_option
+
 
 @click.command()
 @click.argument("index", metavar="INDEX")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, help="Port to listen on; 0: a free one.")
-def command(index: str, host: str, port: int) -> None:
+@descriptor_option
+def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     """Serve the search page of an index until Ctrl-C."""
     from contextlib import closing
 
@@ -17,7 +20,7 @@ def command(index: str, host: str, port: int) -> None:
     from cbir.search import Searcher
     from cbir.web.serve import serve
 
-    with closing(Searcher.open(index)) as searcher:
+    with closing(Searcher.open(index, descriptor)) as searcher:
         count = counted(searcher.index.count(), "image")
         serve(
             searcher, host, port, ready=lambda url: say(f"{index}: {count} at {url}  (Ctrl-C ends)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -39,6 +40,7 @@ def command(
     from cbir.home import cbir_home
     from cbir.images.sources import open_source
 
+    _check_name(name, stored=out is None)
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
     try:
@@ -57,11 +59,23 @@ def command(
         checkpoint=checkpoint,
         say=say,
     )
-    checkpoint.unlink(missing_ok=True)
     if out is None:
         out = keep_model(files)
     else:
         out.mkdir(parents=True, exist_ok=True)
         for file_name, data in files.items():
             (out / file_name).write_bytes(data)
+    checkpoint.unlink(missing_ok=True)
     click.echo(str(out))
+
+
+def _check_name(name: str, stored: bool) -> None:
+    from cbir.descriptors.models import SHIPPED
+    from cbir.errors import CbirError
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise CbirError(
+            f"'{name}' cannot name a model", "use letters, digits, dots, dashes and underscores"
+        )
+    if stored and name in SHIPPED:
+        raise CbirError(f"'{name}' is a shipped model", "choose another --name, or write to --out")

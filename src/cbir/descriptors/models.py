@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -14,7 +15,7 @@ from cbir.descriptors.base import Descriptor
 from cbir.descriptors.onnx import CARD_FILE, NETWORK_FILE, VARIANTS, ModelCard, OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.home import cbir_home
-from cbir.registry import resolve
+from cbir.registry import entry_point, resolve
 from cbir.types import DescriptorSpec
 
 ENTRY_POINTS = "cbir.descriptors"
@@ -35,68 +36,83 @@ def load_descriptor(name: str) -> Descriptor:
     """The descriptor called `name`.
 
     `name` is a shipped model (`cifar10-cnn`), one of the model store (the newest of that name, or
-    `NAME@FINGERPRINT`), either with `:embedding` for the unfused vector, a model's folder, an
-    entry point of the group `cbir.descriptors`, or `module:attribute`.
+    `NAME@FINGERPRINT`), a model's folder (with a path separator: `./my-model`), each of them with
+    `:embedding` for the unfused vector, or else an entry point of the group `cbir.descriptors`, or
+    `module:attribute`.
     """
     model_name, variant = _split_variant(name)
-    if (Path(model_name) / CARD_FILE).is_file():
+    if Path(model_name).name != model_name:
         return OnnxDescriptor(read_files(Path(model_name)), variant)
     for model in models():
         if model_name in _names(model.descriptor):
             return OnnxDescriptor(model.descriptor.files, variant)
-    known = {model.descriptor.card.name: "" for model in models()}
-    descriptor = resolve(name, known, ENTRY_POINTS)()
-    if not isinstance(descriptor, Descriptor):
-        raise CbirError(f"'{name}' is not a descriptor", "it needs `spec` and `describe(images)`")
-    return descriptor
+    known = {model.descriptor.card.name for model in models()}
+    return _descriptor(name, resolve(name, ENTRY_POINTS, known))
 
 
 def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor:
     """The descriptor that made the vectors of an index with `spec`.
 
-    `kept` are the model's files beside the index, if it keeps any; otherwise the model store, the
-    package and the entry points are asked. Raises `CbirError` when none has that fingerprint.
+    `kept` are the model's files beside the index, if it keeps any; otherwise the package, the
+    model store and the entry points are asked. A name of the form `module:attribute` is not
+    imported: an index from elsewhere must not choose code to run. Raises `CbirError` when nothing
+    has that fingerprint.
     """
     model_name, variant = _split_variant(spec.name)
     if kept:
-        found: Descriptor = OnnxDescriptor(kept, variant)
+        candidates: list[Descriptor] = [OnnxDescriptor(kept, variant)]
     else:
-        same = [
-            descriptor
+        candidates = [
+            OnnxDescriptor(model.descriptor.files, variant)
             for model in models()
             if model.descriptor.card.name == model_name
-            for descriptor in [OnnxDescriptor(model.descriptor.files, variant)]
-            if descriptor.spec.fingerprint == spec.fingerprint
         ]
-        found = same[0] if same else load_descriptor(spec.name)
-    if found.spec.fingerprint != spec.fingerprint:
+        installed = entry_point(spec.name, ENTRY_POINTS)
+        candidates += [_descriptor(spec.name, installed)] if installed else []
+    for candidate in candidates:
+        if candidate.spec.fingerprint == spec.fingerprint:
+            return candidate
+    if not candidates:
         raise CbirError(
-            f"the index was built with {spec.short}, but only {found.spec.short} is at hand",
-            "restore the model's files, or index again into a new place",
+            f"the index was built with {spec.short}, which is not installed",
+            "say what it is: --descriptor MODULE:ATTRIBUTE",
         )
-    return found
+    raise CbirError(
+        f"the index was built with {spec.short}, but only {candidates[0].spec.short} is at hand",
+        "restore the model's files, or index again into a new place",
+    )
 
 
 def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
-    """The spec that `load_descriptor` gives for the same name now, if it is another one."""
-    try:
-        current = load_descriptor(spec.name).spec
-    except CbirError:
-        # A descriptor that is no longer installed has no newer version.
-        return None
-    return current if current.fingerprint != spec.fingerprint else None
+    """The spec of the model that `spec.name` loads now, if it is another one."""
+    model_name, variant = _split_variant(spec.name)
+    for model in models():
+        if model.descriptor.card.name == model_name:
+            current = OnnxDescriptor(model.descriptor.files, variant).spec
+            return current if current.fingerprint != spec.fingerprint else None
+    return None
 
 
 def models() -> Iterator[StoredModel]:
-    """Shipped models, then those of the model store, newest first."""
+    """Shipped models, then those of the model store, newest first; damaged ones are passed over."""
     for name in SHIPPED:
         folder = files("cbir.descriptors") / "shipped" / name
         yield StoredModel(OnnxDescriptor(read_files(folder)), "shipped", str(folder), 0.0)
-    store = _store()
-    folders = [f for f in store.iterdir() if _is_model(f)] if store.is_dir() else []
-    for kept in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True):
-        descriptor = OnnxDescriptor(read_files(kept))
-        yield StoredModel(descriptor, "store", str(kept), kept.stat().st_mtime)
+    for kept in _stored_folders():
+        # `damaged_models` says what is wrong with the others.
+        with suppress(CbirError):
+            yield _stored(kept)
+
+
+def damaged_models() -> dict[str, str]:
+    """Folders of the model store that hold no whole model, and why not."""
+    found = {}
+    for kept in _stored_folders():
+        try:
+            _stored(kept)
+        except CbirError as error:
+            found[str(kept)] = error.message
+    return found
 
 
 def keep_model(model_files: Mapping[str, bytes]) -> Path:
@@ -113,8 +129,17 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
 
 
 def read_files(folder: Path | Traversable) -> dict[str, bytes]:
-    """The bytes of a model's files, by name."""
-    return {name: (folder / name).read_bytes() for name in (NETWORK_FILE, CARD_FILE)}
+    """The bytes of a model's files, by name; raises `CbirError` where one is missing."""
+    try:
+        return {name: (folder / name).read_bytes() for name in (NETWORK_FILE, CARD_FILE)}
+    except OSError as error:
+        what = f"{Path(str(error.filename)).name}: {error.strerror}"
+        raise CbirError(
+            f"the model in {folder} is damaged: {what}"
+            if folder.is_dir()
+            else f"no model in {folder}",
+            f"a model's folder holds {NETWORK_FILE} and {CARD_FILE}",
+        ) from error
 
 
 def card_of(descriptor: Descriptor) -> ModelCard | None:
@@ -125,6 +150,16 @@ def card_of(descriptor: Descriptor) -> ModelCard | None:
 def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
     """The files that an index should keep, so that it can be searched without this package."""
     return descriptor.files if isinstance(descriptor, OnnxDescriptor) else {}
+
+
+def _opened(folder: Path, variant: str = "fused") -> OnnxDescriptor:
+    try:
+        return OnnxDescriptor(read_files(folder), variant)
+    except (OSError, CbirError) as error:
+        what = error.message if isinstance(error, CbirError) else str(error)
+        raise CbirError(
+            f"the model in {folder} is damaged: {what}", "restore its files, or remove the folder"
+        ) from error
 
 
 def _names(descriptor: OnnxDescriptor) -> set[str]:
@@ -142,9 +177,27 @@ def _split_variant(name: str) -> tuple[str, str]:
     return (stem, variant) if stem and variant in VARIANTS else (name, "fused")
 
 
+def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:
+    try:
+        made = factory()
+    except Exception as error:
+        raise CbirError(f"'{name}' makes no descriptor: {error}") from error
+    if not isinstance(made, Descriptor):
+        raise CbirError(f"'{name}' is not a descriptor", "it needs `spec` and `describe(images)`")
+    return made
+
+
+def _stored_folders() -> list[Path]:
+    """The model store's folders, newest first; those being written are hidden."""
+    store = _store()
+    folders = [f for f in store.iterdir() if not f.name.startswith(".")] if store.is_dir() else []
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def _stored(folder: Path) -> StoredModel:
+    descriptor = OnnxDescriptor(read_files(folder))
+    return StoredModel(descriptor, "store", str(folder), folder.stat().st_mtime)
+
+
 def _store() -> Path:
     return cbir_home() / "models"
-
-
-def _is_model(folder: Path) -> bool:
-    return not folder.name.startswith(".") and (folder / CARD_FILE).is_file()

@@ -29,6 +29,8 @@ NETWORK_FILE = "model.onnx"
 CARD_FILE = "model.json"
 VARIANTS = ("fused", "embedding")
 MAX_BATCH = 128
+RESIZE = "Pillow, bicubic, reducing gap 3, aspect ratio not kept"
+"""How `prepare` resizes. Part of the fingerprint: change it with the code."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class ModelCard:
         except (ValueError, KeyError, TypeError) as error:
             raise CbirError(f"{CARD_FILE} is not a model card: {error}") from error
 
+    @property
+    def training_prefix(self) -> str:
+        """What the ids of the images begin with that the model was trained on."""
+        return str(self.training["images"])
+
     def vector_facts(self) -> dict[str, Any]:
         """All of the card that changes a vector."""
         return {
@@ -78,6 +85,7 @@ class ModelCard:
             "mean": list(self.mean),
             "temperature": self.temperature,
             "posterior_weight": self.posterior_weight,
+            "resize": RESIZE,
         }
 
 
@@ -103,7 +111,7 @@ class OnnxDescriptor:
     @cached_property
     def spec(self) -> DescriptorSpec:
         card = self.card
-        facts = {**card.vector_facts(), "variant": self.variant, "decoder": "Pillow"}
+        facts = {**card.vector_facts(), "variant": self.variant}
         digest = hashlib.sha256(self.files[NETWORK_FILE])
         digest.update(json.dumps(facts, sort_keys=True).encode())
         fused = self.variant == "fused"
@@ -113,7 +121,7 @@ class OnnxDescriptor:
             fingerprint=digest.hexdigest(),
             preprocessing={
                 "decoder": decoder_name(),
-                "resize": f"{card.size}x{card.size}, bicubic, aspect ratio not kept",
+                "resize": f"{card.size}x{card.size}, {RESIZE}",
                 "vector": "centred embedding"
                 + (
                     f" + sqrt posterior (T={card.temperature:g}, weight {card.posterior_weight:g})"
@@ -177,6 +185,12 @@ class OnnxDescriptor:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(
-            self.files[NETWORK_FILE], options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            return onnxruntime.InferenceSession(
+                self.files[NETWORK_FILE], options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's errors have no class in common
+            raise CbirError(
+                f"{NETWORK_FILE} of {self.spec.short} cannot be loaded: {error}",
+                "restore the model's files",
+            ) from error

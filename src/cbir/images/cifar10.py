@@ -87,7 +87,7 @@ def open_split(split: str | None) -> Cifar10Source:
     """CIFAR-10's "train" or "test" split, or both; raises `MissingDataError` with the cure."""
     path = find_cifar10()
     if path is None:
-        raise _missing("CIFAR-10 is not on this machine")
+        raise _missing(absence())
     return Cifar10Source(path, split)
 
 
@@ -101,6 +101,14 @@ def find_cifar10() -> Path | None:
     places = [Path(named).expanduser()] if named else []
     places.append(cbir_home() / "data")
     return next((found for place in places if (found := _find_at(place))), None)
+
+
+def absence() -> str:
+    """What is to be said where `find_cifar10` finds nothing."""
+    named = os.environ.get("CBIR_DATA")
+    if named:
+        return f"no CIFAR-10 in {named}, which CBIR_DATA names"
+    return "CIFAR-10 is not on this machine"
 
 
 def download_cifar10(progress: Progress, url: str = DEFAULT_URL) -> Path:

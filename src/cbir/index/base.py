@@ -74,6 +74,12 @@ class Index(Protocol):
     def register_source(self, name: str, uri: str) -> str:
         """The registered name of the source at `uri`; `name`, `name-2`, ... for a new one."""
 
+    def move_source(self, name: str, uri: str) -> None:
+        """Say that the registered source `name` lies at `uri` now; raises `QueryError`.
+
+        It does where no source has that name, or another one lies at `uri`.
+        """
+
     def sources(self) -> dict[str, str]:
         """Registered source names and where each lies."""
 
@@ -95,8 +101,11 @@ class Index(Protocol):
     ) -> None:
         """Replace label and metadata of the records of these ids. One transaction."""
 
-    def mark_missing(self, ids: Iterable[str], missing: bool = True) -> None:
-        """Say of records that their file was not found (or is back). One transaction."""
+    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+        """Id -> file size and mtime_ns of unchanged content; the file is there. One transaction."""
+
+    def mark_missing(self, ids: Iterable[str]) -> None:
+        """Say of records that their file was not found. One transaction."""
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         """Replace the list of failed images of `source`."""

@@ -63,6 +63,10 @@ class EmbeddedIndex:
         with self._records.write() as connection:
             return store.register_source(connection, name, uri)
 
+    def move_source(self, name: str, uri: str) -> None:
+        with self._records.write() as connection:
+            store.move_source(connection, name, uri)
+
     def sources(self) -> dict[str, str]:
         with self._records.read() as connection:
             return dict(connection.execute("SELECT name, uri FROM sources ORDER BY name"))
@@ -104,10 +108,15 @@ class EmbeddedIndex:
             store.next_generation(connection)
             store.set_details(connection, details)
 
-    def mark_missing(self, ids: Iterable[str], missing: bool = True) -> None:
+    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
         with self._records.write() as connection:
             store.next_generation(connection)
-            store.mark_missing(connection, ids, missing)
+            store.touch(connection, files)
+
+    def mark_missing(self, ids: Iterable[str]) -> None:
+        with self._records.write() as connection:
+            store.next_generation(connection)
+            store.mark_missing(connection, ids)
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         with self._records.write() as connection:

@@ -176,6 +176,11 @@ class Database:
             return IndexStateError(
                 f"{file} is locked by another program", "close that program, and try again"
             )
+        if code == sqlite3.SQLITE_CANTOPEN and not self._path.exists():
+            again = "index the sources again into a new place"
+            pictures = self._path.name == layout.THUMBNAILS
+            cure = f"cbir verify {self._name} --repair" if pictures else again
+            return IndexStateError(f"{file} is missing", cure)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             return IndexStateError(
                 f"{file} cannot be opened: {error}", "check that it is there and whose it is"

@@ -178,10 +178,21 @@ def set_details(
     _insert_metadata(connection, ((key, details[record_id][1]) for record_id, key in keys.items()))
 
 
-def mark_missing(connection: sqlite3.Connection, ids: Iterable[str], missing: bool) -> None:
-    """Set or clear the mark of records whose file was not found."""
+def touch(
+    connection: sqlite3.Connection, files: Mapping[str, tuple[int | None, int | None]]
+) -> None:
+    """Set file size and mtime of records by id, and clear the mark of a file not found."""
+    keys = keys_of(connection, files)
+    connection.executemany(
+        "UPDATE records SET file_size = ?, mtime_ns = ?, missing = 0 WHERE key = ?",
+        [(*files[record_id], key) for record_id, key in keys.items()],
+    )
+
+
+def mark_missing(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Mark records whose file was not found."""
     keys = _listed(keys_of(connection, ids).values())
-    connection.execute(f"UPDATE records SET missing = ? WHERE key IN {_THESE}", (missing, keys))
+    connection.execute(f"UPDATE records SET missing = 1 WHERE key IN {_THESE}", (keys,))
 
 
 def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
@@ -251,6 +262,18 @@ def register_source(connection: sqlite3.Connection, name: str, uri: str) -> str:
         free = f"{name}-{number}"
     connection.execute("INSERT INTO sources VALUES (?, ?)", (free, uri))
     return free
+
+
+def move_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
+    """Set where the source `name` lies; raises `QueryError` if that cannot be."""
+    taken: dict[str, str] = dict(connection.execute("SELECT name, uri FROM sources"))
+    if name not in taken:
+        known = ", ".join(taken) or "none"
+        raise QueryError(f"no source is called '{name}'", f"registered sources: {known}")
+    other = next((known for known, at in taken.items() if at == uri and known != name), None)
+    if other is not None:
+        raise QueryError(f"{uri} is registered as '{other}' already", f"index it without '{name}'")
+    connection.execute("UPDATE sources SET uri = ? WHERE name = ?", (uri, name))
 
 
 def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence[Failure]) -> None:

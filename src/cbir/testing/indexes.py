@@ -131,7 +131,7 @@ def _check_details_and_marks(index: Index) -> None:
     index.add(sample_entries(4, metadata={"old": 1}))
     index.set_details({"a/0001": ("bird", {"new": "x"}), "a/0002": (None, {})})
     index.mark_missing(["a/0001", "a/0003"])
-    index.mark_missing(["a/0003"], missing=False)
+    index.touch({"a/0003": (77, 88)})
     index.refresh()
     records = index.records(["a/0000", "a/0001", "a/0002"])
     expect(
@@ -142,8 +142,10 @@ def _check_details_and_marks(index: Index) -> None:
     marks = {record_id: stamp.missing for record_id, stamp in index.stamps("a").items()}
     expect(
         marks == {"a/0000": False, "a/0001": True, "a/0002": False, "a/0003": False},
-        "mark_missing must set and clear the mark of the records named, and no others",
+        "mark_missing must set and touch clear the mark of the records named, and no others",
     )
+    stamp = index.stamps("a")["a/0003"]
+    expect((stamp.file_size, stamp.mtime_ns) == (77, 88), "touch must set file size and mtime")
 
 
 def _check_sources_and_failures(index: Index) -> None:
@@ -154,6 +156,10 @@ def _check_sources_and_failures(index: Index) -> None:
         index.sources() == {"photos": "/one", "photos-2": "/two"},
         "sources must say where each lies",
     )
+    index.move_source("photos", "/three")
+    expect(index.sources()["photos"] == "/three", "move_source must say where it lies now")
+    for name, uri in (("nobody", "/four"), ("photos", "/two")):
+        expect_raises(QueryError, partial(index.move_source, name, uri), "an impossible move")
     bad = Failure("photos", "x.jpg", "cut off")
     index.set_failures("photos", [bad])
     index.set_failures("photos-2", [Failure("photos-2", "y.jpg", "no image")])

@@ -86,6 +86,7 @@ def train_model(
         training.labels,
         (held_out.images, held_out.labels),
         settings,
+        len(classes),
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
     )
@@ -133,7 +134,7 @@ def train_model(
         trained_on=f"{everything.origin}, {len(training.images):,} images",
         licence="MIT",
         training={
-            "source": source.name,
+            "images": f"{source.name}/{source.scope}",
             "precision": "int8" if faithful else "float32",
             "settings": asdict(settings),
             "log": [asdict(result) for result in log],

@@ -1,9 +1,12 @@
 """One readable training loop: labelled 32x32 images to an `EmbeddingNet`.
 
 What it does: SGD with Nesterov momentum on label-smoothed cross-entropy, a triangular learning
-rate, mirrored and shifted copies; bf16 arithmetic where the processor has it. Settings follow
-airbench94 (arXiv:2404.00498), rescaled to smaller batches. `cbir train` prints hardware, time
-and accuracy of each run and writes them to the model card.
+rate, mirrored and shifted copies; bf16 arithmetic (autocast). Settings follow
+airbench94 (arXiv:2404.00498), rescaled to smaller batches.
+
+The shipped cifar10-cnn: 16 epochs over 45,000 images of CIFAR-10 (JPEG copy), 91 to 97 s an epoch
+on two undisturbed cores of an AMD EPYC (Zen 4: bf16, no AMX), test accuracy 0.8954 (n = 10,000,
+one run). `cbir models show cifar10-cnn --json` has the whole log.
 """
 
 from __future__ import annotations
@@ -71,10 +74,13 @@ def train(
     labels: NDArray[np.int64],
     held_out: tuple[NDArray[np.uint8], NDArray[np.int64]],
     settings: TrainSettings,
+    classes: int,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
-    """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,); report accuracy on `held_out`.
+    """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,), numbers below `classes`.
+
+    `held_out`: images and labels whose accuracy is reported after each epoch, nothing more.
 
     With `checkpoint` (an .npz path) the state is written there after each epoch, and a run that
     finds one from the same settings goes on from it; the result is the same as without a stop.
@@ -83,7 +89,7 @@ def train(
     mean, std = normalisation(images)
     data = _to_tensor(images, mean, std)
     targets = torch.from_numpy(labels)
-    network = EmbeddingNet(int(labels.max()) + 1)
+    network = EmbeddingNet(classes)
     whiten_from(network, data[:5000])
     network = network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, settings)

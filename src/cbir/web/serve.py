@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from cbir.errors import CbirError
@@ -34,8 +35,9 @@ def serve(
     """
     server, address = listen(searcher, host, port)
     searcher.warm_up()
-    ready(address)
-    server.run()
+    with suppress(KeyboardInterrupt):  # also between the two: it is how a person ends this
+        ready(address)
+        server.run()
 
 
 def check_address(host: str, port: int) -> None:
