@@ -82,11 +82,20 @@ class Stream:
         assert not self._thread.is_alive()
 
 
-def load(url: str, kill_before: int, server: Server, victim: int) -> list[str]:
-    """Load all in batches, a node killed amid them by another thread; what was acknowledged."""
+def load(url: str, kill_before: int, server: Server, victim: int) -> tuple[list[str], int]:
+    """Load all in batches, a node killed amid them by another thread.
+
+    Returns what was acknowledged, and how many it were when the node was gone.
+    """
     acknowledged: list[str] = []
+    when_killed: list[int] = []
+
+    def kill() -> None:
+        server.kill(victim)
+        when_killed.append(len(acknowledged))
+
     batches = [LOADED[start : start + BATCH] for start in range(0, len(LOADED), BATCH)]
-    killer = threading.Timer(random.Random(kill_before).uniform(0, 0.2), server.kill, [victim])
+    killer = threading.Timer(random.Random(kill_before).uniform(0, 0.2), kill)
     with closing(create_index(url, SPEC)) as index:
         for number, batch in enumerate(batches):
             if number == kill_before:
@@ -95,18 +104,19 @@ def load(url: str, kill_before: int, server: Server, victim: int) -> list[str]:
             acknowledged += ids(batch)
         killer.join()
         index.refresh()
-    return acknowledged
+    return acknowledged, when_killed[0]
 
 
 def ids(entries: list[Entry]) -> list[str]:
     return [entry.record.id for entry in entries]
 
 
-def lose_a_node(server: Server, name: str, victim: int, kill_before: int) -> None:
+def lose_a_node(server: Server, name: str, victim: int, kill_before: int) -> int:
+    """Returns how many records had been acknowledged when the node was gone."""
     url = server.index_url(name)
     stream = Stream(server.index_url("searched"))
     try:
-        acknowledged = load(url, kill_before, server, victim)
+        acknowledged, when_killed = load(url, kill_before, server, victim)
         lost_at = time.monotonic()
         time.sleep(2)
     finally:
@@ -120,13 +130,15 @@ def lose_a_node(server: Server, name: str, victim: int, kill_before: int) -> Non
         for query in QUERIES[:5]:
             (found,) = index.search(query[None], K, exact=True)
             assert found.ids == [name for name, _, _ in expected(LOADED, query[None], K)]
+    return when_killed
 
 
 def test_a_lost_node_costs_no_answer_and_no_acknowledged_record(server: Server) -> None:
     settings = server.address.request("GET", "/_all/_settings?filter_path=*.settings.index")
     replicas = {found["settings"]["index"]["number_of_replicas"] for found in settings.values()}
     assert replicas == {"1"}
-    lose_a_node(server, "first", victim=1, kill_before=20)
+    when_killed = lose_a_node(server, "first", victim=1, kill_before=10)
+    assert 0 < when_killed < len(LOADED)
     server.restart(1)
     healthy(server)
 
