@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cbir.copying import copy_index
     from cbir.descriptors.base import Descriptor
     from cbir.descriptors.models import load_descriptor
     from cbir.errors import CbirError
@@ -35,6 +36,7 @@ _HOMES = {
     "ImageRecord": "cbir.types",
     "IndexedId": "cbir.search",
     "Searcher": "cbir.search",
+    "copy_index": "cbir.copying",
     "evaluate": "cbir.experiment",
     "index_images": "cbir.ingest",
     "load_descriptor": "cbir.descriptors.models",
@@ -51,6 +53,7 @@ __all__ = [
     "ImageRecord",
     "IndexedId",
     "Searcher",
+    "copy_index",
     "evaluate",
     "index_images",
     "load_descriptor",

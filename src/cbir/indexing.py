@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cbir.descriptors.base import Descriptor
-from cbir.errors import CbirError
+from cbir.errors import CbirError, RecordsRefusedError
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Entry, Index, Stamp
@@ -70,6 +70,7 @@ class IndexingRun:
         self._boxes = boxes
         self._metadata = metadata
         self._on_progress = on_progress
+        self._state: _Source | None = None
         self._total: int | None = None
         self._done = 0
         self._told = 0.0
@@ -90,20 +91,33 @@ class IndexingRun:
     def commit(self) -> None:
         """Make all that was collected durable."""
         entries, details, touched = self._entries, self._details, self._touched
-        if entries:
-            self._index.add(entries)
+        refused = self._refused(entries)
         if details:
             self._index.set_details(details)
         if touched:
             self._index.touch(touched)
-        self.report.added += len(entries) - self._replaced
+        self.report.added += len(entries) - self._replaced - refused
         self.report.updated += self._replaced + len(details)
         self._entries, self._details, self._touched, self._replaced = [], {}, {}, 0
         self._last_commit = time.monotonic()
 
+    def _refused(self, entries: Sequence[Entry]) -> int:
+        """Add `entries`; returns how many of them the engine would not take."""
+        if not entries:
+            return 0
+        try:
+            self._index.add(entries)
+        except RecordsRefusedError as error:
+            assert self._state is not None
+            for entry in entries:
+                if entry.record.id in error.reasons:
+                    self._fail(self._state, entry.record.location, error.reasons[entry.record.id])
+            return len(error.reasons)
+        return 0
+
     def _add_source(self, source: ImageSource, prune: bool) -> None:
         name = self._index.register_source(source.name, source.uri)
-        state = _Source(name, source.scope, self._index.stamps(name))
+        state = self._state = _Source(name, source.scope, self._index.stamps(name))
         finished = False
         try:
             for outcomes in describe_items(

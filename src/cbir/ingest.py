@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from cbir.descriptors.base import Descriptor, describe
-from cbir.descriptors.models import descriptor_of, files_of, load_descriptor
+from cbir.descriptors.models import descriptor_of, files_of, keep_model, load_descriptor
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.images.sources import open_source
@@ -35,6 +35,8 @@ def index_images(
     regions: int | None = None,
     prune: bool = False,
     moved: str | None = None,
+    rebuild: bool = False,
+    fast_load: bool = False,
     on_progress: OnProgress = lambda _: None,
 ) -> AddReport:
     """Add every image of `sources` to the index at `into`, which is created if need be.
@@ -46,6 +48,8 @@ def index_images(
     missing, or dropped with `prune`. `moved` is the registered name of the (one) source, which lay
     elsewhere when it was indexed: its records keep their ids. An interruption (Ctrl-C) keeps all
     that was committed and is noted in the report. Where there is no image at all, no index is made.
+    `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`: the new index
+    holds `sources` and nothing else, and takes the old one's place when the run gets to its end.
     """
     opened = _opened(sources, label_from_folder)
     url = os.fspath(into)
@@ -57,7 +61,10 @@ def index_images(
     describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)])
     if regions is not None:
         region_boxes(regions)
-    with closing(create_index(url, chosen.spec, files_of(chosen))) as index:
+    files = files_of(chosen)
+    options = {"rebuild": rebuild, "fast_load": fast_load}
+    with closing(create_index(url, chosen.spec, files, **options)) as index:
+        keep_model_of(index, files)
         boxes = region_boxes(regions or _regions_of(index))
         run = IndexingRun(index, chosen, boxes, details, on_progress)
         started = time.perf_counter()
@@ -68,7 +75,10 @@ def index_images(
         except KeyboardInterrupt:
             run.report.interrupted = True
             run.commit()
-        index.refresh()
+        if not rebuild:
+            index.refresh()
+        elif not run.report.interrupted:
+            _take_over(index)
         run.report.seconds = time.perf_counter() - started
     if details is not None:
         run.report.unused_metadata = details.unused()
@@ -87,6 +97,12 @@ def choose_descriptor(
         with closing(open_index(into)) as index:
             return descriptor_of(index.spec, index.model_files())
     return default_descriptor(sources)
+
+
+def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
+    """Keep a model in the model store where `index` does not keep its files itself."""
+    if files and not index.model_files():
+        keep_model(files)
 
 
 def default_descriptor(sources: Sequence[ImageSource]) -> Descriptor:
@@ -127,6 +143,16 @@ def _only(sources: Sequence[ImageSource]) -> ImageSource:
     if len(sources) != 1:
         raise CbirError(f"{len(sources)} sources cannot be one that moved", "give that one alone")
     return sources[0]
+
+
+def _take_over(index: Index) -> None:
+    """Put a filled index in the place of the old one; an empty one would only lose it."""
+    if not index.count():
+        raise CbirError(
+            "no image could be indexed anew, so the index stays as it is",
+            "the reasons stand in cbir index SOURCE --into a new place",
+        )
+    index.refresh()
 
 
 def _has_items(source: ImageSource) -> bool:

@@ -14,6 +14,7 @@ CORE = (
 EXTRAS = {
     "evaluation": ("ir-measures", "pytrec-eval-terrier"),
     "digits": ("scikit-learn",),
+    "elasticsearch": ("elasticsearch", "orjson"),
     "train": ("torch", "onnx", "onnxscript"),
 }
 

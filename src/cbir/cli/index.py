@@ -39,6 +39,10 @@ INTERRUPTED = 130
 @click.option(
     "--moved", metavar="NAME", help="SOURCE is where the indexed source NAME lies now (see info)."
 )
+@click.option(
+    "--rebuild", is_flag=True, help="Elasticsearch: fill a new index, then put it in place."
+)
+@click.option("--fast-load", is_flag=True, help="Elasticsearch: no copies until it is loaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.pass_context
 def command(
@@ -51,6 +55,8 @@ def command(
     regions: str | None,
     prune: bool,
     moved: str | None,
+    rebuild: bool,
+    fast_load: bool,
     as_json: bool,
 ) -> None:
     """Add the images of each SOURCE to an index; unchanged ones are skipped.
@@ -73,6 +79,8 @@ def command(
             regions=int(regions) if regions else None,
             prune=prune,
             moved=moved,
+            rebuild=rebuild,
+            fast_load=fast_load,
             on_progress=lambda progress: update(progress.done, progress.total),
         )
     if as_json:

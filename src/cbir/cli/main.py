@@ -24,6 +24,7 @@ COMMANDS = (
     "train",
     "models",
     "serve",
+    "copy",
     "info",
     "verify",
     "doctor",
@@ -61,8 +62,8 @@ class _Commands(click.Group):
 def cli(debug: bool) -> None:
     """Find images by image: index a folder, search it with a picture, measure the answers.
 
-    INDEX is a folder such as photos.cbir. SOURCE is a folder, a zip or tar file, cifar10:train,
-    cifar10:test, digits:train or digits:test.
+    INDEX is a folder such as photos.cbir, or elasticsearch://HOST:9200/NAME. SOURCE is a folder,
+    a zip or tar file, cifar10:train, cifar10:test, digits:train or digits:test.
     """
     del debug  # main() takes it out, because errors surface outside of this function
 

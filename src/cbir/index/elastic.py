@@ -19,6 +19,7 @@ from cbir.index import elastic_documents as documents
 from cbir.index import elastic_life as life
 from cbir.index import elastic_queries as queries
 from cbir.index import elastic_requests as requests
+from cbir.index import elastic_sources as sources
 from cbir.index import filters
 from cbir.index.base import Entry, Matches, Stamp
 from cbir.index.elastic_address import Address
@@ -72,25 +73,16 @@ class ElasticIndex:
         return int(self._request("POST", "_count", {"query": queries.RECORDS})["count"])
 
     def register_source(self, name: str, uri: str) -> str:
-        registered = ""
+        rows = self._change_rows(
+            documents.SOURCES, lambda rows: sources.with_source(rows, name, uri)
+        )
+        return sources.registered_name(rows, name, uri)
 
-        def change(rows: list[Any]) -> list[Any]:
-            nonlocal registered
-            taken = dict(rows)
-            registered = next((known for known, at in taken.items() if at == uri), "")
-            if registered:
-                return rows
-            registered, number = name, 1
-            while registered in taken:
-                number += 1
-                registered = f"{name}-{number}"
-            return [*rows, [registered, uri]]
-
-        self._change_state(documents.SOURCES, change)
-        return registered
+    def move_source(self, name: str, uri: str) -> None:
+        self._change_rows(documents.SOURCES, lambda rows: sources.with_moved(rows, name, uri))
 
     def sources(self) -> dict[str, str]:
-        return dict(sorted(requests.read_state(self._client, self._alias, documents.SOURCES)))
+        return dict(sorted(requests.read_rows(self._client, self._alias, documents.SOURCES)))
 
     def stamps(self, source: str) -> dict[str, Stamp]:
         fields = queries.source_fields(self._field, vectors=False)
@@ -131,17 +123,25 @@ class ElasticIndex:
         }
         self._change(changes)
 
-    def mark_missing(self, ids: Iterable[str], missing: bool = True) -> None:
-        self._change({record_id: {"missing": missing} for record_id in ids})
+    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+        self._change(
+            {
+                record_id: {"file_size": size, "mtime_ns": mtime_ns, "missing": False}
+                for record_id, (size, mtime_ns) in files.items()
+            }
+        )
+
+    def mark_missing(self, ids: Iterable[str]) -> None:
+        self._change({record_id: {"missing": True} for record_id in ids})
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         new = [[source, failure.location, failure.reason] for failure in failures]
-        self._change_state(
+        self._change_rows(
             documents.FAILURES, lambda rows: [row for row in rows if row[0] != source] + new
         )
 
     def failures(self) -> list[Failure]:
-        rows = requests.read_state(self._client, self._alias, documents.FAILURES)
+        rows = requests.read_rows(self._client, self._alias, documents.FAILURES)
         return [Failure(*row) for row in sorted(rows, key=lambda row: row[:2])]
 
     def refresh(self) -> None:
@@ -365,8 +365,8 @@ class ElasticIndex:
             self._request("PUT", "_mapping", body)
             self._facts(fresh=True)
 
-    def _change_state(self, name: str, change: Any) -> None:
-        requests.change_state(self._client, self.url, self._alias, name, change)
+    def _change_rows(self, name: str, change: requests.Change) -> list[Any]:
+        return requests.change_rows(self._client, self.url, self._alias, name, change)
 
     def _documents(
         self, ids: Sequence[str], fields: Mapping[str, Any]

@@ -17,6 +17,7 @@ _CHANGES_OUTRUN = 50
 _CONFLICT = 409
 
 Body = Mapping[str, Any]
+Change = Callable[[list[Any]], list[Any]]
 
 
 def run_searches(client: Client, alias: str, bodies: Sequence[Body]) -> list[Mapping[str, Any]]:
@@ -64,7 +65,7 @@ def documents_of(
         yield from (found for found in answer["docs"] if found.get("found"))
 
 
-def read_state(client: Client, alias: str, name: str) -> list[Any]:
+def read_rows(client: Client, alias: str, name: str) -> list[Any]:
     """The rows kept in the document `name`, which is no record; none if it was never written."""
     for found in documents_of(client, alias, [name], {}):
         rows: list[Any] = found["_source"]["state"]["rows"]
@@ -72,10 +73,8 @@ def read_state(client: Client, alias: str, name: str) -> list[Any]:
     return []
 
 
-def change_state(
-    client: Client, url: str, alias: str, name: str, change: Callable[[list[Any]], list[Any]]
-) -> None:
-    """Replace the rows kept in the document `name` by what `change` makes of them.
+def change_rows(client: Client, url: str, alias: str, name: str, change: Change) -> list[Any]:
+    """Replace the rows kept in the document `name` by what `change` makes of them; returns these.
 
     When somebody else was faster, `change` is asked again.
     """
@@ -84,7 +83,7 @@ def change_state(
         before = [] if found is None else found["_source"]["state"]["rows"]
         after = change(before)
         if after == before:
-            return
+            return before
         condition = (
             "op_type=create"
             if found is None
@@ -93,7 +92,7 @@ def change_state(
         path = f"/{alias}/_doc/{quote(name, safe='')}?require_alias=true&{condition}"
         try:
             client.attempt("PUT", path, {"state": {"rows": after}}, patience=WRITING)
-            return
+            return after
         except ServerError as refused:
             if refused.status != _CONFLICT:
                 raise in_words(url, refused.status, refused.error) from None
