@@ -1,24 +1,25 @@
-"""Runs every benchmark, or those named: `python -m benchmarks [quality indexing ...]`."""
+"""Runs the usual benchmarks, or those named: `python -m benchmarks [quality indexing ...]`."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import indexing, memory, quality, queries, startup
+from benchmarks import elasticsearch, indexing, memory, quality, queries, startup
 from benchmarks.setting import print_setting
 
-ALL = {
+USUAL = {
     "startup": startup.main,
     "indexing": indexing.main,
     "quality": quality.main,
     "queries": queries.main,
     "memory": memory.main,
 }
+ALL = {**USUAL, "elasticsearch": elasticsearch.main}  # takes long, and needs Java and Maven
 
 
 def main() -> None:
     """Print where it runs, then each benchmark's figures."""
-    names = sys.argv[1:] or list(ALL)
+    names = sys.argv[1:] or list(USUAL)
     print_setting()
     for name in names:
         print(f"\n## {name}", flush=True)
