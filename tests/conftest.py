@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 
 import pytest
 
@@ -34,6 +35,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, reason in (
         ("cifar10", _no_cifar10),
         ("browser", _no_browser),
+        ("elasticsearch", _no_client),
         ("training", _no_torch),
     ):
         if item.get_closest_marker(marker) and (missing := reason()):
@@ -50,6 +52,11 @@ def _no_cifar10() -> str:
 
 def _no_browser() -> str:
     return "" if shutil.which("chromium") else "no Chromium on the path"
+
+
+def _no_client() -> str:
+    installed = find_spec("elasticsearch") and find_spec("orjson")
+    return "" if installed else "no client of Elasticsearch (extra 'elasticsearch')"
 
 
 def _no_torch() -> str:

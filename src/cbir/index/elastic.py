@@ -96,12 +96,15 @@ class ElasticIndex:
         batch = checked_entries(entries, self._spec.dim)
         if not batch:
             return
-        made = [(entry.record.id, documents.document(entry, self._field)) for entry in batch]
-        if any(len(entry.vectors) > 1 for entry in batch):
+        refused = documents.unfit(entry.record.id for entry in batch)
+        fit = [entry for entry in batch if entry.record.id not in refused]
+        made = [(entry.record.id, documents.document(entry, self._field)) for entry in fit]
+        if any(len(entry.vectors) > 1 for entry in fit):
             self._make_room_for_parts()
         outcome = self._send([(record_id, document, None) for record_id, document in made])
-        if outcome.refused:
-            raise RecordsRefusedError(outcome.refused)
+        refused.update(outcome.refused)
+        if refused:
+            raise RecordsRefusedError(refused)
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         wanted = list(dict.fromkeys(ids))

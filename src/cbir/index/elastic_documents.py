@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,17 @@ SOURCES, FAILURES = "cbir sources", "cbir failures"
 """Ids of the two documents that are no records; white space in a record's id is encoded."""
 
 _WHOLE_LIMIT = 2**63
+_LONGEST_ID = 512
+
+
+def unfit(ids: Iterable[str]) -> dict[str, str]:
+    """Those of `ids` that the server would refuse, and with them all that is sent beside them."""
+    limit = f"its id is longer than {_LONGEST_ID} bytes"
+    return {
+        record_id: limit
+        for record_id in ids
+        if len(record_id) * 4 > _LONGEST_ID and len(record_id.encode()) > _LONGEST_ID
+    }
 
 
 def document(entry: Entry, field: str) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def make(
         name = f"{address.name}-{number:06d}"
         try:
             # A load must not begin before its copies are there: they keep what is acknowledged.
-            path = f"/{name}?wait_for_active_shards=all&timeout=10s"
+            path = f"/{name}?wait_for_active_shards=all&timeout=5s"
             client.attempt("PUT", path, body, patience=WRITING)
         except ServerError as refused:
             kind = refused.error.get("type") if isinstance(refused.error, Mapping) else None
