@@ -76,7 +76,7 @@ def test_without_maven_the_reason_is_one_line(
     )
     with pytest.raises(CbirError, match="no Maven on the path"):
         elasticsearch_files.server_files()
-    assert not list((tmp_path / "base").glob("small-*"))
+    assert not [path for path in (tmp_path / "base").iterdir() if path.is_dir()]
 
 
 def test_a_command_runs_while_the_server_is_up_and_its_data_can_be_kept() -> None:
