@@ -315,6 +315,7 @@ def test_an_address_is_read_from_the_url() -> None:
     address = parse("elasticsearch://one,two:9201,[::1]:9202/photos?type=hnsw&num_candidates=50")
     assert address.nodes == ("http://one:9200", "http://two:9201", "http://[::1]:9202")
     assert address.name == "photos"
+    assert address.url == "elasticsearch://one,two:9201,[::1]:9202/photos"
     assert address.options == Options(type="hnsw", num_candidates=50)
     assert not address.encrypted
     assert parse("elasticsearch+https://one/photos").nodes == ("https://one:9200",)

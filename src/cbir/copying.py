@@ -11,7 +11,7 @@ import numpy as np
 
 from cbir.descriptors.models import descriptor_of, files_of
 from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedError
-from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp
+from cbir.index.base import SCORE_TOLERANCE, Entry, Index
 from cbir.index.compare import difference
 from cbir.index.open import create_index, open_index
 from cbir.ingest import keep_model_of
@@ -55,17 +55,17 @@ def copy_index(
         with closing(create_index(target, old.spec, files, fast_load=fast_load)) as new:
             keep_model_of(new, files)
             _copy_sources(old, new)
-            known, there = _stamps(old), _stamps(new)
-            _require_no_others(old, new, known, there)
-            wanted = {i for i, stamp in known.items() if there.get(i) != stamp}
-            copied = _copy_records(old, new, sorted(known, key=str.encode), wanted, on_done)
+            ids = list(old.ids())
+            _require_no_others(old, new, ids)
+            wanted = _wanted(old, new, ids)
+            copied = _copy_records(old, new, ids, wanted, on_done)
             for name in old.sources():
                 new.set_failures(name, [f for f in old.failures() if f.source == name])
             new.refresh()
             compared, exact = _compare(old, new)
             count = new.count()
     seconds = time.perf_counter() - started
-    return CopyReport(count, copied, len(known) - len(wanted), compared, exact, seconds)
+    return CopyReport(count, copied, len(ids) - len(wanted), compared, exact, seconds)
 
 
 def _model_of(index: Index) -> Mapping[str, bytes]:
@@ -90,19 +90,24 @@ def _copy_sources(old: Index, new: Index) -> None:
             )
 
 
-def _stamps(index: Index) -> dict[str, Stamp]:
-    return {i: stamp for name in index.sources() for i, stamp in index.stamps(name).items()}
-
-
-def _require_no_others(
-    old: Index, new: Index, known: Mapping[str, Stamp], there: Mapping[str, Stamp]
-) -> None:
-    others = sorted(there.keys() - known.keys())
+def _require_no_others(old: Index, new: Index, ids: Sequence[str]) -> None:
+    others = sorted(set(new.ids()).difference(ids))
     if others:
         raise IndexStateError(
             f"{new.url} holds {len(others)} records that {old.url} has not, '{others[0]}' for one",
             "copy into a new place, or remove them: cbir remove",
         )
+
+
+def _wanted(old: Index, new: Index, ids: Sequence[str]) -> set[str]:
+    """The ids whose records the new index has not, or not as they are now."""
+    wanted = set(ids)
+    for name in old.sources():
+        there = new.stamps(name)
+        for record_id, stamp in old.stamps(name).items():
+            if there.get(record_id) == stamp:
+                wanted.discard(record_id)
+    return wanted
 
 
 def _copy_records(

@@ -38,7 +38,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of an index's URL: its nodes as `http(s)://HOST:PORT`, its name, its options."""
+    """The parts of an index's URL: its nodes as `http(s)://HOST:PORT`, its name, its options.
+
+    `url` is what messages call it: without the options.
+    """
 
     url: str
     nodes: tuple[str, ...]
@@ -74,7 +77,7 @@ def parse(url: str) -> Address:
         )
     protocol = "https" if scheme.lower() == ENCRYPTED else "http"
     nodes = tuple(_node(url, protocol, host) for host in hosts.split(","))
-    return Address(url, nodes, name, _options(url, query))
+    return Address(f"{scheme}://{place}", nodes, name, _options(url, query))
 
 
 def _node(url: str, protocol: str, text: str) -> str:
