@@ -166,13 +166,11 @@ def test_without_data_and_network_the_digits_stand_in_and_one_line_says_so(
 ) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.delenv("CBIR_DATA", raising=False)
-    started = time.monotonic()
     with serving("demo", "--port", 0) as (said, address):
         assert said[0] == "CIFAR-10 is not on this machine; fetching it (170 MB)\n"
         assert said[1].startswith("cannot download https://")
         assert "going on with scikit-learn's digits. For CIFAR-10, set CBIR_DATA to" in said[1]
         assert said[2] == f"indexing digits:train into {place()}\n"
-        assert time.monotonic() - started < 60
         look_at(address)
     assert place().name.startswith("digits-")
     figures = json.loads(place().with_suffix(".json").read_text())["figures"]

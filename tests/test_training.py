@@ -43,7 +43,7 @@ def test_a_network_learns_and_its_exports_are_the_same_function() -> None:
 
     images, labels = blobs(400)
     held_out = blobs(100, seed=1)
-    network, log = train(images, labels, held_out, settings_for(400, epochs=4, seed=0))
+    network, log = train(images, labels, held_out, settings_for(400, epochs=4, seed=0), CLASSES)
     assert [result.epoch for result in log] == [1, 2, 3, 4]
     assert log[-1].held_out_accuracy > 0.9
     mean, std = normalisation(images)
@@ -110,7 +110,7 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
     images, labels = blobs(200)
     held_out = blobs(40, seed=1)
     settings = TrainSettings(epochs=3, batch_size=50)
-    whole, _ = train(images, labels, held_out, settings)
+    whole, _ = train(images, labels, held_out, settings, CLASSES)
 
     def stop(result: EpochResult) -> None:
         if result.epoch == 2:
@@ -118,8 +118,8 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
 
     checkpoint = tmp_path / "state.npz"
     with pytest.raises(KeyboardInterrupt):
-        train(images, labels, held_out, settings, checkpoint, stop)
-    resumed, log = train(images, labels, held_out, settings, checkpoint)
+        train(images, labels, held_out, settings, CLASSES, checkpoint, stop)
+    resumed, log = train(images, labels, held_out, settings, CLASSES, checkpoint)
     assert [result.epoch for result in log] == [1, 2, 3]
     for name, value in whole.state_dict().items():
         np.testing.assert_array_equal(resumed.state_dict()[name].numpy(), value.numpy())
@@ -130,9 +130,9 @@ def test_a_checkpoint_of_other_images_is_not_taken_up(tmp_path: Path) -> None:
 
     settings = TrainSettings(epochs=1, batch_size=50)
     checkpoint = tmp_path / "state.npz"
-    train(*blobs(100), blobs(20, 1), settings, checkpoint)
+    train(*blobs(100), blobs(20, 1), settings, CLASSES, checkpoint)
     seen: list[EpochResult] = []
-    train(*blobs(100, seed=5), blobs(20, 1), settings, checkpoint, seen.append)
+    train(*blobs(100, seed=5), blobs(20, 1), settings, CLASSES, checkpoint, seen.append)
     assert len(seen) == 1
 
 
@@ -207,3 +207,11 @@ def test_unlabelled_images_cannot_be_trained_on(tmp_path: Path) -> None:
     with pytest.raises(CbirError) as caught:
         read_labelled(cbir.open_source(str(photos)))
     assert "--label-from-folder" in caught.value.hint
+
+
+def test_a_class_that_only_the_held_out_images_have_is_no_damage() -> None:
+    from cbir.training.train import settings_for, train
+
+    images, labels = blobs(100)
+    network, _ = train(images, labels, (images[:5], labels[:5]), settings_for(100, 1, 0), 7)
+    assert network.classifier.out_features == 7

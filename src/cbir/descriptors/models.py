@@ -152,16 +152,6 @@ def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
     return descriptor.files if isinstance(descriptor, OnnxDescriptor) else {}
 
 
-def _opened(folder: Path, variant: str = "fused") -> OnnxDescriptor:
-    try:
-        return OnnxDescriptor(read_files(folder), variant)
-    except (OSError, CbirError) as error:
-        what = error.message if isinstance(error, CbirError) else str(error)
-        raise CbirError(
-            f"the model in {folder} is damaged: {what}", "restore its files, or remove the folder"
-        ) from error
-
-
 def _names(descriptor: OnnxDescriptor) -> set[str]:
     name, fingerprint = descriptor.card.name, descriptor.spec.fingerprint
     return {
