@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import uuid
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support_elasticsearch import run_folder, shared_server
 
 import cbir
-from cbir.experiment import evaluate
+from cbir.experiment import describe_queries, evaluate
+from cbir.index.compare import difference
 
 pytestmark = [pytest.mark.cifar10, pytest.mark.slow]
 
@@ -71,3 +75,33 @@ def test_no_label_of_an_indexed_image_enters_its_vector(place: str, tmp_path: Pa
         searcher.query_vectors([data])[0], searcher.index.vectors(hit.id)[0], atol=2e-6
     )
     searcher.close()
+
+
+@pytest.mark.elasticsearch
+def test_a_server_answers_as_the_embedded_index_does(
+    place: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shared_server(run_folder(tmp_path_factory)) as server:
+        for variable, value in server.environment().items():
+            monkeypatch.setenv(variable, value)
+        name = f"cifar10-{uuid.uuid4().hex[:8]}"
+        url = server.index_url(name)
+        try:
+            report = cbir.copy_index(place, url)
+            assert (report.copied, report.compared, report.exact) == (50_000, 50, True)
+            _compare(place, url)
+        finally:
+            server.request("DELETE", f"/{name}-000001")
+
+
+def _compare(place: str, url: str) -> None:
+    """The same 100 best for 1,000 queries, and the same measures to four decimals."""
+    with closing(cbir.Searcher.open(place)) as one, closing(cbir.Searcher.open(url)) as other:
+        source = cbir.open_source("cifar10:test")
+        vectors = describe_queries(one, source, sample=1000).vectors
+        answers = [searcher.match(vectors, 100, exact=True) for searcher in (one, other)]
+        for mine, theirs in zip(*answers, strict=True):
+            assert difference(mine, theirs) == ""
+        figures = [evaluate(searcher, source, sample=1000).measures for searcher in (one, other)]
+        for measure in ("AP@100", "nAP@100"):
+            assert round(figures[0][measure], 4) == round(figures[1][measure], 4)

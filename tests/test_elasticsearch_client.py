@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -38,7 +41,7 @@ SECRET = "s3cret-s3cret"
 class Scripted:
     """A server with a list of replies; it keeps what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.replies: list[Reply] = []
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
         self.product = "Elasticsearch"
@@ -64,7 +67,7 @@ class Scripted:
 
             def log_message(self, *_: object) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -175,9 +178,8 @@ def test_what_does_not_pass_is_not_asked_again(server: Scripted, client: Client)
 
 
 def test_a_server_that_is_away_is_named_and_another_is_asked(server: Scripted) -> None:
-    free = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    port = free.server_port
-    free.server_close()
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
     here = server.url.removeprefix("elasticsearch://").partition("/")[0]
     server.replies = [(200, {"count": number}) for number in range(8)]
     with closing(Client(parse(f"elasticsearch://127.0.0.1:{port},{here}/photos"))) as client:
@@ -185,6 +187,22 @@ def test_a_server_that_is_away_is_named_and_another_is_asked(server: Scripted) -
     assert found == list(range(8))
     message, _ = call("info", f"elasticsearch://127.0.0.1:{port}/photos").error
     assert message == f"127.0.0.1:{port} cannot be reached: Connection refused"
+
+
+def test_a_server_that_comes_back_is_found_again() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    url = f"elasticsearch://127.0.0.1:{port}/photos"
+    with closing(Client(parse(url))) as client, ThreadPoolExecutor(1) as pool:
+        count = pool.submit(client.request, "POST", "/photos/_count")
+        time.sleep(0.5)  # it has been refused a few times by now
+        assert not count.done()
+        back = Scripted(port)
+        try:
+            back.replies = [(200, {"count": 7})]
+            assert count.result(timeout=20) == {"count": 7}
+        finally:
+            back.stop()
 
 
 def test_something_else_that_answers_is_told_from_elasticsearch(server: Scripted) -> None:

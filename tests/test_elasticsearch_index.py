@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import ssl
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from support_cli import call, many_pictures
-from support_elasticsearch import run_folder, shared_server
+from support_elasticsearch import own_server, run_folder, shared_server
 from support_index import OTHER_SPEC, SPEC, answers, expected
 
 import cbir
@@ -427,3 +430,36 @@ def near(found: object, right: object) -> None:
         assert [(hit[0], hit[2]) for hit in mine] == [(hit[0], hit[2]) for hit in theirs]
         gaps = [abs(float(a[1]) - float(b[1])) for a, b in zip(mine, theirs, strict=True)]
         assert max(gaps) <= SCORE_TOLERANCE
+
+
+@pytest.mark.slow
+def test_an_encrypted_server_is_trusted_by_its_authority_or_its_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with own_server(tls=True, heap="512m") as server:
+        url, known = server.index_url("safe"), server.address.environment()
+        assert url.startswith("elasticsearch+https://")
+        authority = known.pop("CBIR_ELASTICSEARCH_CA_FILE")
+        for variable, value in known.items():
+            monkeypatch.setenv(variable, value)
+        assert "not to be trusted" in call("info", url).error[0]
+        monkeypatch.setenv("CBIR_ELASTICSEARCH_CA_FILE", authority)
+        create_and_close(url, sample_entries(5))
+        assert call("info", url, "--json").json["count"] == 5
+        monkeypatch.delenv("CBIR_ELASTICSEARCH_CA_FILE")
+        monkeypatch.setenv("CBIR_ELASTICSEARCH_FINGERPRINT", fingerprint(server.url))
+        assert call("info", url, "--json").json["count"] == 5
+        monkeypatch.setenv("CBIR_ELASTICSEARCH_FINGERPRINT", "ab" * 32)
+        assert "not to be trusted" in call("info", url).error[0]
+        monkeypatch.setenv("CBIR_ELASTICSEARCH_FINGERPRINT", fingerprint(server.url))
+        monkeypatch.setenv("CBIR_ELASTICSEARCH_PASSWORD", "wrong-hunter2")
+        answer = call("info", url, "--debug")
+        assert "refuses the credentials" in answer.err
+        assert "hunter2" not in answer.err
+
+
+def fingerprint(url: str) -> str:
+    place = urlsplit(url)
+    assert place.hostname and place.port
+    certificate = ssl.get_server_certificate((place.hostname, place.port))
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
