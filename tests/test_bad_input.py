@@ -243,7 +243,7 @@ def test_places_that_are_no_index_are_named(
         "give a new name, such as file.cbir",
     )
     assert call("index", "photos", "--into", "").error[0] == "the name of the index is empty"
-    assert "the embedded engine only" in call("index", "photos", "--into", "solr://x/y").error[0]
+    assert "there is no engine for solr" in call("index", "photos", "--into", "solr://x/y").error[0]
     assert sorted(os.listdir()) == ["file", "hollow", "photos"]  # noqa: PTH208
 
 
