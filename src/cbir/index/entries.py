@@ -23,8 +23,18 @@ def checked_entries(entries: Sequence[Entry], dim: int) -> list[Entry]:
 
     Rows whose norm is only nearly one are scaled, so that a score is the cosine.
     """
-    last = {entry.record.id: entry for entry in entries}
-    return [_checked(entry, dim) for entry in last.values()]
+    kept = list({entry.record.id: entry for entry in entries}.values())
+    for entry in kept:
+        _check_form(entry, dim)
+    if not kept:
+        return []
+    # All rows at once: one by one, the checks would take longer than writing the records.
+    rows = np.concatenate([entry.vectors for entry in kept])
+    norms = _norms(rows)
+    if rows.dtype == np.float32 and _all_unit(norms):
+        return kept
+    ends = np.cumsum([len(entry.vectors) for entry in kept])[:-1]
+    return [_fitted(*pair) for pair in zip(kept, np.split(norms, ends), strict=True)]
 
 
 def checked_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> None:
@@ -53,23 +63,28 @@ def unit_rows(vectors: Vectors, spec: DescriptorSpec) -> Vectors:
     return rows if _all_unit(norms) else _scaled(rows, norms)
 
 
-def _checked(entry: Entry, dim: int) -> Entry:
-    record_id = entry.record.id
-    vectors = np.asarray(entry.vectors)
-    if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
+def _check_form(entry: Entry, dim: int) -> None:
+    record_id, shape = entry.record.id, np.shape(entry.vectors)
+    if len(shape) != 2 or shape[1] != dim or not shape[0]:
         raise CbirError(
-            f"record '{record_id}' has vectors of shape {vectors.shape}; expected (parts, {dim})"
+            f"record '{record_id}' has vectors of shape {shape}; expected (parts, {dim})"
         )
-    if len(entry.boxes) != len(vectors) or tuple(entry.boxes[0]) != WHOLE:
+    if len(entry.boxes) != shape[0] or tuple(entry.boxes[0]) != WHOLE:
         raise CbirError(
-            f"record '{record_id}' has {len(entry.boxes)} boxes for {len(vectors)} vectors",
+            f"record '{record_id}' has {len(entry.boxes)} boxes for {shape[0]} vectors",
             "give one a vector, the whole image first",
         )
-    norms = _norms(vectors)
-    if not np.all(np.abs(norms - 1) <= NORM_TOLERANCE):  # also false for NaN
-        raise CbirError(f"record '{record_id}' has a vector that is not finite and of unit norm")
     if entry.record.metadata:
         checked_metadata(record_id, entry.record.metadata)
+
+
+def _fitted(entry: Entry, norms: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Entry:
+    """`entry` with unit rows of float32; raises `CbirError` where they are far from it."""
+    if not np.all(np.abs(norms - 1) <= NORM_TOLERANCE):  # also false for NaN
+        raise CbirError(
+            f"record '{entry.record.id}' has a vector that is not finite and of unit norm"
+        )
+    vectors = np.asarray(entry.vectors)
     if vectors.dtype == np.float32 and _all_unit(norms):
         return entry
     return replace(entry, vectors=_scaled(vectors, norms))
