@@ -295,7 +295,7 @@ def test_what_is_no_index_is_said_in_words(tmp_path: Path) -> None:
     assert list((tmp_path / "folder").iterdir()) == [tmp_path / "folder" / "holiday.jpg"]
     create_index(str(tmp_path / "empty"), SPEC).close()
     assert index_exists(str(tmp_path / "empty"))
-    for url in ("elasticsearch://host:9200/x", "elasticsearch+https://h/x", "s3://bucket/x", ""):
+    for url in ("elastic://host:9200/x", "s3://bucket/x", ""):
         with pytest.raises(CbirError, match=r"folder, such as photos\.cbir"):
             open_index(url)
 
