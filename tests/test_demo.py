@@ -29,6 +29,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every download fails at once: nobody listens where the proxy should be."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    # urllib keeps its first opener, proxies included; this one must not outlive the test.
+    monkeypatch.setattr("urllib.request._opener", None)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, nobody)
     for name in ("no_proxy", "NO_PROXY"):
