@@ -20,6 +20,7 @@ from cbir.index import elastic_life as life
 from cbir.index import elastic_queries as queries
 from cbir.index import elastic_requests as requests
 from cbir.index import elastic_sources as sources
+from cbir.index import elastic_words as words
 from cbir.index import filters
 from cbir.index.base import Entry, Matches, Stamp
 from cbir.index.elastic_address import Address
@@ -216,7 +217,7 @@ class ElasticIndex:
         rows = [np.empty((0, self._spec.dim), dtype=np.float32)]
         for hits in self._pages(_ROWS_AT_ONCE, {"_source": ["id", self._field]}):
             ids += [hit["_source"]["id"] for hit in hits]
-            vectors = [hit["_source"][self._field] for hit in hits]
+            vectors = [documents.numbers(hit["_source"][self._field]) for hit in hits]
             rows.append(np.array(vectors, dtype=np.float32))
         return ids, np.concatenate(rows)
 
@@ -279,9 +280,10 @@ class ElasticIndex:
         exact: bool,
     ) -> list[Matches]:
         plan = self._plan(where, exact)
+        find = words.search if plan.kind == words.WORDS else search
         for last in (False, True):
             try:
-                return search(
+                return find(
                     lambda bodies: requests.run_searches(self._client, self._alias, bodies),
                     plan,
                     vectors,
@@ -347,16 +349,14 @@ class ElasticIndex:
     ) -> Iterator[bulk.Action]:
         fields = {"_source": True, "stored_fields": ["thumbnail"]}
         for found in self._documents(ids, fields):
-            new = {**found["_source"], **changes[found["_id"]]}
-            if "thumbnail" in found.get("fields", {}):
-                new["thumbnail"] = found["fields"]["thumbnail"][0]
             condition = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
-            kept = {name: value for name, value in new.items() if value is not None}
-            yield found["_id"], kept, condition
+            yield found["_id"], documents.changed(found, changes[found["_id"]]), condition
 
     def _send(self, actions: Sequence[bulk.Action]) -> bulk.Outcome:
         if not actions:
             return bulk.Outcome()
+        if self._known.kind == words.WORDS:
+            actions = words.prepared(actions, self._spec)
         self._unseen = True
         outcome = bulk.send(self._client, self.url, self._alias, actions)
         self._known_at = float("-inf")  # new metadata may have come

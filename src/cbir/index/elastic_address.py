@@ -12,7 +12,8 @@ from cbir.errors import CbirError
 PLAIN, ENCRYPTED = "elasticsearch", "elasticsearch+https"
 SCHEMES = (PLAIN, ENCRYPTED)
 PORT = 9200
-TYPES = ("flat", "hnsw", "int8_hnsw", "bbq_hnsw")
+WORDS = "words"
+TYPES = ("flat", "hnsw", "int8_hnsw", "bbq_hnsw", WORDS)
 EXAMPLE = f"write {PLAIN}://HOST:{PORT}/NAME"
 
 # Room for the number that follows the name in the index behind it; 255 bytes are the limit.
@@ -24,8 +25,8 @@ _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\],]+)(:(?P<port>\d{1,
 class Options:
     """What may follow `?` in the URL; None is the default.
 
-    `type` (index_options.type), `shards` and `replicas` are for a new index: the default is `flat`,
-    one shard, and a replica as soon as there are two nodes. `num_candidates` (a shard) and
+    `type` (index_options.type, or `words`: see `elastic_words`), `shards` and `replicas` are for a
+    new index: the default is `flat`, one shard, and a replica as soon as there are two nodes. `num_candidates` (a shard) and
     `oversample` (of quantised vectors, scored again) are for searching.
     """
 

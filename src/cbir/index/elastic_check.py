@@ -32,7 +32,8 @@ def check(client: Client, alias: str, field: str, facts: Facts) -> list[str]:
     health = client.request("GET", f"/_cluster/health/{alias}?filter_path=status")
     if health["status"] == "red":
         return ["a part of it is on no node that answers: start the missing nodes"]
-    lacking = client.request("POST", f"/{alias}/_count", queries.without(field))["count"]
+    found_by = queries.searched_field(field, facts.kind)
+    lacking = client.request("POST", f"/{alias}/_count", queries.without(found_by))["count"]
     if lacking:
         problems.append(f"{lacking} records have no vector: index their sources again")
     answer = client.request("POST", f"/{alias}/_search", queries.summary())

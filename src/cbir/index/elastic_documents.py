@@ -114,7 +114,41 @@ def stamp(source: Mapping[str, Any]) -> Stamp:
 def vectors(source: Mapping[str, Any], field: str) -> Vectors:
     """The vectors of a document (parts, dim)."""
     rows = [source[field], *(part[field] for part in source.get("parts", ()))]
-    return np.array(rows, dtype=np.float32)
+    return np.array([numbers(row) for row in rows], dtype=np.float32)
+
+
+def numbers(vector: Any) -> Any:
+    """A vector of a document: as it is, or unpacked (dim,) where it is kept packed."""
+    return unpacked(vector) if isinstance(vector, str) else vector
+
+
+def packed(vector: Vectors) -> str:
+    """A vector (dim,) of which most numbers are zero, in base64: dim, where, and what they are."""
+    (dim,) = vector.shape
+    places = np.flatnonzero(vector)
+    head = np.array([dim], dtype="<u4").tobytes()
+    where, values = places.astype(_places(dim)), vector[places].astype("<f4")
+    return base64.b64encode(head + where.tobytes() + values.tobytes()).decode("ascii")
+
+
+def unpacked(text: str) -> Vectors:
+    """The vector that `packed` made `text` of, bit by bit: float32 (dim,)."""
+    data = base64.b64decode(text)
+    dim = int(np.frombuffer(data, "<u4", 1)[0])
+    place = np.dtype(_places(dim))
+    count = (len(data) - 4) // (place.itemsize + 4)
+    vector: Vectors = np.zeros(dim, dtype=np.float32)
+    values = np.frombuffer(data, "<f4", count, offset=4 + count * place.itemsize)
+    vector[np.frombuffer(data, place, count, offset=4)] = values
+    return vector
+
+
+def changed(found: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a hit with its stored thumbnail and `changes`; None takes a field away."""
+    new = {**found["_source"], **changes}
+    if "thumbnail" in found.get("fields", {}):
+        new["thumbnail"] = found["fields"]["thumbnail"][0]
+    return {name: value for name, value in new.items() if value is not None}
 
 
 def boxes(source: Mapping[str, Any]) -> list[Box]:
@@ -137,6 +171,10 @@ def thumbnail(fields: Mapping[str, Any]) -> bytes:
 def entry(source: Mapping[str, Any], fields: Mapping[str, Any], field: str) -> Entry:
     """The entry of a document and its stored fields."""
     return Entry(record(source), vectors(source, field), boxes(source), thumbnail(fields))
+
+
+def _places(dim: int) -> str:
+    return "<u2" if dim <= 1 << 16 else "<u4"
 
 
 def _metadata(source: Mapping[str, Any]) -> dict[str, MetadataValue]:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 from numpy.typing import NDArray
 
-from cbir.index.elastic_address import Options
+from cbir.index.elastic_address import WORDS, Options
 from cbir.index.filters import FIELDS, FLAG_FIELDS, NUMBER_FIELDS, Condition
 from cbir.types import DescriptorSpec
 
@@ -42,6 +42,16 @@ _UNFIT = re.compile(r"[^\w-]")
 def vector_field(spec: DescriptorSpec) -> str:
     """The field that holds vectors of `spec`."""
     return f"vector_{spec.fingerprint[:16]}"
+
+
+def words_field(field: str) -> str:
+    """The field that holds, as terms, the words of the vectors in `field`; only of type `words`."""
+    return f"words_{field.removeprefix('vector_')}"
+
+
+def searched_field(field: str, kind: str) -> str:
+    """The field by which records are found whose vectors are in `field`."""
+    return words_field(field) if kind == WORDS else field
 
 
 def metadata_field(name: str) -> str:
@@ -93,7 +103,7 @@ def mappings(
     return {
         "dynamic": "strict",
         "_meta": meta(spec, kind, restore),
-        "_source": {"excludes": ["thumbnail"]},
+        "_source": {"excludes": ["thumbnail", *_derived(spec, kind)]},
         "dynamic_templates": [
             {name: {"path_match": f"metadata.{name}.*", "mapping": mapping}}
             for name, mapping in templates.items()
@@ -115,7 +125,7 @@ def mappings(
             },
             "thumbnail": {"type": "binary", "store": True},
             "state": {"type": "object", "enabled": False},
-            vector_field(spec): _vector(spec, kind),
+            **_vectors(spec, kind),
         },
     }
 
@@ -138,7 +148,7 @@ def parts_mapping(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
                 "properties": {
                     "number": {"type": "integer"},
                     **{edge: {"type": "double", "index": False} for edge in BOX},
-                    vector_field(spec): _vector(spec, kind),
+                    **_vectors(spec, kind),
                 },
             }
         }
@@ -262,14 +272,24 @@ def without(field: str) -> dict[str, Any]:
     return {"query": {"bool": {"filter": [RECORDS], "must_not": absent}}}
 
 
-def _vector(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
-    return {
+def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
+    field = vector_field(spec)
+    if kind == WORDS:  # the binary field is nowhere but in the document: nothing searches it
+        return {field: {"type": "binary"}, words_field(field): {"type": "sparse_vector"}}
+    dense = {
         "type": "dense_vector",
         "dims": spec.dim,
         "index": True,
         "similarity": "cosine",
         "index_options": {"type": kind},
     }
+    return {field: dense}
+
+
+def _derived(spec: DescriptorSpec, kind: str) -> list[str]:
+    """Fields that are made anew from the document whenever it is sent."""
+    words = words_field(vector_field(spec))
+    return [words, f"parts.{words}"] if kind == WORDS else []
 
 
 def _replicas(options: Options) -> dict[str, Any]:
