@@ -19,7 +19,7 @@ demo: .venv/.demo  ## Get CIFAR-10, index it, evaluate a sample, serve the page
 	$(DEMO_$(ENGINE))
 
 test: .venv/.test  ## Every extra, the whole suite
-	.venv/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 test-core: .venv-core/.test-core  ## The suite without torch and Elasticsearch
 	.venv-core/bin/python -m pytest -n $(WORKERS) -m "not training and not elasticsearch" $(PYTEST_ARGS)

@@ -22,7 +22,9 @@ from cbir.descriptors.base import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.experiment import Evaluation, describe_queries, evaluate
 from cbir.images.sources import open_source
+from cbir.index import elastic_queries
 from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Matches
+from cbir.index.elastic_address import Options
 from cbir.index.open import create_index, open_index
 from cbir.ingest import index_images
 from cbir.search import Searcher
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 TYPES = ("flat", "hnsw", "int8_hnsw", "bbq_hnsw")
-OVERSAMPLED = {"int8_hnsw": 3.0, "bbq_hnsw": 5.0}
 RUNS = 3
 QUERIES = 1000
 DEPTH = 100
@@ -137,14 +138,11 @@ def _single_searches(
 
 
 def _search_body(client: Elasticsearch, kind: str) -> dict[str, Any]:
-    """The ten nearest, with nothing but their ids."""
+    """The ten nearest: the same effort on the server's side as ours asks for."""
     fields = _mappings(client, "bare")["properties"]
     (field,) = (name for name, each in fields.items() if each.get("type") == "dense_vector")
-    knn: dict[str, Any] = {"field": field, "k": 10, "num_candidates": 10 if kind == "flat" else 100}
-    if kind in OVERSAMPLED:
-        knn["rescore_vector"] = {"oversample": OVERSAMPLED[kind]}
-    hits = {"_source": False, "stored_fields": "_none_", "docvalue_fields": ["id"]}
-    return {"knn": knn, "size": 10, "track_total_hits": False, **hits}
+    placeholder = np.zeros(fields[field]["dims"], dtype=np.float32)
+    return elastic_queries.knn(field, placeholder, 10, [], kind, Options())
 
 
 def _equality(embedded: Searcher, url: str, queries: Vectors, right: Sequence[Matches]) -> None:

@@ -104,4 +104,4 @@ def _compare(place: str, url: str) -> None:
             assert difference(mine, theirs) == ""
         figures = [evaluate(searcher, source, sample=1000).measures for searcher in (one, other)]
         for measure in ("AP@100", "nAP@100"):
-            assert round(figures[0][measure], 4) == round(figures[1][measure], 4)
+            assert figures[0][measure] == pytest.approx(figures[1][measure], abs=5e-5)

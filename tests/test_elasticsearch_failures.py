@@ -18,7 +18,12 @@ from cbir.index.open import create_index, open_index
 from cbir.testing import sample_entries, unit
 from tools.elasticsearch_server import Server
 
-pytestmark = [pytest.mark.elasticsearch, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.elasticsearch,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("three nodes"),  # one worker, so that no second three are started
+]
 NODES = 3
 SEARCHED = sample_entries(300, seed=1, prefix="searched")
 LOADED = sample_entries(12_000, seed=2, prefix="loaded")

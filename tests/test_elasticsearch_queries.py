@@ -148,7 +148,8 @@ def test_a_search_asks_for_ids_and_scores_only() -> None:
     [
         ("hnsw", Options(), 100, None),
         ("int8_hnsw", Options(), 100, 3.0),
-        ("bbq_hnsw", Options(), 100, 5.0),
+        ("bbq_hnsw", Options(), 600, 10.0),
+        ("bbq_hnsw", Options(num_candidates=200, oversample=2), 200, 2),
         ("int8_hnsw", Options(num_candidates=300, oversample=7.5), 300, 7.5),
         ("hnsw", Options(num_candidates=5, oversample=7.5), 11, None),
         ("flat", Options(num_candidates=300, oversample=7.5), 11, None),
@@ -161,6 +162,11 @@ def test_quantised_vectors_are_scored_again_and_the_options_are_used(
     assert asked["num_candidates"] == candidates
     rescored = asked.get("rescore_vector")
     assert rescored == (None if oversample is None else {"oversample": oversample})
+
+
+def test_one_bit_a_number_is_enough_for_long_vectors() -> None:
+    asked = queries.knn(FIELD, np.ones(384, dtype=np.float32), 11, [], "bbq_hnsw", Options())["knn"]
+    assert (asked["num_candidates"], asked["rescore_vector"]) == (100, {"oversample": 5.0})
 
 
 def test_candidates_stay_below_the_limit_of_the_server() -> None:

@@ -161,7 +161,5 @@ def _has_items(source: ImageSource) -> bool:
 
 def _regions_of(index: Index) -> int:
     """How many parts the records of `index` have; 1 where there is no record yet."""
-    for name in index.sources():
-        for stamp in index.stamps(name).values():
-            return stamp.parts
-    return 1
+    first = next(index.entries(), None)
+    return len(first.vectors) if first else 1

@@ -30,9 +30,12 @@ RECORDS: dict[str, Any] = {"exists": {"field": "id"}}
 METADATA = ("text", "integer", "number")
 BOX = ("left", "top", "right", "bottom")
 
-# Holds recall@10 at 0.98 for int8; bbq needs more on short vectors (docs/elasticsearch.md).
-_QUANTISED = {"int8_hnsw": 3.0, "bbq_hnsw": 5.0}
-_CANDIDATES = 100
+# What holds recall@10 at 0.98 (docs/elasticsearch.md). One bit a number says little about a short
+# vector, so many more of them are looked at.
+_OVERSAMPLE = {"int8_hnsw": 3.0, "bbq_hnsw": 5.0}
+_SHORT_VECTOR = 384  # below it the server itself does not choose bbq
+_SHORT_OVERSAMPLE = 10.0
+_CANDIDATES, _SHORT_CANDIDATES = 100, 600
 _LONGEST_TERM = 8191  # times four bytes a character is what Lucene takes
 _WHOLE_LIMIT = 2**63
 _HIT: dict[str, Any] = {"_source": False, "stored_fields": "_none_"}
@@ -184,12 +187,12 @@ def knn(
         "field": field,
         "query_vector": vector,
         "k": size,
-        "num_candidates": _candidates(size, kind, options),
+        "num_candidates": _candidates(size, kind, len(vector), options),
     }
     if where:
         wanted["filter"] = list(where)
-    if kind in _QUANTISED:
-        wanted["rescore_vector"] = {"oversample": options.oversample or _QUANTISED[kind]}
+    if kind in _OVERSAMPLE:
+        wanted["rescore_vector"] = {"oversample": _oversample(kind, len(vector), options)}
     if field.startswith("parts."):
         wanted["inner_hits"] = _best_part()
     return {"knn": wanted, **_hits(size)}
@@ -299,10 +302,21 @@ def _replicas(options: Options) -> dict[str, Any]:
     return {"number_of_replicas": options.replicas}
 
 
-def _candidates(size: int, kind: str, options: Options) -> int:
+def _candidates(size: int, kind: str, dim: int, options: Options) -> int:
     if kind == "flat":
         return size
-    return min(LIMIT, max(size, options.num_candidates or max(_CANDIDATES, 2 * size)))
+    least, each = (_SHORT_CANDIDATES, 10) if _coarse(kind, dim) else (_CANDIDATES, 2)
+    return min(LIMIT, max(size, options.num_candidates or max(least, each * size)))
+
+
+def _oversample(kind: str, dim: int, options: Options) -> float:
+    chosen = _SHORT_OVERSAMPLE if _coarse(kind, dim) else _OVERSAMPLE[kind]
+    return options.oversample or chosen
+
+
+def _coarse(kind: str, dim: int) -> bool:
+    """Whether the type keeps too little of a vector of `dim` numbers to go by it."""
+    return kind == "bbq_hnsw" and dim < _SHORT_VECTOR
 
 
 def _hits(size: int) -> dict[str, Any]:
