@@ -26,8 +26,9 @@ class Options:
     """What may follow `?` in the URL; None is the default.
 
     `type` (index_options.type, or `words`: see `elastic_words`), `shards` and `replicas` are for a
-    new index: the default is `flat`, one shard, and a replica as soon as there are two nodes. `num_candidates` (a shard) and
-    `oversample` (of quantised vectors, scored again) are for searching.
+    new index: the default is `flat`, one shard, and a replica as soon as there are two nodes.
+    `num_candidates` (a shard) and `oversample` (of quantised vectors, scored again) are for
+    searching.
     """
 
     type: str | None = None
