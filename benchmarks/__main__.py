@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import elasticsearch, indexing, memory, quality, queries, startup
+from benchmarks import elasticsearch, indexing, memory, quality, queries, startup, words
 from benchmarks.setting import print_setting
 
 USUAL = {
@@ -14,7 +14,8 @@ USUAL = {
     "queries": queries.main,
     "memory": memory.main,
 }
-ALL = {**USUAL, "elasticsearch": elasticsearch.main}  # takes long, and needs Java and Maven
+# These take long, and need Java and Maven.
+ALL = {**USUAL, "elasticsearch": elasticsearch.main, "words": words.main}
 
 
 def main() -> None:

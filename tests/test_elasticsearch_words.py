@@ -99,7 +99,7 @@ def test_records_are_asked_for_by_the_words_they_share() -> None:
         "query": BY_WORDS,
         "sort": ORDER,
         "size": 31,
-        "track_total_hits": False,
+        "track_total_hits": True,
         "_source": ["id", FIELD],
     }
     later = words.page(VECTOR, (FIELD,), 31, LABEL, [0.5, "a/7"])
