@@ -318,6 +318,17 @@ def test_the_server_cuts_weights_to_nine_bits_and_never_raises_them(
 
 
 @pytest.mark.elasticsearch
+def test_more_words_than_the_server_looks_up_are_refused_with_a_cure(url: str) -> None:
+    wide = replace(SPEC, dim=300_000)
+    with closing(create_index(f"{url}?type=words", wide)) as index:
+        index.add([make_entry("a/1", unit(np.eye(1, wide.dim)))])
+        assert index.search(unit(np.eye(1, wide.dim)), 1)[0].ids == ["a/1"]
+        with pytest.raises(QueryError, match="more words than the server") as refused:
+            index.search(unit(np.ones((1, wide.dim))), 1)
+        assert "?type=flat" in refused.value.hint
+
+
+@pytest.mark.elasticsearch
 def test_vectors_with_negative_numbers_are_refused_and_nothing_is_kept(url: str) -> None:
     with closing(create_index(f"{url}?type=words", SPEC)) as index:
         with pytest.raises(CbirError, match="have negative numbers"):

@@ -22,6 +22,8 @@ _LOST_NODE = (
 )
 _NO_SCRIPTS = ("script_lang not supported", "cannot execute [inline] scripts", "[script_score]")
 
+_TOO_MANY_WORDS = "maxClauseCount"
+
 
 def is_passing(status: int, error: Any) -> bool:
     """Whether a failed request may be sent again; `error` as the server put it."""
@@ -63,6 +65,11 @@ def in_words(url: str, status: int, error: Any) -> CbirError:
         return QueryError(
             f"{url}: this server has no scripts, which exact search over HNSW needs",
             "leave exactness out, or keep the vectors in an index made with ?type=flat",
+        )
+    if any(_TOO_MANY_WORDS in text for text in _reasons(error)):
+        return QueryError(
+            f"{url}: a query has more words than the server looks up at once: {reason}",
+            "give its nodes a larger heap, or keep the vectors in an index made with ?type=flat",
         )
     if status in PASSING:
         return IndexStateError(
