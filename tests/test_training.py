@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import cbir
-from cbir.descriptors.onnx import CARD_FILE, OnnxDescriptor
+from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import CbirError
 
 pytestmark = pytest.mark.training

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.fusion import centred, fuse, sqrt_posterior
-from cbir.descriptors.onnx import CARD_FILE, NETWORK_FILE, ModelCard, OnnxDescriptor
+from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.evaluation.relevance import class_measures
 from cbir.images.decode import load_pixels
@@ -124,7 +125,7 @@ def train_model(
             raise CbirError("the test images have other classes than the training images")
         quality["test_accuracy"] = _accuracy(raw.outputs(tested.images)[1], tested.labels)
         say(f"test accuracy {quality['test_accuracy']:.4f}")
-    card = ModelCard(
+    card = OnnxCard(
         name=name,
         size=SIZE,
         mean=tuple(float(value) for value in centre),
@@ -225,7 +226,18 @@ class _Network:
     """An ONNX network run on all cores."""
 
     def __init__(self, model: bytes) -> None:
-        card = ModelCard("", SIZE, (0.0,), 1.0, 0.0, (), "", "", {}, {})
+        card = OnnxCard(
+            name="",
+            classes=(),
+            trained_on="",
+            licence="",
+            training={},
+            quality={},
+            size=SIZE,
+            mean=(0.0,),
+            temperature=1.0,
+            posterior_weight=0.0,
+        )
         self._descriptor = OnnxDescriptor(
             {NETWORK_FILE: model, CARD_FILE: json.dumps(asdict(card)).encode()}
         )
