@@ -20,6 +20,9 @@ from cbir.types import RgbImage
 Floats = NDArray[np.float32]
 Bins = tuple[int, int, int]
 
+_ROUNDING = 1e-4
+"""A colour this part of a bin below an edge counts above it: what rounding may take from it."""
+
 
 def gray_histogram(images: Sequence[RgbImage], bins: int = 32, grid: int = 1) -> Floats:
     """Brightness (ITU-R BT.601 luma) in `bins` of equal width over 0..256: (n, grid^2 * bins)."""
@@ -27,11 +30,12 @@ def gray_histogram(images: Sequence[RgbImage], bins: int = 32, grid: int = 1) ->
     return _rows([_cell_counts(numbers[grey(i)], bins, grid) for i in images], bins, grid)
 
 
-def lab_histogram(images: Sequence[RgbImage], bins: Bins = (4, 8, 8), grid: int = 1) -> Floats:
+def lab_histogram(images: Sequence[RgbImage], bins: Bins = (4, 7, 7), grid: int = 1) -> Floats:
     """CIE L*a*b* (D65): joint histogram, (n, grid^2 * product of bins), L slowest, b fastest.
 
     Bins are of equal width: L over 0..100, a and b over -64..64. Colours beyond (only very
-    vivid ones) count in the outermost bins.
+    vivid ones) count in the outermost bins. With odd numbers of bins for a and b, greys lie in
+    the middle of one; with even ones on an edge, and rounding decides.
     """
     return _joint(images, cv2.COLOR_RGB2LAB, bins, ((0, 100), (-64, 64), (-64, 64)), grid)
 
@@ -57,7 +61,7 @@ def _joint(
         colours = cv2.cvtColor(image.astype(np.float32) / 255, conversion)
         number = np.zeros(image.shape[:2], dtype=np.intp)
         for channel, (count, (low, high)) in enumerate(zip(bins, ranges, strict=True)):
-            scaled = (colours[..., channel] - low) * (count / (high - low))
+            scaled = (colours[..., channel] - low) * (count / (high - low)) + _ROUNDING
             number = number * count + np.clip(scaled, 0, count - 1).astype(np.intp)
         counts.append(_cell_counts(number, total, grid))
     return _rows(counts, total, grid)

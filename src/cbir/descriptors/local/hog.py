@@ -37,8 +37,10 @@ def hog(images: Bytes, *, orientations: int = 9, cell: int = 8, block: int = 2) 
     cells = _cell_votes(_at_least(images, cell * block), orientations, cell)
     windows = np.lib.stride_tricks.sliding_window_view(cells, (block, block), axis=(1, 2))
     n, rows, columns = windows.shape[:3]
-    blocks = windows.transpose(0, 1, 2, 4, 5, 3).reshape(n, rows * columns, -1)
-    return _l2_hys(blocks).reshape(n, -1)
+    blocks = windows.transpose(0, 1, 2, 4, 5, 3).reshape(
+        n, rows * columns, block * block * orientations
+    )
+    return _l2_hys(blocks).reshape(n, rows * columns * blocks.shape[2])
 
 
 def hog_picture(image: RgbImage, *, orientations: int = 9, cell: int = 8) -> RgbImage:
@@ -127,4 +129,5 @@ def _rays(orientations: int) -> Floats:
     angles = ((np.arange(orientations) + 0.5) * np.pi / orientations)[:, None, None]
     off_line = np.abs(x * np.cos(angles) + y * np.sin(angles))
     inside = np.hypot(x, y) < side / 2
-    return (np.maximum(0, 1 - off_line) * inside).astype(np.float32)
+    rays: Floats = (np.maximum(0, 1 - off_line) * inside).astype(np.float32)
+    return rays

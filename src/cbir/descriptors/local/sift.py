@@ -26,6 +26,9 @@ CELL_WIDTH = 1.5
 """A histogram cell's side as a multiple of the keypoint's size; four cells make the 6 x size."""
 
 _BASE_BLUR = (1.6**2 - 0.5**2) ** 0.5
+_FAINT = 1e-3
+"""Gradients below this (0..255 scale) are what rounding leaves of a blurred flat place."""
+
 _CLIP = 0.2
 _SCALE = 512.0
 
@@ -61,7 +64,8 @@ def keypoint_sift(image: RgbImage, limit: int = 0) -> LocalFeatures:
     order = np.lexsort((angle, x, y, size, -response))
     if limit:  # OpenCV keeps all that are as strong as the last one
         order = order[:limit]
-    return LocalFeatures(np.ascontiguousarray(rows[order, :4]), descriptors[order])
+    kept = np.asarray(descriptors, dtype=np.float32)[order]
+    return LocalFeatures(np.ascontiguousarray(rows[order, :4]), kept)
 
 
 def dense_grid(length: int, step: int) -> NDArray[np.intp]:
@@ -119,6 +123,7 @@ def _orientation_maps(luma: NDArray[np.uint8]) -> Floats:
     right = image[1:-1, 2:] - image[1:-1, :-2]
     up = image[:-2, 1:-1] - image[2:, 1:-1]
     strength, angle = cv2.cartToPolar(right, up, angleInDegrees=True)
+    strength[strength < _FAINT] = 0
     angle *= ORIENTATIONS / 360
     lower = angle.astype(np.intp)
     angle -= lower
