@@ -65,18 +65,16 @@ def stripes(degrees):
     return np.repeat(shade[..., None], 3, axis=2)
 
 
-@pytest.mark.parametrize(("degrees", "bright"), [(0, (8, 2)), (90, (2, 8)), (45, (3, 12))])
-def test_the_picture_shows_rays_along_the_edges(degrees, bright):
+@pytest.mark.parametrize(
+    ("degrees", "bright", "dark"),
+    [(0, (8, 2), (2, 8)), (90, (2, 8), (8, 2)), (45, (3, 12), (3, 3)), (135, (3, 3), (3, 12))],
+)
+def test_the_picture_shows_rays_along_the_edges(degrees, bright, dark):
     picture = hog_picture(stripes(degrees))
     assert picture.shape == (128, 128, 3)
     assert picture.dtype == np.uint8
     star = picture[48:64, 48:64, 0].astype(int)
-    row, column = bright
-    assert (
-        star[row, column] > 2 * star[column, row]
-        if degrees != 45
-        else (star[row, column] > 2 * star[row, 15 - column])
-    )
+    assert star[bright] > 2 * star[dark]
 
 
 def test_the_picture_of_a_flat_or_tiny_image_is_black():
