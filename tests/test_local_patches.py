@@ -38,7 +38,8 @@ def plain_features(image, filters, activation, bias, grid, stride):
     size = filters.size
     ys = range(0, max(1, image.shape[0] - size + 1), stride)
     xs = range(0, max(1, image.shape[1] - size + 1), stride)
-    pooled = np.zeros((grid, grid, len(filters.filters)))
+    answers = 2 if activation == "cosine" else 1
+    pooled = np.zeros((grid, grid, answers * len(filters.filters)))
     for row, y in enumerate(ys):
         for column, x in enumerate(xs):
             white = (plain_patch(image, y, x, size) - filters.mean) @ filters.whitening.astype(
@@ -47,6 +48,10 @@ def plain_features(image, filters, activation, bias, grid, stride):
             if activation == "triangle":
                 z = np.array([np.linalg.norm(white - w) for w in filters.filters])
                 answer = np.maximum(0, z.mean() - z - bias)
+            elif activation == "cosine":
+                cosines = filters.filters @ (white / np.linalg.norm(white))
+                cosines /= np.linalg.norm(filters.filters, axis=1)
+                answer = np.maximum(0, np.concatenate([cosines, -cosines]) - bias)
             else:
                 answer = np.maximum(0, filters.filters @ white - bias)
             for i in range(grid):
@@ -81,7 +86,7 @@ def test_patches_are_normalised_in_order_of_rows_columns_and_colours(shape, stri
         assert np.allclose(patches[n, r, c], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["triangle", "relu"])
+@pytest.mark.parametrize("activation", ["triangle", "relu", "cosine"])
 @pytest.mark.parametrize(
     ("shape", "size", "grid", "stride", "bias"),
     [
@@ -102,7 +107,7 @@ def test_features_are_those_of_the_definition(activation, shape, size, grid, str
     )
     expected = [plain_features(i, filters, activation, bias, grid, stride) for i in images]
     assert rows.dtype == np.float32
-    assert rows.shape == (2, grid * grid * 20)
+    assert rows.shape == (2, grid * grid * 20 * (2 if activation == "cosine" else 1))
     assert np.allclose(rows, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -146,7 +151,7 @@ def test_large_images_and_many_filters_are_answered_in_parts(activation):
     assert np.allclose(rows[0], np.concatenate(halves), rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("activation", ["triangle", "relu"])
+@pytest.mark.parametrize("activation", ["triangle", "relu", "cosine"])
 @pytest.mark.parametrize("value", [0, 77, 255])
 def test_a_flat_image_has_finite_features(activation, value):
     images = np.full((1, 32, 32, 3), value, dtype=np.uint8)
@@ -175,6 +180,25 @@ def test_mirrored_filters_give_mirrored_features():
         assert np.allclose(mirrored.reshape(rows.shape), rows[:, :, ::-1, ::-1], atol=0.01)
 
 
+@pytest.mark.parametrize("grid", [1, 2, 3])
+@pytest.mark.parametrize("activation", ["triangle", "relu", "cosine"])
+def test_an_image_and_its_mirror_image_can_have_the_same_features(activation, grid):
+    images = batch(24, 25, count=6)
+    both = np.concatenate([images, images[:, :, ::-1]])
+    mean, whitening = fit_whitening(normalised_patches(both, 6).reshape(-1, 108), 0.1)
+    filters = PatchFilters(random_filters(6, 15).filters, whitening, mean, 6)
+    wanted = {"activation": activation, "bias": 0.1, "grid": grid}
+    rows = patch_features(images, filters, **wanted, mirror=True)
+    assert np.allclose(
+        rows, patch_features(images[:, :, ::-1], filters, **wanted, mirror=True), atol=0.02
+    )
+    alone = [patch_features(each, filters, **wanted) for each in (images, images[:, :, ::-1])]
+    plain, turned = (each.reshape(6, grid, grid, -1) for each in alone)
+    # The mirrored image's answer to a filter is the image's to the mirrored filter, mirrored.
+    summed = plain + turned[:, :, ::-1]
+    assert np.allclose(rows, summed.reshape(rows.shape), atol=0.02)
+
+
 def test_whitened_patches_are_white():
     rng = np.random.default_rng(5)
     patches = (rng.normal(size=(5000, 12)) @ rng.normal(size=(12, 12)) + 3).astype(np.float32)
@@ -194,5 +218,5 @@ def test_whitening_leaves_directions_without_variance_finite():
 
 
 def test_an_unknown_activation_is_one_line_that_names_the_known():
-    with pytest.raises(CbirError, match=r"no patch activation 'step'.*triangle, relu"):
+    with pytest.raises(CbirError, match=r"no patch activation 'step'.*triangle, relu, cosine"):
         patch_features(batch(8, 8), random_filters(6, 4), activation="step")

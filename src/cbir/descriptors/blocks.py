@@ -297,6 +297,7 @@ def _patch_rows(settings: Settings, arrays: Arrays, images: Sequence[RgbImage]) 
         bias=settings["bias"],
         grid=settings["grid"],
         stride=settings["stride"],
+        mirror=settings["mirror"],
     )
 
 
@@ -313,12 +314,14 @@ def _patch_width(settings: Settings, arrays: Arrays, _size: Size) -> int:
                 f"{name} of shape {arrays[name].shape} do not fit patches of "
                 f"{settings['patch']}x{settings['patch']} pixels"
             )
-    return int(len(arrays["filters"]) * settings["grid"] ** 2)
+    from cbir.descriptors.local.patches import ANSWERS
+
+    return int(len(arrays["filters"]) * ANSWERS[settings["activation"]] * settings["grid"] ** 2)
 
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "encoding": ENCODINGS,
-    "activation": ("triangle", "relu"),
+    "activation": ("triangle", "relu", "cosine"),
 }
 
 _WORDS: Settings = {
@@ -348,7 +351,14 @@ FEATURES: Mapping[str, Feature] = {
     ),
     "patches": Feature(
         "1",
-        {"patch": 6, "activation": "triangle", "bias": 0.0, "grid": 2, "stride": 1},
+        {
+            "patch": 6,
+            "activation": "triangle",
+            "bias": 0.0,
+            "grid": 2,
+            "stride": 1,
+            "mirror": False,
+        },
         _patch_width,
         _patch_rows,
         ("filters", "whitening", "whitening-mean"),

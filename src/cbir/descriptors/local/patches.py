@@ -27,6 +27,9 @@ Floats = NDArray[np.float32]
 CONTRAST_FLOOR = 10.0
 """Added to a patch's variance (0..255 scale), so that noise in flat places stays small."""
 
+SHORTEST = np.float32(1e-3)
+"""The least length that a whitened patch is divided by: a flat patch has no direction."""
+
 _PATCHES_AT_ONCE = 1024
 """Patches normalised and whitened at a time: a 32 x 32 image, or a strip of a large one."""
 
@@ -95,14 +98,19 @@ def patch_features(
     bias: float = 0.0,
     grid: int = 2,
     stride: int = 1,
+    mirror: bool = False,
 ) -> Floats:
-    """Pooled filter answers of uint8 images (n, h, w, 3): float32 (n, grid * grid * k).
+    """Pooled filter answers of uint8 images (n, h, w, 3): float32 (n, grid * grid * answers * k).
 
     With x a whitened patch and w_k a filter, the answer of filter k is, by `activation`,
     "triangle": max(0, mean of all z - z_k - bias), z_k = |x - w_k| (Coates, Lee and Ng 2011,
-    where bias is 0); "relu": max(0, w_k . x - bias).
+    where bias is 0); "relu": max(0, w_k . x - bias); "cosine", two answers (first those of all
+    filters for the one sign, then for the other): max(0, c - bias) and max(0, -c - bias), c the
+    cosine of x and w_k (both signs of whitened patches: Thiry et al. 2021).
     Answers are summed over each cell of a `grid` x `grid` on the patches' places (cells as in
     `histograms`: the middle place counts in both halves), cells by row and column.
+    `mirror` adds to each answer that of the mirrored filter in the mirrored cell: an image and its
+    mirror image then have the same features, where the whitening was fitted on both.
     Raises `CbirError` for an activation that is not there. NumPy's matrix product does nearly all
     the work and lets other Python threads run meanwhile.
     """
@@ -110,11 +118,15 @@ def patch_features(
         raise CbirError(
             f"there is no patch activation '{activation}'", f"known: {', '.join(ACTIVATIONS)}"
         )
-    pooled = ACTIVATIONS[activation](filters.filters, bias)
-    k = len(filters.filters)
+    bank = filters.filters
+    if mirror:
+        bank = np.concatenate([bank, mirrored_patches(bank, filters.size)])
+    pooled = ACTIVATIONS[activation](bank, bias)
+    k = len(bank)
     at_once = max(1, _ANSWERS_AT_ONCE // k)
     room = np.empty((at_once, k), dtype=np.float32)
-    features = np.zeros((len(images), grid * grid, k), dtype=np.float32)
+    answers = ANSWERS[activation]
+    features = np.zeros((len(images), grid * grid, answers * k), dtype=np.float32)
     for image, row in zip(images, features, strict=True):
         rows, columns = (patch_places(length, filters.size, stride) for length in image.shape[:2])
         cells, seen = _cells(rows, columns, grid), 0
@@ -123,7 +135,16 @@ def patch_features(
                 part = white[start : start + at_once]
                 row += pooled(part, cells[:, seen : seen + len(part)], room[: len(part)])
                 seen += len(part)
+    if mirror:
+        sides = features.reshape(len(images), grid, grid, answers, 2, k // 2)
+        features = sides[..., 0, :] + sides[:, :, ::-1, :, 1]
     return features.reshape(len(images), -1)
+
+
+def mirrored_patches(patches: Floats, size: int) -> Floats:
+    """Patches (n, size * size * 3), or filters of them, with left and right exchanged."""
+    shape = (-1, size, size, 3)
+    return np.ascontiguousarray(patches.reshape(shape)[:, :, ::-1]).reshape(patches.shape)
 
 
 def patch_places(length: int, size: int, stride: int) -> int:
@@ -185,6 +206,22 @@ def _relu(filters: Floats, bias: float) -> Pooling:
     return pooled
 
 
+def _cosine(filters: Floats, bias: float) -> Pooling:
+    lengths = np.sqrt(np.einsum("ij,ij->i", filters, filters))
+    unit = filters / np.maximum(lengths, SHORTEST)[:, None]
+    columns = np.vstack([unit.T, np.full(len(filters), -bias, dtype=np.float32)])
+
+    def pooled(white: Floats, cells: Floats, room: Floats) -> Floats:
+        rows = np.ones((len(white), len(columns)), dtype=np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", white, white))
+        np.divide(white, np.maximum(lengths, SHORTEST)[:, None], out=rows[:, :-1])
+        above = np.matmul(rows, columns, out=room)  # c - bias
+        below = np.subtract(np.float32(-2 * bias), above)  # -c - bias
+        return np.hstack([cells @ _positive(above), cells @ _positive(below)])
+
+    return pooled
+
+
 def _positive(answers: Floats) -> Floats:
     """max(0, answers) in place; NumPy is twice as fast with a column of zeros as with a number."""
     return np.maximum(answers, np.zeros((len(answers), 1), dtype=np.float32), out=answers)
@@ -193,4 +230,8 @@ def _positive(answers: Floats) -> Floats:
 ACTIVATIONS: dict[str, Callable[[Floats, float], Pooling]] = {
     "triangle": _triangle,
     "relu": _relu,
+    "cosine": _cosine,
 }
+
+ANSWERS: dict[str, int] = {"triangle": 1, "relu": 1, "cosine": 2}
+"""How many answers a filter gives, by activation."""
