@@ -192,11 +192,10 @@ def test_an_image_and_its_mirror_image_can_have_the_same_features(activation, gr
     assert np.allclose(
         rows, patch_features(images[:, :, ::-1], filters, **wanted, mirror=True), atol=0.02
     )
-    alone = [patch_features(each, filters, **wanted) for each in (images, images[:, :, ::-1])]
-    plain, turned = (each.reshape(6, grid, grid, -1) for each in alone)
-    # The mirrored image's answer to a filter is the image's to the mirrored filter, mirrored.
-    summed = plain + turned[:, :, ::-1]
-    assert np.allclose(rows, summed.reshape(rows.shape), atol=0.02)
+    if activation != "triangle":  # which compares with the mean over all filters
+        turned = patch_features(images[:, :, ::-1], filters, **wanted)
+        summed = patch_features(images, filters, **wanted) + turned
+        assert np.allclose(rows, summed, atol=0.02)
 
 
 def test_whitened_patches_are_white():
