@@ -37,7 +37,6 @@ from cbir.images.decode import decoder_name
 from cbir.types import DescriptorSpec, RgbImage, Vectors
 
 ARRAYS_FILE = "model.npz"
-KIND = "bovw"
 HEAD = "head"
 MAX_BATCH = 64
 
@@ -58,6 +57,7 @@ class BovwCard(ModelCard):
     None where the model has no head; `classes` are then empty.
     """
 
+    kind: ClassVar[str] = "bovw"
     size: Size
     blocks: tuple[Block, ...]
     posterior: Posterior | None = None
@@ -81,7 +81,7 @@ class BovwCard(ModelCard):
 
     def to_json(self) -> dict[str, Any]:
         """What `model.json` holds."""
-        return {"kind": KIND, **asdict(self)}
+        return {"kind": self.kind, **asdict(self)}
 
     def vector_facts(self) -> dict[str, Any]:
         """All of the card that changes a vector, and the versions of the code that does."""
@@ -121,10 +121,10 @@ class BovwCard(ModelCard):
 class BovwDescriptor:
     """Weighted blocks of local features, with the square root of a head's posterior beside them.
 
-    `variant` "fused" is both, "embedding" the blocks alone. A model without a head has only the
-    blocks, and no ":embedding". `files` are the model's files by name. Thread-safe. Raises
-    `CbirError` where the files are damaged or do not fit each other. An image with nothing to say
-    to a block has the first unit vector as that block's row, before its projection.
+    `variant` "fused" is both, "embedding" the blocks alone. A model without a head has nothing to
+    fuse: both are the same, by its plain name. `files` are the model's files by name. Thread-safe.
+    Raises `CbirError` where the files are damaged or do not fit each other. An image with nothing
+    to say to a block has the first unit vector as that block's row, before its projection.
     """
 
     FILES: ClassVar[tuple[str, ...]] = (ARRAYS_FILE, CARD_FILE)
@@ -137,12 +137,7 @@ class BovwDescriptor:
             raise CbirError(f"the model lacks {', '.join(sorted(missing))}")
         self.files = dict(files)
         self.card = BovwCard.parse(files[CARD_FILE])
-        self.variant = variant
-        if variant == "embedding" and self.card.posterior is None:
-            raise CbirError(
-                f"{self.card.name} has no head: its vector is the embedding",
-                f"use '{self.card.name}'",
-            )
+        self.variant = variant if self.card.posterior else "fused"
         arrays = read_npz(files[ARRAYS_FILE], ARRAYS_FILE)
         self._digest = fingerprint(arrays)
         self._blocks, self._head = _split(self.card, arrays)

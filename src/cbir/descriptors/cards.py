@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,9 @@ VARIANTS = ("fused", "embedding")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What the card of a model of any kind says, and no vector depends on.
+    """What the card of a model of any kind says, and no vector depends on."""
 
-    `training["images"]` is what the ids of the images begin with that the model was trained on.
-    """
-
+    kind: ClassVar[str]
     name: str
     classes: tuple[str, ...]
     trained_on: str

@@ -44,8 +44,8 @@ def load_descriptor(name: str) -> Descriptor:
 
     `name` is a shipped model (`cifar10-cnn`), one of the model store (the newest of that name, or
     `NAME@FINGERPRINT`), a model's folder (with a path separator: `./my-model`), each of them with
-    `:embedding` for the unfused vector, or else an entry point of the group `cbir.descriptors`, or
-    `module:attribute`.
+    `:embedding` for the vector without the posterior, or else an entry point of the group
+    `cbir.descriptors`, or `module:attribute`.
     """
     model_name, variant = _split_variant(name)
     if Path(model_name).name != model_name:

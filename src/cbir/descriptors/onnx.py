@@ -39,6 +39,7 @@ class OnnxCard(ModelCard):
     flattens the posterior; `posterior_weight` is the posterior's share of the fused cosine.
     """
 
+    kind: ClassVar[str] = "onnx"
     size: int
     mean: tuple[float, ...]
     temperature: float
