@@ -120,8 +120,8 @@ def test_a_histogram_counts_the_words_in_the_cell_where_they_are() -> None:
     found = vocabulary.hard(np.array([[1.0], [9.0], [11.0], [8.0]], dtype=np.float32))
     points = np.array([[1, 1], [8, 1], [8, 2], [1, 8]], dtype=np.float32)
     row = vocabulary.histogram(found, points, (10, 10), [1, 2])
-    expected = [1, 3] + [1, 0] + [0, 2] + [0, 1] + [0, 0]
-    np.testing.assert_allclose(row, np.array(expected) / 8)
+    expected = np.array([[1, 3], [1, 0], [0, 2], [0, 1], [0, 0]]) / 8
+    np.testing.assert_allclose(row, expected.ravel())
 
 
 def test_idf_weighs_each_cell_alike_and_a_word_of_all_images_says_nothing() -> None:
@@ -215,7 +215,10 @@ def saved(array: np.ndarray) -> bytes:
         (b"", "is damaged"),
         (b"PK\x03\x04 nothing", "is damaged"),
         (zipped({"words.npy": b"\x93NUMPY"}), "is damaged"),
-        (zipped({"words.npy": saved(np.ones((2, 2), np.float32))[:-1]}), "'words.npy' is not whole"),
+        (
+            zipped({"words.npy": saved(np.ones((2, 2), np.float32))[:-1]}),
+            "is not whole",
+        ),
         (zipped({"words.npy": saved(np.ones((2, 2), np.float64))}), "is float64; expected float16"),
         (zipped({"words.npy": saved(np.array([{}, []], dtype=object))}), "is object; expected"),
         (zipped({"words.npy": saved(np.full((2, 2), np.nan, np.float32))}), "not finite"),
@@ -261,7 +264,7 @@ def test_descriptors_of_another_width_are_refused() -> None:
         lambda: vocabulary.vlad(some(5, 64)),
     ]
     for call in calls:
-        with pytest.raises(CbirError, match="of 64 numbers do not fit .* of 128"):
+        with pytest.raises(CbirError, match=r"of 64 numbers do not fit .* of 128"):
             call()
 
 

@@ -159,7 +159,7 @@ def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
 
 def _kind(card: bytes) -> type[OnnxDescriptor] | type[BovwDescriptor]:
     kind = card_fields(card).get("kind", "onnx")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise CbirError(f"{CARD_FILE} is of a model of unknown kind {kind!r}", "update cbir")
     return KINDS[kind]
 
