@@ -343,7 +343,7 @@ FEATURES: Mapping[str, Feature] = {
         uses_opencv=False,
     ),
     "gray": Feature("1", {"bins": 32, "grid": 1}, _bins_width, _gray_rows),
-    "lab": Feature("1", {"bins": [4, 8, 8], "grid": 1}, _bins_width, _lab_rows),
+    "lab": Feature("1", {"bins": [4, 7, 7], "grid": 1}, _bins_width, _lab_rows),
     "hsv": Feature("1", {"bins": [8, 4, 4], "grid": 1}, _bins_width, _hsv_rows),
     "sift": Feature("1", {"limit": 0, **_WORDS}, _words_width, _sift_rows, ("words",), ("idf",)),
     "dense-sift": Feature(

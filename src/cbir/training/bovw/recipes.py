@@ -105,7 +105,7 @@ MIRRORED_RIDGE = replace(RIDGE, mirror=True)
 
 HOG = Plan("hog")
 GRAY = Plan("gray", {"bins": 32}, power=0.5)
-LAB = Plan("lab", {"bins": [4, 8, 8], "grid": 2}, power=0.5)
+LAB = Plan("lab", {"bins": [4, 7, 7], "grid": 2}, power=0.5)
 SIFT = Plan("sift", {"root": False, "idf": True}, power=0.5, words=Words(400))
 DENSE = Plan(
     "dense-sift",
