@@ -229,7 +229,7 @@ def test_rows_of_many_images_are_those_of_each() -> None:
     arrays = [fit_block(plan, images, 0, None, lambda _: None) for plan in plans]
     encoder = Encoder([plan.block() for plan in plans], arrays, (32, 32))
     rows = encoder.rows(images)
-    assert rows.shape == (90, 8 + 1024 + 324)
+    assert rows.shape == (90, 8 + 784 + 324)
     for number in (0, 63, 64, 89):
         np.testing.assert_allclose(rows[number], encoder.rows(images[number : number + 1])[0])
 
