@@ -130,7 +130,7 @@ SIGNED_PATCHES = Plan(
     {"activation": "cosine", "bias": 0.15, "grid": 3, "mirror": True},
     power=0.5,
     filters=Filters(1000, epsilon=1.0),
-    projection=Projection(256, 0.5, standardised=True),
+    projection=Projection(128, 0.5, standardised=True),
 )
 
 RECIPES: Mapping[str, Recipe] = {
