@@ -13,9 +13,10 @@ from support_photos import MeanColour, picture
 
 import cbir
 from cbir.descriptors.base import describe, describe_each, prepare
+from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.fusion import centred, fuse, sqrt_posterior, unit_rows
 from cbir.descriptors.models import descriptor_of, keep_model, models, newer_model
-from cbir.descriptors.onnx import CARD_FILE, NETWORK_FILE, OnnxDescriptor
+from cbir.descriptors.onnx import NETWORK_FILE, OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.testing import check_descriptor
 from cbir.types import DescriptorSpec

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import cbir
-from cbir.descriptors.onnx import CARD_FILE, OnnxDescriptor
+from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import CbirError
 
 pytestmark = pytest.mark.training
@@ -146,25 +147,25 @@ def test_small_sets_get_small_batches_and_rates() -> None:
 
 
 def test_fusion_is_chosen_by_what_ranks_best() -> None:
-    from cbir.training.recipe import choose_fusion
+    from cbir.descriptors.fusion import unit_rows
+    from cbir.training.choose import choose_fusion
 
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 400)
     noise = random.normal(size=(400, 8)).astype(np.float32)
     telling = (4 * np.eye(4)[labels] + 0.1 * random.normal(size=(400, 4))).astype(np.float32)
-    centre = np.zeros(8, dtype=np.float32)
-    by_posterior = choose_fusion(noise, telling, labels, centre)
+    by_posterior = choose_fusion(unit_rows(noise), telling, labels)
     assert by_posterior.weight > 0.5
     assert by_posterior.score > 0.95
     telling_embedding = np.hstack([telling, np.zeros((400, 4), dtype=np.float32)])
-    by_embedding = choose_fusion(telling_embedding, noise[:, :4], labels, centre)
+    by_embedding = choose_fusion(unit_rows(telling_embedding), noise[:, :4], labels)
     assert by_embedding.weight < 0.5
 
 
 @pytest.mark.slow
 def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
     command = [
-        *(sys.executable, "-m", "cbir", "train", "digits:train", "--name", "digits"),
+        *(sys.executable, "-m", "cbir", "train", "cnn", "digits:train", "--name", "digits"),
         *("--test", "digits:test", "--epochs", "3"),
     ]
     killed = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -201,11 +202,11 @@ def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
 def test_unlabelled_images_cannot_be_trained_on(tmp_path: Path) -> None:
     from support_photos import write_photos
 
-    from cbir.training.recipe import read_labelled
+    from cbir.training.labelled import read_labelled
 
     photos = write_photos(tmp_path / "photos", per_colour=1)
     with pytest.raises(CbirError) as caught:
-        read_labelled(cbir.open_source(str(photos)))
+        read_labelled(cbir.open_source(str(photos)), lambda image: image)
     assert "--label-from-folder" in caught.value.hint
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.descriptors.cards import Model
 from cbir.descriptors.models import card_of
-from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import QueryError
 from cbir.evaluation.measures import DEFAULT_MEASURES, depth, with_pairs
 from cbir.evaluation.relevance import PADDING, class_measures, encode_labels, relevant_counts
@@ -208,7 +208,7 @@ def _usual(
 def _accuracies(searcher: Searcher, queries: Queries) -> dict[str, float | None]:
     """Share of images whose label the model's own classifier finds, of those with a known class."""
     descriptor = searcher.descriptor
-    if not isinstance(descriptor, OnnxDescriptor):
+    if not isinstance(descriptor, Model):
         return {"training_images": None, "queries": None}
     labels = searcher.index.labels()
     ids, matrix = searcher.index.matrix()
@@ -222,9 +222,7 @@ def _accuracies(searcher: Searcher, queries: Queries) -> dict[str, float | None]
     }
 
 
-def _accuracy(
-    descriptor: OnnxDescriptor, vectors: Vectors, labels: Sequence[str | None]
-) -> float | None:
+def _accuracy(descriptor: Model, vectors: Vectors, labels: Sequence[str | None]) -> float | None:
     predicted = descriptor.predicted(vectors)
     classes = descriptor.card.classes
     known = np.array([label in classes for label in labels], dtype=np.bool_)

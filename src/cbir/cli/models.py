@@ -23,6 +23,7 @@ def list_models(as_json: bool) -> None:
             [
                 {
                     "name": spec.name,
+                    "kind": model.descriptor.card.kind,
                     "fingerprint": spec.fingerprint,
                     "dim": spec.dim,
                     "origin": model.origin,
@@ -48,12 +49,13 @@ def show(name: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     from cbir.cli.output import print_json, print_table
-    from cbir.descriptors.models import card_of, load_descriptor
+    from cbir.descriptors.models import card_of, files_of, load_descriptor
 
     descriptor = load_descriptor(name)
     spec, card = descriptor.spec, card_of(descriptor)
+    sizes = {file_name: len(data) for file_name, data in files_of(descriptor).items()}
     if as_json:
-        print_json({"spec": asdict(spec), "card": asdict(card) if card else None})
+        print_json({"spec": asdict(spec), "card": asdict(card) if card else None, "files": sizes})
         return
     rows = [
         ["fingerprint", spec.fingerprint],
@@ -63,6 +65,7 @@ def show(name: str, as_json: bool) -> None:
         *([key, str(value)] for key, value in spec.preprocessing.items()),
     ]
     if card:
-        rows += [["classes", ", ".join(card.classes)]]
+        rows += [["kind", card.kind], *([f, f"{n:,} bytes"] for f, n in sizes.items())]
+        rows += [["classes", ", ".join(card.classes) or "none"]]
         rows += [[key.replace("_", " "), str(value)] for key, value in card.quality.items()]
     print_table(["name", spec.name], rows)

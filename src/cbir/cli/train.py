@@ -1,81 +1,17 @@
-"""`cbir train`: a descriptor of one's own, from labelled images."""
+"""`cbir train`: models of one's own, from images."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import click
 
-
-@click.command(short_help="Train a small CNN on labelled images.")
-@click.argument("source", metavar="SOURCE")
-@click.option("--name", required=True, help="What the model will be called.")
-@click.option("--test", metavar="SOURCE", help="Labelled images to measure on, at the end.")
-@click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
-@click.option("--epochs", default=16, show_default=True, help="Passes over the images.")
-@click.option("--seed", default=0, show_default=True, help="Seed of everything that is random.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write the model here instead of the model store.",
-)
-def command(
-    source: str,
-    name: str,
-    test: str | None,
-    label_from_folder: bool,
-    epochs: int,
-    seed: int,
-    out: Path | None,
-) -> None:
-    """Train the small CNN on a labelled SOURCE; use it with `cbir index --descriptor NAME`.
-
-    A tenth of the images is held out to choose by. Interrupted, the same command goes on after
-    the last whole epoch.
-    """
-    from cbir.cli.output import say
-    from cbir.descriptors.models import keep_model
-    from cbir.errors import MissingExtraError
-    from cbir.home import cbir_home
-    from cbir.images.sources import open_source
-
-    _check_name(name, stored=out is None)
-    opened = open_source(source, label_from_folder)
-    tested = open_source(test, label_from_folder) if test else None
-    try:
-        from cbir.training.recipe import train_model
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("cbir train", "train") from error
-    checkpoints = cbir_home() / "training"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    checkpoint = checkpoints / f"{name}.npz"
-    files = train_model(
-        opened,
-        name,
-        epochs=epochs,
-        seed=seed,
-        test=tested,
-        checkpoint=checkpoint,
-        say=say,
-    )
-    if out is None:
-        out = keep_model(files)
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        for file_name, data in files.items():
-            (out / file_name).write_bytes(data)
-    checkpoint.unlink(missing_ok=True)
-    click.echo(str(out))
+from cbir.cli.train_bovw import bovw
+from cbir.cli.train_cnn import cnn
 
 
-def _check_name(name: str, stored: bool) -> None:
-    from cbir.descriptors.models import SHIPPED
-    from cbir.errors import CbirError
+@click.group(short_help="Train a model: a small CNN, or Bag of Visual Words.")
+def command() -> None:
+    """Train a model on images of one's own; then `cbir index --descriptor NAME`."""
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise CbirError(
-            f"'{name}' cannot name a model", "use letters, digits, dots, dashes and underscores"
-        )
-    if stored and name in SHIPPED:
-        raise CbirError(f"'{name}' is a shipped model", "choose another --name, or write to --out")
+
+command.add_command(cnn)
+command.add_command(bovw)

@@ -1,4 +1,4 @@
-"""Makes unit vectors of raw network outputs: centring, square-root posterior, weighted fusion.
+"""Makes unit vectors of raw features: power, centring, PCA, square-root posterior, fusion.
 
 Everything here works on float32 rows and returns rows of unit L2 norm. A row with nothing to say
 (zero after centring) becomes the first unit vector (1, 0, ..., 0): fixed, valid, never NaN.
@@ -11,9 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.errors import CbirError
 from cbir.types import Vectors
 
 Floats = NDArray[np.float32]
+
+RANK_TOLERANCE = 1e-7
 
 
 def unit_rows(rows: Floats) -> Vectors:
@@ -28,6 +31,56 @@ def unit_rows(rows: Floats) -> Vectors:
 def centred(rows: Floats, mean: Floats) -> Vectors:
     """Rows (n, dim) minus `mean` (dim,), then scaled to unit norm."""
     return unit_rows(rows - mean)
+
+
+def signed_power(rows: Floats, power: float) -> Floats:
+    """sign(x) * abs(x) ** power of each number; 0.5 is the Hellinger map of histograms."""
+    if power == 1:
+        return rows
+    sizes = np.abs(rows)
+    raised: Floats = np.sqrt(sizes) if power == 0.5 else np.power(sizes, np.float32(power))
+    return np.copysign(raised, rows)
+
+
+def projected(rows: Floats, mean: Floats | None, projection: Floats | None) -> Vectors:
+    """Rows (n, dim) minus `mean` (dim,), times `projection` (dim, fewer), to unit norm.
+
+    Either may be None and is then left out. A row equal to the mean becomes (1, 0, ..., 0).
+    """
+    if mean is not None:
+        rows = rows - mean
+    if projection is not None:
+        rows = rows @ projection
+    return unit_rows(rows)
+
+
+def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Floats, Floats]:
+    """Mean (dim,) and PCA projection (dim, `dims`) of `rows` (n, dim), largest variance first.
+
+    Each component is divided by its standard deviation to the power `whitening`: 0 keeps the
+    variances, 1 makes them equal (Jégou & Chum 2012), 0.5 lies between. Exact: one symmetric
+    eigenproblem of the smaller side of `rows`. Raises `CbirError` where the rows do not vary in
+    `dims` directions.
+    """
+    mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    varied = rows - mean
+    wide = varied.shape[1] > varied.shape[0]
+    # Both products have the same eigenvalues; the larger one would only add zeros.
+    square = varied @ varied.T if wide else varied.T @ varied
+    values, vectors = np.linalg.eigh(square.astype(np.float64) / max(1, len(rows)))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    rank = int(np.sum(values > values[0] * RANK_TOLERANCE)) if values[0] > 0 else 0
+    if dims > rank:
+        raise CbirError(
+            f"a projection to {dims} numbers of rows that vary in {rank} directions",
+            "choose fewer, or fit on more images",
+        )
+    axes = varied.T @ vectors[:, :dims] if wide else vectors[:, :dims]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    # An eigenvector's sign is arbitrary; fixed, so that the same rows give the same projection.
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.sign(axes[largest, np.arange(dims)])
+    return mean, (axes * values[:dims] ** (-whitening / 2)).astype(np.float32)
 
 
 def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from cbir.descriptors.base import Descriptor
-from cbir.descriptors.onnx import CARD_FILE, NETWORK_FILE, VARIANTS, ModelCard, OnnxDescriptor
+from cbir.descriptors.bovw import BovwDescriptor
+from cbir.descriptors.cards import CARD_FILE, VARIANTS, Model, ModelCard, card_fields
+from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.home import cbir_home
 from cbir.registry import entry_point, resolve
@@ -20,13 +22,18 @@ from cbir.types import DescriptorSpec
 
 ENTRY_POINTS = "cbir.descriptors"
 SHIPPED = ("cifar10-cnn",)
+KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
+    "onnx": OnnxDescriptor,
+    "bovw": BovwDescriptor,
+}
+"""What makes a descriptor of a model's files, by the "kind" in its card; without one: "onnx"."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
     """A model at hand: its descriptor, where it lies, and since when (seconds since 1970)."""
 
-    descriptor: OnnxDescriptor
+    descriptor: Model
     origin: Literal["shipped", "store"]
     place: str
     modified: float
@@ -37,17 +44,23 @@ def load_descriptor(name: str) -> Descriptor:
 
     `name` is a shipped model (`cifar10-cnn`), one of the model store (the newest of that name, or
     `NAME@FINGERPRINT`), a model's folder (with a path separator: `./my-model`), each of them with
-    `:embedding` for the unfused vector, or else an entry point of the group `cbir.descriptors`, or
-    `module:attribute`.
+    `:embedding` for the vector without the posterior, or else an entry point of the group
+    `cbir.descriptors`, or `module:attribute`.
     """
     model_name, variant = _split_variant(name)
     if Path(model_name).name != model_name:
-        return OnnxDescriptor(read_files(Path(model_name)), variant)
-    for model in models():
+        return model_of(read_files(Path(model_name)), variant)
+    for model in models(model_name.partition("@")[0]):
         if model_name in _names(model.descriptor):
-            return OnnxDescriptor(model.descriptor.files, variant)
-    known = {model.descriptor.card.name for model in models()}
-    return _descriptor(name, resolve(name, ENTRY_POINTS, known))
+            return _as(variant, model.descriptor)
+    return _descriptor(name, resolve(name, ENTRY_POINTS, _known()))
+
+
+def model_of(files: Mapping[str, bytes], variant: str = "fused") -> Model:
+    """The model that `files` make, of the kind that their card says."""
+    if CARD_FILE not in files:
+        raise CbirError(f"the model lacks {CARD_FILE}")
+    return _kind(files[CARD_FILE])(files, variant)
 
 
 def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor:
@@ -60,13 +73,9 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
     """
     model_name, variant = _split_variant(spec.name)
     if kept:
-        candidates: list[Descriptor] = [OnnxDescriptor(kept, variant)]
+        candidates: list[Descriptor] = [model_of(kept, variant)]
     else:
-        candidates = [
-            OnnxDescriptor(model.descriptor.files, variant)
-            for model in models()
-            if model.descriptor.card.name == model_name
-        ]
+        candidates = [_as(variant, model.descriptor) for model in models(model_name)]
         installed = entry_point(spec.name, ENTRY_POINTS)
         candidates += [_descriptor(spec.name, installed)] if installed else []
     for candidate in candidates:
@@ -86,22 +95,26 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
 def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
     """The spec of the model that `spec.name` loads now, if it is another one."""
     model_name, variant = _split_variant(spec.name)
-    for model in models():
-        if model.descriptor.card.name == model_name:
-            current = OnnxDescriptor(model.descriptor.files, variant).spec
-            return current if current.fingerprint != spec.fingerprint else None
+    for model in models(model_name):
+        current = _as(variant, model.descriptor).spec
+        return current if current.fingerprint != spec.fingerprint else None
     return None
 
 
-def models() -> Iterator[StoredModel]:
-    """Shipped models, then those of the model store, newest first; damaged ones are passed over."""
-    for name in SHIPPED:
-        folder = files("cbir.descriptors") / "shipped" / name
-        yield StoredModel(OnnxDescriptor(read_files(folder)), "shipped", str(folder), 0.0)
+def models(name: str | None = None) -> Iterator[StoredModel]:
+    """Shipped models, then those of the model store, newest first; damaged ones are passed over.
+
+    With `name` only those of that name; of the others no more than the card is read.
+    """
+    for shipped in SHIPPED:
+        if name in (None, shipped):
+            folder = _shipped_folder(shipped)
+            yield StoredModel(model_of(read_files(folder)), "shipped", str(folder), 0.0)
     for kept in _stored_folders():
         # `damaged_models` says what is wrong with the others.
         with suppress(CbirError):
-            yield _stored(kept)
+            if name in (None, _name_in(kept)):
+                yield _stored(kept)
 
 
 def damaged_models() -> dict[str, str]:
@@ -117,7 +130,7 @@ def damaged_models() -> dict[str, str]:
 
 def keep_model(model_files: Mapping[str, bytes]) -> Path:
     """Write a model's files to the store as `NAME@FINGERPRINT`; returns that folder."""
-    spec = OnnxDescriptor(model_files).spec
+    spec = model_of(model_files).spec
     folder = _store() / f"{spec.name}@{spec.fingerprint[:16]}"
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     if not folder.is_dir():
@@ -130,29 +143,62 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
 
 def read_files(folder: Path | Traversable) -> dict[str, bytes]:
     """The bytes of a model's files, by name; raises `CbirError` where one is missing."""
-    try:
-        return {name: (folder / name).read_bytes() for name in (NETWORK_FILE, CARD_FILE)}
-    except OSError as error:
-        what = f"{Path(str(error.filename)).name}: {error.strerror}"
-        raise CbirError(
-            f"the model in {folder} is damaged: {what}"
-            if folder.is_dir()
-            else f"no model in {folder}",
-            f"a model's folder holds {NETWORK_FILE} and {CARD_FILE}",
-        ) from error
+    card = _read(folder, CARD_FILE)
+    return {name: _read(folder, name) for name in _kind(card).FILES}
 
 
 def card_of(descriptor: Descriptor) -> ModelCard | None:
     """The model card of a descriptor that has one."""
-    return descriptor.card if isinstance(descriptor, OnnxDescriptor) else None
+    return descriptor.card if isinstance(descriptor, Model) else None
 
 
 def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
     """The files that an index should keep, so that it can be searched without this package."""
-    return descriptor.files if isinstance(descriptor, OnnxDescriptor) else {}
+    return descriptor.files if isinstance(descriptor, Model) else {}
 
 
-def _names(descriptor: OnnxDescriptor) -> set[str]:
+def _kind(card: bytes) -> type[OnnxDescriptor] | type[BovwDescriptor]:
+    kind = card_fields(card).get("kind", "onnx")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise CbirError(f"{CARD_FILE} is of a model of unknown kind {kind!r}", "update cbir")
+    return KINDS[kind]
+
+
+def _as(variant: str, model: Model) -> Model:
+    """`model` in its other variant, where it is not in this one."""
+    return model if model.variant == variant else model_of(model.files, variant)
+
+
+def _read(folder: Path | Traversable, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise CbirError(
+            f"the model in {folder} is damaged: {name}: {error.strerror}"
+            if folder.is_dir()
+            else f"no model in {folder}",
+            f"a model's folder holds {CARD_FILE} and {_data_files()}",
+        ) from error
+
+
+def _data_files() -> str:
+    return " or ".join(kind.FILES[0] for kind in KINDS.values())
+
+
+def _known() -> set[str]:
+    """The names of all models at hand."""
+    known = set(SHIPPED)
+    for folder in _stored_folders():
+        with suppress(CbirError):
+            known.add(_name_in(folder))
+    return known
+
+
+def _name_in(folder: Path) -> str:
+    return str(card_fields(_read(folder, CARD_FILE)).get("name"))
+
+
+def _names(descriptor: Model) -> set[str]:
     name, fingerprint = descriptor.card.name, descriptor.spec.fingerprint
     return {
         name,
@@ -185,8 +231,12 @@ def _stored_folders() -> list[Path]:
 
 
 def _stored(folder: Path) -> StoredModel:
-    descriptor = OnnxDescriptor(read_files(folder))
+    descriptor = model_of(read_files(folder))
     return StoredModel(descriptor, "store", str(folder), folder.stat().st_mtime)
+
+
+def _shipped_folder(name: str) -> Traversable:
+    return files("cbir.descriptors") / "shipped" / name
 
 
 def _store() -> Path:

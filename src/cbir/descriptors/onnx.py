@@ -1,7 +1,7 @@
 """Descriptors that run a network with ONNX Runtime: `model.onnx` and its card `model.json`.
 
 The network takes uint8 (n, height, width, 3) RGB and answers `embedding` (n, dim) and `logits`
-(n, classes), both float32. The card says how to make vectors of them (see `ModelCard`).
+(n, classes), both float32. The card says how to make vectors of them (see `OnnxCard`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.descriptors.cards import CARD_FILE, VARIANTS, ModelCard, card_fields, common_fields
 from cbir.descriptors.fusion import centred, fuse, sqrt_posterior
+from cbir.descriptors.resize import RESIZE, resized
 from cbir.errors import CbirError
 from cbir.images.decode import decoder_name
 from cbir.types import DescriptorSpec, RgbImage, Vectors
@@ -26,57 +28,37 @@ if TYPE_CHECKING:
     import onnxruntime
 
 NETWORK_FILE = "model.onnx"
-CARD_FILE = "model.json"
-VARIANTS = ("fused", "embedding")
 MAX_BATCH = 128
-RESIZE = "Pillow, bicubic, reducing gap 3, aspect ratio not kept"
-"""How `prepare` resizes. Part of the fingerprint: change it with the code."""
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What `model.json` says. Only the first block changes vectors, and is fingerprinted.
+@dataclass(frozen=True, kw_only=True)
+class OnnxCard(ModelCard):
+    """The card of a network. What stands here changes vectors, and is fingerprinted.
 
-    `mean` (dim,) centres the embedding; `temperature` flattens the posterior; `posterior_weight`
-    is the posterior's share of the fused cosine.
+    `size` is the input's width and height; `mean` (dim,) centres the embedding; `temperature`
+    flattens the posterior; `posterior_weight` is the posterior's share of the fused cosine.
     """
 
-    name: str
+    kind: ClassVar[str] = "onnx"
     size: int
     mean: tuple[float, ...]
     temperature: float
     posterior_weight: float
 
-    classes: tuple[str, ...]
-    trained_on: str
-    licence: str
-    training: Mapping[str, Any]
-    quality: Mapping[str, Any]
-
     @classmethod
-    def parse(cls, data: bytes) -> ModelCard:
+    def parse(cls, data: bytes) -> OnnxCard:
         """The card in `data` (UTF-8 JSON); raises `CbirError` where it is not one."""
+        fields = card_fields(data)
         try:
-            fields = json.loads(data)
             return cls(
-                name=fields["name"],
+                **common_fields(fields),
                 size=fields["size"],
                 mean=tuple(fields["mean"]),
                 temperature=fields["temperature"],
                 posterior_weight=fields["posterior_weight"],
-                classes=tuple(fields["classes"]),
-                trained_on=fields["trained_on"],
-                licence=fields["licence"],
-                training=fields["training"],
-                quality=fields["quality"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise CbirError(f"{CARD_FILE} is not a model card: {error}") from error
-
-    @property
-    def training_prefix(self) -> str:
-        """What the ids of the images begin with that the model was trained on."""
-        return str(self.training["images"])
 
     def vector_facts(self) -> dict[str, Any]:
         """All of the card that changes a vector."""
@@ -96,14 +78,16 @@ class OnnxDescriptor:
     `files` are the model's files by name; they travel with an index. Thread-safe.
     """
 
+    FILES: ClassVar[tuple[str, ...]] = (NETWORK_FILE, CARD_FILE)
+
     def __init__(self, files: Mapping[str, bytes], variant: str = "fused") -> None:
         if variant not in VARIANTS:
             raise CbirError(f"unknown variant '{variant}'", f"known: {', '.join(VARIANTS)}")
-        missing = {NETWORK_FILE, CARD_FILE} - set(files)
+        missing = set(self.FILES) - set(files)
         if missing:
             raise CbirError(f"the model lacks {', '.join(sorted(missing))}")
         self.files = dict(files)
-        self.card = ModelCard.parse(files[CARD_FILE])
+        self.card = OnnxCard.parse(files[CARD_FILE])
         self.variant = variant
         self._loading = threading.Lock()
         self._mean = np.asarray(self.card.mean, dtype=np.float32)
@@ -136,13 +120,7 @@ class OnnxDescriptor:
     def prepare(self, image: RgbImage) -> RgbImage:
         """`image` at the network's input size, (size, size, 3)."""
         size = self.card.size
-        if image.shape == (size, size, 3):
-            return image
-        from PIL import Image
-
-        picture = Image.fromarray(image)
-        resized = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        return np.asarray(resized)
+        return resized(image, size, size)
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
         """Unit vectors (n, spec.dim) of `images`."""

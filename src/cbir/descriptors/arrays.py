@@ -1,0 +1,87 @@
+"""Arrays of a model as NPZ: written the same each time, read strictly, never pickled.
+
+An NPZ is a ZIP of NPY members (NumPy Enhancement Proposal 1). Only float16 and float32 are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError
+
+Arrays = Mapping[str, NDArray[np.floating[Any]]]
+
+DTYPES = ("<f2", "<f4")
+MAX_BYTES = 1 << 30
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+def npz_bytes(arrays: Arrays) -> bytes:
+    """`arrays` (float16 or float32, any shape) as an NPZ, the same bytes for the same arrays."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            array = np.ascontiguousarray(arrays[name])
+            if array.dtype.str not in DTYPES:
+                raise CbirError(
+                    f"array '{name}' is {array.dtype}; a model keeps float16 or float32"
+                )
+            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
+    return stream.getvalue()
+
+
+def read_npz(data: bytes, what: str) -> dict[str, NDArray[np.floating[Any]]]:
+    """The arrays in `data`, as they were stored (read-only).
+
+    Raises `CbirError` that begins with `what` where it is no NPZ, or an array is not float16 or
+    float32, not whole, or not finite.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise ValueError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+            arrays = {
+                name.removesuffix(".npy"): _array(archive.read(name), name)
+                for name in archive.namelist()
+            }
+    except _DAMAGE as error:
+        raise CbirError(f"{what} is damaged: {error}", "restore the model's files") from error
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CbirError(f"{what}: '{name}' holds numbers that are not finite")
+    return arrays
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """Sha256 (hex) over names, types, shapes and numbers of `arrays`, whatever file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _array(member: bytes, name: str) -> NDArray[np.floating[Any]]:
+    stream = io.BytesIO(member)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"'{name}' is of an unknown NPY version")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.str not in DTYPES or fortran:
+        raise ValueError(f"'{name}' is {dtype}; expected float16 or float32, row by row")
+    # A header that claims more than there is must not make NumPy reserve it.
+    if math.prod(shape) * dtype.itemsize != len(member) - stream.tell():
+        raise ValueError(f"'{name}' is not whole")
+    return np.frombuffer(member, dtype=dtype, offset=stream.tell()).reshape(shape)

@@ -1,0 +1,1 @@
+"""Classic image features as pure functions: pixels in, arrays out, no model and no state."""

@@ -1,0 +1,302 @@
+"""From a recipe and images to a model's files: what is fitted, what is chosen, what is measured."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.bovw import BovwCard, BovwDescriptor, Posterior, model_files
+from cbir.descriptors.fusion import Floats, fit_projection, fuse, projected, sqrt_posterior
+from cbir.errors import CbirError
+from cbir.images.items import ImageSource
+from cbir.pipeline import usable_cores
+from cbir.training.bovw.linear import Head, fit_heads, standard_of
+from cbir.training.bovw.recipes import HeadPlan, Projection, Recipe
+from cbir.training.bovw.rows import Encoder, mirrored, preparing
+from cbir.training.bovw.sample import Fitted, fit_block
+from cbir.training.choose import MEASURE, choose_fusion, choose_weights, cosines, score
+from cbir.training.labelled import (
+    Labelled,
+    Say,
+    accuracy,
+    processor,
+    read_labelled,
+    split,
+)
+from cbir.types import Vectors
+
+PROJECTION_IMAGES = 10_000
+FEWEST_TO_HOLD_OUT = 20
+SPREADS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+"""Temperatures to choose from, in deviations of the logits: heads differ in scale."""
+CHECKED_IMAGES = 64
+SAME = 1e-3
+PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn")
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What is fitted to make vectors of rows: each block's mean and projection, and its share."""
+
+    parts: Sequence[Fitted]
+    columns: Sequence[slice]
+    shares: Sequence[float]
+
+    def blocks(self, rows: Floats) -> list[Vectors]:
+        """The unit rows (n, dim) of each block that has a share."""
+        return [
+            projected(rows[:, own], part.get("mean"), part.get("projection"))
+            for part, own, share in zip(self.parts, self.columns, self.shares, strict=True)
+            if share
+        ]
+
+    def vectors(self, rows: Floats) -> Vectors:
+        """Unit vectors (n, dim) of `rows`."""
+        return fuse(self.blocks(rows), [share for share in self.shares if share])
+
+
+@dataclass(frozen=True)
+class ChosenHead:
+    """A head, the strength that did best on the held-out images, and how it is fused."""
+
+    head: Head
+    strength: float
+    posterior: Posterior
+
+
+def train_bovw(
+    source: ImageSource,
+    name: str,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    test: ImageSource | None = None,
+    sample: int | None = None,
+    limit: int | None = None,
+    say: Say = lambda _: None,
+) -> dict[str, bytes]:
+    """Fit `recipe` to the images of `source` and return the model's files.
+
+    Where all images have labels, a tenth is held out: strength, temperature and shares are chosen
+    on it (half as index, half as queries), and figures measured. A recipe without a head needs no
+    labels. `test` is only measured, at the end. `sample` is the most local descriptors to fit a
+    vocabulary on, `limit` the most images to take. The same images, recipe and seed give the same
+    files.
+    """
+    images, tested = _read(source, test, recipe, limit, seed, say)
+    held_out, training = _parts(images, recipe, seed)
+    say(f"{len(training.images):,} images to train on, {len(held_out.images):,} held out")
+    arrays = [fit_block(plan, training.images, seed, sample, say) for plan in recipe.plans]
+    encoder = Encoder([plan.block() for plan in recipe.plans], arrays, recipe.size)
+    rows = encoder.rows(training.images, say)
+    held_rows = encoder.rows(held_out.images)
+    say(f"rows of {rows.shape[1]:,} numbers")
+    embedding = fit_embedding(recipe, rows, encoder.columns, seed, say)
+    if recipe.tune_weights and len(held_rows):
+        shares, _ = choose_weights(embedding.blocks(held_rows), held_out.labels, embedding.shares)
+        embedding = _with_shares(embedding, shares)
+        told = zip(recipe.plans, embedding.shares, strict=True)
+        say("shares: " + ", ".join(f"{plan.feature} {share:.2f}" for plan, share in told))
+    quality: dict[str, float] = {}
+    chosen = None
+    if recipe.head is not None:
+        chosen = _chosen_head(
+            recipe.head, encoder, rows, training, held_rows, held_out, embedding, seed, say
+        )
+        quality["training_accuracy"] = accuracy(chosen.head.logits(rows), training.labels)
+        quality["held_out_accuracy"] = accuracy(chosen.head.logits(held_rows), held_out.labels)
+        if tested is not None:
+            test_rows = encoder.rows(tested.images, say)
+            quality["test_accuracy"] = accuracy(chosen.head.logits(test_rows), tested.labels)
+    if len(held_rows):
+        vectors = _fused(embedding, chosen, held_rows)
+        quality[f"held_out_{MEASURE}"] = score(cosines(vectors), held_out.labels)
+    for key, value in quality.items():
+        say(f"{key.replace('_', ' ')} {value:.4f}")
+    card = BovwCard(
+        name=name,
+        size=recipe.size,
+        blocks=tuple(
+            plan.block(round(share, 4))
+            for plan, share in zip(recipe.plans, embedding.shares, strict=True)
+        ),
+        posterior=chosen.posterior if chosen else None,
+        classes=images.classes if chosen else (),
+        trained_on=f"{images.origin}, {len(training.images):,} images",
+        licence="MIT",
+        training=_training_facts(source, recipe, chosen, seed, sample),
+        quality={key: round(value, 5) for key, value in quality.items()},
+    )
+    files = model_files(card, _named(arrays, embedding, chosen))
+    _check_same(files, training, _fused(embedding, chosen, rows[:CHECKED_IMAGES]))
+    return files
+
+
+def fit_embedding(
+    recipe: Recipe, rows: Floats, columns: Sequence[slice], seed: int, say: Say = lambda _: None
+) -> Embedding:
+    """Mean and projection of each block that has one planned, on at most 10,000 of `rows`."""
+    some = np.sort(np.random.default_rng(seed).permutation(len(rows))[:PROJECTION_IMAGES])
+    parts: list[Fitted] = []
+    for plan, own in zip(recipe.plans, columns, strict=True):
+        part: Fitted = {}
+        if plan.projection is not None and plan.weight:
+            say(f"{plan.feature}: {own.stop - own.start:,} numbers to {plan.projection.dims:,}")
+            mean, projection = _fit_projection(plan.projection, rows[some, own])
+            part = {"mean": mean, "projection": _as_kept(projection)}
+        parts.append(part)
+    total = sum(plan.weight for plan in recipe.plans)
+    return Embedding(parts, columns, [plan.weight / total for plan in recipe.plans])
+
+
+def _fit_projection(wanted: Projection, rows: Floats) -> tuple[Floats, Floats]:
+    if not wanted.standardised:
+        return fit_projection(rows, wanted.dims, wanted.whitening)
+    deviation = standard_of(rows).deviation.astype(np.float32)
+    mean, projection = fit_projection(rows / deviation, wanted.dims, wanted.whitening)
+    return mean * deviation, projection / deviation[:, None]
+
+
+def _read(
+    source: ImageSource,
+    test: ImageSource | None,
+    recipe: Recipe,
+    limit: int | None,
+    seed: int,
+    say: Say,
+) -> tuple[Labelled, Labelled | None]:
+    if test is not None and recipe.head is None:
+        raise CbirError(
+            f"recipe '{recipe.name}' has no head, so that there is no test accuracy",
+            "give it one, as in --head ridge, or leave out --test",
+        )
+    prepare = preparing(recipe.size)
+    need = recipe.head is not None
+    images = read_labelled(source, prepare, need_labels=need, limit=limit, seed=seed, say=say)
+    if test is None:
+        return images, None
+    tested = read_labelled(test, prepare, say=say)
+    if tested.classes != images.classes:
+        raise CbirError("the test images have other classes than the training images")
+    return images, tested
+
+
+def _parts(everything: Labelled, recipe: Recipe, seed: int) -> tuple[Labelled, Labelled]:
+    """(held out, training); nothing is held out where nothing can be measured on it."""
+    count = len(everything.images)
+    labelled = len(everything.classes) > 1 and (everything.labels >= 0).all()
+    if labelled and count >= FEWEST_TO_HOLD_OUT:
+        return split(everything, seed)
+    if recipe.head is not None:
+        raise CbirError(
+            f"{count} images are too few to train a head",
+            f"give at least {FEWEST_TO_HOLD_OUT}: a tenth is held out to choose by",
+        )
+    order = np.arange(count)
+    return everything.take(order[:0]), everything
+
+
+def _chosen_head(
+    plan: HeadPlan,
+    encoder: Encoder,
+    rows: Floats,
+    training: Labelled,
+    held_rows: Floats,
+    held_out: Labelled,
+    embedding: Embedding,
+    seed: int,
+    say: Say,
+) -> ChosenHead:
+    labels = training.labels
+    if plan.mirror:
+        say("mirrored images")
+        rows = np.concatenate([rows, encoder.rows(mirrored(training.images), say)])
+        labels = np.concatenate([labels, labels])
+    best: tuple[float, float, Head] | None = None
+    count = len(training.classes)
+    for strength, head in fit_heads(plan.kind, rows, labels, count, plan.strengths, seed):
+        right = accuracy(head.logits(held_rows), held_out.labels)
+        say(f"{plan.kind} {strength:g}: held-out accuracy {right:.4f}")
+        if best is None or right > best[0]:
+            best = right, strength, head
+    assert best is not None
+    _, strength, head = best
+    logits = head.logits(held_rows)
+    spread = float(logits.std())
+    temperatures = [float(f"{factor * spread:.3g}") for factor in SPREADS]
+    choice = choose_fusion(embedding.vectors(held_rows), logits, held_out.labels, temperatures)
+    say(f"fusion: temperature {choice.temperature:g}, posterior weight {choice.weight:g}")
+    return ChosenHead(head, strength, Posterior(choice.temperature, choice.weight))
+
+
+def _with_shares(embedding: Embedding, shares: Sequence[float]) -> Embedding:
+    """`embedding` with other shares for the blocks that have one."""
+    rest = iter(shares)
+    return replace(embedding, shares=[next(rest) if old else 0.0 for old in embedding.shares])
+
+
+def _fused(embedding: Embedding, chosen: ChosenHead | None, rows: Floats) -> Vectors:
+    vectors = embedding.vectors(rows)
+    if chosen is None:
+        return vectors
+    share = chosen.posterior.weight
+    posterior = sqrt_posterior(chosen.head.logits(rows), chosen.posterior.temperature)
+    return fuse([vectors, posterior], [1 - share, share])
+
+
+def _as_kept(array: Floats) -> Floats:
+    """`array` rounded to float16 as the model keeps it, so that what follows sees its rounding."""
+    kept: Floats = array.astype(np.float16).astype(np.float32)
+    return kept
+
+
+def _named(
+    arrays: Sequence[Fitted], embedding: Embedding, chosen: ChosenHead | None
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """All arrays by the names that they have in the model's file."""
+    named: dict[str, NDArray[np.floating[Any]]] = {}
+    for number, (own, part) in enumerate(zip(arrays, embedding.parts, strict=True)):
+        named |= {f"{number}/{name}": array for name, array in {**own, **part}.items()}
+        if "projection" in part:
+            named[f"{number}/projection"] = part["projection"].astype(np.float16)
+    if chosen is not None:
+        named |= {"head/weights": chosen.head.weights, "head/bias": chosen.head.bias}
+    return named
+
+
+def _training_facts(
+    source: ImageSource, recipe: Recipe, chosen: ChosenHead | None, seed: int, sample: int | None
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "images": f"{source.name}/{source.scope}",
+        "recipe": recipe.name,
+        "seed": seed,
+        "sample": sample,
+        "head": None,
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "processor": processor(),
+        "cores": usable_cores(),
+    }
+    if recipe.head is not None and chosen is not None:
+        facts["head"] = {
+            "kind": recipe.head.kind,
+            "strength": chosen.strength,
+            "mirrored_images": recipe.head.mirror,
+        }
+    return facts
+
+
+def _check_same(files: dict[str, bytes], training: Labelled, expected: Vectors) -> None:
+    """Raise where the finished model does not give the vectors that were measured."""
+    described = BovwDescriptor(files).describe(training.images[: len(expected)])
+    furthest = float(np.abs(described - expected).max())
+    if furthest > SAME:
+        raise CbirError(f"the finished model answers otherwise than the fitted one: {furthest:g}")

@@ -1,0 +1,187 @@
+"""Which classifier reads a recipe's rows best: cross-validated grid search over seven of them.
+
+All are compared on the same PCA-reduced, standardised rows. kNN and random forest reproduce the
+labels of the images that they learnt from: their posterior in the vectors of an index of those
+images would be memory, so they are compared by accuracy and never put into a vector.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.fusion import Floats
+from cbir.errors import CbirError
+from cbir.training.bovw.linear import KINDS
+from cbir.training.bovw.recipes import Recipe
+from cbir.training.bovw.rows import Encoder
+from cbir.training.bovw.sample import fit_block
+from cbir.training.labelled import Labelled, Say
+
+FOLDS = 5
+DIMS = 128
+
+Labels = NDArray[np.int64]
+Grid = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A classifier with its best parameters, by cross-validation.
+
+    `precision` and `recall` are means over the classes. `confusion` counts images, rows are true
+    classes, columns predicted ones. `seconds` is the whole grid search. `converged`: whether the
+    solver says so of its best parameters. `may_be_head`: whether it can be in a vector.
+    """
+
+    name: str
+    accuracy: float
+    precision: float
+    recall: float
+    parameters: Mapping[str, Any]
+    confusion: list[list[int]]
+    seconds: float
+    converged: bool
+    may_be_head: bool
+
+    def told(self) -> str:
+        """The parameters, for people."""
+        told = ", ".join(f"{key}={value}" for key, value in self.parameters.items())
+        return told if self.converged else f"{told} (not converged)"
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    make: Callable[..., Any]
+    grid: Grid
+
+
+def reduced_rows(
+    recipe: Recipe, images: Labelled, seed: int, sample: int | None, say: Say
+) -> Floats:
+    """The recipe's rows of `images`, by PCA at most 128 numbers: (n, dims).
+
+    Vocabularies and PCA see all images, and no labels.
+    """
+    from sklearn.decomposition import PCA
+
+    arrays = [fit_block(plan, images.images, seed, sample, say) for plan in recipe.plans]
+    blocks = [plan.block() for plan in recipe.plans]
+    rows = Encoder(blocks, arrays, recipe.size).rows(images.images, say)
+    dims = min(DIMS, len(rows) - 1, rows.shape[1])
+    say(f"{len(rows):,} images, {rows.shape[1]:,} numbers each, by PCA {dims:,}")
+    reduced: Floats = PCA(dims, svd_solver="full", random_state=seed).fit_transform(rows)
+    return reduced
+
+
+def compare_heads(
+    rows: Floats, labels: Labels, *, seed: int = 0, say: Say = lambda _: None
+) -> list[Compared]:
+    """All classifiers on `rows` (n, dims) with `labels` (n,), the most accurate first.
+
+    Stratified k-fold (five, fewer where a class has fewer images); each image is predicted by a
+    model that has not seen it. Raises `CbirError` where a class has a single image.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    if folds < 2:
+        raise CbirError("a class has only one image", "cross-validation needs two of each")
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    results = []
+    for name, candidate in _candidates(seed).items():
+        result = _searched(name, candidate, rows, labels, split)
+        say(f"{name}: accuracy {result.accuracy:.4f}, {result.told()}, {result.seconds:.0f} s")
+        results.append(result)
+    return sorted(results, key=lambda result: -result.accuracy)
+
+
+def _searched(
+    name: str, candidate: _Candidate, rows: Floats, labels: Labels, split: Any
+) -> Compared:
+    """The best of the candidate's parameters by accuracy; the first of equal ones."""
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+    started = time.monotonic()
+    tried = []
+    for values in product(*candidate.grid.values()):
+        parameters = dict(zip(candidate.grid, values, strict=True))
+        predicted, converged = _predicted(candidate.make(**parameters), rows, labels, split)
+        tried.append((float(accuracy_score(labels, predicted)), parameters, predicted, converged))
+    accuracy, parameters, predicted, converged = max(tried, key=lambda one: one[0])
+    precision, recall, _, _ = precision_recall_fscore_support(
+        labels, predicted, average="macro", zero_division=0.0
+    )
+    return Compared(
+        name=name,
+        accuracy=accuracy,
+        precision=float(precision),
+        recall=float(recall),
+        parameters=parameters,
+        confusion=confusion_matrix(labels, predicted).tolist(),
+        seconds=round(time.monotonic() - started, 2),
+        converged=converged,
+        may_be_head=name in KINDS,
+    )
+
+
+def _predicted(model: Any, rows: Floats, labels: Labels, split: Any) -> tuple[Labels, bool]:
+    """What a model that has not seen an image says of it, and whether its solver converged."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        predicted = cross_val_predict(
+            make_pipeline(StandardScaler(), model), rows, labels, cv=split
+        )
+    for warning in caught:
+        if not issubclass(warning.category, ConvergenceWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return predicted, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+
+
+def _candidates(seed: int) -> dict[str, _Candidate]:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import LinearSVC
+
+    return {
+        "naive-bayes": _Candidate(GaussianNB, {"var_smoothing": (1e-9, 1e-2, 1e-1)}),
+        "logistic": _Candidate(
+            partial(LogisticRegression, max_iter=500, random_state=seed),
+            {"C": (1e-3, 1e-2, 1e-1, 1.0)},
+        ),
+        "knn": _Candidate(
+            partial(KNeighborsClassifier, algorithm="brute"),
+            {"n_neighbors": (1, 5, 15), "weights": ("uniform", "distance")},
+        ),
+        "svm": _Candidate(
+            partial(LinearSVC, dual="auto", max_iter=2000, random_state=seed),
+            {"C": (1e-4, 1e-3, 1e-2, 1e-1)},
+        ),
+        "random-forest": _Candidate(
+            partial(RandomForestClassifier, n_estimators=200, n_jobs=-1, random_state=seed),
+            {"max_features": ("sqrt", 0.2), "min_samples_leaf": (1, 4)},
+        ),
+        "lda": _Candidate(
+            partial(LinearDiscriminantAnalysis, solver="lsqr"),
+            {"shrinkage": (1e-3, 1e-2, 1e-1, 0.5)},
+        ),
+        "ridge": _Candidate(RidgeClassifier, {"alpha": (1.0, 10.0, 100.0, 1000.0)}),
+    }

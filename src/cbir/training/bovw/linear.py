@@ -1,0 +1,247 @@
+"""Heads that are linear maps: ridge, LDA, logistic regression, linear SVM.
+
+All are fitted on standardised rows (mean 0, deviation 1 in each column), and the standardisation
+is folded into weights and bias afterwards: logits = rows @ weights + bias on the rows as they are.
+Ridge and LDA need the columns' products alone, which are added up batch by batch, so that memory
+holds one matrix of rows and two of columns x columns.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.fusion import Floats
+from cbir.errors import CbirError
+
+BATCH = 2048
+ITERATIONS = 1000
+_NEVER = -1000.0
+
+Labels = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Head:
+    """`weights` float32 (D, classes) and `bias` (classes,), for rows as they are."""
+
+    weights: Floats
+    bias: Floats
+
+    def logits(self, rows: Floats) -> Floats:
+        """(n, classes) of `rows` (n, D)."""
+        answers: Floats = rows @ self.weights + self.bias
+        return answers
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Mean and deviation (D,) of each column; a column that does not vary has deviation 1."""
+
+    mean: Doubles
+    deviation: Doubles
+
+    def rows(self, rows: Floats) -> Floats:
+        """`rows` (n, D) with mean 0 and deviation 1."""
+        standard = rows - self.mean.astype(np.float32)
+        standard /= self.deviation.astype(np.float32)
+        return standard
+
+    def folded(self, weights: Doubles, bias: Doubles) -> Head:
+        """The head for rows as they are, of one for standardised rows."""
+        plain = weights / self.deviation[:, None]
+        return Head(plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32))
+
+
+def standard_of(rows: Floats) -> Standard:
+    """Mean and deviation of the columns of `rows` (n, D), in float64, batch by batch."""
+    total = np.zeros(rows.shape[1])
+    for batch in _batches(rows):
+        total += batch.sum(axis=0, dtype=np.float64)
+    mean = total / len(rows)
+    squares = np.zeros_like(mean)
+    for batch in _batches(rows):
+        squares += np.square(batch - mean).sum(axis=0)
+    deviation = np.sqrt(squares / len(rows))
+    # Rounding leaves a column of equal numbers a deviation that is not quite zero.
+    still = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-12)
+    return Standard(mean, np.where(still, 1.0, deviation))
+
+
+def fit_heads(
+    kind: str, rows: Floats, labels: Labels, classes: int, strengths: Sequence[float], seed: int
+) -> Iterator[tuple[float, Head]]:
+    """A head of `kind` for each of `strengths`, fitted on `rows` (n, D) with `labels` (n,).
+
+    Classes that `labels` do not show are never predicted. What a strength is: see `KINDS`.
+    """
+    present = np.unique(labels)
+    numbers = np.searchsorted(present, labels)
+    standard = standard_of(rows)
+    fit = KINDS[kind]
+    for strength, weights, bias in fit(rows, numbers, standard, strengths, seed):
+        head = standard.folded(weights, bias)
+        yield strength, _spread(head, present, classes)
+
+
+def require_kind(name: str) -> str:
+    """`name`, if it is a linear head; else raises `CbirError` that says why not."""
+    if name in KINDS:
+        return name
+    known = f"heads: {', '.join(KINDS)}"
+    if name in _NOT_LINEAR:
+        raise CbirError(f"'{name}' cannot be a head: {_NOT_LINEAR[name]}", known)
+    near = difflib.get_close_matches(name, [*KINDS, *_NOT_LINEAR], n=1)
+    raise CbirError(f"unknown head '{name}'", f"did you mean '{near[0]}'?" if near else known)
+
+
+def _ridge(
+    rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], _seed: int
+) -> Iterator[tuple[float, Doubles, Doubles]]:
+    """Least squares on targets of -1 and 1, squares of the weights punished (Hoerl & Kennard 1970).
+
+    A strength is the punishment divided by the number of rows.
+    """
+    targets = np.where(labels[:, None] == np.arange(labels.max() + 1), 1.0, -1.0)
+    products = _products(rows, standard)
+    bias = targets.mean(axis=0)
+    wanted = _columns_times(rows, standard, targets - bias)
+    for strength in strengths:
+        yield strength, _solved(products, strength * len(rows), wanted), bias
+
+
+def _lda(
+    rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], _seed: int
+) -> Iterator[tuple[float, Doubles, Doubles]]:
+    """Linear discriminant analysis with a shrunk covariance (Fisher 1936; Friedman 1989).
+
+    A strength is the share of the mean variance in the within-class covariance.
+    """
+    counts = np.bincount(labels).astype(np.float64)
+    member = (labels[:, None] == np.arange(len(counts))).astype(np.float64)
+    means = _columns_times(rows, standard, member / counts)
+    within = _products(rows, standard)
+    within -= (means * counts) @ means.T
+    within /= len(rows)
+    level = np.trace(within) / len(within)
+    for strength in strengths:
+        # (1 - s) W + s level I, divided by 1 - s: the same solution but for that factor.
+        weights = _solved(within, strength * level / (1 - strength), means) / (1 - strength)
+        bias = np.log(counts / len(rows)) - 0.5 * np.sum(weights * means, axis=0)
+        yield strength, weights, bias
+
+
+def _logistic(
+    rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], seed: int
+) -> Iterator[tuple[float, Doubles, Doubles]]:
+    """Multinomial logistic regression by L-BFGS; a strength is 1 / (C x rows)."""
+    from sklearn.linear_model import LogisticRegression
+
+    ready = standard.rows(rows)
+    model = LogisticRegression(max_iter=ITERATIONS, random_state=seed, warm_start=True)
+    for strength in sorted(strengths, reverse=True):  # each begins where a smoother one ended
+        model.set_params(C=1 / (strength * len(rows)))
+        yield strength, *_two_sided(model.fit(ready, labels))
+
+
+def _svm(
+    rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], seed: int
+) -> Iterator[tuple[float, Doubles, Doubles]]:
+    """Linear SVMs, one a class against the rest, squared hinge; a strength is 1 / (C x rows)."""
+    from sklearn.svm import LinearSVC
+
+    ready = standard.rows(rows)
+    for strength in strengths:
+        model = LinearSVC(
+            C=1 / (strength * len(rows)), dual="auto", max_iter=ITERATIONS, random_state=seed
+        )
+        yield strength, *_two_sided(model.fit(ready, labels))
+
+
+_Fit = Callable[
+    [Floats, Labels, Standard, Sequence[float], int], Iterator[tuple[float, Doubles, Doubles]]
+]
+
+KINDS: Mapping[str, _Fit] = {
+    "ridge": _ridge,
+    "lda": _lda,
+    "logistic": _logistic,
+    "svm": _svm,
+}
+
+STRENGTHS: Mapping[str, tuple[float, ...]] = {
+    "ridge": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+    "lda": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "logistic": (1e-3, 1e-2, 1e-1),
+    "svm": (1e-1, 1.0, 10.0),
+}
+"""What is tried where a recipe does not say."""
+
+_MEMORY = "it reproduces the labels of the images that it learnt from, so that an index of them \
+would be searched by label"
+_NOT_LINEAR = {
+    "knn": _MEMORY,
+    "random-forest": _MEMORY,
+    "naive-bayes": "it is no linear map",
+}
+
+
+def _batches(rows: Floats) -> Iterator[Floats]:
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]
+
+
+def _products(rows: Floats, standard: Standard) -> Doubles:
+    """Products (D, D) of the standardised columns; only the lower triangle and diagonal hold.
+
+    Each batch is multiplied in float32 and added in float64.
+    """
+    from scipy.linalg.blas import ssyrk
+
+    total = np.zeros((rows.shape[1], rows.shape[1]), order="F")
+    for batch in _batches(rows):
+        # The transposed batch is in column order already, which saves BLAS a copy.
+        total += ssyrk(1.0, standard.rows(batch).T, lower=1)
+    return total
+
+
+def _columns_times(rows: Floats, standard: Standard, targets: Doubles) -> Doubles:
+    """Standardised columns times `targets` (n, m): (D, m)."""
+    total = np.zeros((rows.shape[1], targets.shape[1]))
+    for start in range(0, len(rows), BATCH):
+        some = slice(start, start + BATCH)
+        total += standard.rows(rows[some]).T @ targets[some].astype(np.float32)
+    return total
+
+
+def _solved(products: Doubles, added: float, wanted: Doubles) -> Doubles:
+    """(products + added I)^-1 wanted, by Cholesky; `products` as `_products` gives them."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    system = products.copy(order="F")
+    system[np.diag_indices_from(system)] += added
+    factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+    solution: Doubles = cho_solve(factor, wanted, check_finite=False)
+    return solution
+
+
+def _two_sided(model: Any) -> tuple[Doubles, Doubles]:
+    """Weights (D, classes) and bias of a scikit-learn model; for two it has one column."""
+    weights, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
+    if weights.shape[1] == 1:
+        return np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    return weights, bias
+
+
+def _spread(head: Head, present: Labels, classes: int) -> Head:
+    """`head` of the `present` classes as one of all; the others are never the largest."""
+    weights = np.repeat(head.weights.mean(axis=1, keepdims=True), classes, axis=1)
+    bias = np.full(classes, head.bias.mean() + _NEVER, dtype=np.float32)
+    weights[:, present], bias[present] = head.weights, head.bias
+    return Head(weights, bias)

@@ -1,0 +1,202 @@
+"""The named recipes: what a Bag-of-Visual-Words model is to be made of, as data.
+
+Change a number or add a block here; nothing else has to know. A block's `feature` and `params` are
+those of `cbir.descriptors.blocks`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cbir.descriptors.blocks import Block, Size
+from cbir.errors import CbirError
+
+
+@dataclass(frozen=True)
+class Words:
+    """A vocabulary to fit: `count` words by k-means on at most `sample` local descriptors."""
+
+    count: int
+    sample: int = 200_000
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Patch filters to fit: `count` of them, ZCA whitening with `epsilon` on `sample` patches.
+
+    `kind` "random": whitened patches as they come (Thiry et al. 2021); "kmeans": their centres
+    (Coates, Lee and Ng 2011).
+    """
+
+    count: int
+    epsilon: float = 0.1
+    kind: str = "random"
+    sample: int = 200_000
+
+
+@dataclass(frozen=True)
+class Projection:
+    """PCA to `dims` numbers; components divided by their deviation to the power `whitening`.
+
+    `standardised`: of the correlations, every number counting alike, not of the covariances.
+    """
+
+    dims: int
+    whitening: float = 0.0
+    standardised: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One block of a recipe and what is to be fitted for it.
+
+    `weight` 0 gives the block to the head alone. Without a `projection` its rows stand in the
+    vector as they are.
+    """
+
+    feature: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    power: float = 1.0
+    words: Words | None = None
+    filters: Filters | None = None
+    projection: Projection | None = None
+
+    def block(self, weight: float | None = None) -> Block:
+        """The block as a card holds it."""
+        return Block(
+            self.feature, self.params, self.weight if weight is None else weight, self.power
+        )
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """A linear head: its `kind` (a name in `linear.KINDS`) and the `strengths` to choose from.
+
+    `mirror` also shows it each training image mirrored.
+    """
+
+    kind: str
+    strengths: tuple[float, ...]
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a model is made of.
+
+    `size`: width and height, or one number: the longest side. With `tune_weights` the blocks'
+    shares are chosen on held-out images, starting from their weights.
+    """
+
+    name: str
+    about: str
+    size: Size
+    plans: tuple[Plan, ...]
+    head: HeadPlan | None = None
+    tune_weights: bool = False
+
+
+CIFAR: Size = (32, 32)
+PHOTO: Size = 256
+
+# Relative to the number of images: what is added to the diagonal of the correlation matrix.
+RIDGE = HeadPlan("ridge", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
+
+HOG = Plan("hog")
+GRAY = Plan("gray", {"bins": 32}, power=0.5)
+LAB = Plan("lab", {"bins": [4, 7, 7], "grid": 2}, power=0.5)
+SIFT = Plan("sift", {"root": False, "idf": True}, power=0.5, words=Words(400))
+DENSE = Plan(
+    "dense-sift",
+    {"step": 2, "sizes": [2.0, 3.0], "pyramid": [1, 2], "idf": True},
+    power=0.5,
+    words=Words(1000),
+)
+VLAD = Plan(
+    "dense-sift",
+    {"step": 2, "sizes": [2.0, 3.0], "encoding": "vlad"},
+    power=0.5,
+    words=Words(32),
+    projection=Projection(256, 0.5),
+)
+PATCHES = Plan("patches", filters=Filters(800), projection=Projection(256, 0.5))
+# Cosines of both signs, and each filter with its mirror image: 18,000 numbers from 2,000 filters.
+SIGNED_PATCHES = Plan(
+    "patches",
+    {"activation": "cosine", "bias": 0.15, "grid": 3, "mirror": True},
+    power=0.5,
+    filters=Filters(1000, epsilon=1.0),
+    projection=Projection(128, 0.5, standardised=True),
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("seed", "SIFT at keypoints in 400 words, and HOG", CIFAR, (SIFT, HOG)),
+        Recipe("hog", "HOG alone", CIFAR, (HOG,)),
+        Recipe("hog+gray", "HOG and a grey histogram", CIFAR, (HOG, GRAY)),
+        Recipe("hog+sift", "HOG and 400 SIFT words, shares chosen", CIFAR, (HOG, SIFT), None, True),
+        Recipe(
+            "all",
+            "HOG, SIFT words, grey and LAB histograms",
+            CIFAR,
+            (HOG, SIFT, GRAY, LAB),
+            None,
+            True,
+        ),
+        Recipe(
+            "dense",
+            "dense RootSIFT in 1,000 words over a 2x2 pyramid, and LAB histograms",
+            CIFAR,
+            (
+                replace(DENSE, projection=Projection(256, 0.5)),
+                replace(LAB, projection=Projection(128, 0.5)),
+            ),
+            tune_weights=True,
+        ),
+        Recipe(
+            "vlad",
+            "VLAD of dense RootSIFT, and LAB histograms",
+            CIFAR,
+            (VLAD, replace(LAB, projection=Projection(128, 0.5))),
+            tune_weights=True,
+        ),
+        Recipe("patches", "800 whitened patch filters, ridge head", CIFAR, (PATCHES,), RIDGE),
+        Recipe(
+            "best",
+            "1,000 patch filters and their mirror images, cosines of both signs, logistic head",
+            CIFAR,
+            (SIGNED_PATCHES,),
+            HeadPlan("logistic", (2e-2, 1e-2, 5e-3)),
+        ),
+        Recipe(
+            "classic",
+            "photos: VLAD of dense RootSIFT, LAB histograms over a 2x2 grid, HOG; needs no labels",
+            PHOTO,
+            (
+                Plan(
+                    "dense-sift",
+                    {"step": 8, "sizes": [4.0, 8.0], "encoding": "vlad"},
+                    power=0.5,
+                    words=Words(32),
+                    projection=Projection(128, 0.5),
+                ),
+                replace(LAB, projection=Projection(64, 0.25)),
+                Plan("hog", {"size": [64, 64]}, projection=Projection(64, 0.25)),
+            ),
+        ),
+    )
+}
+
+
+def recipe_called(name: str) -> Recipe:
+    """The recipe of that name; raises `CbirError` with the nearest one."""
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    known = f"known: {', '.join(RECIPES)}"
+    raise CbirError(f"unknown recipe '{name}'", f"did you mean '{near[0]}'?" if near else known)

@@ -1,0 +1,145 @@
+"""What is fitted before any image has a row: words of local descriptors, filters of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.blocks import Block, raw_features, settings_of
+from cbir.descriptors.fusion import Floats, unit_rows
+from cbir.descriptors.local.patches import fit_whitening, mirrored_patches, normalised_patches
+from cbir.descriptors.local.sift import dense_sift, keypoint_sift, root_sift
+from cbir.descriptors.resize import resized
+from cbir.descriptors.vocabulary import inverse_document_frequency
+from cbir.errors import CbirError
+from cbir.pipeline import usable_cores
+from cbir.training.bovw.recipes import Filters, Plan, Words
+from cbir.training.bovw.rows import BATCH, limited_threads
+from cbir.training.labelled import Say
+from cbir.types import RgbImage
+
+Fitted = dict[str, NDArray[np.floating[Any]]]
+
+FEWEST_OF_AN_IMAGE = 20
+IDF_IMAGES = 10_000
+KMEANS_BATCH = 4096
+RESTARTS = 3
+
+
+def fit_block(
+    plan: Plan, images: Sequence[RgbImage], seed: int, sample: int | None, say: Say
+) -> Fitted:
+    """The arrays that `plan` needs for raw rows: words and idf, or filters and whitening.
+
+    All random choices come from `seed`. `sample` is the most local descriptors (or patches) to
+    fit on, the plan's own number if it is None. Raises `CbirError` where the images do not give
+    enough of them. Words and filters are float16, as the model keeps them, so that all that is
+    fitted on their rows sees the rows that describing will give.
+    """
+    if plan.words is not None:
+        return _fit_words(plan, plan.words, images, seed, sample, say)
+    if plan.filters is not None:
+        return _fit_filters(plan, plan.filters, images, seed, sample, say)
+    return {}
+
+
+def sample_local(block: Block, images: Sequence[RgbImage], most: int, seed: int) -> Floats:
+    """At most `most` local descriptors (n, dim), some each of images taken at random, shuffled."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(images))
+    quota = max(FEWEST_OF_AN_IMAGE, -(-most // len(images)))
+    parts: list[Floats] = []
+    with limited_threads(), ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(order), BATCH):
+            some = [images[row] for row in order[start : start + BATCH]]
+            for found in pool.map(lambda image: local_descriptors(block, image), some):
+                parts.append(found[random.permutation(len(found))[:quota]])
+            if sum(map(len, parts)) >= most:
+                break
+    everything = np.concatenate(parts)
+    return everything[random.permutation(len(everything))[:most]]
+
+
+def local_descriptors(block: Block, image: RgbImage) -> Floats:
+    """What `block` compares with its words (n, 128) or, whitened, with its filters (n, d)."""
+    settings = settings_of(block)
+    if settings["size"] is not None:
+        image = resized(image, *settings["size"])
+    if block.feature == "patches":
+        patches = normalised_patches(image[None], settings["patch"])
+        return patches.reshape(-1, patches.shape[-1])
+    if block.feature == "sift":
+        found = keypoint_sift(image, settings["limit"])
+    else:
+        found = dense_sift(image, settings["step"], settings["sizes"])
+    return root_sift(found.descriptors) if settings["root"] else found.descriptors
+
+
+def fit_words(descriptors: Floats, count: int, seed: int) -> Floats:
+    """`count` words (count, dim) of `descriptors` (n, dim) by mini-batch k-means (Sculley 2010)."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    if len(descriptors) < count:
+        raise CbirError(
+            f"{len(descriptors):,} local descriptors are too few for {count:,} words",
+            "give more images or larger ones, or take fewer words",
+        )
+    model = MiniBatchKMeans(
+        count, batch_size=KMEANS_BATCH, n_init=RESTARTS, random_state=seed, max_no_improvement=20
+    )
+    # One thread: the sums of several are added in no fixed order.
+    with limited_threads():
+        model.fit(descriptors)
+    return np.asarray(model.cluster_centers_, dtype=np.float32)
+
+
+def _fit_words(
+    plan: Plan, wanted: Words, images: Sequence[RgbImage], seed: int, sample: int | None, say: Say
+) -> Fitted:
+    descriptors = sample_local(plan.block(), images, sample or wanted.sample, seed)
+    say(f"{plan.feature}: {wanted.count:,} words of {len(descriptors):,} local descriptors")
+    fitted: Fitted = {"words": fit_words(descriptors, wanted.count, seed).astype(np.float16)}
+    if settings_of(plan.block())["idf"]:
+        some = np.random.default_rng(seed).permutation(len(images))[:IDF_IMAGES]
+        fitted["idf"] = _idf(plan, fitted, [images[row] for row in some])
+    return fitted
+
+
+def _idf(plan: Plan, words: Fitted, images: Sequence[RgbImage]) -> Floats:
+    """The idf (k,) of words: in how many of `images` each is found."""
+    block = replace(plan.block(), params={**plan.params, "idf": False, "pyramid": [1]})
+    if settings_of(block)["encoding"] == "vlad":
+        raise CbirError(f"{plan.feature}: vlad has no idf", "leave it out of the recipe")
+    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    with limited_threads(), ThreadPoolExecutor(usable_cores()) as pool:
+        rows = list(pool.map(lambda some: raw_features(block, words, some), parts))
+    return inverse_document_frequency(np.concatenate(rows))
+
+
+def _fit_filters(
+    plan: Plan, wanted: Filters, images: Sequence[RgbImage], seed: int, sample: int | None, say: Say
+) -> Fitted:
+    patches = sample_local(plan.block(), images, sample or wanted.sample, seed)
+    say(f"{plan.feature}: {wanted.count:,} filters of {len(patches):,} patches")
+    settings = settings_of(plan.block())
+    turned = [mirrored_patches(patches, settings["patch"])] if settings["mirror"] else []
+    mean, whitening = fit_whitening(np.concatenate([patches, *turned]), wanted.epsilon)
+    white = np.asarray((patches - mean) @ whitening, dtype=np.float32)
+    if wanted.kind == "kmeans":
+        filters = fit_words(white, wanted.count, seed)
+    elif len(white) < wanted.count:
+        raise CbirError(
+            f"{len(white):,} patches are too few for {wanted.count:,} filters", "give more images"
+        )
+    else:
+        filters = white[: wanted.count]
+    return {
+        "filters": unit_rows(filters).astype(np.float16),
+        "whitening": whitening,
+        "whitening-mean": mean,
+    }

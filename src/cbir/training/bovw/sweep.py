@@ -1,0 +1,141 @@
+"""How many words? Mini-batch k-means for each size, judged by the Davies-Bouldin index.
+
+Davies & Bouldin 1979: for each word the largest ratio of the spread of it and another to the
+distance between the two, averaged; lower is better. Measured on descriptors that no word was
+fitted on.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.fusion import Floats
+from cbir.descriptors.vocabulary import Vocabulary
+from cbir.errors import CbirError
+from cbir.training.bovw.recipes import Plan, Recipe
+from cbir.training.bovw.sample import fit_words, sample_local
+from cbir.training.labelled import Say
+from cbir.types import RgbImage
+
+HELD_OUT = 0.2
+AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A vocabulary size, its index, how many words no held-out descriptor has, seconds."""
+
+    words: int
+    davies_bouldin: float
+    unused_words: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The sizes tried, and on what: block, how many local descriptors to fit and to measure on."""
+
+    feature: str
+    rows: tuple[SweepRow, ...]
+    fitted_on: int
+    measured_on: int
+    seed: int
+
+    @property
+    def best(self) -> SweepRow:
+        """The size of the lowest index."""
+        return min(self.rows, key=lambda row: row.davies_bouldin)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the JSON file and `--json` hold."""
+        return {**asdict(self), "best": self.best.words, "lower_is_better": True}
+
+
+def words_plan(recipe: Recipe) -> Plan:
+    """The recipe's first block of visual words; raises `CbirError` where it has none."""
+    for plan in recipe.plans:
+        if plan.words is not None:
+            return plan
+    raise CbirError(
+        f"recipe '{recipe.name}' has no vocabulary to sweep", "try --recipe seed or dense"
+    )
+
+
+def sweep(
+    plan: Plan,
+    images: Sequence[RgbImage],
+    sizes: Sequence[int],
+    *,
+    seed: int = 0,
+    sample: int | None = None,
+    say: Say = lambda _: None,
+) -> Sweep:
+    """Fit a vocabulary of each of `sizes` to the local descriptors of prepared `images`.
+
+    At most `sample` descriptors are taken (the plan's number if it is None); a fifth of them is
+    held out and measured on.
+    """
+    assert plan.words is not None
+    found = sample_local(plan.block(), images, sample or plan.words.sample, seed)
+    held, used = np.split(found, [round(len(found) * HELD_OUT)])
+    if len(held) <= max(sizes):
+        raise CbirError(
+            f"{len(held):,} held-out local descriptors cannot judge {max(sizes):,} words",
+            "give more images, or smaller --sizes",
+        )
+    rows = []
+    for size in sizes:
+        started = time.monotonic()
+        words = fit_words(used, size, seed)
+        index, unused = davies_bouldin(held, words)
+        rows.append(SweepRow(size, round(index, 5), unused, round(time.monotonic() - started, 2)))
+        say(f"{size:,} words: Davies-Bouldin index {index:.4f}, {rows[-1].seconds:.1f} s")
+    return Sweep(plan.feature, tuple(rows), len(used), len(held), seed)
+
+
+def davies_bouldin(descriptors: Floats, words: Floats) -> tuple[float, int]:
+    """The index of `descriptors` (n, dim) by their nearest word, and how many words have none."""
+    from sklearn.metrics import davies_bouldin_score
+
+    vocabulary = Vocabulary(words)
+    parts = np.array_split(descriptors, -(-len(descriptors) // AT_ONCE))
+    labels: NDArray[np.intp] = np.concatenate([vocabulary.hard(p).words[:, 0] for p in parts])
+    used = len(np.unique(labels))
+    if used < 2:
+        raise CbirError("all local descriptors are of one word", "give more images, or others")
+    return float(davies_bouldin_score(descriptors, labels)), len(words) - used
+
+
+def curve(result: Sweep) -> bytes:
+    """The index over the sizes as a picture (PNG), the best size marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    sizes = [row.words for row in result.rows]
+    axes.plot(sizes, [row.davies_bouldin for row in result.rows], marker="o", color="#20639b")
+    best = result.best
+    told = f"lowest: {best.words:,} words, {best.davies_bouldin:.3f}"
+    axes.plot([best.words], [best.davies_bouldin], "o", markersize=11, color="#d1495b", label=told)
+    axes.legend()
+    axes.set_xlabel("words in the vocabulary")
+    axes.set_ylabel("Davies-Bouldin index (lower is better)")
+    axes.set_title(
+        f"{result.feature}: fitted on {result.fitted_on:,} local descriptors, "
+        f"measured on {result.measured_on:,} others",
+        fontsize=10,
+    )
+    axes.set_xticks(sizes)
+    axes.grid(alpha=0.3)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    return stream.getvalue()

@@ -1,0 +1,148 @@
+"""Images to learn from, with their labels: reading them, holding some of them out."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError, ImageError
+from cbir.evaluation.relevance import UNLABELLED
+from cbir.images.decode import load_pixels
+from cbir.images.items import ImageSource, SourceItem
+from cbir.pipeline import usable_cores
+from cbir.types import RgbImage
+
+HELD_OUT = 0.1
+_READ_AT_ONCE = 256
+
+Say = Callable[[str], None]
+Prepare = Callable[[RgbImage], RgbImage]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and their class numbers int64 (n,), UNLABELLED where an image has no label.
+
+    `classes` are the labels' names by number; `origin` says where the images are from.
+    """
+
+    images: list[RgbImage]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    origin: str
+
+    def take(self, rows: NDArray[np.intp]) -> Labelled:
+        """The images at `rows`, in that order."""
+        images = [self.images[row] for row in rows]
+        return Labelled(images, self.labels[rows], self.classes, self.origin)
+
+    def stacked(self) -> NDArray[np.uint8]:
+        """The images, all of one size, as uint8 (n, height, width, 3)."""
+        return np.stack(self.images)
+
+
+def read_labelled(
+    source: ImageSource,
+    prepare: Prepare,
+    *,
+    need_labels: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+    say: Say = lambda _: None,
+) -> Labelled:
+    """The images of `source`, each through `prepare`, in its order.
+
+    `limit` takes a random sample of so many. Images that cannot be read are left out and said.
+    Raises `CbirError` where there is nothing to learn from, and with `need_labels` where an image
+    has no label or all have the same.
+    """
+    items = source.items() if limit is None else _sampled(source, limit, seed)
+    images: list[RgbImage] = []
+    labels: list[str | None] = []
+    files = False
+    for item, found in _read(items, prepare):
+        if isinstance(found, str):
+            say(f"left out: {item.location}: {found}")
+            continue
+        if need_labels and item.label is None:
+            raise CbirError(
+                f"{item.location} has no label", "train needs labels: --label-from-folder"
+            )
+        images.append(found)
+        labels.append(item.label)
+        files = files or item.file_size is not None
+    if not images:
+        raise CbirError(f"{source.uri} has no image to train on")
+    classes = tuple(sorted({label for label in labels if label is not None}))
+    if need_labels and len(classes) < 2:
+        raise CbirError("training needs images of at least two labels")
+    numbers: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
+    numbers[None] = UNLABELLED
+    return Labelled(
+        images, np.array([numbers[label] for label in labels]), classes, _origin(source, files)
+    )
+
+
+def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """(held out, training): a tenth at random, and the rest.
+
+    A class whose images were all held out is given back: what has never been seen cannot be learnt.
+    """
+    order = np.random.default_rng(seed).permutation(len(everything.images))
+    held_count = round(len(order) * HELD_OUT)
+    held, training = order[:held_count], order[held_count:]
+    lost = ~np.isin(everything.labels[held], everything.labels[training])
+    training = np.concatenate([training, held[lost]])
+    return everything.take(held[~lost]), everything.take(training)
+
+
+def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """The share of rows of `logits` (n, classes) that are largest at their label."""
+    return float(np.mean(logits.argmax(axis=1) == labels))
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]:
+    """A random sample of the items of `source`, in their order."""
+    items = list(source.items())
+    rows = np.random.default_rng(seed).permutation(len(items))[:limit]
+    return (items[row] for row in np.sort(rows))
+
+
+def _read(
+    items: Iterator[SourceItem], prepare: Prepare
+) -> Iterator[tuple[SourceItem, RgbImage | str]]:
+    """Each item with its prepared pixels, or with the reason why there are none."""
+
+    def read(item: SourceItem) -> RgbImage | str:
+        try:
+            return prepare(load_pixels(item.read()))
+        except ImageError as error:
+            return error.message
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        while some := list(islice(items, _READ_AT_ONCE)):
+            yield from zip(some, pool.map(read, some), strict=True)
+
+
+def _origin(source: ImageSource, files: bool) -> str:
+    if source.uri == "cifar10":
+        # Canonical CIFAR-10 is pixels; files are a re-encoded copy, which lowers every figure.
+        return "CIFAR-10 (JPEG copy)" if files else "CIFAR-10"
+    return source.name
