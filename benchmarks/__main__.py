@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import elasticsearch, indexing, memory, quality, queries, startup, words
+from benchmarks import bovw, elasticsearch, indexing, memory, quality, queries, startup, words
 from benchmarks.setting import print_setting
 
 USUAL = {
@@ -14,8 +14,8 @@ USUAL = {
     "queries": queries.main,
     "memory": memory.main,
 }
-# These take long, and need Java and Maven.
-ALL = {**USUAL, "elasticsearch": elasticsearch.main, "words": words.main}
+# These take long; the last two need Java and Maven.
+ALL = {**USUAL, "bovw": bovw.main, "elasticsearch": elasticsearch.main, "words": words.main}
 
 
 def main() -> None:

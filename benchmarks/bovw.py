@@ -1,0 +1,106 @@
+"""Every Bag-of-Visual-Words recipe on CIFAR-10, end to end: fit, index, search, measure.
+
+Each is fitted by `train_bovw` on the 50,000 training images (a tenth held out to choose by), its
+model kept in CBIR_HOME for the next run; then the training images are indexed and all 10,000 test
+images searched for, exactly, and among each other (unseen index). Takes long, so it runs only when
+it is named.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from pathlib import Path
+
+from cbir.descriptors.base import Descriptor
+from cbir.descriptors.models import load_descriptor
+from cbir.experiment import Evaluation, evaluate
+from cbir.home import cbir_home
+from cbir.images.decode import load_pixels
+from cbir.images.sources import open_source
+from cbir.ingest import index_images
+from cbir.search import Searcher
+from cbir.training.bovw.fit import train_bovw
+from cbir.training.bovw.recipes import RECIPES, Recipe
+
+SHIPPED = ("cifar10-bovw", "cifar10-bovw:embedding")
+TIMED = 1000
+BATCH = 64
+COLUMNS = (
+    "descriptor",
+    "numbers",
+    "images/s/core",
+    "AP@100",
+    "nAP@100",
+    "unseen nAP@100",
+    "P@10",
+    "accuracy, training / test",
+)
+
+
+def main() -> None:
+    """Print the table of the documentation, a row as soon as it is known."""
+    print(f"\n{_row(COLUMNS)}\n{_row(['---'] * len(COLUMNS))}", flush=True)
+    for recipe in RECIPES.values():
+        if not isinstance(recipe.size, int) and recipe.name != "best":
+            _measure(recipe.name, load_descriptor(str(_fitted(recipe))))
+    for name in SHIPPED:
+        _measure(name, load_descriptor(name))
+    print(f"\nimages/s/core: describing decoded images on one thread, n={TIMED:,}")
+
+
+def _fitted(recipe: Recipe) -> Path:
+    """The folder of the recipe's model; fitted where there is none."""
+    folder = cbir_home() / "benchmarks" / "bovw" / recipe.name
+    if not (folder / "model.json").exists():
+        files = train_bovw(open_source("cifar10:train"), recipe.name, recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+    return folder
+
+
+def _measure(name: str, descriptor: Descriptor) -> None:
+    place = cbir_home() / "benchmarks" / "bovw" / "measured.cbir"
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        index_images(["cifar10:train"], str(place), descriptor=descriptor)
+        with closing(Searcher.open(place, descriptor)) as searcher:
+            result = evaluate(searcher, open_source("cifar10:test"))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    speed = f"{_images_per_second(descriptor):,.0f}"
+    print(_row([name, str(descriptor.spec.dim), speed, *_figures(result)]), flush=True)
+
+
+def _figures(result: Evaluation) -> list[str]:
+    measures, unseen = result.measures, result.unseen_index or {}
+    accuracy = result.accuracy or {}
+    parts = ("training_images", "queries")
+    known = [value for part in parts if (value := accuracy.get(part)) is not None]
+    return [
+        f"{measures['AP@100']:.4f}",
+        f"{measures['nAP@100']:.3f}",
+        f"{unseen['nAP@100']:.3f}" if unseen else "-",
+        f"{measures['P@10']:.3f}",
+        " / ".join(f"{value:.3f}" for value in known) or "-",
+    ]
+
+
+def _images_per_second(descriptor: Descriptor) -> float:
+    items = list(open_source("cifar10:test").items())[:: 10_000 // TIMED][:TIMED]
+    images = [load_pixels(item.read()) for item in items]
+    descriptor.describe(images[:BATCH])
+    started = time.perf_counter()
+    for start in range(0, len(images), BATCH):
+        descriptor.describe(images[start : start + BATCH])
+    return len(images) / (time.perf_counter() - started)
+
+
+def _row(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
