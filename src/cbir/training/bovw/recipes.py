@@ -168,10 +168,10 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("patches", "800 whitened patch filters, ridge head", CIFAR, (PATCHES,), RIDGE),
         Recipe(
             "best",
-            "1,000 patch filters and their mirror images, cosines of both signs, logistic head",
+            "1,000 patch filters and their mirror images, cosines of both signs, ridge head",
             CIFAR,
             (SIGNED_PATCHES,),
-            HeadPlan("logistic", (2e-2, 1e-2, 5e-3)),
+            HeadPlan("ridge", (3e-2, 1.5e-2, 7.5e-3)),
         ),
         Recipe(
             "classic",
