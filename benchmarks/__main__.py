@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import elasticsearch, indexing, memory, quality, queries, startup
+from benchmarks import copies, elasticsearch, indexing, memory, quality, queries, startup
 from benchmarks.setting import print_setting
 
 USUAL = {
@@ -14,7 +14,11 @@ USUAL = {
     "queries": queries.main,
     "memory": memory.main,
 }
-ALL = {**USUAL, "elasticsearch": elasticsearch.main}  # takes long, and needs Java and Maven
+ALL = {
+    **USUAL,
+    "copies": copies.main,  # takes minutes, and needs photos
+    "elasticsearch": elasticsearch.main,  # takes long, and needs Java and Maven
+}
 
 
 def main() -> None:

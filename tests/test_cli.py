@@ -145,7 +145,8 @@ def test_search_prints_a_table_or_json_with_every_promised_key(photos: Path, mad
     hit = first["hits"][0]
     assert hit | {"score": 1} == {
         "rank": 1, "id": "photos/red/1.png", "score": 1, "label": "red", "path": str(query),
-        "location": "red/1.png", "band": None, "box": None, "width": 40, "height": 30,
+        "location": "red/1.png", "band": None, "box": None, "inliers": None, "verified": None,
+        "mirrored": None, "orientation": None, "width": 40, "height": 30,
         "missing": False, "metadata": {},
     }  # fmt: skip
     assert [hit["rank"] for hit in second["hits"]] == [1, 2, 3, 4]

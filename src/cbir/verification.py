@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 MIN_INLIERS = 8
 """Fewer matches that agree are chance, and count as none."""
 
-SIDE = 512
+SIDE = 320
 """Longest side, in pixels, at which pictures are compared."""
 
 MAX_ENLARGED = 2.0
@@ -36,7 +36,7 @@ MAX_POINTS = 500
 RATIO = 0.8
 """The nearest descriptor must be this much nearer than the next one (Lowe 2004)."""
 
-TOLERANCE = 8.0
+TOLERANCE = 4.0
 """How far, in pixels at `SIDE`, a point may lie from where the model puts it."""
 
 MAX_SCALE = 8.0
