@@ -73,7 +73,7 @@ class SecondLook:
             if content_hash(data) != record.content_hash:
                 return None
             found = keypoints(load_pixels(data))
-        except (CbirError, OSError):
+        except ImageError:
             return None  # the hit says so
         with self._lock:
             self._kept[record.content_hash] = found
