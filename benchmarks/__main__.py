@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import bovw, elasticsearch, indexing, memory, quality, queries, startup, words
+from benchmarks import (
+    bovw,
+    copies,
+    elasticsearch,
+    indexing,
+    memory,
+    quality,
+    queries,
+    startup,
+    words,
+)
 from benchmarks.setting import print_setting
 
 USUAL = {
@@ -14,8 +24,13 @@ USUAL = {
     "queries": queries.main,
     "memory": memory.main,
 }
-# These take long; the last two need Java and Maven.
-ALL = {**USUAL, "bovw": bovw.main, "elasticsearch": elasticsearch.main, "words": words.main}
+ALL = {
+    **USUAL,
+    "bovw": bovw.main,  # takes half an hour
+    "copies": copies.main,  # takes minutes, and needs photos
+    "elasticsearch": elasticsearch.main,  # takes long, and needs Java and Maven
+    "words": words.main,  # needs Java and Maven
+}
 
 
 def main() -> None:

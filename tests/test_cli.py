@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from support_cli import COMMAND, call, look_at, many_pictures, needs_signals, serving, start
 from support_photos import write_photos
+from support_textures import texture
 
 from cbir.errors import CbirError
 from cbir.index.open import open_index
@@ -145,7 +147,8 @@ def test_search_prints_a_table_or_json_with_every_promised_key(photos: Path, mad
     hit = first["hits"][0]
     assert hit | {"score": 1} == {
         "rank": 1, "id": "photos/red/1.png", "score": 1, "label": "red", "path": str(query),
-        "location": "red/1.png", "band": None, "box": None, "width": 40, "height": 30,
+        "location": "red/1.png", "band": None, "box": None, "inliers": None, "verified": None,
+        "mirrored": None, "orientation": None, "width": 40, "height": 30,
         "missing": False, "metadata": {},
     }  # fmt: skip
     assert [hit["rank"] for hit in second["hits"]] == [1, 2, 3, 4]
@@ -185,6 +188,33 @@ def test_search_says_which_part_of_a_hit_matched(photos: Path, tmp_path: Path) -
     header, row = (line.split() for line in found.out.splitlines())
     assert header == ["rank", "score", "label", "id", "part", "of", "it"]
     assert row == ["1", "1.0000", "-", "scenes/a.png", "0,0.5,0.5,1"]
+
+
+def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "t").mkdir()
+    for seed in range(4):
+        Image.fromarray(texture(seed)).save(tmp_path / "t" / f"{seed}.png")
+    place = tmp_path / "t.cbir"
+    assert call("index", tmp_path / "t", "--into", place).code == 0
+    query = tmp_path / "query.png"
+    Image.fromarray(texture(3)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(query)
+    (answer,) = call("search", query, "--in", place, "--verify", "--json").json
+    first, second = answer["hits"][:2]
+    assert (first["id"], first["verified"], first["mirrored"]) == ("t/3.png", True, True)
+    assert (second["inliers"], second["verified"]) == (0, False)
+    (tmp_path / "t" / "1.png").unlink()
+    table = call("search", query, "--in", place, "--verify", "--any-orientation")
+    assert (table.code, table.err) == (0, "")
+    header, *rows = (re.split(" {2,}", line) for line in table.out.splitlines())
+    assert header == ["rank", "score", "label", "id", "query", "inliers"]
+    found = {row[3]: row[4:] for row in rows}
+    assert found["t/3.png"] == ["mirrored", f"{first['inliers']} mirrored"]
+    assert found["t/1.png"][1] == "unverified: the original is gone"
+    assert found["t/0.png"][1] == "0"
+    lost = call("search", "--id", "t/1.png", "--in", place, "--verify")
+    assert lost.error[0].startswith("the original of t/1.png is gone")
 
 
 def test_search_without_hits_says_why(made: Path, photos: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
+from support_textures import texture
 from support_web import LARGE, NAMES, Grid, build_index, noise, open_searcher, picture, served
 from werkzeug.test import TestResponse
 
@@ -202,6 +203,76 @@ def test_the_part_that_matched_is_drawn_over_its_hit(tmp_path: Path) -> None:
     assert rect is not None
     assert [float(value) for value in rect.groups()] == [200, 0, 200, 200]
     searcher.close()
+
+
+@pytest.fixture(scope="module")
+def textured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
+    """Pictures with enough on them to be compared point by point."""
+    folder = tmp_path_factory.mktemp("textured")
+    (folder / "photos").mkdir()
+    for seed in range(4):
+        Image.fromarray(texture(seed)).save(folder / "photos" / f"{seed}.png")
+    Image.fromarray(texture(2)[:90, 120:]).save(folder / "photos" / "part.png")
+    index_images([folder / "photos"], folder / "t.cbir", descriptor=Grid())
+    opened = open_searcher(str(folder / "t.cbir"))
+    yield opened
+    opened.close()
+
+
+def test_hits_are_verified_and_turned_where_that_is_asked_for(textured: Searcher) -> None:
+    client = create_app(textured).test_client()
+    sent = io.BytesIO()
+    Image.fromarray(texture(1)[20:140, 200:40:-1]).save(sent, "PNG")  # mirrored, cropped
+    query = sent.getvalue()
+    options: dict[str, str | int] = {"verify": 1, "any_orientation": 1}
+    answer = upload(client, query, k=3, **options).json
+    expected = textured.search(query, 3, verify=True, any_orientation=True)
+    assert [{**hit.to_json(), "path": None} for hit in expected] == [
+        {name: hit[name] for name in expected[0].to_json()} for hit in answer["hits"]
+    ]
+    first = answer["hits"][0]
+    assert (first["id"], first["verified"], first["mirrored"]) == ("photos/1.png", True, True)
+    plain = upload(client, query, k=3, verify=0).json["hits"][0]
+    assert (plain["inliers"], plain["verified"], plain["orientation"]) == (None, None, None)
+    page = unescape(upload(client, query, headers=PAGE, k=3, **options).text)
+    assert f"{first['inliers']} points agree" in page
+    assert page.count("points agree") == 1  # nothing is said of hits without
+    assert f">{first['orientation']}<" in page
+    assert page.count(" checked>") == 2
+    assert addresses(page, r'href="(/search\?[^"]*verify=1[^"]*)"')
+    assert " checked>" not in upload(client, query, headers=PAGE).text
+
+
+def test_an_indexed_picture_is_verified_by_its_original(textured: Searcher) -> None:
+    client = create_app(textured).test_client()
+    asked = {"id": "photos/part.png", "verify": 1, "k": 2}
+    got = client.get("/search", query_string=asked, headers=JSON).json
+    assert got is not None
+    assert got["hits"][0]["id"] == "photos/2.png"
+    assert got["hits"][0]["inliers"] > 0
+    posted = client.post("/search", data=asked, headers=JSON).json
+    assert posted is not None and posted["hits"] == got["hits"]
+
+
+def test_a_gone_original_can_not_be_verified_and_that_is_said(
+    own: Searcher, tmp_path: Path
+) -> None:
+    (tmp_path / "pictures" / "cold" / "large.png").unlink()
+    client = create_app(own).test_client()
+    asked = {"id": LARGE, "verify": 1}
+    refused = client.get("/search", query_string=asked, headers=JSON)
+    assert refused.status_code == 404
+    assert str(tmp_path) not in refused.text
+    assert error_of(refused)["message"] == f"The original of {LARGE} is gone"
+    page = upload(client, picture(11, 400), headers=PAGE, verify=1).text
+    assert "not compared" in page
+
+
+@pytest.mark.parametrize("field", ["verify", "any_orientation"])
+def test_a_switch_is_1_or_left_out(client: FlaskClient, field: str) -> None:
+    refused = upload(client, picture(0), **{field: "yes"})
+    assert refused.status_code == 400
+    assert error_of(refused)["message"] == f"'yes' is no value of '{field}'"
 
 
 def test_no_match_is_said_in_words(client: FlaskClient) -> None:

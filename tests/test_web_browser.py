@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from PIL import Image
 from support_web import NAMES, build_index, open_searcher, picture, served
 
 from cbir.images.ids import encode_path
@@ -297,6 +299,35 @@ def test_the_number_of_hits_and_a_filter_can_be_changed(visit: Visit, searcher: 
     page.locator(".refine button").click()
     page.wait_for_url(re.compile("label%3Dcold|label=cold"))
     assert all("/cold/" in record_id for record_id in ids_of(page))
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_turned_picture_is_found_where_that_is_asked_for(
+    visit: Visit, searcher: Searcher, script: bool
+) -> None:
+    page = visit(java_script_enabled=script)
+    turned = Image.open(io.BytesIO(picture(11, 400))).transpose(Image.Transpose.ROTATE_90)
+    sent = io.BytesIO()
+    turned.save(sent, "PNG")
+    page.get_by_label("Turned and mirrored, too").check()
+    page.get_by_label("Compare the first hits point by point").check()
+    page.set_input_files(
+        "#image", {"name": "turned.png", "mimeType": "image/png", "buffer": sent.getvalue()}
+    )
+    if not script:
+        page.get_by_role("button", name="Find similar").click()
+    page.wait_for_selector(".sheet-hits")
+    first = page.locator(".hit").first
+    assert first.locator(".id code").text_content() == "pictures/cold/large.png"
+    assert first.locator(".tag").last.text_content() == "turned 270"
+    page.locator(".hit a.mat").first.click()  # what was asked for stays asked for
+    page.wait_for_selector("form.refine")
+    for label in ("Turned and mirrored, too", "Compare the first hits point by point"):
+        assert page.locator("form.refine").get_by_label(label).is_checked()
+    page.locator("form.refine").get_by_label("Turned and mirrored, too").uncheck()
+    page.get_by_role("button", name="Search again").click()
+    page.wait_for_url(lambda url: "any_orientation" not in url)
+    assert "verify=1" in page.url
 
 
 def test_everything_works_without_javascript(visit: Visit, searcher: Searcher) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,13 @@ from cbir.descriptors.base import Descriptor, describe, prepare
 from cbir.descriptors.models import descriptor_of, load_descriptor
 from cbir.errors import CbirError, ImageError, QueryError
 from cbir.images.decode import decode, load_pixels
-from cbir.images.sources import file_path, source_for_uri
+from cbir.images.sources import file_path
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
-from cbir.pipeline import content_hash, crop
+from cbir.orientations import ORIENTATIONS, best_orientations, in_every_orientation
+from cbir.pipeline import crop
 from cbir.rerank import expanded_query
+from cbir.second_look import LOOKED_AT, OnDone, Originals, SecondLook
 from cbir.types import WHOLE, Box, Hit, RgbImage, Vectors
 
 MAX_K = 10_000
@@ -46,6 +48,7 @@ class Searcher:
         self._given = descriptor
         self._loading = threading.Lock()
         self._loaded: Descriptor | None = None
+        self._second_look = SecondLook(index)
         if descriptor is not None and descriptor.spec.fingerprint != index.spec.fingerprint:
             raise CbirError(
                 f"{index.url} was built with {index.spec.short}; you gave {descriptor.spec.short}",
@@ -80,16 +83,31 @@ class Searcher:
         region: Box | None = None,
         exact: bool = False,
         expand: int = 0,
+        any_orientation: bool = False,
+        verify: bool = False,
+        on_done: OnDone = lambda _d, _t: None,
     ) -> list[Hit]:
         """The k most similar records, best first.
 
         `where`: filters such as "label=cat", all must hold. `region`: the part of the query
         picture to look for, as fractions. `exact`: no approximation. `expand`: how many first
-        hits the query is averaged with before a second search (0: none).
+        hits the query is averaged with before a second search (0: none). `any_orientation`:
+        searches with the query turned and mirrored in all eight ways; a record's score is its best.
+        `verify`: the first `second_look.LOOKED_AT` hits (all k where k is more) are compared with
+        the query point by point and ordered by how many points agree, then by score; the k first
+        are returned. `on_done(done, total)` is called as they are, query by query.
         """
         regions = None if region is None else [region]
         return self.search_many(
-            [query], k, where=where, regions=regions, exact=exact, expand=expand
+            [query],
+            k,
+            where=where,
+            regions=regions,
+            exact=exact,
+            expand=expand,
+            any_orientation=any_orientation,
+            verify=verify,
+            on_done=on_done,
         )[0]
 
     def search_many(
@@ -101,42 +119,43 @@ class Searcher:
         regions: Sequence[Box] | None = None,
         exact: bool = False,
         expand: int = 0,
+        any_orientation: bool = False,
+        verify: bool = False,
+        on_done: OnDone = lambda _d, _t: None,
     ) -> list[list[Hit]]:
         """`search` for each of `queries`, in one go; the same answers as one at a time."""
         if not 1 <= k <= MAX_K:
             raise QueryError(f"k is {k}", f"choose a k from 1 to {MAX_K}")
-        vectors = self.query_vectors(queries, regions)
-        exclude = [query.id if isinstance(query, IndexedId) else None for query in queries]
+        views = len(ORIENTATIONS) if any_orientation else 1
+        vectors = self._views(queries, regions, any_orientation)
+        exclude = [
+            q.id if isinstance(q, IndexedId) else None for q in queries for _ in range(views)
+        ]
+        wanted = max(k, LOOKED_AT) if verify else k
 
         def answer() -> list[list[Hit]]:
-            found = self.match(vectors, k, where=where, exclude=exclude, exact=exact, expand=expand)
-            return self.hits(found)
+            found = self.match(
+                vectors, wanted, where=where, exclude=exclude, exact=exact, expand=expand
+            )
+            return self._best_hits(found, wanted) if any_orientation else self.hits(found)
 
-        for _ in range(REMOVALS_OUTRUN):
-            # A writer may remove a match before its record is read; it is not found again.
-            with suppress(QueryError):
-                return answer()
-        return answer()
+        hits = _outrunning_removals(answer)
+        if not verify:
+            return hits
+        images = (
+            self._image(query, None if regions is None else regions[number])
+            for number, query in enumerate(queries)
+        )
+        return [
+            self._second_look.ordered(image, found, on_done)[:k]
+            for image, found in zip(images, hits, strict=True)
+        ]
 
     def query_vectors(
         self, queries: Sequence[Query], regions: Sequence[Box] | None = None
     ) -> Vectors:
         """One unit vector a query (q, dim); an indexed id's stored vector is taken as it is."""
-        rows = np.empty((len(queries), self.index.spec.dim), dtype=np.float32)
-        views: dict[int, RgbImage] = {}
-        for number, query in enumerate(queries):
-            region = WHOLE if regions is None else _checked(regions[number])
-            if isinstance(query, IndexedId):
-                if regions is None:
-                    rows[number] = self.index.vectors(query.id)[0]
-                    continue
-                image = load_pixels(self.original(query.id))
-            else:
-                image = _pixels(query)
-            views[number] = prepare(self.descriptor, crop(image, region))
-        if views:
-            rows[list(views)] = describe(self.descriptor, list(views.values()))
-        return rows
+        return self._views(queries, regions)
 
     def match(
         self,
@@ -168,15 +187,7 @@ class Searcher:
 
         A file's bytes, or RGB pixels where there is no file. Raises `ImageError` when it is gone.
         """
-        record = self.index.records([record_id])[0]
-        kept = self.index.thumbnail(record_id)
-        if kept is not None and content_hash(kept) == record.content_hash:
-            return kept  # small files are their own thumbnails
-        uri = self.index.sources()[record.source]
-        try:
-            return source_for_uri(uri).open(record.location)
-        except CbirError as error:
-            raise ImageError(f"the original of {record_id} is gone: {error.message}") from error
+        return Originals(self.index).open(self.index.records([record_id])[0])
 
     def warm_up(self) -> None:
         """Load all that a search needs, so that the first person to search does not wait for it."""
@@ -186,6 +197,51 @@ class Searcher:
     def close(self) -> None:
         """Close the index."""
         self.index.close()
+
+    def _views(
+        self,
+        queries: Sequence[Query],
+        regions: Sequence[Box] | None,
+        any_orientation: bool = False,
+    ) -> Vectors:
+        """A unit vector for every view of every query: itself, or all of `ORIENTATIONS`."""
+        views = len(ORIENTATIONS) if any_orientation else 1
+        rows = np.empty((len(queries) * views, self.index.spec.dim), dtype=np.float32)
+        waiting: dict[int, RgbImage] = {}
+        for number, query in enumerate(queries):
+            region = None if regions is None else regions[number]
+            first = number * views
+            stored = isinstance(query, IndexedId) and region is None
+            if isinstance(query, IndexedId) and stored:
+                rows[first] = self.index.vectors(query.id)[0]
+                if not any_orientation:
+                    continue
+            image = self._image(query, region)
+            seen = in_every_orientation(image) if any_orientation else [image]
+            for view in range(int(stored), views):
+                waiting[first + view] = prepare(self.descriptor, seen[view])
+        if waiting:
+            rows[list(waiting)] = describe(self.descriptor, list(waiting.values()))
+        return rows
+
+    def _image(self, query: Query, region: Box | None) -> RgbImage:
+        """The pixels to search with; raises `ImageError` where an indexed original is gone."""
+        box = WHOLE if region is None else _checked(region)
+        if isinstance(query, IndexedId):
+            return crop(load_pixels(self.original(query.id)), box)
+        return crop(_pixels(query), box)
+
+    def _best_hits(self, answers: Sequence[Matches], k: int) -> list[list[Hit]]:
+        """The hits of queries that were searched in every orientation: as many answers each."""
+        views = len(ORIENTATIONS)
+        best = [
+            best_orientations(answers[start : start + views], k)
+            for start in range(0, len(answers), views)
+        ]
+        return [
+            [replace(hit, orientation=one) for hit, one in zip(hits, found, strict=True)]
+            for hits, (_, found) in zip(self.hits([m for m, _ in best]), best, strict=True)
+        ]
 
     def _expanded(self, vector: NDArray[np.float32], found: Matches) -> NDArray[np.float32]:
         """The query averaged with the matched part of each of its first hits."""
@@ -210,6 +266,14 @@ class Searcher:
                 zip(records, found.scores, found.boxes, strict=True), 1
             )
         ]
+
+
+def _outrunning_removals(answer: Callable[[], list[list[Hit]]]) -> list[list[Hit]]:
+    """`answer()`, again where a writer removed a match before its record was read."""
+    for _ in range(REMOVALS_OUTRUN):
+        with suppress(QueryError):
+            return answer()
+    return answer()
 
 
 def _pixels(query: str | Path | bytes | RgbImage) -> RgbImage:

@@ -76,6 +76,13 @@ class Hit:
     `band` names the score's meaning and is None until the index is calibrated. `box` is the
     matching part of the picture, None where the whole picture matched. `path` is the image's own
     file, None where it has none (inside an archive, or pixels only).
+
+    Of a verified search: `inliers` is how many matched points agree (0: too few to be more than
+    chance), None where the original could not be opened; `verified` whether there are any;
+    `mirrored` whether they agree with the query's mirror image; `matches` float32 (inliers, 4) the
+    points, x and y in the query and x and y in this picture, as fractions (0..1) of width and
+    height. `orientation`: which of `cbir.orientations.ORIENTATIONS` of the query scored best, in
+    a search in any orientation. All None where not asked for.
     """
 
     rank: int
@@ -85,6 +92,11 @@ class Hit:
     band: str | None = None
     box: Box | None = None
     path: str | None = None
+    inliers: int | None = None
+    verified: bool | None = None
+    mirrored: bool | None = None
+    orientation: str | None = None
+    matches: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` and HTTP answers carry for a hit."""
@@ -97,6 +109,10 @@ class Hit:
             "location": self.record.location,
             "band": self.band,
             "box": list(self.box) if self.box else None,
+            "inliers": self.inliers,
+            "verified": self.verified,
+            "mirrored": self.mirrored,
+            "orientation": self.orientation,
             "width": self.record.width,
             "height": self.record.height,
             "missing": self.record.missing,

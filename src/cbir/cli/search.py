@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from cbir.cli.options import INDEX, descriptor_option
-from cbir.cli.output import print_json, print_table, say
+from cbir.cli.output import print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from cbir.search import Query
@@ -45,6 +45,12 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
     help="Search with this part of the picture, in 0..1.",
 )
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
+@click.option(
+    "--any-orientation", is_flag=True, help="Search with the picture turned and mirrored as well."
+)
+@click.option(
+    "--verify", is_flag=True, help="Compare the first 200 hits point by point; matches first."
+)
 @click.option("--exact", is_flag=True, help="No approximation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @descriptor_option
@@ -56,6 +62,8 @@ def command(
     where: tuple[str, ...],
     region: Box | None,
     expand: int,
+    any_orientation: bool,
+    verify: bool,
     exact: bool,
     as_json: bool,
     descriptor: str | None,
@@ -73,9 +81,17 @@ def command(
     with closing(Searcher.open(index, descriptor)) as searcher:
         for name, query in queries:
             started = time.perf_counter()
-            with _named(name):
+            with _named(name), _progress(verify) as on_done:
                 hits = searcher.search(
-                    query, k, where=where, region=region, exact=exact, expand=expand
+                    query,
+                    k,
+                    where=where,
+                    region=region,
+                    exact=exact,
+                    expand=expand,
+                    any_orientation=any_orientation,
+                    verify=verify,
+                    on_done=on_done,
                 )
             answers.append((name, hits, (time.perf_counter() - started) * 1000))
         indexed = searcher.index.count()
@@ -94,6 +110,16 @@ def command(
             _print_hits(hits)
         else:
             say(f"no hits: {_why_none(index, indexed, where)}")
+
+
+@contextmanager
+def _progress(verify: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar while hits are compared; nothing else of a search takes long."""
+    if not verify:
+        yield lambda done, total: None  # noqa: ARG005
+        return
+    with progress_bar("verifying") as on_done:
+        yield on_done
 
 
 @contextmanager
@@ -124,4 +150,18 @@ def _print_hits(hits: list[Hit]) -> None:
         header.append("part of it")
         for row, hit in zip(rows, hits, strict=True):
             row.append(",".join(f"{edge:g}" for edge in hit.box) if hit.box else "whole")
+    if any(hit.orientation for hit in hits):
+        header.append("query")
+        for row, hit in zip(rows, hits, strict=True):
+            row.append(hit.orientation or "-")
+    if any(hit.verified is not None for hit in hits):
+        header.append("inliers")
+        for row, hit in zip(rows, hits, strict=True):
+            row.append(_inliers(hit))
     print_table(header, rows)
+
+
+def _inliers(hit: Hit) -> str:
+    if hit.inliers is None:
+        return "unverified: the original is gone"
+    return f"{hit.inliers} mirrored" if hit.mirrored else str(hit.inliers)

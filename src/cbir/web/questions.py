@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flask import Request, g
 
@@ -29,6 +29,8 @@ class Choices:
 
     k: int = DEFAULT_K
     where: tuple[str, ...] = ()
+    verify: bool = False
+    any_orientation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,7 @@ class Question:
     image: RgbImage | IndexedId
     data: bytes
     name: str
-    k: int
-    where: tuple[str, ...]
+    choices: Choices
 
 
 def wants_json(request: Request) -> bool:
@@ -52,20 +53,24 @@ def wants_json(request: Request) -> bool:
 
 
 def read_question(request: Request) -> Question:
-    """The question in the fields `image` or `id`, `k` and `where`; raises `RequestError`."""
+    """The question in the fields `image` or `id` and those of `Choices`; raises `RequestError`."""
     where = tuple(w.strip() for w in request.values.getlist("where") if w.strip())
-    g.choices = Choices(where=where)
-    k = _read_k(request.values.get("k", str(DEFAULT_K)))
-    g.choices = Choices(k, where)
+    g.choices = choices = Choices(where=where)
+    choices = replace(choices, k=_read_k(request.values.get("k", str(DEFAULT_K))))
+    g.choices = choices = replace(
+        choices,
+        verify=_read_switch(request, "verify"),
+        any_orientation=_read_switch(request, "any_orientation"),
+    )
     upload = request.files.get("image")
     record_id = request.values.get("id", "")
     if upload is not None and upload.filename:
         if record_id:
             raise RequestError(400, "Both 'image' and 'id' were given", "Send one of the two.")
         data, name = upload.stream.read(), _file_name(upload.filename)
-        return Question(_decode(data, name), data, name, k, where)
+        return Question(_decode(data, name), data, name, choices)
     if record_id:
-        return Question(IndexedId(record_id), b"", record_id, k, where)
+        return Question(IndexedId(record_id), b"", record_id, choices)
     raise RequestError(
         400,
         "No picture was chosen",
@@ -85,6 +90,13 @@ def _read_k(text: str) -> int:
             f"Use a whole number from 1 to {MAX_K}.",
         )
     return k
+
+
+def _read_switch(request: Request, name: str) -> bool:
+    text = request.values.get(name, "0")
+    if text not in ("0", "1"):
+        raise RequestError(400, f"'{text[:40]}' is no value of '{name}'", "Use 1, or leave it out.")
+    return text == "1"
 
 
 def _decode(data: bytes, name: str) -> RgbImage:

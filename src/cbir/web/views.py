@@ -14,7 +14,7 @@ from cbir.search import IndexedId, Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.pages import gone_page, home_page, results_page
 from cbir.web.pictures import file_name, picture_response, png, version_of
-from cbir.web.questions import RequestError, read_question, wants_json
+from cbir.web.questions import Question, RequestError, read_question, wants_json
 
 views = Blueprint("views", __name__)
 
@@ -42,7 +42,7 @@ def search() -> AnyResponse | str:
     started = time.perf_counter()
     question = read_question(request)
     record = _record(question.image.id) if isinstance(question.image, IndexedId) else None
-    hits = _searcher().search(question.image, question.k, where=question.where)
+    hits = _hits(question)
     took_ms = round((time.perf_counter() - started) * 1000, 3)
     if wants_json(request):
         found = [_hit_json(hit) for hit in hits]
@@ -93,6 +93,26 @@ def info() -> Response:
 def _searcher() -> Searcher:
     searcher: Searcher = current_app.extensions["cbir.searcher"]
     return searcher
+
+
+def _hits(question: Question) -> list[Hit]:
+    choices = question.choices
+    try:
+        return _searcher().search(
+            question.image,
+            choices.k,
+            where=choices.where,
+            any_orientation=choices.any_orientation,
+            verify=choices.verify,
+        )
+    except ImageError as error:
+        # Where it was looked for is the operator's business, not the visitor's.
+        current_app.logger.warning("%s", error)
+        raise RequestError(
+            404,
+            f"The original of {question.name} is gone",
+            "Search without comparing points and in one orientation: that needs no original.",
+        ) from error
 
 
 def _record(record_id: str) -> ImageRecord:
