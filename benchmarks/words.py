@@ -1,86 +1,52 @@
 """Visual words as terms of an inverted index beside the same words as dense vectors.
 
-The words are patches of training images, drawn with a fixed seed, and a picture is the histogram of
-its patches' nearest words: real visual words, of the simplest kind. The same vectors go into
-the embedded engine and, on a server of this benchmark's own, into Elasticsearch indexes of type
-`flat` and `words`; all three are asked the same. `python -m benchmarks.words --help` has options.
+The words are those of the recipe `words` (dense RootSIFT, square roots of tf-idf), fitted to the
+images that are indexed. The same vectors go into the embedded engine and, on a server of this
+benchmark's own, into Elasticsearch indexes of type `flat` and `words`; all three are asked the
+same. `python -m benchmarks.words --help` has options.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.setting import print_setting
-from cbir.descriptors.base import describe
+from cbir.descriptors.base import Descriptor, describe
+from cbir.descriptors.bovw import BovwDescriptor
 from cbir.experiment import describe_queries, evaluate
-from cbir.images.decode import decode
+from cbir.images.decode import load_pixels
 from cbir.images.items import SourceItem
 from cbir.images.sources import open_source
 from cbir.index.base import Entry, Index, Matches
 from cbir.index.open import create_index, open_index
 from cbir.search import Searcher
 from cbir.testing import make_entry
-from cbir.types import DescriptorSpec, RgbImage, Vectors
+from cbir.training.bovw.fit import train_bovw
+from cbir.training.bovw.recipes import Words, recipe_called
+from cbir.types import DescriptorSpec, Vectors
 from tools.elasticsearch_server import start_server
 
-SIDE, STEP, SIZE = 6, 2, 32
 QUERIES = 500
 DEPTH = 100
 CHUNK = 1000
 DENSE_LIMIT = 4096  # what Elasticsearch allows a dense_vector to have
 
 
-class PatchWords:
-    """Histograms of patches, each counted as the nearest of `words`: square roots, unit norm.
-
-    `words`: unit rows (k, 108), patches less their mean. An image of one colour has patches without
-    a direction; they count as word 0.
-    """
-
-    def __init__(self, words: NDArray[np.float32]) -> None:
-        self._words = words
-
-    @cached_property
-    def spec(self) -> DescriptorSpec:
-        digest = hashlib.sha256(self._words.tobytes()).hexdigest()
-        return DescriptorSpec(f"patch-words-{len(self._words)}", len(self._words), digest)
-
-    def describe(self, images: Sequence[RgbImage]) -> Vectors:
-        """Unit histograms (n, k) of images of 32 x 32 pixels."""
-        rows = np.zeros((len(images), len(self._words)), dtype=np.float32)
-        for row, image in zip(rows, images, strict=True):
-            nearest = np.argmax(patches(image) @ self._words.T, axis=1)
-            row += np.sqrt(np.bincount(nearest, minlength=len(row)))
-        unit: Vectors = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return unit
-
-
-def patches(image: RgbImage) -> NDArray[np.float32]:
-    """The patches of an image, less their mean, in unit rows (patches, 108) or zero."""
-    windows = np.lib.stride_tricks.sliding_window_view(image, (SIDE, SIDE), axis=(0, 1))
-    rows = windows[::STEP, ::STEP].reshape(-1, SIDE * SIDE * 3).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1), 1e-6)[:, None]
-    return scaled
-
-
-def main(count: int = 10_000, words: int = 1_000) -> None:
+def main(count: int = 10_000, words: int = 4_000) -> None:
     """Print every figure for `count` training images and a vocabulary of `words`."""
     source = open_source("cifar10:train")
     items = list(source.items())
     order = np.random.default_rng(0).permutation(len(items))[:count]
     chosen = [items[number] for number in sorted(order.tolist())]
-    images = [_pixels(item) for item in chosen]
-    descriptor = PatchWords(_drawn_words(images, words))
+    descriptor = _descriptor(count, words)
+    images = [load_pixels(item.read()) for item in chosen]
     entries = list(_entries(chosen, describe(descriptor, images)))
     sizes = [np.count_nonzero(entry.vectors) for entry in entries]
     print(f"{len(entries):,} images, {words:,} words, {np.mean(sizes):.0f} of them in an image")
@@ -109,19 +75,12 @@ def main(count: int = 10_000, words: int = 1_000) -> None:
                 print(f"  nAP@100               {found.measures['nAP@100']:.4f}, n={QUERIES}")
 
 
-def _pixels(item: SourceItem) -> RgbImage:
-    data = item.read()
-    return decode(data) if isinstance(data, bytes) else data
-
-
-def _drawn_words(images: Sequence[RgbImage], count: int) -> NDArray[np.float32]:
-    """Patches of the images, one each of as many as it takes."""
-    draw = np.random.default_rng(1)
-    rows = []
-    for number in draw.choice(len(images), count, replace=count > len(images)):
-        found = patches(images[number])
-        rows.append(found[draw.integers(len(found))])
-    return np.stack(rows)
+def _descriptor(count: int, words: int) -> Descriptor:
+    """The recipe `words` with a vocabulary of that size, fitted to `count` training images."""
+    recipe = recipe_called("words")
+    (plan,) = recipe.plans
+    own = replace(recipe, plans=(replace(plan, words=Words(words)),))
+    return BovwDescriptor(train_bovw(open_source("cifar10:train"), "words", own, limit=count))
 
 
 def _entries(items: Sequence[SourceItem], vectors: Vectors) -> Iterator[Entry]:
@@ -159,6 +118,6 @@ def _searches(index: Index, queries: Vectors, right: Sequence[Matches]) -> None:
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--count", type=int, default=10_000, help="training images")
-    options.add_argument("--words", type=int, default=1_000, help="size of the vocabulary")
+    options.add_argument("--words", type=int, default=4_000, help="size of the vocabulary")
     print_setting()
     main(**vars(options.parse_args()))

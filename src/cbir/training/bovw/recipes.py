@@ -159,6 +159,12 @@ RECIPES: Mapping[str, Recipe] = {
             tune_weights=True,
         ),
         Recipe(
+            "words",
+            "4,000 words of dense RootSIFT and nothing else, for inverted indexes",
+            CIFAR,
+            (replace(DENSE, params={**DENSE.params, "pyramid": [1]}, words=Words(4000)),),
+        ),
+        Recipe(
             "vlad",
             "VLAD of dense RootSIFT, and LAB histograms",
             CIFAR,
