@@ -64,7 +64,7 @@ def draw_model(
 def _of_images(model: BovwDescriptor, paths: Sequence[Path]) -> dict[str, RgbImage]:
     from cbir.descriptors.pictures.views import image_pictures
 
-    pictures = {}
+    pictures: dict[str, RgbImage] = {}
     stems: dict[str, int] = {}
     for path in paths:
         image = _pixels(path)

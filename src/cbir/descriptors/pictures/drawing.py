@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,14 @@ from cbir.descriptors.local.opencv import cv2
 from cbir.types import RgbImage
 
 Colour = tuple[int, int, int]
-Numbers = NDArray[np.floating]  # type: ignore[type-arg]
+Numbers = NDArray[np.floating[Any]]
 
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (34, 34, 34)
 FAINT: Colour = (222, 222, 222)
 SOFT: Colour = (110, 110, 110)
 ACCENT: Colour = (209, 73, 91)
+YELLOW: Colour = (255, 221, 51)
 PALETTE: tuple[Colour, ...] = ((32, 99, 155), (217, 119, 6), (23, 138, 92), (124, 58, 160))
 """Colours of blocks, by their number."""
 
@@ -70,6 +71,17 @@ def with_keypoints(image: RgbImage, points: Numbers, factor: int, colour: Colour
         for shade, width in (((0, 0, 0), 4), (colour, 2)):
             cv2.circle(canvas, start, round(radius * scale), shade, width, cv2.LINE_AA, _SHIFT)
             cv2.line(canvas, start, end, shade, width, cv2.LINE_AA, _SHIFT)
+    return canvas
+
+
+def with_dots(image: RgbImage, points: Numbers, factor: int, colour: Colour) -> RgbImage:
+    """`image` with a dot at each of `points` (n, 2 or more: x, y, as in `with_keypoints`)."""
+    canvas = np.ascontiguousarray(image).copy()
+    scale = 1 << _SHIFT
+    for x, y in points[:, :2]:
+        middle = [round(((v + 0.5) * factor - 0.5) * scale) for v in (float(x), float(y))]
+        for shade, radius in (((0, 0, 0), 4), (colour, 3)):
+            cv2.circle(canvas, middle, radius * scale, shade, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     return canvas
 
 
@@ -145,7 +157,7 @@ def bar_chart(
     for number, value in enumerate(values):
         if value > 0:
             left, right = int(edges[number]), max(int(edges[number]), int(edges[number + 1]) - 1)
-            top = _y(float(value) / (step * steps))
+            top = min(_y(float(value) / (step * steps)), _y(0) - 1)
             draw.rectangle([left, top, max(left, right - space), _y(0) - 1], fill=colour)
     draw.line([(LEFT, _y(0)), (LEFT + width, _y(0))], fill=INK)
     for tick in _ticks(len(values)):
@@ -172,18 +184,22 @@ def curve(
         )
         for x, y in zip(xs, ys, strict=True)
     ]
-    for value in np.linspace(low, high, 7)[1:-1]:
+    step, _ = _scale(high - low)
+    for value in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step:
         y = bottom - (value - low) / (high - low) * 2 * CHART_HEIGHT
         draw.line([(LEFT, y), (LEFT + CHART_WIDTH, y)], fill=FAINT)
-        draw.text((LEFT - 6, y), f"{value:.2f}", fill=SOFT, font=font(SMALL), anchor="rm")
+        draw.text((LEFT - 6, y), f"{value:.4g}", fill=SOFT, font=font(SMALL), anchor="rm")
     draw.line([(LEFT, bottom), (LEFT + CHART_WIDTH, bottom)], fill=INK)
     draw.line(places, fill=PALETTE[0], width=3, joint="curve")
+    free = 0.0
     for number, (place, x_value) in enumerate(zip(places, xs, strict=True)):
         colour, radius = (ACCENT, 8) if number == marked else (PALETTE[0], 5)
         draw.circle(place, radius, fill=colour)
-        draw.text(
-            (place[0], bottom + 5), f"{x_value:,.0f}", fill=SOFT, font=font(SMALL), anchor="mt"
-        )
+        told = f"{x_value:,.0f}"
+        half = text_width(told, SMALL) / 2 + 3
+        if place[0] - half >= free:
+            free = place[0] + half
+            draw.text((place[0], bottom + 5), told, fill=SOFT, font=font(SMALL), anchor="mt")
     x, y = places[marked]
     half = text_width(said, TEXT) / 2
     x = min(max(x, LEFT + half), LEFT + CHART_WIDTH - half)
@@ -205,7 +221,9 @@ def sheet(rows: Sequence[Row], side: int) -> RgbImage:
         draw.text((0, number * pitch + side / 2), row.label, fill=INK, font=font(TEXT), anchor="lm")
         for place, patch in enumerate(row.patches):
             shown = Image.fromarray(patch).resize((side, side), Image.Resampling.NEAREST)
-            canvas.paste(shown, (label_width + place * pitch, number * pitch))
+            x, y = label_width + place * pitch, number * pitch
+            canvas.paste(shown, (x, y))
+            draw.rectangle([x, y, x + side - 1, y + side - 1], outline=FAINT)
     return np.asarray(canvas)
 
 

@@ -21,6 +21,7 @@ from cbir.descriptors.local.sift import CELLS
 from cbir.descriptors.pictures.drawing import (
     ACCENT,
     PALETTE,
+    YELLOW,
     Colour,
     Row,
     bar_chart,
@@ -31,6 +32,7 @@ from cbir.descriptors.pictures.drawing import (
     enlarged,
     grid,
     sheet,
+    with_dots,
     with_keypoints,
     with_window,
 )
@@ -172,8 +174,8 @@ def filter_pictures(model: BovwDescriptor) -> Pictures:
         some = filters[np.unique(shown.astype(np.intp))]
         columns = int(np.ceil(np.sqrt(len(some))))
         sides = (
-            ("the patches they answer to most", _unwhitened(part, some)),
-            ("the same in whitened space", some),
+            ("as patches of pixels (whitening undone)", _unwhitened(part, some)),
+            ("as they are, in whitened space", some),
         )
         pictures[f"filters-{part.number}"] = captioned(
             beside(
@@ -213,17 +215,17 @@ def _keypoints(part: Part, local: Local) -> RgbImage:
         said = f"{len(points):,} keypoints; circles: size, lines: angle"
         if len(points) > MANY_POINTS:
             said += f"; the {MANY_POINTS} strongest are drawn"
-        drawn = with_keypoints(large, points[:MANY_POINTS][::-1], factor, (255, 221, 51))
+        drawn = with_keypoints(large, points[:MANY_POINTS][::-1], factor, YELLOW)
     else:
         size = float(points[:, 2].min())
         smallest = points[points[:, 2] == size]
         middle = smallest[np.argmin(np.abs(smallest[:, :2] - [width / 2, height / 2]).sum(axis=1))]
         sizes = ", ".join(f"{s:g}" for s in np.unique(points[:, 2]))
         said = (
-            f"{len(points):,} points of a grid, sizes {sizes}; drawn: size {size:g}, "
-            "and the 4 x 4 cells that one sees"
+            f"{len(points):,} descriptors at the dots, of sizes {sizes}; "
+            f"the squares: the {CELLS} x {CELLS} cells that one of size {size:g} sees"
         )
-        drawn = with_keypoints(large, smallest, factor, (255, 221, 51))
+        drawn = with_dots(large, smallest, factor, YELLOW)
         drawn = with_window(drawn, middle, WINDOW * size, CELLS, factor, ACCENT)
     return captioned(drawn, part.name, f"{width} x {height} pixels; {said}")
 
@@ -327,5 +329,5 @@ def _unwhitened(part: Part, filters: Floats) -> Floats:
 def _as_colours(rows: Floats, size: int) -> NDArray[np.uint8]:
     """Rows (n, size * size * 3) as patches: zero is grey, a row's greatest value white or black."""
     greatest = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12)
-    shades = np.rint(127.5 + 127.5 * rows / greatest)
-    return shades.astype(np.uint8).reshape(-1, size, size, 3)
+    shades = np.rint(127.5 + 127.5 * rows / greatest).astype(np.uint8)
+    return np.asarray(shades.reshape(-1, size, size, 3))
