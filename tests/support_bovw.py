@@ -22,6 +22,9 @@ BLOCKS: dict[str, Block] = {
     "dense words": Block("dense-sift", {"step": 8, "sizes": [4], "pyramid": [1, 2], "idf": True}),
     "soft words": Block("dense-sift", {"step": 8, "sizes": [4], "encoding": "soft"}, power=0.5),
     "patches": Block("patches", {"size": [16, 16], "patch": 3, "stride": 2}),
+    "patches of both signs": Block(
+        "patches", {"size": [16, 16], "patch": 3, "activation": "cosine", "mirror": True}
+    ),
     "relu patches": Block(
         "patches", {"size": [16, 16], "patch": 3, "activation": "relu", "bias": 0.5, "grid": 1}
     ),

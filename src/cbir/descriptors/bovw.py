@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -171,7 +171,6 @@ class BovwDescriptor:
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
         """Unit vectors (n, spec.dim) of `images`."""
         keep_blas_on_one_thread()
-        _one_thread_a_call()
         starts = range(0, len(images), MAX_BATCH)
         return np.concatenate(
             [self._vectors(images[start : start + MAX_BATCH]) for start in starts]
@@ -253,18 +252,6 @@ def model_files(card: BovwCard, arrays: Arrays) -> dict[str, bytes]:
     }
     BovwDescriptor(files)
     return files
-
-
-@lru_cache(maxsize=1)
-def _one_thread_a_call() -> None:
-    """Keep NumPy's matrix products on the thread that calls, in the whole process.
-
-    Callers run one batch a core. The products are small, and their own threads spend the time of
-    the other callers with waiting: two callers on two cores were slower than one.
-    """
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(1, user_api="blas")
 
 
 def _split(card: BovwCard, arrays: Arrays) -> tuple[list[dict[str, Floats]], dict[str, Floats]]:

@@ -1,4 +1,4 @@
-"""The whole way from labelled images to a model that can be shipped, as `cbir train` runs it.
+"""The whole way from labelled images to a model that can be shipped, as `cbir train cnn` runs it.
 
 Split, train, export to int8, check the export, choose temperature and fusion weight on held-out
 images, measure, write the card.

@@ -16,8 +16,8 @@ from cbir.descriptors.fusion import Floats, fit_projection, fuse, projected, sqr
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.pipeline import usable_cores
-from cbir.training.bovw.linear import Head, fit_heads
-from cbir.training.bovw.recipes import HeadPlan, Recipe
+from cbir.training.bovw.linear import Head, fit_heads, standard_of
+from cbir.training.bovw.recipes import HeadPlan, Projection, Recipe
 from cbir.training.bovw.rows import Encoder, mirrored, preparing
 from cbir.training.bovw.sample import Fitted, fit_block
 from cbir.training.choose import MEASURE, choose_fusion, choose_weights, cosines, score
@@ -150,12 +150,19 @@ def fit_embedding(
         part: Fitted = {}
         if plan.projection is not None and plan.weight:
             say(f"{plan.feature}: {own.stop - own.start:,} numbers to {plan.projection.dims:,}")
-            wanted = plan.projection
-            mean, projection = fit_projection(rows[some, own], wanted.dims, wanted.whitening)
+            mean, projection = _fit_projection(plan.projection, rows[some, own])
             part = {"mean": mean, "projection": _as_kept(projection)}
         parts.append(part)
     total = sum(plan.weight for plan in recipe.plans)
     return Embedding(parts, columns, [plan.weight / total for plan in recipe.plans])
+
+
+def _fit_projection(wanted: Projection, rows: Floats) -> tuple[Floats, Floats]:
+    if not wanted.standardised:
+        return fit_projection(rows, wanted.dims, wanted.whitening)
+    deviation = standard_of(rows).deviation.astype(np.float32)
+    mean, projection = fit_projection(rows / deviation, wanted.dims, wanted.whitening)
+    return mean * deviation, projection / deviation[:, None]
 
 
 def _read(

@@ -39,10 +39,14 @@ class Filters:
 
 @dataclass(frozen=True)
 class Projection:
-    """PCA to `dims` numbers; components divided by their deviation to the power `whitening`."""
+    """PCA to `dims` numbers; components divided by their deviation to the power `whitening`.
+
+    `standardised`: of the correlations, every number counting alike, not of the covariances.
+    """
 
     dims: int
     whitening: float = 0.0
+    standardised: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,6 @@ PHOTO: Size = 256
 
 # Relative to the number of images: what is added to the diagonal of the correlation matrix.
 RIDGE = HeadPlan("ridge", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
-MIRRORED_RIDGE = replace(RIDGE, mirror=True)
 
 HOG = Plan("hog")
 GRAY = Plan("gray", {"bins": 32}, power=0.5)
@@ -121,6 +124,14 @@ VLAD = Plan(
     projection=Projection(256, 0.5),
 )
 PATCHES = Plan("patches", filters=Filters(800), projection=Projection(256, 0.5))
+# Cosines of both signs, and each filter with its mirror image: 18,000 numbers from 2,000 filters.
+SIGNED_PATCHES = Plan(
+    "patches",
+    {"activation": "cosine", "bias": 0.15, "grid": 3, "mirror": True},
+    power=0.5,
+    filters=Filters(1000, epsilon=1.0),
+    projection=Projection(128, 0.5, standardised=True),
+)
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
@@ -157,16 +168,10 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("patches", "800 whitened patch filters, ridge head", CIFAR, (PATCHES,), RIDGE),
         Recipe(
             "best",
-            "1,600 patch filters, dense RootSIFT words, HOG and LAB, ridge head on mirrored images",
+            "1,000 patch filters and their mirror images, cosines of both signs, ridge head",
             CIFAR,
-            (
-                replace(PATCHES, filters=Filters(1600)),
-                replace(DENSE, projection=Projection(256, 0.5)),
-                replace(HOG, params={"cell": 4}, projection=Projection(128, 0.5)),
-                replace(LAB, projection=Projection(128, 0.5)),
-            ),
-            MIRRORED_RIDGE,
-            tune_weights=True,
+            (SIGNED_PATCHES,),
+            HeadPlan("ridge", (3e-2, 1.5e-2, 7.5e-3)),
         ),
         Recipe(
             "classic",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.blocks import Block, raw_features, settings_of
 from cbir.descriptors.fusion import Floats, unit_rows
-from cbir.descriptors.local.patches import fit_whitening, normalised_patches
+from cbir.descriptors.local.patches import fit_whitening, mirrored_patches, normalised_patches
 from cbir.descriptors.local.sift import dense_sift, keypoint_sift, root_sift
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import inverse_document_frequency
@@ -126,7 +126,9 @@ def _fit_filters(
 ) -> Fitted:
     patches = sample_local(plan.block(), images, sample or wanted.sample, seed)
     say(f"{plan.feature}: {wanted.count:,} filters of {len(patches):,} patches")
-    mean, whitening = fit_whitening(patches, wanted.epsilon)
+    settings = settings_of(plan.block())
+    turned = [mirrored_patches(patches, settings["patch"])] if settings["mirror"] else []
+    mean, whitening = fit_whitening(np.concatenate([patches, *turned]), wanted.epsilon)
     white = np.asarray((patches - mean) @ whitening, dtype=np.float32)
     if wanted.kind == "kmeans":
         filters = fit_words(white, wanted.count, seed)

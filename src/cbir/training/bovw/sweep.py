@@ -124,15 +124,9 @@ def curve(result: Sweep) -> bytes:
     sizes = [row.words for row in result.rows]
     axes.plot(sizes, [row.davies_bouldin for row in result.rows], marker="o", color="#20639b")
     best = result.best
-    axes.plot([best.words], [best.davies_bouldin], "o", markersize=11, color="#d1495b", zorder=3)
-    axes.annotate(
-        f"{best.words:,} words: {best.davies_bouldin:.3f}",
-        (best.words, best.davies_bouldin),
-        xytext=(0, 14),
-        textcoords="offset points",
-        ha="center",
-        color="#d1495b",
-    )
+    told = f"lowest: {best.words:,} words, {best.davies_bouldin:.3f}"
+    axes.plot([best.words], [best.davies_bouldin], "o", markersize=11, color="#d1495b", label=told)
+    axes.legend()
     axes.set_xlabel("words in the vocabulary")
     axes.set_ylabel("Davies-Bouldin index (lower is better)")
     axes.set_title(
@@ -141,7 +135,6 @@ def curve(result: Sweep) -> bytes:
         fontsize=10,
     )
     axes.set_xticks(sizes)
-    axes.margins(y=0.15)
     axes.grid(alpha=0.3)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")

@@ -1,0 +1,33 @@
+"""Pictures whose class is a pattern: stripes, columns or checks, in any colours, with noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cbir.types import RgbImage
+
+PATTERNS = ("checks", "columns", "stripes")
+
+
+def pattern(kind: str, seed: int, size: int = 32) -> RgbImage:
+    """A picture of `size` x `size` with that pattern, somewhere, in two random colours."""
+    random = np.random.default_rng([PATTERNS.index(kind), seed])
+    down, across = np.mgrid[:size, :size] + random.integers(0, 8, 2)[:, None, None]
+    rows, columns = down // 4 % 2, across // 4 % 2
+    mask = {"checks": rows ^ columns, "columns": columns, "stripes": rows}[kind]
+    colours = random.integers(0, 256, (2, 3))
+    noise = random.integers(-30, 31, (size, size, 3))
+    return np.clip(colours[mask] + noise, 0, 255).astype(np.uint8)
+
+
+def write_patterns(folder: Path, each: int, size: int = 32, first: int = 0) -> Path:
+    """`folder`/PATTERN/NNN.png, `each` pictures of each pattern, from seed `first` on."""
+    for kind in PATTERNS:
+        (folder / kind).mkdir(parents=True)
+        for number in range(first, first + each):
+            image = Image.fromarray(pattern(kind, number, size))
+            image.save(folder / kind / f"{number:03d}.png")
+    return folder
