@@ -130,7 +130,8 @@ def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Picture
 def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str) -> Pictures:
     """Patches of `images` (at the model's size, of `source`) for words of each block of words.
 
-    The words that most local descriptors are of, and as many of the others at random.
+    The words that most local descriptors are of, and as many of the others at random. Raises
+    `CbirError` where no image has a local descriptor.
     """
     pictures = {}
     for part in parts_of(model):
@@ -141,9 +142,7 @@ def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str
         by_count = np.argsort(-counted.counts, kind="stable")
         by_count = by_count[counted.counts[by_count] > 0]
         if not len(by_count):
-            raise CbirError(
-                f"{part.name}: no local descriptor in these images", "give others, or more of them"
-            )
+            continue
         frequent, others = np.split(by_count, [min(WORDS_OF_A_SHEET, len(by_count))])
         drawn = np.random.default_rng(SEED).permutation(others)[:WORDS_OF_A_SHEET]
         groups = (("most frequent", frequent), ("others, at random", np.sort(drawn)))
@@ -159,6 +158,11 @@ def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str
             f"; {len(by_count):,} of {vocabulary.size:,} words are among them",
             "a row: number of the word, its share of these descriptors, and what the nearest "
             "of them see, one an image, turned upright",
+        )
+    if not pictures:
+        raise CbirError(
+            f"{source}: no keypoint, so no visual word, in any image",
+            "give others, or more of them",
         )
     return pictures
 
