@@ -32,6 +32,9 @@ CHART_WIDTH, CHART_HEIGHT = 1000, 180
 LEFT, RIGHT, ABOVE, BELOW = 64, 16, 26, 26
 """What surrounds the plot of a chart, in pixels."""
 
+THICK_FROM = 12
+"""The radius in pixels from which circles have thick lines."""
+
 _SHIFT = 4
 _STEPS = (1, 2, 2.5, 5, 10)
 
@@ -68,7 +71,8 @@ def with_keypoints(image: RgbImage, points: Numbers, factor: int, colour: Colour
         turn = np.radians(max(0.0, angle))
         tip = middle + radius * np.array([np.cos(turn), np.sin(turn)])
         start, end = (tuple(int(v) for v in np.rint(p * scale)) for p in (middle, tip))
-        for shade, width in (((0, 0, 0), 4), (colour, 2)):
+        inner = 2 if radius >= THICK_FROM else 1  # or a small circle is filled up
+        for shade, width in (((0, 0, 0), inner + 2), (colour, inner)):
             cv2.circle(canvas, start, round(radius * scale), shade, width, cv2.LINE_AA, _SHIFT)
             cv2.line(canvas, start, end, shade, width, cv2.LINE_AA, _SHIFT)
     return canvas
