@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
@@ -44,18 +46,69 @@ def list_models(as_json: bool) -> None:
 @command.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
-def show(name: str, as_json: bool) -> None:
-    """Show a model's card: preprocessing, training, measured quality, licence."""
+@click.option(
+    "--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw it: PNG files in DIR."
+)
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Draw what the model sees in this image; may repeat.",
+)
+@click.option("--words", metavar="SOURCE", help="Draw visual words with patches of these images.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Take N images of SOURCE at random.",
+)
+@click.option(
+    "--sweep",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw this sweep.json of `cbir train bovw --sweep`.",
+)
+def show(
+    name: str,
+    as_json: bool,
+    pictures: Path | None,
+    images: tuple[Path, ...],
+    words: str | None,
+    limit: int,
+    sweep: Path | None,
+) -> None:
+    """Show a model's card: preprocessing, training, measured quality, licence.
+
+    With --pictures DIR, a model of local features is drawn instead: keypoints, HOG and words of
+    each --image, patches of its visual words, its filters, the curve of its sweep. The files'
+    names are printed.
+    """
     from dataclasses import asdict
 
     from cbir.cli.output import print_json, print_table
     from cbir.descriptors.models import card_of, files_of, load_descriptor
 
+    if pictures is None and (images or words or sweep):
+        raise click.UsageError("say where the pictures go: --pictures DIR")
     descriptor = load_descriptor(name)
     spec, card = descriptor.spec, card_of(descriptor)
     sizes = {file_name: len(data) for file_name, data in files_of(descriptor).items()}
+    if pictures is not None:
+        from cbir.cli.pictures import draw_model
+
+        drawn = [
+            str(path) for path in draw_model(descriptor, pictures, images, words, limit, sweep)
+        ]
+        if not as_json:
+            click.echo("\n".join(drawn))
+            return
     if as_json:
-        print_json({"spec": asdict(spec), "card": asdict(card) if card else None, "files": sizes})
+        shown = {"spec": asdict(spec), "card": asdict(card) if card else None, "files": sizes}
+        print_json(shown if pictures is None else {**shown, "pictures": drawn})
         return
     rows = [
         ["fingerprint", spec.fingerprint],
