@@ -9,9 +9,9 @@ A head reads `head_rows` of all blocks side by side; the vector is made of `bloc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import Vocabulary, vocabulary_of
 from cbir.errors import CbirError
 from cbir.types import RgbImage, Vectors
+
+if TYPE_CHECKING:
+    from cbir.descriptors.local.sift import LocalFeatures
 
 Settings = Mapping[str, Any]
 Size = tuple[int, int] | int
@@ -216,35 +219,31 @@ def _bins_width(settings: Settings, _arrays: Arrays, _size: Size) -> int:
 # --- Words of SIFT descriptors ---------------------------------------------------------------
 
 
-def _sift_rows(settings: Settings, arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    from cbir.descriptors.local.sift import keypoint_sift
+def local_features(feature: str, settings: Settings, image: RgbImage) -> LocalFeatures:
+    """What a block of words ("sift" or "dense-sift") compares with its words in `image`."""
+    from cbir.descriptors.local.sift import dense_sift, keypoint_sift, root_sift
 
-    found = (keypoint_sift(image, settings["limit"]) for image in images)
-    return _encoded(settings, arrays, ((f.points, f.descriptors) for f in found), images)
+    if feature == "sift":
+        found = keypoint_sift(image, settings["limit"])
+    else:
+        found = dense_sift(image, settings["step"], settings["sizes"])
+    if settings["root"]:
+        return replace(found, descriptors=root_sift(found.descriptors))
+    return found
 
 
-def _dense_rows(settings: Settings, arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    from cbir.descriptors.local.sift import dense_sift
+def _words_rows(feature: str) -> Callable[[Settings, Arrays, Sequence[RgbImage]], Floats]:
+    def rows(settings: Settings, arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
+        vocabulary = vocabulary_of(arrays, "the block")
+        found = (local_features(feature, settings, image) for image in images)
+        return np.stack(
+            [
+                encode(settings, vocabulary, local.points, local.descriptors, image.shape)
+                for local, image in zip(found, images, strict=True)
+            ]
+        )
 
-    found = (dense_sift(image, settings["step"], settings["sizes"]) for image in images)
-    return _encoded(settings, arrays, ((f.points, f.descriptors) for f in found), images)
-
-
-def _encoded(
-    settings: Settings,
-    arrays: Arrays,
-    found: Iterator[tuple[Floats, Floats]],
-    images: Sequence[RgbImage],
-) -> Floats:
-    from cbir.descriptors.local.sift import root_sift
-
-    vocabulary = vocabulary_of(arrays, "the block")
-    rows = []
-    for (points, descriptors), image in zip(found, images, strict=True):
-        if settings["root"]:
-            descriptors = root_sift(descriptors)
-        rows.append(encode(settings, vocabulary, points, descriptors, image.shape))
-    return np.stack(rows)
+    return rows
 
 
 def encode(
@@ -345,9 +344,16 @@ FEATURES: Mapping[str, Feature] = {
     "gray": Feature("1", {"bins": 32, "grid": 1}, _bins_width, _gray_rows),
     "lab": Feature("1", {"bins": [4, 7, 7], "grid": 1}, _bins_width, _lab_rows),
     "hsv": Feature("1", {"bins": [8, 4, 4], "grid": 1}, _bins_width, _hsv_rows),
-    "sift": Feature("1", {"limit": 0, **_WORDS}, _words_width, _sift_rows, ("words",), ("idf",)),
+    "sift": Feature(
+        "1", {"limit": 0, **_WORDS}, _words_width, _words_rows("sift"), ("words",), ("idf",)
+    ),
     "dense-sift": Feature(
-        "1", {"step": 4, "sizes": [8.0], **_WORDS}, _words_width, _dense_rows, ("words",), ("idf",)
+        "1",
+        {"step": 4, "sizes": [8.0], **_WORDS},
+        _words_width,
+        _words_rows("dense-sift"),
+        ("words",),
+        ("idf",),
     ),
     "patches": Feature(
         "1",

@@ -41,7 +41,7 @@ from cbir.descriptors.pictures.words import (
     WINDOW,
     Local,
     count_words,
-    local_features,
+    local_of,
     nearest_words,
     patch_of,
     rows_of,
@@ -112,7 +112,7 @@ def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Picture
     found: dict[str, list[RgbImage]] = {"keypoints": [], "hog": [], "words": []}
     for part in parts_of(model):
         if part.block.feature in WORDS:
-            local = local_features(part.block, prepared)
+            local = local_of(part.block, prepared)
             found["keypoints"].append(_keypoints(part, local))
             found["words"].append(_words(part, local))
         elif part.block.feature == FILTERS:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.blocks import Block, settings_of
+from cbir.descriptors.blocks import Block, local_features, settings_of
 from cbir.descriptors.fusion import Floats
-from cbir.descriptors.local.sift import CELL_WIDTH, CELLS, dense_sift, keypoint_sift, root_sift
+from cbir.descriptors.local.sift import CELL_WIDTH, CELLS
 from cbir.descriptors.pictures.drawing import Row, cut_out
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import Vocabulary
@@ -42,17 +42,13 @@ class Counted:
     patches: Mapping[int, list[RgbImage]]
 
 
-def local_features(block: Block, image: RgbImage) -> Local:
+def local_of(block: Block, image: RgbImage) -> Local:
     """The points and local descriptors of a block of words in an `image` of the model's size."""
     settings = settings_of(block)
     if settings["size"] is not None:
         image = resized(image, *settings["size"])
-    if block.feature == "sift":
-        found = keypoint_sift(image, settings["limit"])
-    else:
-        found = dense_sift(image, settings["step"], settings["sizes"])
-    descriptors = root_sift(found.descriptors) if settings["root"] else found.descriptors
-    return Local(image, found.points, descriptors)
+    found = local_features(block.feature, settings, image)
+    return Local(image, found.points, found.descriptors)
 
 
 def nearest_words(vocabulary: Vocabulary, descriptors: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -77,7 +73,7 @@ def count_words(
     counts = np.zeros(vocabulary.size, dtype=np.intp)
     best: dict[int, list[tuple[float, RgbImage]]] = {}
     for image in images:
-        local = local_features(block, image)
+        local = local_of(block, image)
         words, distances = nearest_words(vocabulary, local.descriptors)
         counts += np.bincount(words, minlength=vocabulary.size)
         order = np.lexsort((distances, words))

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.blocks import Block, raw_features, settings_of
+from cbir.descriptors.blocks import Block, local_features, raw_features, settings_of
 from cbir.descriptors.fusion import Floats, unit_rows
 from cbir.descriptors.local.patches import fit_whitening, mirrored_patches, normalised_patches
-from cbir.descriptors.local.sift import dense_sift, keypoint_sift, root_sift
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import inverse_document_frequency
 from cbir.errors import CbirError
@@ -73,11 +72,7 @@ def local_descriptors(block: Block, image: RgbImage) -> Floats:
     if block.feature == "patches":
         patches = normalised_patches(image[None], settings["patch"])
         return patches.reshape(-1, patches.shape[-1])
-    if block.feature == "sift":
-        found = keypoint_sift(image, settings["limit"])
-    else:
-        found = dense_sift(image, settings["step"], settings["sizes"])
-    return root_sift(found.descriptors) if settings["root"] else found.descriptors
+    return local_features(block.feature, settings, image).descriptors
 
 
 def fit_words(descriptors: Floats, count: int, seed: int) -> Floats:
