@@ -22,7 +22,7 @@ from cbir.descriptors.pictures.views import (
     sweep_picture,
     word_pictures,
 )
-from cbir.descriptors.pictures.words import count_words, local_features, nearest_words
+from cbir.descriptors.pictures.words import count_words, local_of, nearest_words
 from cbir.descriptors.vocabulary import vocabulary_of
 from cbir.types import RgbImage
 from tests.support_bovw import BLOCKS, arrays_for, card, descriptor
@@ -169,7 +169,7 @@ def test_words_are_counted_and_their_nearest_patches_come_first() -> None:
     vocabulary = vocabulary_of(part.arrays, "words")
     images = [noise(seed) for seed in range(5)]
     counted = count_words(part.block, vocabulary, images, each=3)
-    found = [local_features(part.block, image) for image in images]
+    found = [local_of(part.block, image) for image in images]
     distances = [
         np.linalg.norm(local.descriptors[:, None] - vocabulary.words[None], axis=2)
         for local in found
@@ -196,7 +196,7 @@ def test_words_are_counted_and_their_nearest_patches_come_first() -> None:
 def test_nearest_words_are_those_by_brute_force() -> None:
     (part,) = parts_of(descriptor(BLOCKS["sift words"]))
     vocabulary = vocabulary_of(part.arrays, "words")
-    found = local_features(part.block, blobs())
+    found = local_of(part.block, blobs())
     words, squares = nearest_words(vocabulary, found.descriptors)
     distances = np.linalg.norm(found.descriptors[:, None] - vocabulary.words[None], axis=2)
     np.testing.assert_array_equal(words, distances.argmin(axis=1))
@@ -223,7 +223,7 @@ def test_a_histogram_of_words_shows_shares_and_tf_idf() -> None:
     vocabulary = vocabulary_of(part.arrays, "words")
     assert vocabulary.idf is not None
     image = noise(1)
-    words, _ = nearest_words(vocabulary, local_features(part.block, image).descriptors)
+    words, _ = nearest_words(vocabulary, local_of(part.block, image).descriptors)
     counts = np.bincount(words, minlength=vocabulary.size)
     picture = image_pictures(model, image, "noise")["words"]
     middle = np.flatnonzero(np.all(picture == drawing.INK, axis=2).sum(axis=1) >= 900)
