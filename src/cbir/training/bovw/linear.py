@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.fusion import Floats
 from cbir.errors import CbirError
+from cbir.training.bovw.rows import limited_threads
 
 BATCH = 2048
 ITERATIONS = 1000
@@ -226,7 +227,9 @@ def _solved(products: Doubles, added: float, wanted: Doubles) -> Doubles:
 
     system = products.copy(order="F")
     system[np.diag_indices_from(system)] += added
-    factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+    # On several threads OpenBLAS's Cholesky ends the process from about 18,000 columns on.
+    with limited_threads():
+        factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
     solution: Doubles = cho_solve(factor, wanted, check_finite=False)
     return solution
 
