@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import elasticsearch, indexing, memory, quality, queries, startup
+from benchmarks import elasticsearch, indexing, memory, photos, quality, queries, startup
 from benchmarks.setting import print_setting
 
 USUAL = {
     "startup": startup.main,
     "indexing": indexing.main,
     "quality": quality.main,
+    "photos": photos.main,
     "queries": queries.main,
     "memory": memory.main,
 }
