@@ -10,6 +10,7 @@ from benchmarks import (
     elasticsearch,
     indexing,
     memory,
+    photos,
     quality,
     queries,
     startup,
@@ -21,6 +22,7 @@ USUAL = {
     "startup": startup.main,
     "indexing": indexing.main,
     "quality": quality.main,
+    "photos": photos.main,
     "queries": queries.main,
     "memory": memory.main,
 }

@@ -251,9 +251,9 @@ def test_another_descriptor_than_the_indexs_is_refused_and_harms_nothing(
     photos: Path, own: Path
 ) -> None:
     message, hint = call("index", photos, "--into", own, "--descriptor", "cifar10-cnn").error
-    assert message.startswith(f"{own} was built with cifar10-cnn:embedding@")
-    assert "(64-d); you gave cifar10-cnn@" in message
-    assert hint == "Use --descriptor cifar10-cnn:embedding, or index into a new place"
+    assert message.startswith(f"{own} was built with classic@")
+    assert "(512-d); you gave cifar10-cnn@" in message
+    assert hint == "Use --descriptor classic, or index into a new place"
     assert call("index", photos, "--into", own, "--descriptor", "cifar").error == (
         "unknown name 'cifar'",
         "did you mean 'cifar10-cnn'?",

@@ -21,8 +21,7 @@ from cbir.indexing import IndexingRun, OnProgress
 from cbir.metadata import read_metadata
 from cbir.types import WHOLE, AddReport, Box
 
-# Its posterior knows ten classes only: for other pictures the embedding alone is the better half.
-DEFAULT_DESCRIPTOR = "cifar10-cnn:embedding"
+DEFAULT_DESCRIPTOR = "classic"
 
 
 def index_images(

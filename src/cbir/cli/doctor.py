@@ -8,12 +8,13 @@ import platform
 import click
 
 CORE = (
-    *("numpy", "pillow", "pi-heif", "onnxruntime", "faiss-cpu", "filelock"),
-    *("click", "rich", "flask", "waitress"),
+    *("numpy", "pillow", "pi-heif", "opencv-python-headless", "onnxruntime", "faiss-cpu"),
+    *("threadpoolctl", "filelock", "click", "rich", "flask", "waitress"),
 )
 EXTRAS = {
     "evaluation": ("ir-measures", "pytrec-eval-terrier"),
     "digits": ("scikit-learn",),
+    "bovw": ("scikit-learn", "matplotlib"),
     "elasticsearch": ("elasticsearch", "orjson"),
     "train": ("torch", "onnx", "onnxscript"),
 }

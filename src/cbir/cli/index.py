@@ -64,12 +64,9 @@ def command(
     SOURCE: a folder, a zip or tar file, cifar10:train, cifar10:test, digits:train, digits:test.
     """
     from cbir.images.sources import open_source
-    from cbir.index.open import index_exists
-    from cbir.ingest import DEFAULT_DESCRIPTOR, index_images
+    from cbir.ingest import index_images
 
     opened = [open_source(source, label_from_folder) for source in sources]
-    if descriptor is None and not index_exists(into) and {s.descriptor for s in opened} == {None}:
-        say(f"using {DEFAULT_DESCRIPTOR}, which knows ten classes; --descriptor chooses another")
     with progress_bar("indexing") as update:
         report = index_images(
             opened,

@@ -41,6 +41,7 @@ SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.png"
     "--sample", type=click.IntRange(1), metavar="N", help="Local descriptors to fit words on."
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N images at random.")
+@click.option("--trained-on", metavar="TEXT", help="What the card says of SOURCE, else its name.")
 @click.option("--sweep", "sweeping", is_flag=True, help="Compare vocabulary sizes instead.")
 @click.option("--sizes", default=SIZES, metavar="N,N,...", help="Sizes for --sweep.")
 @click.option("--compare-heads", "comparing", is_flag=True, help="Compare classifiers instead.")
@@ -56,6 +57,7 @@ def bovw(
     out: Path | None,
     sample: int | None,
     limit: int | None,
+    trained_on: str | None,
     sweeping: bool,
     sizes: str,
     comparing: bool,
@@ -84,7 +86,7 @@ def bovw(
     else:
         assert name is not None
         tested = open_source(test, label_from_folder) if test else None
-        _train(opened, name, chosen, tested, out, seed, sample, limit)
+        _train(opened, name, chosen, tested, out, seed, sample, limit, trained_on)
 
 
 def _require_consistent(
@@ -133,6 +135,7 @@ def _train(
     seed: int,
     sample: int | None,
     limit: int | None,
+    trained_on: str | None,
 ) -> None:
     from cbir.cli.output import say
     from cbir.cli.trained import check_name, keep
@@ -140,7 +143,15 @@ def _train(
 
     check_name(name, stored=out is None)
     files = train_bovw(
-        source, name, recipe, seed=seed, test=test, sample=sample, limit=limit, say=say
+        source,
+        name,
+        recipe,
+        seed=seed,
+        test=test,
+        sample=sample,
+        limit=limit,
+        trained_on=trained_on,
+        say=say,
     )
     click.echo(str(keep(files, out)))
 

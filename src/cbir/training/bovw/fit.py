@@ -81,6 +81,7 @@ def train_bovw(
     test: ImageSource | None = None,
     sample: int | None = None,
     limit: int | None = None,
+    trained_on: str | None = None,
     say: Say = lambda _: None,
 ) -> dict[str, bytes]:
     """Fit `recipe` to the images of `source` and return the model's files.
@@ -88,8 +89,9 @@ def train_bovw(
     Where all images have labels, a tenth is held out: strength, temperature and shares are chosen
     on it (half as index, half as queries), and figures measured. A recipe without a head needs no
     labels. `test` is only measured, at the end. `sample` is the most local descriptors to fit a
-    vocabulary on, `limit` the most images to take. The same images, recipe and seed give the same
-    files.
+    vocabulary on, `limit` the most images to take. `trained_on` is what the card says of the
+    images, instead of the source's name and their number. The same images, recipe and seed give
+    the same files.
     """
     images, tested = _read(source, test, recipe, limit, seed, say)
     held_out, training = _parts(images, recipe, seed)
@@ -130,7 +132,7 @@ def train_bovw(
         ),
         posterior=chosen.posterior if chosen else None,
         classes=images.classes if chosen else (),
-        trained_on=f"{images.origin}, {len(training.images):,} images",
+        trained_on=trained_on or f"{images.origin}, {len(training.images):,} images",
         licence="MIT",
         training=_training_facts(source, recipe, chosen, seed, sample),
         quality={key: round(value, 5) for key, value in quality.items()},

@@ -181,18 +181,18 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "classic",
-            "photos: VLAD of dense RootSIFT, LAB histograms over a 2x2 grid, HOG; needs no labels",
+            "photos: dense RootSIFT in 500 words over a 2x2 pyramid, HOG, LAB over 3x3; no labels",
             PHOTO,
             (
                 Plan(
                     "dense-sift",
-                    {"step": 8, "sizes": [4.0, 8.0], "encoding": "vlad"},
-                    power=0.5,
-                    words=Words(32),
-                    projection=Projection(128, 0.5),
+                    {"step": 8, "sizes": [6.0, 12.0], "pyramid": [1, 2]},
+                    power=0.25,
+                    words=Words(500),
+                    projection=Projection(256, 0.7),
                 ),
-                replace(LAB, projection=Projection(64, 0.25)),
-                Plan("hog", {"size": [64, 64]}, projection=Projection(64, 0.25)),
+                Plan("hog", {"size": [96, 96], "cell": 16}, projection=Projection(128, 0.5)),
+                Plan("lab", {"grid": 3}, weight=0.3, power=0.25, projection=Projection(128, 0.5)),
             ),
         ),
     )

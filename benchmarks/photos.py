@@ -1,0 +1,166 @@
+"""How good the answers are on photos: `classic`, plain features and `cifar10-cnn:embedding`.
+
+800 photos of 20 classes of Caltech-101 (CC BY 4.0), found in the folder that `CBIR_DATA` names.
+Relevant is what has the same class. Three experiments: (a) the 200 test photos as queries to the
+600 training photos, (b) the test photos among each other, (c) all 800 among each other; in (b) and
+(c) each query is left out of its own answer. `classic` was fitted on the 600 training photos,
+without their labels, and its settings were chosen by experiments among them: (b) alone is on photos
+that had no part in it, of classes that had.
+
+    python -m benchmarks photos
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.fusion import unit_rows
+from cbir.descriptors.models import load_descriptor
+from cbir.errors import CbirError
+from cbir.evaluation.relevance import class_measures, encode_labels, relevant_counts
+from cbir.images.decode import load_pixels
+from cbir.images.sources import open_source
+from cbir.types import RgbImage, Vectors
+
+ARCHIVE = "caltech20-photos.tar"
+MEASURES = ("nAP@10", "P@10")
+DEPTH = 10
+BATCH = 50
+
+Describe = Callable[[Sequence[RgbImage]], Vectors]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Pixels, codes of the classes (n,), and which are test photos (n,)."""
+
+    images: list[RgbImage]
+    labels: NDArray[np.int32]
+    test: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One descriptor: numbers in a vector, images a second on one core, measures by experiment."""
+
+    dim: int
+    speed: float
+    measures: Mapping[str, tuple[float, float]]
+
+
+def find_photos() -> Path | None:
+    """The archive of photos in the folder named by `CBIR_DATA`, or beside the file named by it."""
+    data = os.environ.get("CBIR_DATA")
+    if not data:
+        return None
+    places = (Path(data) / ARCHIVE, Path(data).parent / ARCHIVE)
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_photos(archive: Path) -> Photos:
+    """All photos of `archive`, in the order of their names."""
+    images, labels, test = [], [], []
+    items = open_source(str(archive), label_from_folder=True).items()
+    for item in sorted(items, key=lambda item: item.key):
+        images.append(load_pixels(item.read()))
+        labels.append(item.label)
+        test.append(item.key.startswith("test/"))
+    return Photos(images, encode_labels(labels, [])[0], np.array(test))
+
+
+def descriptors() -> dict[str, Describe]:
+    """What is compared, by name."""
+    return {
+        "classic": load_descriptor("classic").describe,
+        "LAB histogram": lab_histograms,
+        "HSV histogram": hsv_histograms,
+        "HOG, 64x64 grey": grey_hog,
+        "cifar10-cnn:embedding": load_descriptor("cifar10-cnn:embedding").describe,
+    }
+
+
+def lab_histograms(images: Sequence[RgbImage]) -> Vectors:
+    """A LAB histogram (4 x 7 x 7 bins) of the whole picture."""
+    from cbir.descriptors.local.histograms import lab_histogram
+
+    return unit_rows(lab_histogram(images))
+
+
+def hsv_histograms(images: Sequence[RgbImage]) -> Vectors:
+    """An HSV histogram (8 x 4 x 4 bins) of the whole picture."""
+    from cbir.descriptors.local.histograms import hsv_histogram
+
+    return unit_rows(hsv_histogram(images))
+
+
+def grey_hog(images: Sequence[RgbImage]) -> Vectors:
+    """HOG of the grey picture at 64 x 64 (9 orientations, 8 x 8 cells, 2 x 2 blocks)."""
+    from cbir.descriptors.local.hog import hog
+    from cbir.descriptors.local.sift import grey
+    from cbir.descriptors.resize import resized
+
+    return unit_rows(hog(np.stack([grey(resized(image, 64, 64)) for image in images])))
+
+
+def measured(photos: Photos, describe: Describe) -> Row:
+    """One descriptor's row."""
+    describe(photos.images[:1])
+    started = time.process_time()
+    starts = range(0, len(photos.images), BATCH)
+    vectors = np.concatenate([describe(photos.images[i : i + BATCH]) for i in starts])
+    speed = len(vectors) / (time.process_time() - started)
+    test = np.flatnonzero(photos.test)
+    training = np.flatnonzero(~photos.test)
+    everything = np.arange(len(vectors))
+    experiments = {"a": (test, training), "b": (test, test), "c": (everything, everything)}
+    measures = {
+        name: answers(vectors, photos.labels, queries, indexed)
+        for name, (queries, indexed) in experiments.items()
+    }
+    return Row(vectors.shape[1], speed, measures)
+
+
+def answers(
+    vectors: Vectors,
+    labels: NDArray[np.int32],
+    queries: NDArray[np.intp],
+    indexed: NDArray[np.intp],
+) -> tuple[float, float]:
+    """Means of `MEASURES`: the rows `queries` of `vectors` searched among the rows `indexed`."""
+    scores = vectors[queries].astype(np.float64) @ vectors[indexed].T.astype(np.float64)
+    itself = queries[:, None] == indexed
+    scores[itself] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    relevant = relevant_counts(labels[indexed], labels[queries], itself.any(axis=1))
+    values = class_measures(labels[indexed][best], labels[queries], relevant, MEASURES)
+    nap, precision = (float(values[name].mean()) for name in MEASURES)
+    return nap, precision
+
+
+def main() -> None:
+    """Print the table."""
+    archive = find_photos()
+    if archive is None:
+        raise CbirError(f"{ARCHIVE} is not at hand", "set CBIR_DATA to the folder that holds it")
+    photos = read_photos(archive)
+    print(f"{len(photos.images)} photos, {int(photos.test.sum())} of them test photos")
+    print("(a) test photos in training photos, (b) test photos, (c) all, each left out of its own")
+    print(
+        f"\n{'':22}{'dims':>6}{'images/s':>10}" + "".join(f"  ({e}) nAP@10   P@10" for e in "abc")
+    )
+    for name, describe in descriptors().items():
+        row = measured(photos, describe)
+        figures = "".join(f"{nap:12.4f} {p:6.4f}" for nap, p in row.measures.values())
+        print(f"{name:22}{row.dim:6}{row.speed:10.0f}{figures}", flush=True)
+    print("\nimages/s: of processor time on one core, without decoding")
+
+
+if __name__ == "__main__":
+    main()
