@@ -21,7 +21,7 @@ from cbir.registry import entry_point, resolve
 from cbir.types import DescriptorSpec
 
 ENTRY_POINTS = "cbir.descriptors"
-SHIPPED = ("cifar10-cnn", "classic")
+SHIPPED = ("cifar10-cnn", "cifar10-bovw", "classic")
 KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
     "onnx": OnnxDescriptor,
     "bovw": BovwDescriptor,
