@@ -17,8 +17,8 @@ from cbir.types import Vectors
 
 TEMPERATURES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)
 WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.95)
-"""Shares of the posterior to choose from. Not 1: images that a classifier is equally sure of have the
-same posterior, and would be ordered by their ids."""
+"""Shares of the posterior to choose from. Not 1: images that a classifier is equally sure of have
+the same posterior, and would be ordered by their ids."""
 STEPS = (0.25, 0.5, 2.0, 4.0)
 ROUNDS = 2
 MEASURE = "nAP@100"
