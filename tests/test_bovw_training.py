@@ -419,3 +419,18 @@ def test_fitting_words_loads_no_torch() -> None:
         "assert not {'torch', 'sklearn', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_filters_by_k_means_are_nearer_to_the_patches_than_patches_taken_at_random() -> None:
+    images = patterns(30).images
+    likeness = {}
+    for kind in ("random", "kmeans"):
+        plan = replace(PATCHES, filters=Filters(12, kind=kind))
+        arrays = fit_block(plan, images, 0, None, lambda _: None)
+        patches = sample_local(plan.block(), images, 2000, 1)
+        white = (patches - arrays["whitening-mean"]) @ arrays["whitening"]
+        distances = np.linalg.norm(
+            white[:, None] - arrays["filters"].astype(np.float32)[None], axis=2
+        )
+        likeness[kind] = -float(distances.min(axis=1).mean())
+    assert likeness["kmeans"] > likeness["random"]

@@ -123,7 +123,7 @@ VLAD = Plan(
     words=Words(32),
     projection=Projection(256, 0.5),
 )
-PATCHES = Plan("patches", filters=Filters(800), projection=Projection(256, 0.5))
+PATCHES = Plan("patches", filters=Filters(800, kind="kmeans"), projection=Projection(256, 0.5))
 # Cosines of both signs, and each filter with its mirror image: 18,000 numbers from 2,000 filters.
 SIGNED_PATCHES = Plan(
     "patches",
@@ -171,7 +171,13 @@ RECIPES: Mapping[str, Recipe] = {
             (VLAD, replace(LAB, projection=Projection(128, 0.5))),
             tune_weights=True,
         ),
-        Recipe("patches", "800 whitened patch filters, ridge head", CIFAR, (PATCHES,), RIDGE),
+        Recipe(
+            "patches",
+            "800 k-means filters of whitened patches, ridge head",
+            CIFAR,
+            (PATCHES,),
+            RIDGE,
+        ),
         Recipe(
             "best",
             "1,000 patch filters and their mirror images, cosines of both signs, ridge head",
