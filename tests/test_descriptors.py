@@ -15,7 +15,7 @@ import cbir
 from cbir.descriptors.base import describe, describe_each, prepare
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.fusion import centred, fuse, sqrt_posterior, unit_rows
-from cbir.descriptors.models import descriptor_of, keep_model, models, newer_model
+from cbir.descriptors.models import SHIPPED, descriptor_of, keep_model, models, newer_model
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.testing import check_descriptor
@@ -115,7 +115,7 @@ def test_the_model_store_keeps_every_version(cnn: OnnxDescriptor) -> None:
         spec = OnnxDescriptor(files).spec
         assert descriptor_of(spec, {}).spec == spec
         assert cbir.load_descriptor(f"mine@{spec.fingerprint[:8]}").spec == spec
-    assert {m.descriptor.spec.name for m in models()} == {"cifar10-cnn", "mine"}
+    assert {m.descriptor.spec.name for m in models()} == {*SHIPPED, "mine"}
 
 
 def test_an_older_version_is_told_of_the_newer(cnn: OnnxDescriptor) -> None:
@@ -136,7 +136,7 @@ def test_a_damaged_folder_of_the_store_costs_only_itself(cnn: OnnxDescriptor) ->
     card = json.loads(cnn.files[CARD_FILE])
     files = {**cnn.files, CARD_FILE: json.dumps({**card, "name": "mine"}).encode()}
     (keep_model(files) / NETWORK_FILE).unlink()
-    assert [m.origin for m in models()] == ["shipped"]
+    assert [m.origin for m in models()] == ["shipped"] * len(SHIPPED)
     assert cbir.load_descriptor("cifar10-cnn").spec == cnn.spec
     ((place, reason),) = damaged_models().items()
     assert "mine@" in place and NETWORK_FILE in reason

@@ -80,7 +80,8 @@ def test_the_store_keeps_every_version_of_both_kinds() -> None:
         assert load_descriptor(folder.name).spec == spec
         assert load_descriptor(f"words@{spec.fingerprint[:8]}").spec == spec
         assert load_descriptor(str(folder)).spec == spec
-    assert [m.descriptor.card.kind for m in models()] == ["onnx", "bovw", "bovw"]
+    kinds = [m.descriptor.card.kind for m in models()]
+    assert kinds == ["onnx", "bovw", "bovw", "bovw"]
     assert {m.descriptor.spec.name for m in models("words")} == {"words"}
 
 
@@ -119,7 +120,7 @@ def test_a_damaged_model_costs_only_itself() -> None:
         (folder / ARRAYS_FILE).unlink(missing_ok=True)
         if content is not None:
             (folder / ARRAYS_FILE).write_bytes(content)
-        assert [m.origin for m in models()] == ["shipped"]
+        assert [m.origin for m in models()] == ["shipped"] * len(SHIPPED)
         ((place, reason),) = damaged_models().items()
         assert place == str(folder) and why in reason and "\n" not in reason
         with pytest.raises(CbirError, match=why):
@@ -151,12 +152,11 @@ def test_shipping_a_model_takes_a_folder_and_a_name(
     shipped.mkdir(parents=True)
     for name, data in small_model().items():
         (shipped / name).write_bytes(data)
-    (tmp_path / "shipped" / "cifar10-cnn").symlink_to(
-        Path(module.__file__).parent / "shipped" / "cifar10-cnn"
-    )
+    for name in SHIPPED:
+        (tmp_path / "shipped" / name).symlink_to(Path(module.__file__).parent / "shipped" / name)
     monkeypatch.setattr(module, "SHIPPED", (*SHIPPED, "words"))
     monkeypatch.setattr(module, "files", lambda package: tmp_path)
-    assert [m.descriptor.spec.name for m in models()] == ["cifar10-cnn", "words"]
+    assert [m.descriptor.spec.name for m in models()] == [*SHIPPED, "words"]
     assert load_descriptor("words").spec == model_of(small_model()).spec
 
 
@@ -196,6 +196,7 @@ def test_models_of_both_kinds_are_listed_and_shown() -> None:
     listed = {model["name"]: model for model in call("models", "list", "--json").json}
     assert {name: model["kind"] for name, model in listed.items()} == {
         "cifar10-cnn": "onnx",
+        "classic": "bovw",
         "words": "bovw",
     }
     assert "words@" in call("models", "list").out
