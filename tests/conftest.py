@@ -34,6 +34,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """A missing real part skips its tests; with CBIR_TEST_STRICT=1 it fails them."""
     for marker, reason in (
         ("cifar10", _no_cifar10),
+        ("photos", _no_photos),
         ("browser", _no_browser),
         ("elasticsearch", _no_client),
         ("training", _no_torch),
@@ -48,6 +49,12 @@ def _no_cifar10() -> str:
     from cbir.images.cifar10 import find_cifar10
 
     return "" if find_cifar10() else "no CIFAR-10: CBIR_DATA names no folder that holds it"
+
+
+def _no_photos() -> str:
+    from benchmarks.photos import ARCHIVE, find_photos
+
+    return "" if find_photos() else f"no {ARCHIVE} in the folder that CBIR_DATA names"
 
 
 def _no_browser() -> str:

@@ -51,7 +51,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(photos: Path) -> Path:
     """A sound index of six pictures, which no test changes."""
     place = photos.parent / "made.cbir"
-    assert call("index", photos, "--into", place, "--label-from-folder").code == 0
+    network = ("--descriptor", "cifar10-cnn:embedding")
+    assert call("index", photos, "--into", place, "--label-from-folder", *network).code == 0
     return place
 
 
@@ -251,9 +252,9 @@ def test_another_descriptor_than_the_indexs_is_refused_and_harms_nothing(
     photos: Path, own: Path
 ) -> None:
     message, hint = call("index", photos, "--into", own, "--descriptor", "cifar10-cnn").error
-    assert message.startswith(f"{own} was built with classic@")
-    assert "(512-d); you gave cifar10-cnn@" in message
-    assert hint == "Use --descriptor classic, or index into a new place"
+    assert message.startswith(f"{own} was built with cifar10-cnn:embedding@")
+    assert "(64-d); you gave cifar10-cnn@" in message
+    assert hint == "Use --descriptor cifar10-cnn:embedding, or index into a new place"
     assert call("index", photos, "--into", own, "--descriptor", "cifar").error == (
         "unknown name 'cifar'",
         "did you mean 'cifar10-cnn'?",
@@ -405,7 +406,8 @@ def test_a_full_disk_in_the_middle_is_one_line_and_nothing_committed_is_lost(
     for number in range(1100):
         flat = Image.new("RGB", (4, 4), (number % 256, number // 256, 9))
         flat.save(many / f"!{number:04}.png")
-    assert call("index", many / "0000.png", "--into", place).code == 0
+    quick = ("--descriptor", "cifar10-cnn:embedding")
+    assert call("index", many / "0000.png", "--into", place, *quick).code == 0
     arguments = ["1200000", "index", str(many), "--into", str(place)]
     ended = subprocess.run(
         [sys.executable, "-c", GROWS_NO_FILE_OVER, *arguments],

@@ -24,6 +24,7 @@ from cbir.errors import CbirError
 from cbir.index.open import open_index
 
 MANY = 3000
+QUICK = ("--descriptor", "cifar10-cnn:embedding")
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +326,7 @@ def test_info_keeps_its_promise_and_counts_what_failed(photos: Path, tmp_path: P
     assert "  photos/bad00.jpg: not an image: " in report.out
     assert f"  ... all of them: cbir info {place} --json" in report.out
     info = call("info", place, "--json").json
-    assert (info["count"], info["dim"], info["engine"], info["failed"]) == (4, 64, "embedded", 12)
+    assert (info["count"], info["dim"], info["engine"], info["failed"]) == (4, 512, "embedded", 12)
     assert set(info["descriptor"]) >= {"name", "fingerprint"}
     assert len(info["failures"]) == 12 and info["newer_descriptor"] is None
     table = call("info", place)
@@ -363,8 +364,10 @@ def test_verify_finds_a_damaged_cache_and_repairs_it(own: Path) -> None:
 
 
 def test_models_are_listed_and_shown(made: Path) -> None:
-    (model,) = call("models", "list", "--json").json
-    assert (model["name"], model["origin"], model["licence"]) == ("cifar10-cnn", "shipped", "MIT")
+    listed = call("models", "list", "--json").json
+    told = [(model["name"], model["origin"], model["licence"]) for model in listed]
+    assert told == [("cifar10-cnn", "shipped", "MIT"), ("classic", "shipped", "MIT")]
+    model = listed[0]
     assert "cifar10-cnn@" in call("models", "list").out
     card = call("models", "show", "cifar10-cnn", "--json").json
     assert card["spec"]["fingerprint"] == model["fingerprint"]
@@ -435,12 +438,12 @@ def test_ctrl_c_keeps_what_was_committed_and_the_same_command_goes_on(
     many: Path, tmp_path: Path
 ) -> None:
     place = tmp_path / "m.cbir"
-    with start("index", many, "--into", place) as child:
+    with start("index", many, "--into", place, *QUICK) as child:
         committed = wait_for_a_commit(child, place)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert err.splitlines()[1:] == [
+    assert err.splitlines() == [
         "interrupted: what was added is kept; the same command goes on from here"
     ]
     kept = count(place)
@@ -460,7 +463,7 @@ def test_kill_9_at_any_moment_loses_nothing_committed_and_indexing_goes_on(
     dice = random.Random(9)
     for round_number in range(4):
         before = count(place)
-        with start("index", many, "--into", place) as child:
+        with start("index", many, "--into", place, *QUICK) as child:
             if round_number % 2:
                 wait_for_a_commit(child, place)
             time.sleep(dice.uniform(0.1, 0.9))
@@ -470,7 +473,7 @@ def test_kill_9_at_any_moment_loses_nothing_committed_and_indexing_goes_on(
         assert before <= after <= MANY
         if after:
             assert call("verify", place).code in (0, 1)  # a picture of no record may be left
-    last = call("index", many, "--into", place, "--json").json
+    last = call("index", many, "--into", place, *QUICK, "--json").json
     assert last["added"] + last["unchanged"] == MANY and not last["failures"]
     clean = call("verify", place)
     assert (clean.code, clean.out) == (0, f"{place}: {MANY:,} images, 0 problems\n")
@@ -553,7 +556,7 @@ def test_progress_shows_rate_and_time_left_and_vanishes_at_the_end(
     outer, inner = pty.openpty()
     place = tmp_path / "m.cbir"
     child = subprocess.Popen(
-        [*COMMAND, "index", str(many), "--into", str(place)],
+        [*COMMAND, "index", str(many), "--into", str(place), *QUICK],
         stdout=subprocess.PIPE,
         stderr=inner,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"},
