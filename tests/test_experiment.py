@@ -135,7 +135,7 @@ def test_a_descriptor_without_training_has_no_accuracies(
 
 def test_a_trained_descriptor_shows_its_three_figures(tmp_path: Path) -> None:
     place = str(tmp_path / "d.cbir")
-    cbir.index_images(["digits:train"], place)
+    cbir.index_images(["digits:train"], place, descriptor="cifar10-cnn:embedding")
     searcher = cbir.Searcher.open(place)
     result = evaluate(searcher, cbir.open_source("digits:test"))
     assert result.n_queries == 1797 - result.n_indexed

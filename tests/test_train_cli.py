@@ -97,6 +97,16 @@ def test_a_model_can_be_written_to_a_folder_of_ones_own(folder: Path, tmp_path: 
     assert "hog" in call("models", "show", out).out
 
 
+def test_the_card_says_of_the_images_what_it_is_told_to(folder: Path, tmp_path: Path) -> None:
+    given = ("--recipe", "hog+gray", "--name", "mine")
+    own = train(folder, *given, "--out", tmp_path / "own", "--trained-on", "Stripes (CC BY 4.0)")
+    plain = train(folder, *given, "--out", tmp_path / "plain")
+    cards = [json.loads((place / "model.json").read_text()) for place in (own, plain)]
+    assert cards[0]["trained_on"] == "Stripes (CC BY 4.0)"
+    assert cards[1]["trained_on"].startswith(f"{folder.name}, ")
+    assert (own / "model.npz").read_bytes() == (plain / "model.npz").read_bytes()
+
+
 def test_wrong_input_is_one_line_with_its_cure(folder: Path, tmp_path: Path) -> None:
     def error(*options: object, source: Path = folder) -> tuple[str, str]:
         return call("train", "bovw", source, "--name", "m", *options).error
