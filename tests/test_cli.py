@@ -20,6 +20,7 @@ from support_cli import COMMAND, call, look_at, many_pictures, needs_signals, se
 from support_photos import write_photos
 from support_textures import texture
 
+from cbir.descriptors.models import SHIPPED
 from cbir.errors import CbirError
 from cbir.index.open import open_index
 
@@ -366,7 +367,7 @@ def test_verify_finds_a_damaged_cache_and_repairs_it(own: Path) -> None:
 def test_models_are_listed_and_shown(made: Path) -> None:
     listed = call("models", "list", "--json").json
     told = [(model["name"], model["origin"], model["licence"]) for model in listed]
-    assert told == [("cifar10-cnn", "shipped", "MIT"), ("classic", "shipped", "MIT")]
+    assert told == [(name, "shipped", "MIT") for name in SHIPPED]
     model = listed[0]
     assert "cifar10-cnn@" in call("models", "list").out
     card = call("models", "show", "cifar10-cnn", "--json").json

@@ -45,10 +45,11 @@ def server() -> Iterator[Server]:
 
 def healthy(server: Server) -> None:
     """Wait until every shard has its replica again."""
-    for _ in range(12):
-        health = server.address.request("GET", "/_cluster/health?wait_for_status=green&timeout=10s")
+    for _ in range(120):
+        health = server.address.request("GET", "/_cluster/health")
         if health["status"] == "green" and health["number_of_nodes"] == NODES:
             return
+        time.sleep(1)
     raise AssertionError(f"not green: {health}")
 
 
