@@ -1,7 +1,7 @@
 """NumPy's linear algebra as describing uses it: one thread a call.
 
 Callers run one batch a core. Two of them with a BLAS that spreads each product over all cores wait
-for each other's threads (patch features: 5 images/s instead of 78, on two busy cores).
+for each other's threads, most of the time where the cores are busy.
 """
 
 from __future__ import annotations
