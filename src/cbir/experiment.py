@@ -31,11 +31,12 @@ SAMPLE_SEED = 0
 
 @dataclass(frozen=True)
 class Queries:
-    """Described query images: ids, labels, vectors (q, dim), and those that failed."""
+    """Query images: ids, labels, vectors (q, dim), encoded thumbnails; and those that failed."""
 
     ids: list[str]
     labels: list[str | None]
     vectors: Vectors
+    thumbnails: list[bytes] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -49,7 +50,8 @@ class Evaluation:
     "training_images" (those indexed from the source that it was trained on, the tenth it held out
     included) and on the "queries"; None where there are none of its classes.
     `training_images_indexed`: whether the index holds what the descriptor was trained on, so that
-    `measures` are partly memory. `per_query` as `measures`.
+    `measures` are partly memory. `per_query` as `measures`, float64 (n_queries,). `queries` and
+    `matches`: what was asked, and what the usual protocol answered, best first.
     """
 
     n_queries: int
@@ -63,6 +65,8 @@ class Evaluation:
     training_images_indexed: bool
     failures: list[Failure]
     seconds: dict[str, float]
+    queries: Queries
+    matches: list[Matches]
 
     def to_json(self) -> dict[str, Any]:
         """What `cbir evaluate --json` prints for one run."""
@@ -93,6 +97,7 @@ def describe_queries(
     ids: list[str] = []
     labels: list[str | None] = []
     vectors: list[Vectors] = []
+    thumbnails: list[bytes] = []
     failures: list[Failure] = []
     for outcomes in describe_items(items, searcher.descriptor):
         for outcome in outcomes:
@@ -102,10 +107,11 @@ def describe_queries(
                 ids.append(make_id(name, outcome.item.key))
                 labels.append(outcome.item.label)
                 vectors.append(outcome.vectors[0])
+                thumbnails.append(outcome.thumbnail)
         on_done(len(ids) + len(failures), total)
     if not ids:
         raise QueryError(f"{source.uri} has no image that can be a query")
-    return Queries(ids, labels, np.stack(vectors), failures)
+    return Queries(ids, labels, np.stack(vectors), thumbnails, failures)
 
 
 def query_labels(index: Index, source: ImageSource) -> list[tuple[str, str | None]]:
@@ -164,6 +170,8 @@ def evaluate(
             "search": round(searched - described, 3),
             "measure": round(measured - searched, 3),
         },
+        queries=queries,
+        matches=matches,
     )
 
 

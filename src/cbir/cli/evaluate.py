@@ -41,12 +41,14 @@ def command(
     AP@100 is trec_eval's map_cut_100, divided by all relevant images; nAP@100 divides by
     min(100, relevant images). Search is exact.
     """
+    from cbir.cli.judge import judge, print_runs
+
     if qrels is not None and runs and index is None and queries is None:
-        answer = _judge(qrels, runs, measures)
+        answer = judge(qrels, runs, measures)
         if as_json:
             print_json(answer)
         else:
-            _print_runs(answer)
+            print_runs(answer)
     elif index is not None and queries is not None and not runs and qrels is None:
         figures = _experiment(
             index, queries, measures, sample, expand, label_from_folder, descriptor
@@ -116,37 +118,3 @@ def _experiment(
             expand=expand,
             on_done=update,
         ).to_json()
-
-
-def _judge(qrels: Path, runs: tuple[Path, ...], measures: tuple[str, ...]) -> dict[str, Any]:
-    from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
-    from cbir.evaluation.trec import read_qrels, read_run
-    from cbir.evaluation.trec_eval import evaluate_run
-
-    judged = read_qrels(qrels)
-    names = with_pairs(measures or DEFAULT_MEASURES)
-    answers = []
-    for run in runs:
-        result = evaluate_run(judged, read_run(run), names)
-        answers.append(
-            {
-                "name": run.name,
-                "n_queries": len(judged),
-                "missing_queries": result.missing,
-                "measures": result.means,
-            }
-        )
-    return answers[0] if len(answers) == 1 else {"runs": answers, "comparisons": []}
-
-
-def _print_runs(answer: dict[str, Any]) -> None:
-    answers = answer.get("runs", [answer])
-    names = list(answers[0]["measures"])
-    print_table(
-        ["measure", *(one["name"] for one in answers)],
-        [[name, *(f"{one['measures'][name]:.4f}" for one in answers)] for name in names],
-    )
-    for one in answers:
-        if one["missing_queries"]:
-            missing = one["missing_queries"]
-            say(f"{one['name']}: {len(missing)} queries not answered count as 0: {missing[0]} ...")
