@@ -15,7 +15,7 @@ from cbir.cli.output import progress_bar, say
 if TYPE_CHECKING:
     from cbir.descriptors.base import Descriptor
 
-DESCRIPTOR = "cifar10-cnn"
+DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
 SAMPLE = 1000
 HOW_TO_GET = (
     "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or run again with network"
@@ -41,9 +41,9 @@ def command(host: str, port: int, into: str | None) -> None:
     from cbir.web.serve import check_address, serve
 
     check_address(host, port)
-    descriptor = load_descriptor(DESCRIPTOR)
     try:
-        data = _data_set(descriptor, into)
+        data = _data_set(into)
+        descriptor = load_descriptor(DESCRIPTORS[data])
         place = _place(data, descriptor, into)
         figures = _finished(data, place) or _carry_out(data, place, descriptor)
     except KeyboardInterrupt:
@@ -59,12 +59,15 @@ def command(host: str, port: int, into: str | None) -> None:
         )
 
 
-def _data_set(descriptor: Descriptor, into: str | None) -> str:
+def _data_set(into: str | None) -> str:
     """`cifar10` where it or its finished demo is at hand or can be fetched, else `digits`."""
+    from cbir.descriptors.models import load_descriptor
     from cbir.errors import CbirError
     from cbir.images.cifar10 import absence, download_cifar10, find_cifar10
 
-    if find_cifar10() or _finished("cifar10", _place("cifar10", descriptor, into)):
+    if find_cifar10():
+        return "cifar10"
+    if _finished("cifar10", _place("cifar10", load_descriptor(DESCRIPTORS["cifar10"]), into)):
         return "cifar10"
     say(f"{absence()}; fetching it (170 MB)")
     try:
