@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support_cli import call, many_pictures
 from support_elasticsearch import own_server, run_folder, shared_server
 from support_index import MODEL, SPEC
+from support_textures import texture
 from support_web import Grid
 
 import cbir
@@ -353,6 +355,25 @@ def test_pages_and_hits_of_both_engines_are_the_same(url: str, place: str, tmp_p
             assert web.get("/healthz").json["count"] == 12
     assert hits[0] == hits[1]
     assert pages[0] == pages[1]
+
+
+def test_originals_are_looked_at_again_by_both_engines(
+    url: str, place: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(6):
+        Image.fromarray(texture(seed)).save(folder / f"{seed}.png")
+    corner = np.rot90(texture(3)[:90, 120:]).copy()
+    found = []
+    for target in (place, url):
+        cbir.index_images([folder], target, descriptor=Grid())
+        with closing(Searcher.open(target, Grid())) as searcher:
+            found.append(searcher.search(corner, 6, verify=True, any_orientation=True))
+    assert found[0][0].id == "photos/3.png" and found[0][0].verified
+    rows = [[(hit.id, hit.inliers, hit.verified, hit.orientation) for hit in one] for one in found]
+    assert rows[0] == rows[1]
+    assert [hit.score for hit in found[0]] == pytest.approx([h.score for h in found[1]], abs=2e-6)
 
 
 @pytest.mark.slow
