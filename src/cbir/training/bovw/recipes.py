@@ -156,7 +156,7 @@ RECIPES: Mapping[str, Recipe] = {
             "dense RootSIFT in 1,000 words over a 2x2 pyramid, and LAB histograms",
             CIFAR,
             (
-                replace(DENSE, projection=Projection(256, 0.5)),
+                replace(DENSE, projection=Projection(256, 0.3)),
                 replace(LAB, projection=Projection(128, 0.5)),
             ),
             tune_weights=True,
