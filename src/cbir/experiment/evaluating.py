@@ -14,6 +14,7 @@ from cbir.descriptors.models import card_of
 from cbir.errors import QueryError
 from cbir.evaluation.measures import DEFAULT_MEASURES, depth, with_pairs
 from cbir.experiment.accuracy import accuracies
+from cbir.experiment.hamming import SEED, Hamming, hamming
 from cbir.experiment.protocols import (
     Protocol,
     rank,
@@ -45,6 +46,7 @@ class Evaluation:
     `measures`: by the usual protocol, queries against the index, unless `protocol` is "unseen".
     `unseen_index`: the queries searched among each other, each left out of its own answer (None
     under "usual", and for a sample, whose few relevant images would make it another experiment).
+    `hamming`: the same by binary codes, where they were asked for.
     `accuracy`: of the descriptor's own classifier on "training_images" (those indexed from the
     source that it was trained on, the tenth it held out included) and on the "queries"; None where
     there are none of its classes. `training_images_indexed`: whether the index holds what the
@@ -61,6 +63,7 @@ class Evaluation:
     measures: dict[str, float]
     per_query: dict[str, NDArray[np.float64]]
     unseen_index: dict[str, float] | None
+    hamming: Hamming | None
     accuracy: dict[str, float | None] | None
     trained_on: str
     training_images_indexed: bool
@@ -79,6 +82,7 @@ class Evaluation:
             "protocol": self.protocol,
             "measures": self.measures,
             "unseen_index": self.unseen_index,
+            "hamming": self.hamming and self.hamming.to_json(),
             "accuracy": self.accuracy,
             "trained_on": self.trained_on,
             "training_images_indexed": self.training_images_indexed,
@@ -96,14 +100,15 @@ def evaluate(
     protocol: Protocol = "both",
     sample: int | None = None,
     expand: int = 0,
+    bits: int | None = None,
     shuffle: int | None = None,
     on_done: OnDone = lambda _done, _total: None,
 ) -> Evaluation:
     """Search every image of `source` in the index, relevant = same label, and measure the answers.
 
     `measures` in ir_measures notation; AP@k and nAP@k always come together. Search is exact.
-    `protocol`: "usual" (against the index), "unseen" (among each other) or both. `shuffle`: equal
-    scores are ordered by this seed, not by id.
+    `protocol`: "usual" (against the index), "unseen" (among each other) or both. `bits`: also by
+    binary codes of that length. `shuffle`: equal scores are ordered by this seed, not by id.
     Raises `QueryError` when queries have no labels.
     """
     names = with_pairs(measures)
@@ -130,11 +135,14 @@ def evaluate(
     else:
         per_query = ranked_measures(searcher, queries, matches, names, expand)
     measured = time.perf_counter()
-    unseen = None
-    if protocol == "unseen":
-        unseen = _means(per_query)
-    elif protocol == "both" and sample is None and len(queries.ids) > 1:
-        unseen = _means(trial_measures(unseen_trial(queries, expand, shuffle), names))
+    unseen = per_query if protocol == "unseen" else None
+    if protocol == "both" and sample is None and len(queries.ids) > 1:
+        unseen = trial_measures(unseen_trial(queries, expand, shuffle), names)
+    coded = None
+    if bits is not None:
+        seed = SEED if shuffle is None else shuffle
+        only: Protocol = "usual" if unseen is None else protocol
+        coded = hamming(searcher, queries, names, bits, seed=seed, expand=expand, protocol=only)
     card = card_of(searcher.descriptor)
     return Evaluation(
         n_queries=len(queries.ids),
@@ -143,7 +151,8 @@ def evaluate(
         protocol=protocol,
         measures=_means(per_query),
         per_query=per_query,
-        unseen_index=unseen,
+        unseen_index=None if unseen is None else _means(unseen),
+        hamming=coded,
         accuracy=accuracies(searcher, queries) if card else None,
         trained_on=searcher.index.spec.trained_on,
         training_images_indexed=card is not None
