@@ -171,11 +171,21 @@ class Searcher:
         if expand < 0:
             raise QueryError(f"expand is {expand}", "choose 0 or more")
         if expand:
-            first = self.index.search(vectors, expand, where=where, exclude=exclude, exact=exact)
-            vectors = np.stack(
-                [self._expanded(v, found) for v, found in zip(vectors, first, strict=True)]
-            )
+            vectors = self.expanded(vectors, expand, where=where, exclude=exclude, exact=exact)
         return self.index.search(vectors, k, where=where, exclude=exclude, exact=exact)
+
+    def expanded(
+        self,
+        vectors: Vectors,
+        expand: int,
+        *,
+        where: Sequence[str] = (),
+        exclude: Sequence[str | None] | None = None,
+        exact: bool = False,
+    ) -> Vectors:
+        """Each of `vectors` (q, dim) averaged with the matched parts of its first `expand` hits."""
+        first = self.index.search(vectors, expand, where=where, exclude=exclude, exact=exact)
+        return np.stack([self._expanded(v, found) for v, found in zip(vectors, first, strict=True)])
 
     def hits(self, matches: Sequence[Matches]) -> list[list[Hit]]:
         """Matches with their records and paths."""

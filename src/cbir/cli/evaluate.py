@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from cbir.cli.options import descriptor_option
-from cbir.cli.output import print_json, print_table, progress_bar, say
+from cbir.cli.output import print_json, progress_bar, say
+from cbir.cli.protocols import print_protocols, protocol_options
 
 
 @click.command(short_help="Measure how good the answers are.")
@@ -21,6 +22,14 @@ from cbir.cli.output import print_json, print_table, progress_bar, say
 )
 @click.option("--sample", type=click.IntRange(1), help="Only so many of the queries, at random.")
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
+@protocol_options
+@click.option(
+    "--recall",
+    "recall_at",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Measure the index's own search against exact search instead; no labels are needed.",
+)
 @click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
@@ -32,16 +41,20 @@ def command(
     measures: tuple[str, ...],
     sample: int | None,
     expand: int,
+    recall_at: int | None,
     label_from_folder: bool,
     as_json: bool,
     descriptor: str | None,
+    **asked: Any,
 ) -> None:
     """Measure run files (--qrels Q RUN...), or an index with labelled queries (--in, --queries).
 
     AP@100 is trec_eval's map_cut_100, divided by all relevant images; nAP@100 divides by
-    min(100, relevant images). Search is exact.
+    min(100, relevant images); AP reads the whole ranking. Search is exact. The usual protocol
+    asks the index; the unseen index is the queries searched among each other.
     """
     from cbir.cli.judge import judge, print_runs
+    from cbir.cli.recall import print_recall, recall
 
     if qrels is not None and runs and index is None and queries is None:
         answer = judge(qrels, runs, measures)
@@ -50,11 +63,16 @@ def command(
         else:
             print_runs(answer)
     elif index is not None and queries is not None and not runs and qrels is None:
-        figures = _experiment(
-            index, queries, measures, sample, expand, label_from_folder, descriptor
-        )
+        if recall_at is not None:
+            figures = recall(index, queries, recall_at, sample, label_from_folder, descriptor)
+        else:
+            figures = _experiment(
+                index, queries, measures, sample, expand, label_from_folder, descriptor, **asked
+            )
         if as_json:
             print_json(figures)
+        elif recall_at is not None:
+            print_recall(figures)
         else:
             print_evaluation(figures)
     else:
@@ -63,19 +81,12 @@ def command(
 
 def print_evaluation(figures: dict[str, Any]) -> None:
     """An experiment's figures as a table on standard output."""
-    unseen = figures["unseen_index"] or {}
     memory = " (index = training images)" if figures["training_images_indexed"] else ""
     click.echo(
         f"{figures['descriptor']}: {figures['n_queries']:,} queries, "
         f"{figures['n_indexed']:,} indexed{memory}"
     )
-    print_table(
-        ["measure", "usual protocol", "unseen index"],
-        [
-            [name, f"{value:.4f}", f"{unseen[name]:.4f}" if unseen else "-"]
-            for name, value in figures["measures"].items()
-        ],
-    )
+    print_protocols(figures)
     accuracy = (figures["accuracy"] or {}).items()
     shares = [f"{kind.replace('_', ' ')} {share:.4f}" for kind, share in accuracy if share]
     if shares:
@@ -97,6 +108,7 @@ def _experiment(
     expand: int,
     label_from_folder: bool,
     descriptor: str | None,
+    **asked: Any,
 ) -> dict[str, Any]:
     from contextlib import closing
 
@@ -117,4 +129,5 @@ def _experiment(
             sample=sample,
             expand=expand,
             on_done=update,
+            **asked,
         ).to_json()

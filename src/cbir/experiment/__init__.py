@@ -1,0 +1,16 @@
+"""One retrieval experiment: queries -> rankings -> measures, as `cbir evaluate --in` does it."""
+
+from cbir.experiment.evaluating import Evaluation, evaluate
+from cbir.experiment.protocols import Protocol, rank, unseen_index
+from cbir.experiment.queries import Queries, describe_queries, query_labels
+
+__all__ = [
+    "Evaluation",
+    "Protocol",
+    "Queries",
+    "describe_queries",
+    "evaluate",
+    "query_labels",
+    "rank",
+    "unseen_index",
+]

@@ -1,0 +1,177 @@
+"""Labelled queries -> measures, under the protocols that are asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.descriptors.models import card_of
+from cbir.errors import QueryError
+from cbir.evaluation.measures import DEFAULT_MEASURES, depth, with_pairs
+from cbir.experiment.accuracy import accuracies
+from cbir.experiment.hamming import SEED, Hamming, hamming
+from cbir.experiment.protocols import (
+    Protocol,
+    rank,
+    ranked_measures,
+    unseen_trial,
+    usual_trial,
+)
+from cbir.experiment.queries import (
+    OnDone,
+    Queries,
+    describe_queries,
+    require_labels,
+    require_labels_in,
+)
+from cbir.experiment.rankings import answers, trial_measures
+from cbir.images.items import ImageSource
+from cbir.index.base import Matches
+from cbir.search import Searcher
+from cbir.types import Failure
+
+KEPT = 100
+"""Hits a query that an evaluation keeps where its measures read the whole ranking."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over all queries, and where they come from.
+
+    `measures`: by the usual protocol, queries against the index, unless `protocol` is "unseen".
+    `unseen_index`: the queries searched among each other, each left out of its own answer (None
+    under "usual", and for a sample, whose few relevant images would make it another experiment).
+    `hamming`: the same by binary codes, where they were asked for.
+    `accuracy`: of the descriptor's own classifier on "training_images" (those indexed from the
+    source that it was trained on, the tenth it held out included) and on the "queries"; None where
+    there are none of its classes. `training_images_indexed`: whether the index holds what the
+    descriptor was trained on, so that the usual protocol's figures are partly memory. `per_query`
+    as `measures`, float64 (n_queries,). `shuffle`: the seed by which equal scores were ordered,
+    None for the ids. `queries` and `matches`: what was asked, and what was answered under the
+    protocol of `measures`, best first.
+    """
+
+    n_queries: int
+    n_indexed: int
+    descriptor: str
+    protocol: Protocol
+    measures: dict[str, float]
+    per_query: dict[str, NDArray[np.float64]]
+    unseen_index: dict[str, float] | None
+    hamming: Hamming | None
+    accuracy: dict[str, float | None] | None
+    trained_on: str
+    training_images_indexed: bool
+    shuffle: int | None
+    failures: list[Failure]
+    seconds: dict[str, float]
+    queries: Queries
+    matches: list[Matches]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `cbir evaluate --json` prints for one run."""
+        return {
+            "n_queries": self.n_queries,
+            "n_indexed": self.n_indexed,
+            "descriptor": self.descriptor,
+            "protocol": self.protocol,
+            "measures": self.measures,
+            "unseen_index": self.unseen_index,
+            "hamming": self.hamming and self.hamming.to_json(),
+            "accuracy": self.accuracy,
+            "trained_on": self.trained_on,
+            "training_images_indexed": self.training_images_indexed,
+            "shuffle_ids": self.shuffle,
+            "failed": len(self.failures),
+            "seconds": self.seconds,
+        }
+
+
+def evaluate(
+    searcher: Searcher,
+    source: ImageSource,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    *,
+    protocol: Protocol = "both",
+    sample: int | None = None,
+    expand: int = 0,
+    bits: int | None = None,
+    shuffle: int | None = None,
+    on_done: OnDone = lambda _done, _total: None,
+) -> Evaluation:
+    """Search every image of `source` in the index, relevant = same label, and measure the answers.
+
+    `measures` in ir_measures notation; AP@k and nAP@k always come together. Search is exact.
+    `protocol`: "usual" (against the index), "unseen" (among each other) or both. `bits`: also by
+    binary codes of that length. `shuffle`: equal scores are ordered by this seed, not by id.
+    Raises `QueryError` when queries have no labels.
+    """
+    names = with_pairs(measures)
+    if protocol == "unseen" and sample is not None:
+        raise QueryError(
+            "a sample has no unseen index: too few images are relevant to a query",
+            "leave the sample out, or use the usual protocol",
+        )
+    require_labels_in(searcher, source)
+    started = time.perf_counter()
+    queries = describe_queries(searcher, source, sample, on_done)
+    require_labels(source, queries.labels)
+    described = time.perf_counter()
+    k = _depth(names, searcher.index.count())
+    trial = None
+    if protocol == "unseen":
+        trial = unseen_trial(queries, expand, shuffle)
+    elif shuffle is not None:
+        trial = usual_trial(searcher, queries, expand, shuffle)
+    matches = answers(trial, k) if trial else rank(searcher, queries, k, expand)
+    searched = time.perf_counter()
+    if trial:
+        per_query = trial_measures(trial, names)
+    else:
+        per_query = ranked_measures(searcher, queries, matches, names, expand)
+    measured = time.perf_counter()
+    unseen = per_query if protocol == "unseen" else None
+    if protocol == "both" and sample is None and len(queries.ids) > 1:
+        unseen = trial_measures(unseen_trial(queries, expand, shuffle), names)
+    coded = None
+    if bits is not None:
+        seed = SEED if shuffle is None else shuffle
+        only: Protocol = "usual" if unseen is None else protocol
+        coded = hamming(searcher, queries, names, bits, seed=seed, expand=expand, protocol=only)
+    card = card_of(searcher.descriptor)
+    return Evaluation(
+        n_queries=len(queries.ids),
+        n_indexed=searcher.index.count(),
+        descriptor=searcher.index.spec.short,
+        protocol=protocol,
+        measures=_means(per_query),
+        per_query=per_query,
+        unseen_index=None if unseen is None else _means(unseen),
+        hamming=coded,
+        accuracy=accuracies(searcher, queries) if card else None,
+        trained_on=searcher.index.spec.trained_on,
+        training_images_indexed=card is not None
+        and any(i.startswith(card.training_prefix) for i in searcher.index.ids()),
+        shuffle=shuffle,
+        failures=queries.failures,
+        seconds={
+            "describe": round(described - started, 3),
+            "search": round(searched - described, 3),
+            "measure": round(measured - searched, 3),
+        },
+        queries=queries,
+        matches=matches,
+    )
+
+
+def _means(per_query: dict[str, NDArray[np.float64]]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in per_query.items()}
+
+
+def _depth(names: Sequence[str], available: int) -> int:
+    return max(1, min(depth(names) or KEPT, available))
