@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cbir.cli.comparing import compare_indexes, print_indexes, write_per_query
 from cbir.cli.options import descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
+
+if TYPE_CHECKING:
+    from cbir.experiment import Evaluation
 
 
 @click.command(short_help="Measure how good the answers are.")
 @click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--qrels", type=click.Path(path_type=Path), help="Judge the RUN files by this file.")
-@click.option("--in", "index", metavar="INDEX", help="Search this index.")
+@click.option(
+    "--in",
+    "indexes",
+    multiple=True,
+    metavar="INDEX",
+    help="Search this index; given again, both are asked the same and compared.",
+)
 @click.option("--queries", metavar="SOURCE", help="The labelled images to search for.")
 @click.option(
     "-m", "--measure", "measures", multiple=True, metavar="NAME", help="AP@100, nDCG@10 ..."
@@ -22,43 +33,57 @@ from cbir.cli.output import print_json, print_table, progress_bar, say
 @click.option("--sample", type=click.IntRange(1), help="Only so many of the queries, at random.")
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
 @click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
+@click.option(
+    "--per-query",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Write every query's values there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
 def command(
     runs: tuple[Path, ...],
     qrels: Path | None,
-    index: str | None,
+    indexes: tuple[str, ...],
     queries: str | None,
     measures: tuple[str, ...],
     sample: int | None,
     expand: int,
     label_from_folder: bool,
+    per_query: Path | None,
     as_json: bool,
     descriptor: str | None,
 ) -> None:
     """Measure run files (--qrels Q RUN...), or an index with labelled queries (--in, --queries).
 
     AP@100 is trec_eval's map_cut_100, divided by all relevant images; nAP@100 divides by
-    min(100, relevant images). Search is exact.
+    min(100, relevant images). Search is exact. Several run files or indexes are compared: paired
+    randomisation test, bootstrap intervals, wins and losses, class by class.
     """
     from cbir.cli.judge import judge, print_runs
 
-    if qrels is not None and runs and index is None and queries is None:
-        answer = judge(qrels, runs, measures)
-        if as_json:
-            print_json(answer)
+    if qrels is not None and runs and not indexes and queries is None:
+        _show(judge(qrels, runs, measures, label_from_folder, per_query), as_json, print_runs)
+    elif indexes and queries is not None and not runs and qrels is None:
+        evaluations = [
+            _experiment(index, queries, measures, sample, expand, label_from_folder, descriptor)
+            for index in indexes
+        ]
+        if per_query is not None:
+            asked = zip(indexes, evaluations, strict=True)
+            write_per_query(per_query, [(i, one.queries.ids, one.per_query) for i, one in asked])
+        if len(indexes) > 1:
+            _show(compare_indexes(indexes, evaluations), as_json, print_indexes)
         else:
-            print_runs(answer)
-    elif index is not None and queries is not None and not runs and qrels is None:
-        figures = _experiment(
-            index, queries, measures, sample, expand, label_from_folder, descriptor
-        )
-        if as_json:
-            print_json(figures)
-        else:
-            print_evaluation(figures)
+            _show(evaluations[0].to_json(), as_json, print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
+
+
+def _show(
+    answer: dict[str, Any], as_json: bool, as_tables: Callable[[dict[str, Any]], None]
+) -> None:
+    (print_json if as_json else as_tables)(answer)
 
 
 def print_evaluation(figures: dict[str, Any]) -> None:
@@ -97,7 +122,7 @@ def _experiment(
     expand: int,
     label_from_folder: bool,
     descriptor: str | None,
-) -> dict[str, Any]:
+) -> Evaluation:
     from contextlib import closing
 
     from cbir.evaluation.measures import DEFAULT_MEASURES
@@ -117,4 +142,4 @@ def _experiment(
             sample=sample,
             expand=expand,
             on_done=update,
-        ).to_json()
+        )
