@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,11 +20,12 @@ CLASSES_SHOWN = 20
 SENTENCES_SHOWN = 10
 
 
-def compare_indexes(places: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def compare_indexes(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Figures of several indexes asked the same queries, and their comparisons, for `--json`.
 
-    Queries are the same where their ids are but for the source's name, which each index gives.
-    One that some index could not describe is left out of the comparisons, which is said.
+    `names` are what the indexes are called in the answer. Queries are the same where their ids
+    are but for the source's name, which each index gives. One that some index could not describe
+    is left out of the comparisons, which is said.
     """
     from cbir.errors import QueryError
     from cbir.evaluation.compare import compare_runs
@@ -36,19 +37,19 @@ def compare_indexes(places: Sequence[str], evaluations: Sequence[Evaluation]) ->
     common = [key for key in rows[0] if all(key in others for others in rows[1:])]
     if not common:
         raise QueryError("there is no query that every index could describe")
-    for place, of_index in zip(places, rows, strict=True):
+    for name, of_index in zip(names, rows, strict=True):
         if len(of_index) > len(common):
             lacking = len(of_index) - len(common)
-            say(f"{place}: queries that another index lacks are not compared: {lacking:,}")
-    places_of = [[of_index[key] for key in common] for of_index in rows]
-    labels = [evaluations[0].queries.labels[row] for row in places_of[0]]
+            say(f"{name}: queries that another index lacks are not compared: {lacking:,}")
+    chosen_rows = [[of_index[key] for key in common] for of_index in rows]
+    labels = [evaluations[0].queries.labels[row] for row in chosen_rows[0]]
     runs = [
-        (place, {name: values[chosen] for name, values in one.per_query.items()})
-        for place, one, chosen in zip(places, evaluations, places_of, strict=True)
+        (name, {measure: values[chosen] for measure, values in one.per_query.items()})
+        for name, one, chosen in zip(names, evaluations, chosen_rows, strict=True)
     ]
     return {
         "runs": [
-            {"name": place, **one.to_json()} for place, one in zip(places, evaluations, strict=True)
+            {"name": name, **one.to_json()} for name, one in zip(names, evaluations, strict=True)
         ],
         "comparisons": compare_runs(runs, labels),
     }
@@ -70,6 +71,13 @@ def print_indexes(answer: dict[str, Any]) -> None:
     for one in runs:
         if one["failed"]:
             say(f"{one['name']}: {one['failed']} queries could not be read and are left out")
+
+
+def short_names(places: Iterable[str]) -> list[str]:
+    """The last part of each place, or all of it where last parts would not tell them apart."""
+    whole = list(places)
+    last = [PurePath(place).name for place in whole]
+    return last if len(set(last)) == len(set(whole)) else whole
 
 
 def print_means(title: str, runs: Sequence[tuple[str, Mapping[str, float]]]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cbir.cli.comparing import compare_indexes, print_indexes, write_per_query
+from cbir.cli.comparing import compare_indexes, print_indexes, short_names, write_per_query
 from cbir.cli.options import descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
 
@@ -69,11 +69,12 @@ def command(
             _experiment(index, queries, measures, sample, expand, label_from_folder, descriptor)
             for index in indexes
         ]
+        names = short_names(indexes)
         if per_query is not None:
-            asked = zip(indexes, evaluations, strict=True)
-            write_per_query(per_query, [(i, one.queries.ids, one.per_query) for i, one in asked])
+            asked = zip(names, evaluations, strict=True)
+            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in asked])
         if len(indexes) > 1:
-            _show(compare_indexes(indexes, evaluations), as_json, print_indexes)
+            _show(compare_indexes(names, evaluations), as_json, print_indexes)
         else:
             _show(evaluations[0].to_json(), as_json, print_evaluation)
     else:

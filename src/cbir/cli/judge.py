@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cbir.cli.comparing import print_classes, print_comparisons, print_means, write_per_query
+from cbir.cli.comparing import (
+    print_classes,
+    print_comparisons,
+    print_means,
+    short_names,
+    write_per_query,
+)
 from cbir.cli.output import print_table, say
 
 
@@ -34,7 +40,7 @@ def judge(
     labels = _folders(qrels, list(judged)) if label_from_folder else None
     answers = []
     values = []
-    for run, shown in zip(runs, _names(runs), strict=True):
+    for run, shown in zip(runs, short_names(map(str, runs)), strict=True):
         result = evaluate_run(judged, read_run(run), names)
         columns = {
             name: np.fromiter(of_query.values(), dtype=np.float64, count=len(judged))
@@ -82,13 +88,6 @@ def _print_one(answer: dict[str, Any]) -> None:
     )
     if "classes" in answer:
         print_classes(answer["classes"])
-
-
-def _names(runs: Sequence[Path]) -> list[str]:
-    """The files' names, with their folders where names alone would not tell them apart."""
-    if len({run.name for run in runs}) == len(set(runs)):
-        return [run.name for run in runs]
-    return [str(run) for run in runs]
 
 
 def _folders(qrels: Path, queries: Sequence[str]) -> list[str | None]:
