@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cbir.experiment import Evaluation
 
 CLASSES_SHOWN = 20
-SENTENCES_SHOWN = 10
 
 
 def compare_indexes(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -49,10 +48,18 @@ def compare_indexes(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
     ]
     return {
         "runs": [
-            {"name": name, **one.to_json()} for name, one in zip(names, evaluations, strict=True)
+            {"name": name, **with_intervals(one)}
+            for name, one in zip(names, evaluations, strict=True)
         ],
         "comparisons": compare_runs(runs, labels),
     }
+
+
+def with_intervals(evaluation: Evaluation) -> dict[str, Any]:
+    """The figures of one index, with the intervals of its means, for `--json`."""
+    from cbir.evaluation.compare import mean_intervals
+
+    return {**evaluation.to_json(), "intervals": mean_intervals(evaluation.per_query)}
 
 
 def print_indexes(answer: dict[str, Any]) -> None:
@@ -64,8 +71,10 @@ def print_indexes(answer: dict[str, Any]) -> None:
             f"{one['name']}: {one['descriptor']}, {one['n_queries']:,} queries, "
             f"{one['n_indexed']:,} indexed{memory}"
         )
+    click.echo()
     print_means("usual protocol", [(one["name"], one["measures"]) for one in runs])
     if all(one["unseen_index"] for one in runs):
+        click.echo()
         print_means("unseen index", [(one["name"], one["unseen_index"]) for one in runs])
     print_comparisons([one["name"] for one in runs], answer["comparisons"])
     for one in runs:
@@ -91,7 +100,8 @@ def print_means(title: str, runs: Sequence[tuple[str, Mapping[str, float]]]) -> 
 def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> None:
     """Every comparison as a row, what it means as a sentence, and one measure class by class.
 
-    `names` are the runs', `comparisons` what `compare_runs` says of them.
+    `names` are the runs', `comparisons` what `compare_runs` says of them. Of more than one pair
+    of runs, only the sentences about that one measure.
     """
     corrected = any(one["p"] != one["p_adjusted"] for one in comparisons)
     click.echo()
@@ -115,12 +125,10 @@ def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, A
         ],
     )
     main = _main_measure(one["measure"] for one in comparisons)
-    said = [
-        one for one in comparisons if len(comparisons) <= SENTENCES_SHOWN or one["measure"] == main
-    ]
     click.echo()
-    for one in said:
-        click.echo(one["in_words"])
+    for one in comparisons:
+        if len(names) == 2 or one["measure"] == main:
+            click.echo(one["in_words"])
     _print_class_differences(names, [one for one in comparisons if one["measure"] == main])
 
 

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cbir.cli.comparing import compare_indexes, print_indexes, short_names, write_per_query
+from cbir.cli.comparing import (
+    compare_indexes,
+    print_indexes,
+    short_names,
+    with_intervals,
+    write_per_query,
+)
 from cbir.cli.options import descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
 
@@ -76,7 +82,7 @@ def command(
         if len(indexes) > 1:
             _show(compare_indexes(names, evaluations), as_json, print_indexes)
         else:
-            _show(evaluations[0].to_json(), as_json, print_evaluation)
+            _show(with_intervals(evaluations[0]), as_json, print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
 
