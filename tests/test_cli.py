@@ -298,7 +298,7 @@ def test_evaluate_gives_every_promised_key_and_a_table(
     two = call("evaluate", "--qrels", qrels, run_file, run_file, "-m", "P@1", "--json").json
     assert [one["name"] for one in two["runs"]] == ["a.run", "a.run"]
     assert two["runs"][0]["measures"] == two["runs"][1]["measures"]
-    assert two["comparisons"] == []
+    assert [one["p"] for one in two["comparisons"]] == [1]
 
 
 def test_run_and_qrels_write_to_standard_output_and_gzip(

@@ -41,6 +41,7 @@ TREC_NAMES = {
     "SetP": "set_P",
     "SetF": "set_F",
 }
+MANY = 5_000
 labels = st.sampled_from(["cat", "dog", "ship", None])
 
 
@@ -81,6 +82,17 @@ def measured(
 @settings(deadline=None)
 @given(experiments())
 def test_class_measures_are_those_of_trec_eval(experiment: Any) -> None:
+    check_class_measures(experiment)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=MANY)
+@given(experiments())
+def test_class_measures_are_those_of_trec_eval_thousands_of_times(experiment: Any) -> None:
+    check_class_measures(experiment)
+
+
+def check_class_measures(experiment: Any) -> None:
     import pytrec_eval
 
     indexed, queries, ranked = experiment
@@ -103,21 +115,38 @@ def test_class_measures_are_those_of_trec_eval(experiment: Any) -> None:
         assert values["RR@2"] == (values["RR"] if values["RR"] >= 0.5 else 0.0)
 
 
-@settings(deadline=None)
-@given(
+judgements = st.dictionaries(
+    st.sampled_from("pqrst"),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-2, 3), min_size=1),
+    min_size=1,
+)
+# Few scores, two of which only a float64 tells apart; queries and documents without judgements.
+answers = st.dictionaries(
+    st.sampled_from("pqrstuv"),
     st.dictionaries(
-        st.sampled_from("pqrst"),
-        st.dictionaries(st.sampled_from("abcdefgh"), st.integers(-2, 3), min_size=1),
-        min_size=1,
-    ),
-    st.dictionaries(
-        st.sampled_from("pqrstuv"),
-        st.dictionaries(st.sampled_from("abcdefghijk"), st.sampled_from([0.5, 0.25, 0.125])),
+        st.sampled_from("abcdefghijk"), st.sampled_from([0.5, 0.5 + 1e-9, 0.25, -0.125])
     ),
 )
+
+
+@settings(deadline=None)
+@given(judgements, answers)
 def test_a_run_has_the_measures_of_trec_eval(
     qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]
 ) -> None:
+    check_run(qrels, run)
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=MANY)
+@given(judgements, answers)
+def test_a_run_has_the_measures_of_trec_eval_thousands_of_times(
+    qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]
+) -> None:
+    check_run(qrels, run)
+
+
+def check_run(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> None:
     import pytrec_eval
 
     names = [*TREC_NAMES, "AP(rel=2)@3", "P(rel=3)@1", "nAP@3", "nAP(rel=2)@3", "RR@2"]

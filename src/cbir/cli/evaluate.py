@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cbir.cli.comparing import (
+    compare_indexes,
+    print_indexes,
+    short_names,
+    with_intervals,
+    write_per_query,
+)
 from cbir.cli.options import descriptor_option
 from cbir.cli.output import print_json, progress_bar, say
 from cbir.cli.protocols import print_protocols, protocol_options
+
+if TYPE_CHECKING:
+    from cbir.experiment import Evaluation
 
 
 @click.command(short_help="Measure how good the answers are.")
 @click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--qrels", type=click.Path(path_type=Path), help="Judge the RUN files by this file.")
-@click.option("--in", "index", metavar="INDEX", help="Search this index.")
+@click.option(
+    "--in",
+    "indexes",
+    multiple=True,
+    metavar="INDEX",
+    help="Search this index; given again, both are asked the same and compared.",
+)
 @click.option("--queries", metavar="SOURCE", help="The labelled images to search for.")
 @click.option(
     "-m", "--measure", "measures", multiple=True, metavar="NAME", help="AP@100, nDCG@10 ..."
@@ -31,18 +48,25 @@ from cbir.cli.protocols import print_protocols, protocol_options
     help="Measure the index's own search against exact search instead; no labels are needed.",
 )
 @click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
+@click.option(
+    "--per-query",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Write every query's values there.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
 def command(
     runs: tuple[Path, ...],
     qrels: Path | None,
-    index: str | None,
+    indexes: tuple[str, ...],
     queries: str | None,
     measures: tuple[str, ...],
     sample: int | None,
     expand: int,
     recall_at: int | None,
     label_from_folder: bool,
+    per_query: Path | None,
     as_json: bool,
     descriptor: str | None,
     **asked: Any,
@@ -51,32 +75,41 @@ def command(
 
     AP@100 is trec_eval's map_cut_100, divided by all relevant images; nAP@100 divides by
     min(100, relevant images); AP reads the whole ranking. Search is exact. The usual protocol
-    asks the index; the unseen index is the queries searched among each other.
+    asks the index; the unseen index is the queries searched among each other. Several run files or
+    indexes are compared: paired randomisation test, bootstrap intervals, wins and losses, class by
+    class.
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
 
-    if qrels is not None and runs and index is None and queries is None:
-        answer = judge(qrels, runs, measures)
-        if as_json:
-            print_json(answer)
-        else:
-            print_runs(answer)
-    elif index is not None and queries is not None and not runs and qrels is None:
-        if recall_at is not None:
-            figures = recall(index, queries, recall_at, sample, label_from_folder, descriptor)
-        else:
-            figures = _experiment(
+    if qrels is not None and runs and not indexes and queries is None:
+        _show(judge(qrels, runs, measures, label_from_folder, per_query), as_json, print_runs)
+    elif recall_at is not None and len(indexes) == 1 and queries is not None and not runs:
+        figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
+        _show(figures, as_json, print_recall)
+    elif indexes and queries is not None and not runs and qrels is None and recall_at is None:
+        evaluations = [
+            _experiment(
                 index, queries, measures, sample, expand, label_from_folder, descriptor, **asked
             )
-        if as_json:
-            print_json(figures)
-        elif recall_at is not None:
-            print_recall(figures)
+            for index in indexes
+        ]
+        names = short_names(indexes)
+        if per_query is not None:
+            named = zip(names, evaluations, strict=True)
+            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
+        if len(indexes) > 1:
+            _show(compare_indexes(names, evaluations), as_json, print_indexes)
         else:
-            print_evaluation(figures)
+            _show(with_intervals(evaluations[0]), as_json, print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
+
+
+def _show(
+    answer: dict[str, Any], as_json: bool, as_tables: Callable[[dict[str, Any]], None]
+) -> None:
+    (print_json if as_json else as_tables)(answer)
 
 
 def print_evaluation(figures: dict[str, Any]) -> None:
@@ -109,7 +142,7 @@ def _experiment(
     label_from_folder: bool,
     descriptor: str | None,
     **asked: Any,
-) -> dict[str, Any]:
+) -> Evaluation:
     from contextlib import closing
 
     from cbir.evaluation.measures import DEFAULT_MEASURES
@@ -130,4 +163,4 @@ def _experiment(
             expand=expand,
             on_done=update,
             **asked,
-        ).to_json()
+        )

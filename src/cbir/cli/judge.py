@@ -2,43 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cbir.cli.comparing import (
+    print_classes,
+    print_comparisons,
+    print_means,
+    short_names,
+    write_per_query,
+)
 from cbir.cli.output import print_table, say
 
 
-def judge(qrels: Path, runs: tuple[Path, ...], measures: tuple[str, ...]) -> dict[str, Any]:
-    """Figures of run files by the judgements in `qrels`, as `--json` prints them."""
+def judge(
+    qrels: Path,
+    runs: Sequence[Path],
+    measures: Sequence[str],
+    label_from_folder: bool = False,
+    per_query: Path | None = None,
+) -> dict[str, Any]:
+    """Figures of run files by the judgements in `qrels`, as `--json` prints them.
+
+    With `label_from_folder` a query's class is the folder that its id names. `per_query`: see
+    `write_per_query`.
+    """
+    import numpy as np
+
+    from cbir.evaluation.compare import class_means, compare_runs, mean_intervals
     from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
     from cbir.evaluation.trec import read_qrels, read_run
     from cbir.evaluation.trec_eval import evaluate_run
 
     judged = read_qrels(qrels)
     names = with_pairs(measures or DEFAULT_MEASURES)
+    labels = _folders(qrels, list(judged)) if label_from_folder else None
     answers = []
-    for run in runs:
+    values = []
+    for run, shown in zip(runs, short_names(map(str, runs)), strict=True):
         result = evaluate_run(judged, read_run(run), names)
+        columns = {
+            name: np.fromiter(of_query.values(), dtype=np.float64, count=len(judged))
+            for name, of_query in result.per_query.items()
+        }
+        values.append((shown, columns))
         answers.append(
             {
-                "name": run.name,
+                "name": shown,
                 "n_queries": len(judged),
                 "missing_queries": result.missing,
                 "measures": result.means,
+                "intervals": mean_intervals(columns),
+                **({"classes": class_means(columns, labels)} if labels else {}),
             }
         )
-    return answers[0] if len(answers) == 1 else {"runs": answers, "comparisons": []}
+    if per_query is not None:
+        write_per_query(per_query, [(name, list(judged), columns) for name, columns in values])
+    if len(answers) == 1:
+        return answers[0]
+    return {"runs": answers, "comparisons": compare_runs(values, labels)}
 
 
 def print_runs(answer: dict[str, Any]) -> None:
-    """The figures of `judge` as a table on standard output."""
+    """The figures of `judge` as tables and sentences on standard output."""
     answers = answer.get("runs", [answer])
-    names = list(answers[0]["measures"])
-    print_table(
-        ["measure", *(one["name"] for one in answers)],
-        [[name, *(f"{one['measures'][name]:.4f}" for one in answers)] for name in names],
-    )
+    if len(answers) == 1:
+        _print_one(answer)
+    else:
+        print_means("measure", [(one["name"], one["measures"]) for one in answers])
+        print_comparisons([one["name"] for one in answers], answer["comparisons"])
     for one in answers:
         if one["missing_queries"]:
             missing = one["missing_queries"]
             say(f"{one['name']}: {len(missing)} queries not answered count as 0: {missing[0]} ...")
+
+
+def _print_one(answer: dict[str, Any]) -> None:
+    print_table(
+        ["measure", answer["name"], "95% interval"],
+        [
+            [name, f"{mean:.4f}", "{:.4f} to {:.4f}".format(*answer["intervals"][name])]
+            for name, mean in answer["measures"].items()
+        ],
+    )
+    if "classes" in answer:
+        print_classes(answer["classes"])
+
+
+def _folders(qrels: Path, queries: Sequence[str]) -> list[str | None]:
+    """The folder of each query id, as `open_source` takes it for a label."""
+    from cbir.errors import QueryError
+    from cbir.images.ids import decode_path
+
+    folders = [query.rpartition("/")[0].rpartition("/")[2] for query in queries]
+    if not any(folders):
+        raise QueryError(
+            f"no query id of {qrels} names a folder, so there are no classes",
+            "leave --label-from-folder out",
+        )
+    return [decode_path(folder).decode(errors="replace") or None for folder in folders]

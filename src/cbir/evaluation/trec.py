@@ -12,7 +12,8 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, TextIO, TypeVar, cast
 
@@ -25,7 +26,6 @@ from cbir.evaluation.measures import MAX_RELEVANCE
 _RUN_LINE = "a line of a run is: query Q0 document rank score tag"
 _QRELS_LINE = "a line of qrels is: query 0 document relevance"
 _NOT_IN_A_WORD = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]|^$")
-_LINES_AT_ONCE = 10_000
 _Value = TypeVar("_Value")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -46,7 +46,7 @@ def write_run(
     line at all, and a file that cannot be written.
     """
     _check_word(tag, "tag")
-    return _write(target, _run_lines(rankings, tag))
+    return _write(target, _run_texts(rankings, tag))
 
 
 def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> int:
@@ -55,7 +55,7 @@ def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> 
     `rows` are query id, document id and relevance (0: not relevant), a query's rows together.
     `target` and errors as in `write_run`.
     """
-    return _write(target, _qrels_lines(rows))
+    return _write(target, _qrels_texts(rows))
 
 
 def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
@@ -86,32 +86,40 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def _run_lines(
+def _run_texts(
     rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]], tag: str
 ) -> Iterator[str]:
+    """The lines of a query after those of another, each query's as one text."""
     written: set[str] = set()
     for query, documents, scores in rankings:
         _check_new(query, written, "query", "the run")
         if len(documents) != len(scores):
             raise CbirError(f"query {query}: {len(documents)} documents, {len(scores)} scores")
         ranked: set[str] = set()
-        lowered = _strictly_falling(np.asarray(scores), query).astype(str).tolist()
-        for rank, (document, score) in enumerate(zip(documents, lowered, strict=True), start=1):
+        for document in documents:
             _check_new(document, ranked, "document", f"query {query}")
-            yield f"{query} Q0 {document} {rank} {score} {tag}\n"
+        lowered = _strictly_falling(np.asarray(scores), query).astype(str).tolist()
+        scored = enumerate(zip(documents, lowered, strict=True), start=1)
+        yield "".join(
+            [f"{query} Q0 {document} {rank} {score} {tag}\n" for rank, (document, score) in scored]
+        )
 
 
-def _qrels_lines(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+def _qrels_texts(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+    """As `_run_texts`; a document's id is checked once: class relevance names it often."""
     written: set[str] = set()
-    judged: set[str] = set()
-    current: str | None = None
-    for query, document, relevance in rows:
-        if query != current:
-            _check_new(query, written, "query", "the qrels")
-            current = query
-            judged.clear()
-        _check_new(document, judged, "document", f"query {query}")
-        yield f"{query} 0 {document} {relevance}\n"
+    known: set[str] = set()
+    for query, of_query in groupby(rows, key=itemgetter(0)):
+        _check_new(query, written, "query", "the qrels")
+        judged = [(document, relevance) for _, document, relevance in of_query]
+        documents = {document for document, _ in judged}
+        if len(documents) < len(judged) or not documents <= known:
+            seen: set[str] = set()
+            for document, _ in judged:
+                _check_new(document, seen, "document", f"query {query}")
+            known |= documents
+        start = f"{query} 0 "
+        yield "".join([f"{start}{document} {relevance}\n" for document, relevance in judged])
 
 
 def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.float32]:
@@ -150,27 +158,27 @@ def _check_new(word: str, written: set[str], what: str, where: str) -> None:
     written.add(word)
 
 
-def _write(target: Path | TextIO, lines: Iterator[str]) -> int:
+def _write(target: Path | TextIO, texts: Iterator[str]) -> int:
     if not isinstance(target, Path):
-        return _copy(lines, target)
+        return _copy(texts, target)
     file = target.resolve()
     if file.exists() and not file.is_file():  # a pipe or a device cannot be replaced
-        return _fill(file, lines, target)
+        return _fill(file, texts, target)
     with _naming(target):
         folder = tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-")
     with folder:
         part = Path(folder.name) / file.name
-        count = _fill(part, lines, target)
+        count = _fill(part, texts, target)
         with _naming(target):
             part.replace(file)
     return count
 
 
-def _fill(file: Path, lines: Iterator[str], target: Path) -> int:
+def _fill(file: Path, texts: Iterator[str], target: Path) -> int:
     with _naming(target):
         stream = _create(file)
     try:
-        count = _copy(lines, stream, target)
+        count = _copy(texts, stream, target)
     except BaseException:
         with suppress(OSError):
             stream.close()
@@ -188,12 +196,12 @@ def _create(file: Path) -> TextIO:
     return io.TextIOWrapper(compressed, encoding="utf-8", newline="\n")
 
 
-def _copy(lines: Iterator[str], stream: TextIO, target: Path | None = None) -> int:
+def _copy(texts: Iterator[str], stream: TextIO, target: Path | None = None) -> int:
     count = 0
-    while batch := list(islice(lines, _LINES_AT_ONCE)):
+    for text in texts:
         with _naming(target):
-            stream.write("".join(batch))
-        count += len(batch)
+            stream.write(text)
+        count += text.count("\n")
     if not count:
         raise CbirError(f"there is nothing to write to {target or 'the stream'}")
     return count
