@@ -11,6 +11,7 @@ from benchmarks import (
     indexing,
     memory,
     photos,
+    qrels,
     quality,
     queries,
     startup,
@@ -31,6 +32,7 @@ ALL = {
     "bovw": bovw.main,  # takes half an hour
     "copies": copies.main,  # takes minutes, and needs photos
     "elasticsearch": elasticsearch.main,  # takes long, and needs Java and Maven
+    "qrels": qrels.main,  # writes a file of 50 million lines
     "words": words.main,  # needs Java and Maven
 }
 
