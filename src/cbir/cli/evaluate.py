@@ -22,6 +22,7 @@ from cbir.cli.output import print_json, print_table, progress_bar, say
 @click.option("--sample", type=click.IntRange(1), help="Only so many of the queries, at random.")
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
 @click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a page into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
 def command(
@@ -33,6 +34,7 @@ def command(
     sample: int | None,
     expand: int,
     label_from_folder: bool,
+    report: Path | None,
     as_json: bool,
     descriptor: str | None,
 ) -> None:
@@ -44,14 +46,14 @@ def command(
     from cbir.cli.judge import judge, print_runs
 
     if qrels is not None and runs and index is None and queries is None:
-        answer = judge(qrels, runs, measures)
+        answer = judge(qrels, runs, measures, report)
         if as_json:
             print_json(answer)
         else:
             print_runs(answer)
     elif index is not None and queries is not None and not runs and qrels is None:
         figures = _experiment(
-            index, queries, measures, sample, expand, label_from_folder, descriptor
+            index, queries, measures, sample, expand, label_from_folder, descriptor, report
         )
         if as_json:
             print_json(figures)
@@ -97,24 +99,28 @@ def _experiment(
     expand: int,
     label_from_folder: bool,
     descriptor: str | None,
+    report: Path | None,
 ) -> dict[str, Any]:
     from contextlib import closing
 
+    from cbir.cli.report import check_report, report_evaluation
     from cbir.evaluation.measures import DEFAULT_MEASURES
     from cbir.experiment import evaluate
     from cbir.images.sources import open_source
     from cbir.search import Searcher
 
+    check_report(report)
     source = open_source(queries, label_from_folder)
-    with (
-        closing(Searcher.open(index, descriptor)) as searcher,
-        progress_bar("evaluating") as update,
-    ):
-        return evaluate(
-            searcher,
-            source,
-            measures or DEFAULT_MEASURES,
-            sample=sample,
-            expand=expand,
-            on_done=update,
-        ).to_json()
+    with closing(Searcher.open(index, descriptor)) as searcher:
+        with progress_bar("evaluating") as update:
+            result = evaluate(
+                searcher,
+                source,
+                measures or DEFAULT_MEASURES,
+                sample=sample,
+                expand=expand,
+                on_done=update,
+            )
+        if report is not None:
+            report_evaluation(report, result, searcher, expand)
+        return result.to_json()
