@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbir.evaluation.relevance import class_measures, relevant_counts
-from cbir.experiment import Evaluation, unseen_index
+from cbir.experiment import Evaluation, Queries, unseen_index
 from cbir.index.base import Matches
 from cbir.report.rankings import Floats, Ranked, encoded, ranked
 from cbir.search import Searcher
@@ -25,6 +26,7 @@ class Case:
 
     `values` (q,): the figure of each query by which it is good or bad, called `measure`; `unseen`
     the same of the unseen index. `unseen_precision`: its mean P@1 ... P@k. None without it.
+    `relevant`: how many images are relevant to a query on average, here and there.
     """
 
     evaluation: Evaluation
@@ -35,24 +37,40 @@ class Case:
     values: Floats
     unseen: Floats | None
     unseen_precision: Floats | None
+    relevant: tuple[float, float]
 
 
 def case_of(evaluation: Evaluation, searcher: Searcher, expand: int) -> Case:
     """The first hits of every query, its figure, and the same of the unseen index."""
+    queries = evaluation.queries
     matches = _deep_enough(evaluation, searcher, expand)
-    hits = ranked(evaluation.queries.labels, matches, searcher.index.labels(), DEPTH)
+    hits = ranked(queries.labels, matches, searcher.index.labels(), DEPTH)
+    relevant = _relevant(searcher, queries, hits)
+    among_queries = relevant_counts(
+        hits.asked, hits.asked, np.ones(len(hits.asked), dtype=np.bool_)
+    )
     measure = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
     values = evaluation.per_query.get(measure)
     if values is None:
-        values = _values(searcher, evaluation, hits, measure)
+        values = class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
     unseen = unseen_precision = None
     if evaluation.unseen_index is not None:
-        ranks = range(1, min(DEPTH, len(evaluation.queries.ids) - 1) + 1)
+        ranks = range(1, min(DEPTH, len(queries.ids) - 1) + 1)
         names = [f"P@{rank}" for rank in ranks]
-        other = unseen_index(evaluation.queries, [measure, *names], expand)
+        other = unseen_index(queries, [measure, *names], expand)
         unseen = other[measure]
         unseen_precision = np.array([other[name].mean() for name in names])
-    return Case(evaluation, searcher, matches, hits, measure, values, unseen, unseen_precision)
+    return Case(
+        evaluation,
+        searcher,
+        matches,
+        hits,
+        measure,
+        values,
+        unseen,
+        unseen_precision,
+        (float(relevant.mean()), float(among_queries.mean())),
+    )
 
 
 def _deep_enough(evaluation: Evaluation, searcher: Searcher, expand: int) -> Sequence[Matches]:
@@ -66,14 +84,9 @@ def _deep_enough(evaluation: Evaluation, searcher: Searcher, expand: int) -> Seq
     return searcher.match(queries.vectors, wanted, exclude=exclude, exact=True, expand=expand)
 
 
-def _values(searcher: Searcher, evaluation: Evaluation, hits: Ranked, measure: str) -> Floats:
+def _relevant(searcher: Searcher, queries: Queries, hits: Ranked) -> NDArray[np.int64]:
+    """How many indexed images are relevant to each query, int64 (q,)."""
     labels = searcher.index.labels()
-    indexed = encoded(hits.classes, list(labels.values()))
-    own = np.array(
-        [
-            labels.get(i) == label and i in labels
-            for i, label in zip(evaluation.queries.ids, evaluation.queries.labels, strict=True)
-        ]
-    )
-    relevant = relevant_counts(indexed, hits.asked, own)
-    return class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
+    pairs = zip(queries.ids, queries.labels, strict=True)
+    itself = np.array([i in labels and labels[i] == label for i, label in pairs])
+    return relevant_counts(encoded(hits.classes, list(labels.values())), hits.asked, itself)

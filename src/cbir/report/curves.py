@@ -21,6 +21,9 @@ from cbir.report.rankings import (
 )
 from cbir.report.words import plural
 
+TAIL = 0.01
+"""This share of the scores, the lowest, would leave no room for the others."""
+
 
 def curve_section(case: Case) -> Section:
     """Precision of the first k hits, and over the whole ranking."""
@@ -99,9 +102,10 @@ def score_sections(case: Case) -> list[Section]:
     there, found = hits.retrieved, hits.found
     if not there.any():
         return []
+    lowest = float(np.quantile(hits.scores[there], TAIL))
     right, wrong = hits.scores[found], hits.scores[there & ~found]
     with drawing():
-        figure = score_plot(right, wrong)
+        figure = score_plot(right, wrong, lowest)
     means = [
         f"{name} hits {scores.mean():.3f}"
         for name, scores in (("right", right), ("wrong", wrong))
@@ -116,19 +120,28 @@ def score_sections(case: Case) -> list[Section]:
             figure,
             f"Two histograms. {said}",
             f"The first {plural(depth, 'hit')} of every query; the shares of each kind sum to "
-            f"100%. {said}",
+            f"100%. The lowest {TAIL:.0%} are counted in the first bar. {said}",
         )
     ]
-    limits = [(share, score_for(hits, share)) for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)]
-    rows = [
-        [f"{100 * share:.0f}%", f"{score:.4f}", f"{(hits.scores[there] >= score).mean():.1%}"]
-        for share, score in limits
-        if score is not None
-    ]
+    rows = _limits(case)
     if rows:
         header = ["right are at least", "from score", "share of all hits"]
         blocks.append(Table("From which score on hits can be trusted", header, rows))
     return [Section("scores", "Scores, and how they tell right from wrong", blocks)]
+
+
+def _limits(case: Case) -> list[list[str]]:
+    """From which score on so many hits are right, down to the share that is true of all hits."""
+    scores = case.hits.scores[case.hits.retrieved]
+    rows: list[list[str]] = []
+    for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5):
+        score = score_for(case.hits, share)
+        if score is not None:
+            above = float((scores >= score).mean())
+            rows.append([f"{100 * share:.0f}%", f"{score:.4f}", f"{above:.1%}"])
+            if above == 1:
+                break
+    return rows
 
 
 def _ends(curves: Mapping[str, Floats], ranks: Sequence[int]) -> str:

@@ -46,20 +46,9 @@ def class_plot(
     names: Sequence[str], values: Floats, others: Floats | None, measure: str, other_name: str
 ) -> Figure:
     """A bar a class, in the order given, with a mark where `others` has its value."""
-    figure, (axes,) = new_figure(height=0.75 + _ROW_HEIGHT * len(names))
+    figure, (axes,) = new_figure(height=0.95 + _ROW_HEIGHT * len(names))
     places = np.arange(len(names))
-    axes.barh(places, np.nan_to_num(values), height=0.68, color=SERIES[0])
-    for place, value in zip(places, values, strict=True):
-        axes.annotate(
-            f"{value:.3f}",
-            (max(float(value), 0.0), place),
-            xytext=(-3 if value > 0.15 else 3, 0),
-            textcoords="offset points",
-            ha="right" if value > 0.15 else "left",
-            va="center",
-            fontsize=8,
-            color=SHEET if value > 0.15 else INK,
-        )
+    axes.barh(places, values, height=0.68, color=SERIES[0])
     if others is not None:
         axes.plot(
             others,
@@ -73,6 +62,10 @@ def class_plot(
         )
         figure.legend(loc="outside upper right", handletextpad=0.2)
     axes.set_yticks(places, [_short(name) for name in names], color=INK)
+    figures = axes.secondary_yaxis("right")
+    figures.set_yticks(places, [f"{value:.3f}" for value in values], color=INK)
+    figures.tick_params(length=0)
+    figures.spines[:].set_visible(False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
     axes.set_xlabel(measure)
@@ -103,7 +96,7 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
                 linewidth=0,
             )
             dark = 0.07 + 0.93 * float(value) ** 0.6 > _DARK_FROM
-            if value >= 0.005:
+            if round(100 * value) >= 1:
                 axes.text(
                     x,
                     y,
@@ -124,18 +117,21 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
     return figure
 
 
-def score_plot(right: Scores, wrong: Scores) -> Figure:
-    """How the scores of right and of wrong hits spread; each kind's shares sum to one."""
+def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
+    """How the scores of right and of wrong hits spread; each kind's shares sum to one.
+
+    Scores below `lowest` are counted as that.
+    """
     figure, (axes,) = new_figure()
     both = np.concatenate([right, wrong])
-    edges = np.histogram_bin_edges(both, bins=50)
+    edges = np.histogram_bin_edges(both, bins=50, range=(lowest, float(both.max())))
     for scores, colour, dash, name in (
         (right, RIGHT, "-", "right"),
         (wrong, WRONG, "--", "wrong"),
     ):
         if not len(scores):
             continue
-        counts, _ = np.histogram(scores, edges)
+        counts, _ = np.histogram(np.maximum(scores, lowest), edges)
         axes.stairs(counts / len(scores), edges, fill=True, color=colour, alpha=0.22)
         axes.stairs(
             counts / len(scores),

@@ -9,7 +9,7 @@ from cbir.experiment import Evaluation
 from cbir.report.case import UNSEEN, USUAL, Case, case_of
 from cbir.report.classes import class_section, confusion_section
 from cbir.report.comparison import comparison_section
-from cbir.report.content import Block, Report, Section, Table, Text, Tile, Tiles
+from cbir.report.content import Block, Notes, Report, Section, Table, Text, Tile, Tiles
 from cbir.report.curves import curve_section, score_sections
 from cbir.report.examples import AT_RANDOM, example_blocks, random_queries
 from cbir.report.model import model_sections
@@ -18,9 +18,7 @@ from cbir.report.reproduce import index_facts, reproduce
 from cbir.report.words import AP_NOTE, percent, plural
 from cbir.search import Searcher
 
-_UNSEEN_NOTE = (
-    "Unseen index: the queries searched among each other, each left out of its own answer."
-)
+_ACCURACY_OF = {"training_images": "its training images", "queries": "the queries"}
 
 
 def single_report(
@@ -102,22 +100,34 @@ def _summary(case: Case) -> Section:
             ],
         )
     )
+    blocks.append(Notes("How to read this", _notes(case)))
+    if evaluation.failures:
+        blocks.append(_failures(evaluation))
+    return Section("summary", "Summary", blocks)
+
+
+def _notes(case: Case) -> list[str]:
+    evaluation = case.evaluation
+    notes = []
+    if any(name.startswith("nAP@") for name in evaluation.measures):
+        notes.append(AP_NOTE)
+    if evaluation.unseen_index:
+        here, there = case.relevant
+        notes.append(
+            "Unseen index: the queries searched among each other, each left out of its own "
+            f"answer. {there:,.0f} images are relevant to a query there on average, {here:,.0f} "
+            "under the usual protocol; measures that count what is relevant are on another scale."
+        )
     accuracies = [
-        [name.replace("_", " "), f"{share:.4f}"]
+        f"{share:.4f} on {_ACCURACY_OF.get(name, name)}"
         for name, share in (evaluation.accuracy or {}).items()
         if share is not None
     ]
     if accuracies:
-        blocks.append(
-            Table("Accuracy of the model's own classifier", ["of", "accuracy"], accuracies)
-        )
-    if any(name.startswith("nAP@") for name in evaluation.measures):
-        blocks.append(Text(AP_NOTE))
-    if unseen:
-        blocks.append(Text(_UNSEEN_NOTE))
-    if evaluation.failures:
-        blocks.append(_failures(evaluation))
-    return Section("summary", "Summary", blocks)
+        notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
+    if not notes:
+        notes.append("A hit is right when it has the label of the query.")
+    return notes
 
 
 def _tiles(case: Case, usual: Floats) -> list[Tile]:
@@ -177,6 +187,11 @@ def _timings(evaluation: Evaluation) -> Section:
         "Timings",
         [
             Table("Wall-clock time, all queries in one batch", ["step", "s", "ms a query"], rows),
-            Text("The machine is named below. Making this report is not counted."),
+            Notes(
+                "What is counted",
+                [
+                    "Making this report is not. The machine is named below; what else it did is not known."
+                ],
+            ),
         ],
     )
