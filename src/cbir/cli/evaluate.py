@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     metavar="FILE.csv",
     help="Write every query's values there.",
 )
+@click.option("--report", type=click.Path(path_type=Path), help="Write a page into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
 def command(
@@ -67,6 +68,7 @@ def command(
     recall_at: int | None,
     label_from_folder: bool,
     per_query: Path | None,
+    report: Path | None,
     as_json: bool,
     descriptor: str | None,
     **asked: Any,
@@ -81,13 +83,17 @@ def command(
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
+    from cbir.cli.report import check_report, report_evaluations
 
     if qrels is not None and runs and not indexes and queries is None:
-        _show(judge(qrels, runs, measures, label_from_folder, per_query), as_json, print_runs)
+        _show(
+            judge(qrels, runs, measures, label_from_folder, per_query, report), as_json, print_runs
+        )
     elif recall_at is not None and len(indexes) == 1 and queries is not None and not runs:
         figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
         _show(figures, as_json, print_recall)
     elif indexes and queries is not None and not runs and qrels is None and recall_at is None:
+        check_report(report)
         evaluations = [
             _experiment(
                 index, queries, measures, sample, expand, label_from_folder, descriptor, **asked
@@ -98,10 +104,12 @@ def command(
         if per_query is not None:
             named = zip(names, evaluations, strict=True)
             write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
-        if len(indexes) > 1:
-            _show(compare_indexes(names, evaluations), as_json, print_indexes)
-        else:
-            _show(with_intervals(evaluations[0]), as_json, print_evaluation)
+        several = len(indexes) > 1
+        figures = compare_indexes(names, evaluations) if several else with_intervals(evaluations[0])
+        if report is not None:
+            found = figures.get("comparisons", [])
+            report_evaluations(report, indexes, evaluations, descriptor, expand, found)
+        _show(figures, as_json, print_indexes if several else print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
 
