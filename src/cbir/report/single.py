@@ -189,9 +189,7 @@ def _timings(evaluation: Evaluation) -> Section:
             Table("Wall-clock time, all queries in one batch", ["step", "s", "ms a query"], rows),
             Notes(
                 "What is counted",
-                [
-                    "Making this report is not. What else the machine did is not known."
-                ],
+                ["Making this report is not. What else the machine did is not known."],
             ),
         ],
     )
