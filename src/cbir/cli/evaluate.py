@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Measure how good the answers are.")
 @click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--qrels", type=click.Path(path_type=Path), help="Judge the RUN files by this file.")
+@click.option(
+    "--qrels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Judge the RUN files by this file.",
+)
 @click.option(
     "--in",
     "indexes",
@@ -54,7 +59,12 @@ if TYPE_CHECKING:
     metavar="FILE.csv",
     help="Write every query's values there.",
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Write a page into this folder.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a page into this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
 def command(
