@@ -11,17 +11,16 @@ Comparison = Mapping[str, Any]
 
 
 def comparison_section(comparisons: Sequence[Comparison]) -> list[Section]:
-    """What is significant in sentences, then all comparisons in a table, and class by class.
+    """Each pair in a sentence, then all comparisons in a table, and class by class.
 
     `comparisons` as `cbir.evaluation.compare.compare_runs` gives them; nothing where there is
-    none. Of several pairs, the sentences are about one measure, nAP@k where it is among them.
+    none. The sentences are about one measure, nAP@k where it is among them.
     """
     if not comparisons:
         return []
     main = main_measure(one["measure"] for one in comparisons)
     of_main = [one for one in comparisons if one["measure"] == main]
-    told = comparisons if len(of_main) == 1 else of_main
-    blocks: list[Block] = [Text(str(one["in_words"])) for one in told]
+    blocks: list[Block] = [Text(str(one["in_words"])) for one in of_main]
     blocks.append(_table(comparisons))
     blocks += [_classes(one) for one in of_main if one["classes"]]
     return [Section("comparisons", "Are the differences real?", blocks)]
@@ -48,7 +47,7 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
                 str(one["a"]),
                 str(one["b"]),
                 f"{one['difference']:+.4f}",
-                f"{one['interval'][0]:+.4f} – {one['interval'][1]:+.4f}",
+                f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
                 f"{one['p']:.4f}",
                 *([f"{one['p_adjusted']:.4f}"] if corrected else []),
                 *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),

@@ -120,7 +120,7 @@ def _measures(run: JudgedRun) -> Table:
         "All measures, mean over the queries of the qrels",
         ["measure", "mean", "95% interval"],
         [
-            [name, f"{mean:.4f}", "{:.4f} – {:.4f}".format(*intervals[name])]
+            [name, f"{mean:.4f}", "{:.4f}–{:.4f}".format(*intervals[name])]
             for name, mean in run.result.means.items()
         ],
         wide=True,

@@ -97,9 +97,10 @@ def _summary(case: Case) -> Section:
                 note=True,
             )
         )
-    blocks += [_measures(case, memory), Notes("How to read this", _notes(case))]
+    blocks.append(_measures(case, memory))
     if evaluation.hamming is not None:
         blocks.append(_codes(evaluation.hamming))
+    blocks.append(Notes("How to read this", _notes(case)))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
     return Section("summary", "Summary", blocks)
@@ -122,7 +123,7 @@ def _measures(case: Case, memory: bool) -> Table:
             [
                 name,
                 f"{value:.4f}",
-                "{:.4f} – {:.4f}".format(*intervals[name]),
+                "{:.4f}–{:.4f}".format(*intervals[name]),
                 *([f"{unseen[name]:.4f}"] if unseen else []),
             ]
             for name, value in evaluation.measures.items()
