@@ -2,36 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cbir.report.content import Block, Section, Table, Text
 
+Comparison = Mapping[str, Any]
 
-def comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Each comparison in a sentence, then all in a table; nothing where there is none.
 
-    A comparison has "measure", "a", "b", "mean_a", "mean_b", "difference", "interval", "p",
-    "p_adjusted", "wins", "ties", "losses" and "in_words".
+def comparison_section(comparisons: Sequence[Comparison]) -> list[Section]:
+    """Each pair in a sentence, then all comparisons in a table, and class by class.
+
+    `comparisons` as `cbir.evaluation.compare.compare_runs` gives them; nothing where there is
+    none. The sentences are about one measure, nAP@k where it is among them.
     """
     if not comparisons:
         return []
-    sentences: list[Block] = [Text(str(one["in_words"])) for one in comparisons]
-    rows = [
+    main = main_measure(one["measure"] for one in comparisons)
+    of_main = [one for one in comparisons if one["measure"] == main]
+    blocks: list[Block] = [Text(str(one["in_words"])) for one in of_main]
+    blocks.append(_table(comparisons))
+    blocks += [_classes(one) for one in of_main if one["classes"]]
+    return [Section("comparisons", "Are the differences real?", blocks)]
+
+
+def main_measure(names: Iterable[str]) -> str:
+    """The measure that a report shows more of: nAP@k where it is among them."""
+    known = list(names)
+    return next((name for name in known if name.startswith("nAP")), known[0])
+
+
+def _table(comparisons: Sequence[Comparison]) -> Table:
+    corrected = any(one["p"] != one["p_adjusted"] for one in comparisons)
+    return Table(
+        "All comparisons",
         [
-            f"{one['b']} against {one['a']}",
-            str(one["measure"]),
-            f"{one['difference']:+.4f}",
-            f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
-            _told(one["p_adjusted"]),
-            f"{one['wins']:,} / {one['ties']:,} / {one['losses']:,}",
-        ]
-        for one in comparisons
-    ]
-    header = ["", "measure", "difference", "95% interval", "p", "wins / ties / losses"]
-    table = Table("All comparisons", header, rows)
-    return [Section("comparisons", "Are the differences real?", [*sentences, table])]
+            *("measure", "a", "b", "b - a", "95% interval", "p"),
+            *(["p corrected"] if corrected else []),
+            *("b wins", "ties", "losses"),
+        ],
+        [
+            [
+                str(one["measure"]),
+                str(one["a"]),
+                str(one["b"]),
+                f"{one['difference']:+.4f}",
+                f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
+                f"{one['p']:.4f}",
+                *([f"{one['p_adjusted']:.4f}"] if corrected else []),
+                *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),
+            ]
+            for one in comparisons
+        ],
+        wide=True,
+    )
 
 
-def _told(p: float | None) -> str:
-    return "" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+def _classes(one: Comparison) -> Table:
+    rows = sorted(one["classes"].items(), key=lambda row: row[1]["difference"])
+    return Table(
+        f"{one['measure']} of {one['a']} and {one['b']}, class by class",
+        ["class", "queries", str(one["a"]), str(one["b"]), "b - a"],
+        [
+            [
+                str(label),
+                f"{of['n_queries']:,}",
+                f"{of['mean_a']:.4f}",
+                f"{of['mean_b']:.4f}",
+                f"{of['difference']:+.4f}",
+            ]
+            for label, of in rows
+        ],
+        folded=True,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cbir.experiment.protocols import unseen_trial
 from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.content import Block, Plot, Section, Table
 from cbir.report.drawing import drawing
@@ -25,15 +26,14 @@ TAIL = 0.01
 """This share of the scores, the lowest, would leave no room for the others."""
 
 
-def curve_section(case: Case) -> Section:
+def curve_section(case: Case, expand: int) -> Section:
     """Precision of the first k hits, and over the whole ranking."""
     usual = precision_at_ranks(case.hits.found)
-    precision = {USUAL: usual}
-    if case.unseen_precision is not None:
-        precision[UNSEEN] = case.unseen_precision
-    labels = case.searcher.index.labels()
-    by_chance = chance(case.hits.asked, encoded(case.hits.classes, list(labels.values())))
-    recall, sample = _recall_curves(case, labels)
+    precision = {case.main: usual}
+    if case.unseen is not None:
+        precision[UNSEEN] = case.unseen.precision
+    by_chance = chance(case.hits.asked, encoded(case.hits.classes, list(case.labels.values())))
+    recall, sample = _recall_curves(case, expand)
     asked = case.evaluation.n_queries
     of = "all queries" if sample == asked else f"a seeded sample of {sample:,} of {asked:,} queries"
     with drawing():
@@ -81,17 +81,30 @@ def curve_section(case: Case) -> Section:
     )
 
 
-def _recall_curves(case: Case, labels: Mapping[str, str | None]) -> tuple[dict[str, Floats], int]:
-    queries, asked = case.evaluation.queries, case.hits.asked
-    ids, matrix = case.searcher.index.matrix()
-    chosen = sampled(len(queries.ids), len(ids))
-    place = {record_id: row for row, record_id in enumerate(ids)}
-    own = np.array([place.get(queries.ids[q], -1) for q in chosen])
-    codes = encoded(case.hits.classes, [labels[i] for i in ids])
-    curves = {USUAL: full_curve(queries.vectors[chosen], asked[chosen], own, matrix, codes)}
-    if case.unseen is not None:
+def _recall_curves(case: Case, expand: int) -> tuple[dict[str, Floats], int]:
+    """A curve a protocol, and of how many queries: the same for both."""
+    queries = case.evaluation.queries
+    chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
+    curves = {}
+    if case.main == USUAL:
+        some = queries.chosen(chosen.tolist())
+        ids, matrix = case.searcher.index.matrix()
+        codes = encoded(case.hits.classes, [case.labels[i] for i in ids])
+        place = {record_id: row for row, record_id in enumerate(ids)}
+        own = np.array([place.get(query, -1) for query in some.ids])
+        vectors = some.vectors
+        if expand:
+            exclude = [i if i in case.labels else None for i in some.ids]
+            vectors = case.searcher.expanded(vectors, expand, exclude=exclude, exact=True)
+        curves[USUAL] = full_curve(vectors, case.hits.asked[chosen], own, matrix, codes)
+    if case.main == UNSEEN or case.unseen is not None:
+        trial = unseen_trial(queries, expand)
         curves[UNSEEN] = full_curve(
-            queries.vectors[chosen], asked[chosen], chosen, queries.vectors, asked
+            trial.vectors[chosen],
+            trial.asked[chosen],
+            trial.itself[chosen],
+            trial.matrix,
+            trial.codes,
         )
     return curves, len(chosen)
 

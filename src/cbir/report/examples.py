@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cbir.errors import ImageError
 from cbir.experiment import Queries
 from cbir.images.decode import decode
-from cbir.index.base import Index, Matches
+from cbir.index.base import Matches
 from cbir.report.content import Block, Example, Examples, Shown, ShownHit
 from cbir.report.rankings import SEED, Floats, Ranked
 
@@ -27,14 +27,17 @@ _JPEG_QUALITY = 82
 
 
 def example_blocks(
-    index: Index,
     queries: Queries,
     matches: Sequence[Matches],
     ranked: Ranked,
     values: Floats,
     measure: str,
+    thumbnail: Callable[[str], bytes | None],
 ) -> list[Block]:
-    """The worst, some random and the best queries by `values` (q,) of `measure`."""
+    """The worst, some random and the best queries by `values` (q,) of `measure`.
+
+    `thumbnail` is the encoded picture of a hit's id, None where it has none.
+    """
     if len(values) <= FEW_QUERIES:
         everyone = np.argsort(values, kind="stable")
         groups = [("queries", "All queries", "The worst first.", everyone.tolist())]
@@ -65,7 +68,10 @@ def example_blocks(
             name,
             title,
             caption,
-            [_example(index, queries, matches[q], ranked, q, values[q], measure) for q in chosen],
+            [
+                _example(queries, matches[q], ranked, q, values[q], measure, thumbnail)
+                for q in chosen
+            ],
         )
         for name, title, caption, chosen in groups
     ]
@@ -109,18 +115,18 @@ def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
 
 
 def _example(
-    index: Index,
     queries: Queries,
     found: Matches,
     ranked: Ranked,
     number: int,
     value: float,
     measure: str,
+    thumbnail: Callable[[str], bytes | None],
 ) -> Example:
     right = ranked.found[number, :HITS]
     hits = [
         ShownHit(
-            shown(record_id, _label(ranked, number, rank), index.thumbnail(record_id)),
+            shown(record_id, _label(ranked, number, rank), thumbnail(record_id)),
             rank + 1,
             float(score),
             bool(right[rank]),

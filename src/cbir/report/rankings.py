@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class Ranked:
 def ranked(
     asked: Sequence[str | None],
     matches: Sequence[Matches],
-    labels: dict[str, str | None],
+    labels: Mapping[str, str | None],
     depth: int,
 ) -> Ranked:
     """The first `depth` hits of queries of the labels `asked`; `labels` maps ids to labels."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cbir.evaluation.compare import mean_intervals
 from cbir.experiment import Evaluation
+from cbir.experiment.hamming import Hamming
 from cbir.report.case import UNSEEN, USUAL, Case, case_of
 from cbir.report.classes import class_section, confusion_section
 from cbir.report.comparison import comparison_section
@@ -18,6 +20,9 @@ from cbir.report.reproduce import index_facts, reproduce
 from cbir.report.words import AP_NOTE, percent, plural
 from cbir.search import Searcher
 
+UNSEEN_NOTE = (
+    "Unseen index: the queries searched among each other, each left out of its own answer."
+)
 _ACCURACY_OF = {"training_images": "its training images", "queries": "the queries"}
 
 
@@ -36,15 +41,21 @@ def single_report(
     sections = [
         _summary(case),
         *comparison_section(comparisons),
-        class_section(case.hits, case.values, case.unseen, case.measure, evaluation.per_query),
-        curve_section(case),
+        class_section(
+            case.hits,
+            case.values,
+            None if case.unseen is None else case.unseen.values,
+            case.measure,
+            evaluation.per_query,
+        ),
+        curve_section(case, expand),
         confusion_section(case.hits),
         *score_sections(case),
         Section(
             "queries",
             "Queries and their hits",
             example_blocks(
-                searcher.index, queries, case.matches, case.hits, case.values, case.measure
+                queries, case.matches, case.hits, case.values, case.measure, case.thumbnail
             ),
         ),
         *model_sections(
@@ -63,10 +74,12 @@ def single_report(
             ],
         ),
     ]
-    indexed = plural(evaluation.n_indexed, "indexed image")
+    among = plural(evaluation.n_indexed, "indexed image")
+    if case.main == UNSEEN:
+        among = "each other (the unseen index)"
     return Report(
         f"Evaluation of {searcher.index.spec.name}",
-        f"{plural(evaluation.n_queries, 'query')} searched among {indexed}; "
+        f"{plural(evaluation.n_queries, 'query')} searched among {among}; "
         "a hit is right when it has the query's label. Search is exact.",
         sections,
     )
@@ -74,9 +87,8 @@ def single_report(
 
 def _summary(case: Case) -> Section:
     evaluation = case.evaluation
-    memory = evaluation.training_images_indexed
-    usual = precision_at_ranks(case.hits.found)
-    blocks: list[Block] = [Tiles(_tiles(case, usual))]
+    memory = evaluation.training_images_indexed and case.main == USUAL
+    blocks: list[Block] = [Tiles(_tiles(case, precision_at_ranks(case.hits.found)))]
     if memory:
         blocks.append(
             Text(
@@ -85,25 +97,49 @@ def _summary(case: Case) -> Section:
                 note=True,
             )
         )
-    unseen = evaluation.unseen_index
-    blocks.append(
-        Table(
-            "All measures",
-            [
-                "measure",
-                f"{USUAL} (index = training images)" if memory else USUAL,
-                *([UNSEEN] if unseen else []),
-            ],
-            [
-                [name, f"{value:.4f}", *([f"{unseen[name]:.4f}"] if unseen else [])]
-                for name, value in evaluation.measures.items()
-            ],
-        )
-    )
+    blocks.append(_measures(case, memory))
+    if evaluation.hamming is not None:
+        blocks.append(_codes(evaluation.hamming))
     blocks.append(Notes("How to read this", _notes(case)))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
     return Section("summary", "Summary", blocks)
+
+
+def _measures(case: Case, memory: bool) -> Table:
+    """All means with their intervals, and those of the unseen index beside them."""
+    evaluation = case.evaluation
+    intervals = mean_intervals(evaluation.per_query)
+    unseen = evaluation.unseen_index if case.unseen is not None else None
+    return Table(
+        "All measures",
+        [
+            "measure",
+            f"{case.main} (index = training images)" if memory else case.main,
+            "95% interval",
+            *([UNSEEN] if unseen else []),
+        ],
+        [
+            [
+                name,
+                f"{value:.4f}",
+                "{:.4f}–{:.4f}".format(*intervals[name]),
+                *([f"{unseen[name]:.4f}"] if unseen else []),
+            ]
+            for name, value in evaluation.measures.items()
+        ],
+    )
+
+
+def _codes(coded: Hamming) -> Table:
+    columns = {USUAL: coded.measures, UNSEEN: coded.unseen_index}
+    known = {title: means for title, means in columns.items() if means}
+    names = next(iter(known.values()))
+    return Table(
+        f"By codes of {coded.bits} bits, compared by Hamming distance",
+        ["measure", *known],
+        [[name, *(f"{means[name]:.4f}" for means in known.values())] for name in names],
+    )
 
 
 def _notes(case: Case) -> list[str]:
@@ -111,13 +147,18 @@ def _notes(case: Case) -> list[str]:
     notes = []
     if any(name.startswith("nAP@") for name in evaluation.measures):
         notes.append(AP_NOTE)
-    if evaluation.unseen_index:
-        here, there = case.relevant
+    if case.unseen is not None:
+        here, there = case.relevant, case.unseen.relevant
         notes.append(
-            "Unseen index: the queries searched among each other, each left out of its own "
-            f"answer. {there:,.0f} images are relevant to a query there on average, {here:,.0f} "
-            "under the usual protocol; measures that count what is relevant are on another scale."
+            f"{UNSEEN_NOTE} {there:,.0f} images are relevant to a query there on average, "
+            f"{here:,.0f} under the usual protocol; measures that count what is relevant are on "
+            "another scale."
         )
+    elif case.main == UNSEEN:
+        notes.append(UNSEEN_NOTE)
+    notes.append(
+        "The interval: where the mean would lie with other queries of the same kind (bootstrap)."
+    )
     accuracies = [
         f"{share:.4f} on {_ACCURACY_OF.get(name, name)}"
         for name, share in (evaluation.accuracy or {}).items()
@@ -125,13 +166,13 @@ def _notes(case: Case) -> list[str]:
     ]
     if accuracies:
         notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
-    if not notes:
-        notes.append("A hit is right when it has the label of the query.")
+    if evaluation.shuffle is not None:
+        notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
     return notes
 
 
 def _tiles(case: Case, usual: Floats) -> list[Tile]:
-    unseen = case.unseen_precision
+    unseen = None if case.unseen is None else case.unseen.precision
 
     def beside(rank: int) -> str:
         if unseen is None or len(unseen) < rank:
@@ -148,7 +189,7 @@ def _tiles(case: Case, usual: Floats) -> list[Tile]:
         Tile(
             f"{case.values.mean():.3f}",
             f"mean {case.measure}",
-            "" if case.unseen is None else f"{case.unseen.mean():.3f} on the unseen index",
+            "" if case.unseen is None else f"{case.unseen.values.mean():.3f} on the unseen index",
         )
     )
     seconds = case.evaluation.seconds
