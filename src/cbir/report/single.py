@@ -100,7 +100,7 @@ def _summary(case: Case) -> Section:
     blocks.append(_measures(case, memory))
     if evaluation.hamming is not None:
         blocks.append(_codes(evaluation.hamming))
-    blocks.append(Notes("How to read this", _notes(case)))
+    blocks.append(Notes("How to read this", _notes(case), wide=evaluation.hamming is not None))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
     return Section("summary", "Summary", blocks)
