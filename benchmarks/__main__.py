@@ -9,6 +9,7 @@ from benchmarks import (
     copies,
     elasticsearch,
     indexing,
+    leaderboard,
     memory,
     photos,
     qrels,
@@ -33,6 +34,7 @@ ALL = {
     "copies": copies.main,  # takes minutes, and needs photos
     "elasticsearch": elasticsearch.main,  # takes long, and needs Java and Maven
     "qrels": qrels.main,  # writes a file of 50 million lines
+    "leaderboard": leaderboard.main,  # takes long; writes docs/leaderboard.md
     "words": words.main,  # needs Java and Maven
 }
 
