@@ -166,6 +166,9 @@ def _notes(case: Case) -> list[str]:
     ]
     if accuracies:
         notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
+    if evaluation.near_duplicates is not None:
+        left_out = plural(len(evaluation.near_duplicates.ids), "query")
+        notes.append(f"Nearly the same as an indexed image, and so left out: {left_out}.")
     if evaluation.shuffle is not None:
         notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
     return notes
