@@ -18,6 +18,7 @@ from cbir.index.base import Index, Matches
 from cbir.index.open import create_index, open_index
 from cbir.testing import make_entry
 from cbir.types import DescriptorSpec, Vectors
+from tools.elasticsearch_address import Address
 
 DIM = 16
 
@@ -112,35 +113,37 @@ def test_queries_that_are_indexed_are_left_out_of_the_measurement(tmp_path: Path
     searcher.close()
 
 
-@pytest.mark.elasticsearch
-class TestElasticsearch:
-    @pytest.fixture(params=["hnsw", "int8_hnsw", "flat"])
-    def index(
-        self,
-        request: pytest.FixtureRequest,
-        tmp_path_factory: pytest.TempPathFactory,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> Iterator[Index]:
-        with shared_server(run_folder(tmp_path_factory)) as server:
-            for variable, value in server.environment().items():
-                monkeypatch.setenv(variable, value)
-            name = f"recall-{uuid.uuid4().hex[:8]}"
-            url = server.index_url(name)
-            made_index(f"{url}?type={request.param}", unit_rows(0, 3000)).close()
-            try:
-                # So few candidates that approximate search must miss some.
-                with closing(open_index(f"{url}?num_candidates=10&oversample=1")) as opened:
-                    yield opened
-            finally:
-                server.request("DELETE", f"/{name}-000001")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    with shared_server(run_folder(tmp_path_factory)) as address:
+        yield address
 
-    def test_recall_is_measured_on_the_server(self, index: Index) -> None:
-        rows, asked = unit_rows(0, 3000), unit_rows(1, 60)
-        result = recall_of(index, asked, 10)
-        best = np.argsort(-(asked @ rows.T), axis=1)[:, :10]
-        found = [[int(name[2:]) for name in each.ids] for each in index.search(asked, 10)]
-        expected = [len(set(f) & set(b)) / 10 for f, b in zip(found, best.tolist(), strict=True)]
-        np.testing.assert_allclose(result.per_query, expected)
-        kind = index.info()["type"]
-        assert result.exact is (kind == "flat")
-        assert (result.to_json()["recall"] == 1) or kind != "flat"
+
+@pytest.fixture(params=["hnsw", "int8_hnsw", "flat"])
+def index(
+    request: pytest.FixtureRequest, server: Address, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Index]:
+    for variable, value in server.environment().items():
+        monkeypatch.setenv(variable, value)
+    name = f"recall-{uuid.uuid4().hex[:8]}"
+    url = server.index_url(name)
+    made_index(f"{url}?type={request.param}", unit_rows(0, 3000)).close()
+    try:
+        # So few candidates that approximate search must miss some.
+        with closing(open_index(f"{url}?num_candidates=10&oversample=1")) as opened:
+            yield opened
+    finally:
+        server.request("DELETE", f"/{name}-000001")
+
+
+@pytest.mark.elasticsearch
+def test_recall_is_measured_on_the_server(index: Index) -> None:
+    rows, asked = unit_rows(0, 3000), unit_rows(1, 60)
+    result = recall_of(index, asked, 10)
+    best = np.argsort(-(asked @ rows.T), axis=1)[:, :10]
+    found = [[int(name[2:]) for name in each.ids] for each in index.search(asked, 10)]
+    expected = [len(set(f) & set(b)) / 10 for f, b in zip(found, best.tolist(), strict=True)]
+    np.testing.assert_allclose(result.per_query, expected)
+    kind = index.info()["type"]
+    assert result.exact is (kind == "flat")
+    assert (result.to_json()["recall"] == 1) or kind != "flat"

@@ -43,9 +43,9 @@ def print_recall(figures: dict[str, Any]) -> None:
         f"all {figures['k']} found for {figures['complete']:.1%} of the queries; "
         f"worst query {figures['worst']:.2f}"
     )
+    exactly = "" if figures["exact_ms"] is None else f", exactly {figures['exact_ms']:.2f} ms"
     click.echo(
-        f"one query alone takes {figures['own_ms']:.2f} ms, exactly {figures['exact_ms']:.2f} ms "
-        f"(medians, n={figures['timed']})"
+        f"one query alone takes {figures['own_ms']:.2f} ms{exactly} (median, n={figures['timed']})"
     )
     if figures["exact"]:
         click.echo("search in this index is exact")

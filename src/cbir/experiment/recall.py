@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import QueryError
+from cbir.experiment.protocols import has_parts
 from cbir.experiment.queries import OnDone, describe_queries
 from cbir.images.items import ImageSource
 from cbir.index.base import SCORE_TOLERANCE, Index, Matches
+from cbir.index.exact import Space, nearest
 from cbir.search import Searcher
 from cbir.types import Vectors
 
@@ -31,7 +33,8 @@ class Recall:
     `per_query` float64 (n_queries,): share of the k answers that are right. `exact`: whether the
     engine says of itself that its search is. `left_out`: queries that are themselves indexed.
     `epsilon`: how much farther than the k-th true neighbour an answer may be. `own_ms` and
-    `exact_ms`: median milliseconds of one query alone, without describing, over `timed` of them.
+    `exact_ms`: median milliseconds of one query alone, without describing, over `timed` of them;
+    `exact_ms` is None where the index cannot search exactly (a server without scripts).
     """
 
     k: int
@@ -41,7 +44,7 @@ class Recall:
     left_out: int
     epsilon: float
     own_ms: float
-    exact_ms: float
+    exact_ms: float | None
     timed: int
 
     def to_json(self) -> dict[str, Any]:
@@ -97,12 +100,11 @@ def recall_of(index: Index, vectors: Vectors, k: int, *, left_out: int = 0) -> R
     """
     if k < 1:
         raise QueryError(f"k is {k}", "ask for at least one hit")
-    values = []
+    right = _true_answers(index, vectors, k)
+    found: list[Matches] = []
     for start in range(0, len(vectors), _QUERIES_AT_ONCE):
-        some = vectors[start : start + _QUERIES_AT_ONCE]
-        right = index.search(some, k, exact=True)
-        found = index.search(some, k)
-        values += [_share(index, *each) for each in zip(some, found, right, strict=True)]
+        found += index.search(vectors[start : start + _QUERIES_AT_ONCE], k)
+    values = [_share(index, *each) for each in zip(vectors, found, right, strict=True)]
     few = vectors[:TIMED]
     return Recall(
         k=k,
@@ -112,7 +114,7 @@ def recall_of(index: Index, vectors: Vectors, k: int, *, left_out: int = 0) -> R
         left_out=left_out,
         epsilon=SCORE_TOLERANCE,
         own_ms=_median_ms(lambda vector: index.search(vector, k), few),
-        exact_ms=_median_ms(lambda vector: index.search(vector, k, exact=True), few),
+        exact_ms=_exact_ms(index, few, k),
         timed=len(few),
     )
 
@@ -120,6 +122,28 @@ def recall_of(index: Index, vectors: Vectors, k: int, *, left_out: int = 0) -> R
 def searches_exactly(index: Index) -> bool:
     """Whether every search of the index is exact, as its engine and type promise."""
     return index.info().get("type", "flat") in ("flat", "words")
+
+
+def _true_answers(index: Index, vectors: Vectors, k: int) -> list[Matches]:
+    """The exact k best for each of `vectors`: from the vectors themselves, not by the engine.
+
+    Only where images have several vectors, which `Index.matrix` does not give, it is the engine's.
+    """
+    if has_parts(index):
+        return index.search(vectors, k, exact=True)
+    ids, matrix = index.matrix()
+    top = nearest(Space(matrix, np.arange(len(ids) + 1)), vectors, k)
+    return [
+        Matches([ids[row] for row in rows], scores, [None] * len(rows))
+        for rows, scores in zip(top.records.tolist(), top.scores, strict=True)
+    ]
+
+
+def _exact_ms(index: Index, vectors: Vectors, k: int) -> float | None:
+    try:
+        return _median_ms(lambda vector: index.search(vector, k, exact=True), vectors)
+    except QueryError:
+        return None
 
 
 def _share(index: Index, vector: NDArray[np.float32], found: Matches, right: Matches) -> float:
