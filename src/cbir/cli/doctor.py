@@ -12,7 +12,7 @@ CORE = (
     *("threadpoolctl", "filelock", "click", "rich", "flask", "waitress"),
 )
 EXTRAS = {
-    "evaluation": ("ir-measures", "pytrec-eval-terrier"),
+    "evaluation": ("ir-measures", "pytrec-eval-terrier", "matplotlib"),
     "digits": ("scikit-learn",),
     "bovw": ("scikit-learn", "matplotlib"),
     "elasticsearch": ("elasticsearch", "orjson"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from cbir.cli.output import print_json, progress_bar, say
 from cbir.cli.protocols import print_protocols, protocol_options
 
 if TYPE_CHECKING:
-    from cbir.experiment import Evaluation
+    from cbir.images.items import ImageSource
 
 
 @click.command(short_help="Measure how good the answers are.")
@@ -54,6 +55,12 @@ if TYPE_CHECKING:
     metavar="FILE.csv",
     help="Write every query's values there.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a page about it into this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
 def command(
@@ -67,6 +74,7 @@ def command(
     recall_at: int | None,
     label_from_folder: bool,
     per_query: Path | None,
+    report: Path | None,
     as_json: bool,
     descriptor: str | None,
     **asked: Any,
@@ -81,27 +89,24 @@ def command(
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
+    from cbir.cli.report import check_report
+    from cbir.evaluation.measures import DEFAULT_MEASURES
+    from cbir.images.sources import open_source
 
+    check_report(report)
     if qrels is not None and runs and not indexes and queries is None:
-        _show(judge(qrels, runs, measures, label_from_folder, per_query), as_json, print_runs)
+        figures = judge(qrels, runs, measures, label_from_folder, per_query, report)
+        _show(figures, as_json, print_runs)
     elif recall_at is not None and len(indexes) == 1 and queries is not None and not runs:
+        if report is not None:
+            raise click.UsageError("--report shows measures; --recall has none")
         figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
         _show(figures, as_json, print_recall)
     elif indexes and queries is not None and not runs and qrels is None and recall_at is None:
-        evaluations = [
-            _experiment(
-                index, queries, measures, sample, expand, label_from_folder, descriptor, **asked
-            )
-            for index in indexes
-        ]
-        names = short_names(indexes)
-        if per_query is not None:
-            named = zip(names, evaluations, strict=True)
-            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
-        if len(indexes) > 1:
-            _show(compare_indexes(names, evaluations), as_json, print_indexes)
-        else:
-            _show(with_intervals(evaluations[0]), as_json, print_evaluation)
+        source = open_source(queries, label_from_folder)
+        asked |= {"measures": measures or DEFAULT_MEASURES, "sample": sample, "expand": expand}
+        figures = _experiments(indexes, source, descriptor, per_query, report, asked)
+        _show(figures, as_json, print_indexes if len(indexes) > 1 else print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
 
@@ -133,34 +138,38 @@ def print_evaluation(figures: dict[str, Any]) -> None:
         say(f"{figures['failed']} queries could not be read and are left out")
 
 
-def _experiment(
-    index: str,
-    queries: str,
-    measures: tuple[str, ...],
-    sample: int | None,
-    expand: int,
-    label_from_folder: bool,
+def _experiments(
+    indexes: Sequence[str],
+    source: ImageSource,
     descriptor: str | None,
-    **asked: Any,
-) -> Evaluation:
-    from contextlib import closing
+    per_query: Path | None,
+    report: Path | None,
+    asked: dict[str, Any],
+) -> dict[str, Any]:
+    """Figures of the indexes, all asked the same, as `--json` prints them.
 
-    from cbir.evaluation.measures import DEFAULT_MEASURES
+    The report is the first index's, compared with the others.
+    """
+    from cbir.cli.report import report_evaluation
     from cbir.experiment import evaluate
-    from cbir.images.sources import open_source
     from cbir.search import Searcher
 
-    source = open_source(queries, label_from_folder)
-    with (
-        closing(Searcher.open(index, descriptor)) as searcher,
-        progress_bar("evaluating") as update,
-    ):
-        return evaluate(
-            searcher,
-            source,
-            measures or DEFAULT_MEASURES,
-            sample=sample,
-            expand=expand,
-            on_done=update,
-            **asked,
-        )
+    names = short_names(indexes)
+    with ExitStack() as stack:
+        searchers = [
+            stack.enter_context(closing(Searcher.open(index, descriptor))) for index in indexes
+        ]
+        evaluations = []
+        for searcher in searchers:
+            with progress_bar("evaluating") as update:
+                evaluations.append(evaluate(searcher, source, on_done=update, **asked))
+        if per_query is not None:
+            named = zip(names, evaluations, strict=True)
+            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
+        if len(indexes) > 1:
+            figures = compare_indexes(names, evaluations)
+        else:
+            figures = with_intervals(evaluations[0])
+        if report is not None:
+            report_evaluation(report, evaluations[0], searchers[0], asked["expand"], figures)
+    return figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from io import BytesIO
 
 from cbir.images.decode import sniff
@@ -41,3 +42,8 @@ def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
 def media_type(thumbnail: bytes) -> str:
     """The media type of an encoded picture, `application/octet-stream` where it is none."""
     return sniff(thumbnail) or "application/octet-stream"
+
+
+def data_uri(data: bytes) -> str:
+    """A thumbnail as an address that holds it."""
+    return f"data:{media_type(data)};base64,{base64.b64encode(data).decode()}"

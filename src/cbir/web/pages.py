@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from flask import Flask, current_app, g, render_template
 from markupsafe import Markup
 
-from cbir.images.thumbnails import thumbnail
+from cbir.images.thumbnails import data_uri, thumbnail
 from cbir.index.base import Index
 from cbir.search import IndexedId
 from cbir.types import Hit, ImageRecord
-from cbir.web.pictures import data_uri, file_name, version_of
+from cbir.web.pictures import file_name, version_of
 from cbir.web.questions import MAX_K, Choices, Question
 from cbir.web.showcase import Showcase
 

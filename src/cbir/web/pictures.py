@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from io import BytesIO
 from urllib.parse import quote, unquote
 
@@ -49,11 +48,6 @@ def png(pixels: RgbImage) -> bytes:
     target = BytesIO()
     Image.fromarray(pixels).save(target, "PNG")
     return target.getvalue()
-
-
-def data_uri(data: bytes) -> str:
-    """A thumbnail as an address that holds it."""
-    return f"data:{media_type(data)};base64,{base64.b64encode(data).decode()}"
 
 
 def file_name(location: str) -> str:

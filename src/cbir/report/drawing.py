@@ -1,0 +1,120 @@
+"""Figures drawn by matplotlib: as SVG that takes the page's colours, and as PNG."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cbir.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, LINE, SHEET = "#1b1d1c", "#5a605d", "#d5d9d4", "#fefefe"
+SERIES = ("#0072b2", "#c4520a", "#00805c", "#9b4f96", "#7a6a00", "#5b6770")
+"""Colours of series, told apart by colour-blind people (after Okabe and Ito, darkened)."""
+
+RIGHT, WRONG = SERIES[0], SERIES[1]
+DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
+
+_VARIABLES = {
+    INK: "--ink",
+    SOFT: "--ink-soft",
+    LINE: "--line",
+    SHEET: "--sheet",
+    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES)},
+}
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a label may hold a dollar
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": SOFT,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+_PNG_DPI = 150
+
+
+def require_matplotlib() -> None:
+    """Raise `MissingExtraError` where there is no matplotlib to draw with."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("a report", "evaluation") from error
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """What is drawn within looks as the report does."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
+        # The page takes the reader's fonts; only a PNG may lack the letters of some script.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield
+
+
+def new_figure(
+    width: float = 5.6, height: float = 3.2, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches with `columns` axes side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def svg(figure: Figure, name: str) -> str:
+    """`figure` as an SVG element for a page, its ids beginning with `name`.
+
+    Colours are the page's own variables, so that it is legible on a dark page too, and text is
+    text, of a size that the page may change by `--plot-text`.
+    """
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(<svg [^>]*?) ?width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?) ?height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, count=1, flags=re.S)
+    referred = set(re.findall(r"#([A-Za-z_][\w-]*)[\")]", text))
+    text = re.sub(
+        r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in referred else "", text
+    )
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+    text = re.sub(r"#[0-9a-f]{6}\b", lambda m: _variable(m[0]), text)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: calc(\1px * var(--plot-text))", text)
+    return text.replace("<svg ", '<svg class="plot" aria-hidden="true" focusable="false" ', 1)
+
+
+def png(figure: Figure) -> bytes:
+    """`figure` as a PNG file, on white."""
+    stream = io.BytesIO()
+    figure.savefig(
+        stream, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None}
+    )
+    return stream.getvalue()
+
+
+def _variable(colour: str) -> str:
+    variable = _VARIABLES.get(colour)
+    return f"var({variable})" if variable else colour

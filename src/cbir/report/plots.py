@@ -1,0 +1,235 @@
+"""The plots of a report: arrays in, matplotlib figures out. Call them within `drawing()`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cbir.report.drawing import DASHES, INK, RIGHT, SERIES, SHEET, SOFT, WRONG, new_figure
+from cbir.report.rankings import RECALL_LEVELS, Floats, Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ROW_HEIGHT = 0.235
+_NAME_LENGTH = 22
+_DARK_FROM = 0.55
+
+
+def precision_plot(curves: Mapping[str, Floats], by_chance: float | None) -> Figure:
+    """Mean precision at ranks 1 ... k, a line a curve."""
+    figure, (axes,) = new_figure()
+    for number, (name, values) in enumerate(curves.items()):
+        ranks = np.arange(1, len(values) + 1)
+        axes.plot(ranks, values, **_line(number), label=_plain(name), **_mark(len(values)))
+    _finish_curves(axes, "number of hits looked at (k)", "share that is right", by_chance)
+    longest = max(len(values) for values in curves.values())
+    axes.set_xlim(1 if longest > 1 else 0.5, max(longest, 1.5))
+    return figure
+
+
+def recall_precision_plot(curves: Mapping[str, Floats], by_chance: float | None) -> Figure:
+    """Interpolated precision over recall, a line a curve."""
+    figure, (axes,) = new_figure()
+    recall = np.linspace(0, 1, RECALL_LEVELS)
+    for number, (name, values) in enumerate(curves.items()):
+        axes.plot(recall, values, **_line(number), label=_plain(name))
+    _finish_curves(axes, "recall: share of all relevant found", "precision", by_chance)
+    axes.set_xlim(0, 1)
+    return figure
+
+
+def class_plot(
+    names: Sequence[str], values: Floats, others: Floats | None, measure: str, other_name: str
+) -> Figure:
+    """A bar a class, in the order given, with a mark where `others` has its value."""
+    figure, (axes,) = new_figure(height=0.75 + _ROW_HEIGHT * len(names))
+    places = np.arange(len(names))
+    axes.barh(places, np.nan_to_num(values), height=0.68, color=SERIES[0])
+    for place, value in zip(places, values, strict=True):
+        axes.annotate(
+            f"{value:.3f}",
+            (max(float(value), 0.0), place),
+            xytext=(-3 if value > 0.15 else 3, 0),
+            textcoords="offset points",
+            ha="right" if value > 0.15 else "left",
+            va="center",
+            fontsize=8,
+            color=SHEET if value > 0.15 else INK,
+        )
+    if others is not None:
+        axes.plot(
+            others,
+            places,
+            linestyle="none",
+            marker="D",
+            markersize=5,
+            color=WRONG,
+            markeredgecolor=SHEET,
+            label=other_name,
+        )
+        figure.legend(loc="outside upper right", handletextpad=0.2)
+    axes.set_yticks(places, [_short(name) for name in names], color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
+    axes.set_xlabel(measure)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
+    """A field for each row and column, the darker the larger its share, in percent."""
+    side = max(len(rows), len(columns))
+    size = min(7.4, max(4.2, 1.5 + 0.42 * side))
+    height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
+    figure, (axes,) = new_figure(size, height)
+    small = 8.0 if side <= 12 else 6.5
+    for y in range(len(rows)):
+        for x in range(len(columns)):
+            value = shares[y, x]
+            if np.isnan(value):
+                continue
+            same = rows[y] == columns[x]
+            colour = RIGHT if same else WRONG
+            axes.fill(
+                [x - 0.47, x + 0.47, x + 0.47, x - 0.47],
+                [y - 0.47, y - 0.47, y + 0.47, y + 0.47],
+                color=colour,
+                alpha=0.07 + 0.93 * float(value) ** 0.6,
+                linewidth=0,
+            )
+            dark = 0.07 + 0.93 * float(value) ** 0.6 > _DARK_FROM
+            if value >= 0.005:
+                axes.text(
+                    x,
+                    y,
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=small,
+                    color=SHEET if dark else INK,
+                )
+    axes.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=50, ha="left")
+    axes.set_yticks(range(len(rows)), [_short(r) for r in rows])
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, labelsize=small + 0.5, labelcolor=INK, pad=2)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def score_plot(right: Scores, wrong: Scores) -> Figure:
+    """How the scores of right and of wrong hits spread; each kind's shares sum to one."""
+    figure, (axes,) = new_figure()
+    both = np.concatenate([right, wrong])
+    edges = np.histogram_bin_edges(both, bins=50)
+    for scores, colour, dash, name in (
+        (right, RIGHT, "-", "right"),
+        (wrong, WRONG, "--", "wrong"),
+    ):
+        if not len(scores):
+            continue
+        counts, _ = np.histogram(scores, edges)
+        axes.stairs(counts / len(scores), edges, fill=True, color=colour, alpha=0.22)
+        axes.stairs(
+            counts / len(scores),
+            edges,
+            color=colour,
+            linestyle=dash,
+            linewidth=1.6,
+            label=f"{name}: {len(scores):,} hits",
+        )
+    axes.set_xlabel("score (cosine)")
+    axes.set_ylabel("share of these hits")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def spread_plot(values: Mapping[str, Floats], measure: str) -> Figure:
+    """How many queries have at most so high a value: a rising line for each."""
+    figure, (axes,) = new_figure()
+    for number, (name, of_queries) in enumerate(values.items()):
+        ordered = np.sort(of_queries)
+        shares = np.arange(1, len(ordered) + 1) / len(ordered)
+        axes.step(
+            np.concatenate([[0.0], ordered, [1.0]]),
+            np.concatenate([[0.0], shares, [1.0]]),
+            where="post",
+            **_line(number),
+            label=_plain(name),
+        )
+    axes.set_xlabel(f"{measure} of a query")
+    axes.set_ylabel("share of queries at or below")
+    axes.set_xlim(0, max(1.0, *(float(v.max(initial=0)) for v in values.values())))
+    axes.set_ylim(0, 1)
+    if len(values) > 1:
+        _legend(axes)
+    return figure
+
+
+def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, Floats]) -> Figure:
+    """Accuracies and the loss after each epoch, side by side."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (left, right) = new_figure(height=2.6, columns=2)
+    for number, (name, values) in enumerate(shares.items()):
+        left.plot(epochs, values, **_line(number), label=name)
+    left.set_ylabel("accuracy")
+    _legend(left)
+    right.plot(epochs, losses, **_line(2))
+    right.set_ylabel("loss")
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def sweep_plot(words: Sequence[int], index: Floats) -> Figure:
+    """The Davies-Bouldin index over vocabulary sizes, the lowest marked."""
+    figure, (axes,) = new_figure()
+    axes.plot(words, index, marker="o", markersize=4, **_line(0))
+    best = int(np.argmin(index))
+    axes.plot(words[best], index[best], marker="o", markersize=9, color=WRONG)
+    axes.set_xlabel("words in the vocabulary")
+    axes.set_ylabel("Davies-Bouldin index")
+    return figure
+
+
+def _line(number: int) -> dict[str, Any]:
+    return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
+
+
+def _mark(count: int) -> dict[str, Any]:
+    """A curve of few points shows them; one point would else be nothing."""
+    return {"marker": "o", "markersize": 4} if count <= 12 else {}
+
+
+def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: float | None) -> None:
+    if by_chance is not None:
+        axes.axhline(by_chance, color=SOFT, linewidth=1, linestyle=(0, (2, 3)), label="by chance")
+    axes.set_xlabel(x_title)
+    axes.set_ylabel(y_title)
+    axes.set_ylim(0, 1)
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="best", handlelength=2.6, fontsize=8.5)
+
+
+def _plain(name: str) -> str:
+    """`name` for a legend, which would leave out one that begins with an underscore."""
+    name = _short(name, 40)
+    return f"\u200a{name}" if name.startswith("_") else name
+
+
+def _short(name: str, length: int = _NAME_LENGTH) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -1,0 +1,68 @@
+"""How to get the same figures again: command, versions, fingerprints, machine."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from cbir.index.base import Index
+from cbir.pipeline import usable_cores
+from cbir.report.content import Block, Code, Section, Table
+from cbir.training.labelled import processor
+
+_PACKAGES = (
+    *("numpy", "pillow", "opencv-python-headless", "onnxruntime", "faiss-cpu"),
+    *("ir-measures", "pytrec-eval-terrier", "matplotlib"),
+)
+
+
+def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
+    """The command line, `facts` about what was measured, versions and the machine."""
+    versions = [(name, _version(name)) for name in ("cbir", *_PACKAGES)]
+    rows = [
+        *facts,
+        ("made", datetime.now().astimezone().isoformat(" ", "seconds")),
+        ("machine", f"{processor()}, {usable_cores()} cores used, {platform.system()}"),
+        ("Python", platform.python_version()),
+        *((name, found) for name, found in versions if found),
+    ]
+    blocks: list[Block] = [
+        Code(command),
+        Table("What was used", ["", ""], rows, numbers=False),
+    ]
+    return Section("reproduce", "How to reproduce this", blocks)
+
+
+def index_facts(index: Index) -> list[tuple[str, str]]:
+    """Where the index is, what is in it, and by what it was described."""
+    spec = index.spec
+    return [
+        ("index", f"{index.url} ({index.engine}), {index.count():,} images"),
+        ("contents of the index", f"sha256 {contents_fingerprint(index)} of ids, labels, vectors"),
+        ("descriptor", f"{spec.name}, {spec.dim} numbers"),
+        ("fingerprint of the descriptor", spec.fingerprint),
+        *([("trained on", spec.trained_on)] if spec.trained_on else []),
+        *([("licence of the model", spec.licence)] if spec.licence else []),
+    ]
+
+
+def contents_fingerprint(index: Index) -> str:
+    """A sha256 (hex) over ids, labels and whole-image vectors, the same for a copy of the index."""
+    ids, matrix = index.matrix()
+    labels = index.labels()
+    digest = hashlib.sha256()
+    for record_id in ids:
+        digest.update(f"{record_id}\t{labels[record_id] or ''}\n".encode())
+    digest.update(np.ascontiguousarray(matrix).tobytes())
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
