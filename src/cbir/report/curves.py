@@ -121,12 +121,15 @@ def score_sections(case: Case) -> list[Section]:
             f"100%. {said}",
         )
     ]
+    lowest = float(hits.scores[there].min())
     limits = [(share, score_for(hits, share)) for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)]
-    rows = [
-        [f"{100 * share:.0f}%", f"{score:.4f}", f"{(hits.scores[there] >= score).mean():.1%}"]
-        for share, score in limits
-        if score is not None
-    ]
+    rows = []
+    for share, score in limits:
+        if score is not None:
+            of_all = f"{(hits.scores[there] >= score).mean():.1%}"
+            rows.append([f"{100 * share:.0f}%", f"{score:.4f}", of_all])
+            if score <= lowest:
+                break
     if rows:
         header = ["right are at least", "from score", "share of all hits"]
         blocks.append(Table("From which score on hits can be trusted", header, rows))

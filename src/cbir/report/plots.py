@@ -52,10 +52,10 @@ def class_plot(
     for place, value in zip(places, values, strict=True):
         axes.annotate(
             f"{value:.3f}",
-            (max(float(value), 0.0), place),
-            xytext=(-3 if value > 0.15 else 3, 0),
+            (0.0 if value > 0.15 else max(float(value), 0.0), place),
+            xytext=(4, 0),
             textcoords="offset points",
-            ha="right" if value > 0.15 else "left",
+            ha="left",
             va="center",
             fontsize=8,
             color=SHEET if value > 0.15 else INK,
@@ -84,7 +84,7 @@ def class_plot(
 def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
     """A field for each row and column, the darker the larger its share, in percent."""
     side = max(len(rows), len(columns))
-    size = min(7.4, max(4.2, 1.5 + 0.42 * side))
+    size = min(7.4, max(4.0, 1.4 + 0.34 * side))
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
     figure, (axes,) = new_figure(size, height)
     small = 8.0 if side <= 12 else 6.5
@@ -103,7 +103,7 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
                 linewidth=0,
             )
             dark = 0.07 + 0.93 * float(value) ** 0.6 > _DARK_FROM
-            if value >= 0.005:
+            if round(100 * value) > 0:
                 axes.text(
                     x,
                     y,
@@ -179,7 +179,7 @@ def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, 
     """Accuracies and the loss after each epoch, side by side."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = new_figure(height=2.6, columns=2)
+    figure, (left, right) = new_figure(7.2, 2.6, columns=2)
     for number, (name, values) in enumerate(shares.items()):
         left.plot(epochs, values, **_line(number), label=name)
     left.set_ylabel("accuracy")

@@ -128,19 +128,17 @@ def _measures(
     intervals: Mapping[str, tuple[float, float]],
 ) -> Table:
     """A row a measure, a column a protocol; `intervals` are of the first protocol's means."""
-    first, *others = columns
-    names = list(columns[first])
-    header = ["measure", first, *(["95% interval"] if intervals else []), *others]
+    first = next(iter(columns))
+    header = ["measure", *columns, *([f"95% interval, {first}"] if intervals else [])]
     rows = [
         [
             name,
-            f"{columns[first][name]:.4f}",
+            *(f"{of[name]:.4f}" for of in columns.values()),
             *(["{:.4f} to {:.4f}".format(*intervals[name])] if intervals else []),
-            *(f"{columns[other][name]:.4f}" for other in others),
         ]
-        for name in names
+        for name in columns[first]
     ]
-    return Table(title, header, rows)
+    return Table(title, header, rows, wide=len(header) > 3)
 
 
 def _tiles(case: Case, usual: Floats) -> list[Tile]:
