@@ -49,11 +49,12 @@ def class_plot(
     figure, (axes,) = new_figure(height=0.75 + _ROW_HEIGHT * len(names))
     places = np.arange(len(names))
     axes.barh(places, np.nan_to_num(values), height=0.68, color=SERIES[0])
-    for place, value in zip(places, values, strict=True):
+    ends = values if others is None else np.fmax(values, others)
+    for place, value, end in zip(places, values, ends, strict=True):
         axes.annotate(
             f"{value:.3f}",
-            (0.0 if value > 0.15 else max(float(value), 0.0), place),
-            xytext=(4, 0),
+            (0.0 if value > 0.15 else max(float(end), 0.0), place),
+            xytext=(4 if value > 0.15 else 7, 0),
             textcoords="offset points",
             ha="left",
             va="center",
