@@ -9,8 +9,10 @@ from benchmarks import (
     copies,
     elasticsearch,
     indexing,
+    leaderboard,
     memory,
     photos,
+    qrels,
     quality,
     queries,
     startup,
@@ -31,6 +33,8 @@ ALL = {
     "bovw": bovw.main,  # takes half an hour
     "copies": copies.main,  # takes minutes, and needs photos
     "elasticsearch": elasticsearch.main,  # takes long, and needs Java and Maven
+    "qrels": qrels.main,  # writes a file of 50 million lines
+    "leaderboard": leaderboard.main,  # takes long; writes docs/leaderboard.md
     "words": words.main,  # needs Java and Maven
 }
 

@@ -9,10 +9,10 @@ it is named.
 from __future__ import annotations
 
 import shutil
-import time
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.setting import images_per_second
 from cbir.descriptors.base import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.experiment import Evaluation, evaluate
@@ -28,7 +28,6 @@ SHIPPED = ("cifar10-bovw", "cifar10-bovw:embedding")
 ELSEWHERE = ("best", "classic", "words")
 """Recipes that are not fitted here: shipped, for photos, for inverted indexes."""
 TIMED = 1000
-BATCH = 64
 COLUMNS = (
     "descriptor",
     "numbers",
@@ -72,7 +71,9 @@ def _measure(name: str, descriptor: Descriptor) -> None:
             result = evaluate(searcher, open_source("cifar10:test"))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    speed = f"{_images_per_second(descriptor):,.0f}"
+    items = list(open_source("cifar10:test").items())[:: 10_000 // TIMED][:TIMED]
+    images = [load_pixels(item.read()) for item in items]
+    speed = f"{images_per_second(descriptor, images):,.0f}"
     print(_row([name, str(descriptor.spec.dim), speed, *_figures(result)]), flush=True)
 
 
@@ -88,16 +89,6 @@ def _figures(result: Evaluation) -> list[str]:
         f"{measures['P@10']:.3f}",
         " / ".join(f"{value:.3f}" for value in known) or "-",
     ]
-
-
-def _images_per_second(descriptor: Descriptor) -> float:
-    items = list(open_source("cifar10:test").items())[:: 10_000 // TIMED][:TIMED]
-    images = [load_pixels(item.read()) for item in items]
-    descriptor.describe(images[:BATCH])
-    started = time.process_time()  # all of it is on this thread
-    for start in range(0, len(images), BATCH):
-        descriptor.describe(images[start : start + BATCH])
-    return len(images) / (time.process_time() - started)
 
 
 def _row(cells: tuple[str, ...] | list[str]) -> str:

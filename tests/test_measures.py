@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from cbir.evaluation.relevance import (
     encode_labels,
     relevant_counts,
 )
+from cbir.evaluation.trec import write_qrels
 from cbir.evaluation.trec_eval import evaluate_run
 
 TREC_NAMES = {
@@ -230,6 +233,25 @@ def test_qrels_leave_the_query_out_and_keep_a_query_without_relevant_images() ->
         ("c", "c", 0),
         ("y", "y", 0),
     ]
+
+
+def test_qrels_are_streamed_so_that_more_of_them_take_no_more_memory(tmp_path: Path) -> None:
+    indexed = {f"photos/{n:04}": "cat" for n in range(1_000)}
+
+    def peak(count: int) -> int:
+        queries = ((f"query/{n:04}", "cat") for n in range(count))
+        tracemalloc.start()
+        try:
+            written = write_qrels(tmp_path / "a.gz", class_qrels(queries, indexed))
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert written == count * len(indexed)
+        return most
+
+    few, many = peak(20), peak(400)
+    # 400,000 lines are 11 MB; what may grow are the queries' ids.
+    assert many < few + 200 * 400
 
 
 def test_a_run_against_empty_qrels_is_refused() -> None:

@@ -19,6 +19,7 @@ from cbir.experiment.rankings import (
     trial_measures,
 )
 from cbir.index.exact import rescored
+from cbir.testing import unit
 
 NAMES = ("AP", "AP@5", "nAP@5", "P@3", "R@10", "RR")
 
@@ -174,3 +175,12 @@ def test_more_bits_than_numbers_are_refused() -> None:
     rows, _ = clustered(2, 100, 12)
     with pytest.raises(CbirError, match="16 bits from vectors of 12 numbers"):
         fit_codes(rows, 16)
+
+
+def test_vectors_that_vary_in_fewer_directions_than_bits_have_codes() -> None:
+    draw = np.random.default_rng(0)
+    rows = unit(draw.normal(size=(300, 4)) @ draw.normal(size=(4, 20)))
+    codes = fit_codes(rows, 16).codes(rows)
+    distances = (16 - codes @ codes.T) / 2
+    near = rows @ rows.T > 0.9
+    assert distances[near].mean() < 4 < distances[rows @ rows.T < 0].mean()

@@ -1,176 +1,341 @@
-"""`cbir evaluate --report`: a page and a Markdown file about what was measured."""
+"""Reports: what is on the page, for indexes and run files of every shape."""
 
 from __future__ import annotations
 
-import io
-import re
 import shutil
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 from support_cli import call
-from support_web import picture
-from test_web_browser import browser as browser  # the fixture
+from support_photos import COLOURS, MeanColour, picture, write_photos
+from support_report import Seen, read_markdown, read_page
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Request
+import cbir
+from cbir.errors import CbirError, MissingExtraError
+from cbir.evaluation.trec import write_qrels, write_run
+from cbir.experiment import Evaluation, evaluate
+from cbir.report.write import write_report
 
-pytest.importorskip("matplotlib")
+MEASURES = ("AP@10", "P@1", "RR@10")
+SECTIONS = [
+    "summary",
+    "classes",
+    "curves",
+    "confusions",
+    "scores",
+    "queries",
+    "timings",
+    "reproduce",
+]
 
-NASTY = "<b>&\"'$x$"
+
+def write_classes(folder: Path, names: list[str], each: int = 2) -> Path:
+    """`folder`/NAME/N.png: pictures whose colours say something of their class, not all."""
+    random = np.random.default_rng(4)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        colour = random.integers(30, 220, 3)
+        for number in range(each):
+            shade = tuple(int(v) for v in np.clip(colour + random.integers(-40, 41, 3), 0, 255))
+            image = picture(shade, seed=int(random.integers(1 << 30)))  # type: ignore[arg-type]
+            Image.fromarray(image).save(folder / name / f"{number}.png")
+    return folder
+
+
+def evaluated(folder: Path, queries: Path, **options: object) -> tuple[cbir.Searcher, Evaluation]:
+    place = folder / "p.cbir"
+    searcher = cbir.Searcher.open(place, MeanColour())
+    source = cbir.open_source(str(queries), label_from_folder=True)
+    return searcher, evaluate(searcher, source, MEASURES, **options)  # type: ignore[arg-type]
+
+
+def indexed(folder: Path, photos: Path, labelled: bool = True) -> None:
+    cbir.index_images(
+        [str(photos)],
+        str(folder / "p.cbir"),
+        descriptor=MeanColour(),
+        label_from_folder=labelled,
+    )
+
+
+def reported(folder: Path, queries: Path, expand: int = 0, **options: object) -> Seen:
+    """The report of queries to the index in `folder`, both forms of it read."""
+    searcher, result = evaluated(folder, queries, expand=expand, **options)
+    written = write_report(
+        folder / "report", result, searcher, command="cbir evaluate", expand=expand
+    )
+    searcher.close()
+    assert written[0] == folder / "report" / "index.html" and all(f.is_file() for f in written)
+    read_markdown(folder / "report" / "report.md")
+    return read_page(folder / "report" / "index.html")
+
+
+def sections(seen: Seen) -> list[str | None]:
+    return [attributes["id"] for attributes in seen.of("section")]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of two classes, one of an awkward name, and queries of both."""
-    root = tmp_path_factory.mktemp("report")
-    for part, seeds in (("indexed", range(12)), ("asked", range(12, 18))):
-        for seed in seeds:
-            path = root / part / (NASTY if seed % 2 else "plain") / f"{seed}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture(seed))
-    call("index", root / "indexed", "--into", root / "i.cbir", "--descriptor", "classic",
-         "--label-from-folder")  # fmt: skip
-    return root
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an index of three colours, `p.cbir`, and `queries` that are not all easy."""
+    folder = tmp_path_factory.mktemp("report")
+    indexed(folder, write_photos(folder / "photos", per_colour=9))
+    queries = write_photos(folder / "queries", per_colour=6)
+    (queries / "red" / "0.png").rename(queries / "blue" / "9.png")
+    return folder
 
 
-def written(folder: Path, name: str, *arguments: object) -> Path:
-    """The folder of a report."""
-    call("evaluate", "--in", folder / "i.cbir", "--queries", folder / "asked",
-         "--label-from-folder", "--report", folder / name, *arguments)  # fmt: skip
-    return folder / name
+@pytest.fixture
+def own(home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(home, tmp_path / "home"))
+
+
+def test_a_report_has_all_its_parts_and_the_figures_of_the_evaluation(own: Path) -> None:
+    seen = reported(own, own / "queries")
+    assert sections(seen) == SECTIONS
+    _, result = evaluated(own, own / "queries")
+    assert result.unseen_index is not None
+    for name, value in result.measures.items():
+        assert f"{name} {value:.4f}" in seen.words
+        assert f"{result.unseen_index[name]:.4f}" in seen.words
+    text = (own / "report" / "report.md").read_text()
+    assert f"| AP@10 | {result.measures['AP@10']:.4f} |" in text
+    assert all(f"## {title}" in text for title in ("Summary", "Timings"))
+    drawn = [a for _, a in seen.tags if (a.get("class") or "").startswith("plot")]
+    assert len(drawn) == 6
+
+
+def test_hits_are_marked_right_or_wrong_with_their_scores(own: Path) -> None:
+    seen = reported(own, own / "queries")
+    searcher, result = evaluated(own, own / "queries")
+    labels = searcher.index.labels()
+    hit = next(
+        (query, found)
+        for query, label, found in zip(
+            result.queries.ids, result.queries.labels, result.matches, strict=True
+        )
+        if label != labels[found.ids[0]]
+    )
+    listed = [a.get("title") for a in seen.of("li") if "wrong" in (a.get("class") or "")]
+    assert hit[1].ids[0] in listed
+    assert hit[0] in seen.words and f"{hit[1].scores[0]:.4f}" in seen.words
+    right = [a.get("title") for a in seen.of("li") if "right" in (a.get("class") or "")]
+    assert right and listed
+    searcher.close()
+
+
+def test_one_query_is_enough(own: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one" / "red"
+    one.mkdir(parents=True)
+    shutil.copy(own / "queries" / "red" / "1.png", one)
+    seen = reported(own, one.parent)
+    assert sections(seen) == SECTIONS and "1 query searched among 27" in seen.words
+
+
+def test_a_sample_has_no_unseen_index_in_its_report(own: Path) -> None:
+    assert "Unseen index" not in reported(own, own / "queries", sample=7).words
+
+
+def test_the_unseen_index_alone(own: Path) -> None:
+    seen = reported(own, own / "queries", protocol="unseen")
+    searcher, result = evaluated(own, own / "queries", protocol="unseen")
+    assert "searched among each other" in seen.words
+    assert "usual protocol" not in seen.words
+    assert f"P@1 {result.measures['P@1']:.4f}" in seen.words
+    shown = {a["title"] for a in seen.of("li") if a.get("title")}
+    assert shown <= set(result.queries.ids)
+    searcher.close()
+
+
+def test_expanded_queries_codes_and_shuffled_ids(own: Path) -> None:
+    seen = reported(own, own / "queries", expand=2, bits=3, shuffle=5)
+    assert "query expansion 2 hits" in seen.words
+    assert "By codes of 3 bits" in seen.words and "the seed 5" in seen.words
+
+
+def test_two_classes(tmp_path: Path) -> None:
+    indexed(tmp_path, write_classes(tmp_path / "photos", ["day", "night"], each=5))
+    seen = reported(tmp_path, write_classes(tmp_path / "queries", ["day", "night"], each=3))
+    assert sections(seen) == SECTIONS
+
+
+def test_a_hundred_classes_are_cut_to_those_worth_a_look(tmp_path: Path) -> None:
+    names = [f"class-{number:03}" for number in range(100)]
+    indexed(tmp_path, write_classes(tmp_path / "photos", names))
+    seen = reported(tmp_path, write_classes(tmp_path / "queries", names, each=1))
+    assert "The 12 best and 12 worst of 100 classes." in seen.words
+    assert "classes most often confused, of 100" in seen.words
+    assert all(name in seen.words for name in names)  # in the table
+
+
+def test_labels_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    names = ["<b>&\"'", "$x_1^$", "_hidden", "日本", "a|b", "</svg><script>"]
+    names = [name.replace("/", "∕") for name in names]
+    indexed(tmp_path, write_classes(tmp_path / "photos", names, each=3))
+    seen = reported(tmp_path, write_classes(tmp_path / "queries", names))
+    assert all(name in seen.words for name in names)
+    assert not seen.of("b")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "a\\|b" in text and "\\<b\\>" in text
+
+
+def test_images_without_labels_are_wrong_hits_with_no_label(tmp_path: Path) -> None:
+    photos = write_classes(tmp_path / "photos", ["day", "night"], each=4)
+    indexed(tmp_path, photos)
+    shutil.copytree(photos, tmp_path / "more")
+    indexed(tmp_path, tmp_path / "more", labelled=False)
+    seen = reported(tmp_path, write_classes(tmp_path / "queries", ["day", "night"], each=2))
+    assert "no label" in seen.words and "(no label)" in seen.words
+
+
+def test_queries_of_a_class_that_is_not_indexed(own: Path, tmp_path: Path) -> None:
+    seen = reported(own, write_classes(tmp_path / "queries", ["violet", "red"], each=2))
+    assert "violet (0.000)" in seen.words
+
+
+def test_queries_that_could_not_be_read_are_listed(own: Path) -> None:
+    (own / "queries" / "red" / "broken.jpg").write_text("no picture")
+    seen = reported(own, own / "queries")
+    assert "1 query could not be read" in seen.words and "red/broken.jpg" in seen.words
+
+
+def test_a_deeper_look_than_the_measures_took(own: Path) -> None:
+    searcher, _ = evaluated(own, own / "queries")
+    source = cbir.open_source(str(own / "queries"), label_from_folder=True)
+    shallow = evaluate(searcher, source, ["P@1"])
+    assert all(len(found.ids) == 1 for found in shallow.matches)
+    write_report(own / "r", shallow, searcher, command="cbir evaluate")
+    deep = evaluate(searcher, source, ["P@1", "P@10"])
+    page = read_page(own / "r" / "index.html").words
+    assert f"{deep.measures['P@10']:.1%}".removesuffix("%") in page
+    searcher.close()
+
+
+def test_the_training_of_a_network_and_what_visual_words_see(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=3)
+    for name, expected in (("cifar10-cnn:embedding", "Accuracy and loss"), ("classic", "in words")):
+        place = tmp_path / f"{name[:4]}.cbir"
+        cbir.index_images([photos], place, descriptor=name, label_from_folder=True)
+        with_report = call(
+            *("evaluate", "--in", place, "--queries", photos, "--label-from-folder"),
+            *("--report", tmp_path / name[:4]),
+        )
+        assert with_report.code == 0, with_report.err
+        seen = read_page(tmp_path / name[:4] / "index.html")
+        described = " ".join(a.get("alt") or "" for a in seen.of("img"))
+        assert "training" in sections(seen)
+        assert expected in seen.words + described or "visual word" in described
+        assert ("sees" in sections(seen)) == (name == "classic")
+        read_markdown(tmp_path / name[:4] / "report.md")
+
+
+def test_an_old_report_is_replaced_and_nothing_else_is_touched(own: Path) -> None:
+    target = own / "report"
+    (target / "plots").mkdir(parents=True)
+    (target / "notes.txt").write_text("mine")
+    (target / "plots" / "mine.png").write_bytes(b"mine")
+    (target / "index.html").write_text("old")
+    reported(own, own / "queries")
+    assert (target / "notes.txt").read_text() == "mine"
+    assert (target / "plots" / "mine.png").read_bytes() == b"mine"
+    assert not [file for file in target.rglob("*") if file.name.startswith(".")]
+
+
+def test_a_report_cannot_be_a_file(own: Path) -> None:
+    (own / "taken").write_text("mine")
+    answer = call(
+        *("evaluate", "--in", own / "p.cbir", "--queries", own / "queries"),
+        *("--label-from-folder", "--report", own / "taken"),
+    )
+    assert "is a file" in answer.error[0]
+    assert (own / "taken").read_text() == "mine"
+
+
+def test_without_matplotlib_the_extra_is_named(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher, result = evaluated(own, own / "queries")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match="a report needs the 'evaluation' extra"):
+        write_report(own / "report", result, searcher, command="cbir evaluate")
+    assert not (own / "report").exists()
+    searcher.close()
+
+
+def test_a_folder_that_cannot_be_written_is_named(own: Path) -> None:
+    searcher, result = evaluated(own, own / "queries")
+    (own / "plain").write_text("a file")
+    with pytest.raises(CbirError, match=r"cannot write .*plain"):
+        write_report(own / "plain" / "below", result, searcher, command="cbir evaluate")
+    searcher.close()
+
+
+# --- run files -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def report(folder: Path) -> Path:
-    return written(folder, "both", "-m", "P@1", "-m", "nAP@5")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with qrels of 30 queries and two runs; `b` leaves two queries out."""
+    folder = tmp_path_factory.mktemp("runs")
+    random = np.random.default_rng(3)
+    documents = [f"d{n}" for n in range(50)]
+    relevant = {
+        f"photos/{list(COLOURS)[n % 3]}/{n:02}": set(random.choice(documents, 6, replace=False))
+        for n in range(30)
+    }
+    write_qrels(
+        folder / "q.qrels", ((q, d, int(d in of)) for q, of in relevant.items() for d in documents)
+    )
+    for name, knowledge, left_out in (("a", 1.0, 0), ("b", 2.5, 2)):
+        rankings = []
+        for query, of in list(relevant.items())[left_out:]:
+            scores = random.normal(size=50) + [knowledge * (d in of) for d in documents]
+            order = np.argsort(-scores)
+            rankings.append((query, [documents[o] for o in order], np.float32(scores[order])))
+        write_run(folder / f"{name}.run", rankings, name)
+    return folder
 
 
-def sections(report: Path) -> list[str]:
-    return re.findall(r'<section id="([^"]+)"', (report / "index.html").read_text())
+def test_the_report_of_one_run(runs: Path, tmp_path: Path) -> None:
+    answer = call(
+        "evaluate", "--qrels", runs / "q.qrels", runs / "a.run", "--report", tmp_path, "--json"
+    )
+    assert f"report: {tmp_path / 'index.html'}" in answer.err
+    seen = read_page(tmp_path / "index.html")
+    read_markdown(tmp_path / "report.md")
+    assert sections(seen) == ["summary", "curves", "spread", "queries", "reproduce"]
+    for name, value in answer.json["measures"].items():
+        assert f"{name} {value:.4f}" in seen.words
+    assert not seen.of("img")
 
 
-def test_a_page_says_what_was_measured(folder: Path, report: Path) -> None:
-    page = (report / "index.html").read_text()
-    answer = call("evaluate", "--in", folder / "i.cbir", "--queries", folder / "asked",
-                  "--label-from-folder", "-m", "P@1", "-m", "nAP@5", "--json").json  # fmt: skip
-    for figures in (answer["measures"], answer["unseen_index"]):
-        for value in figures.values():
-            assert f">{value:.4f}<" in page
-    assert sections(report)[:3] == ["summary", "classes", "curves"]
-    assert {"queries", "sees", "timings", "reproduce"} < set(sections(report))
-    assert page.count('<article class="example"') == 6  # so few queries are all shown
+def test_the_report_of_two_runs_compares_them(runs: Path, tmp_path: Path) -> None:
+    answer = call(
+        *("evaluate", "--qrels", runs / "q.qrels", runs / "a.run", runs / "b.run"),
+        *("--label-from-folder", "--report", tmp_path, "--json"),
+    )
+    seen = read_page(tmp_path / "index.html")
+    assert "comparisons" in sections(seen)
+    told = {one["measure"]: one for one in answer.json["comparisons"]}
+    assert told["nAP@100"]["in_words"] in seen.words
+    assert f"{told['P@1']['difference']:+.4f}" in seen.words
+    assert "does not answer 2 queries" in seen.words and "photos/red/00" in seen.words
+    assert "class by class" in seen.words
 
 
-def test_labels_are_escaped(report: Path) -> None:
-    page = (report / "index.html").read_text()
-    assert "&lt;b&gt;" in page
-    assert "<b>" not in page
-    assert "<b>" not in (report / "report.md").read_text()
-
-
-def test_the_plots_are_well_formed_and_their_ids_differ(report: Path) -> None:
-    page = (report / "index.html").read_text()
-    drawn = re.findall(r"<svg .*?</svg>", page, flags=re.S)
-    assert drawn
-    for one in drawn:
-        ElementTree.fromstring(one)
-    ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-
-
-def test_the_page_needs_nothing_beside_it(report: Path) -> None:
-    page = (report / "index.html").read_text()
-    assert "<script" not in page
-    assert all(source.startswith("data:") for source in re.findall(r'src="([^"]*)"', page))
-
-
-def test_the_pictures_of_the_markdown_file_are_there(report: Path) -> None:
-    files = re.findall(r"\]\((plots/[^)]+)\)", (report / "report.md").read_text())
-    assert files
-    for name in files:
-        Image.open(io.BytesIO((report / name).read_bytes())).load()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--protocol", "unseen"),
-        ("--protocol", "usual"),
-        ("--sample", "1"),
-        ("--hamming", "8"),
-        ("--shuffle-ids", "3"),
-        ("-m", "AP"),
-    ],
-)
-def test_every_kind_of_evaluation_has_a_report(folder: Path, arguments: tuple[str, ...]) -> None:
-    made = written(folder, "-".join(arguments).strip("-"), *arguments)
-    shown = re.findall(r"<h1>(.*?)</h1>", (made / "index.html").read_text())
-    assert len(shown) == 1
-    assert "classic" in shown[0]
-
-
-def test_the_unseen_protocol_shows_hits_among_the_queries(folder: Path) -> None:
-    page = (written(folder, "unseen", "--protocol", "unseen") / "index.html").read_text()
-    hits = re.findall(r'<li class="hit [a-z]+" title="([^"]+)"', page)
-    assert hits
-    assert all(hit.startswith("asked/") for hit in hits)
-    assert "no picture" not in page
-
-
-def test_several_indexes_are_compared_on_the_first_ones_page(folder: Path) -> None:
-    shutil.copytree(folder / "i.cbir", folder / "copy.cbir", dirs_exist_ok=True)
-    made = written(folder, "two", "--in", folder / "copy.cbir")
-    assert sections(made)[1] == "comparisons"
-    assert "copy.cbir against i.cbir" in (made / "index.html").read_text()
-
-
-def test_run_files_have_a_report(folder: Path) -> None:
-    files = [folder / "a.run", folder / "b.run"]
-    call("run", folder / "asked", "--in", folder / "i.cbir", "-o", files[0])
-    call("run", folder / "asked", "--in", folder / "i.cbir", "-o", files[1], "--expand", 2)
-    call("qrels", folder / "asked", "--in", folder / "i.cbir", "--label-from-folder",
-         "-o", folder / "q")  # fmt: skip
-    answer = call("evaluate", "--qrels", folder / "q", *files, "--label-from-folder", "--json",
-                  "--report", folder / "runs").json  # fmt: skip
-    page = (folder / "runs" / "index.html").read_text()
-    for one in answer["runs"]:
-        assert all(f">{value:.4f}<" in page for value in one["measures"].values())
-    assert "b.run against a.run" in page
-    call("evaluate", "--qrels", folder / "q", files[0], "--report", folder / "one")
-    assert "comparisons" not in sections(folder / "one")
-
-
-def test_other_files_in_the_folder_stay(folder: Path) -> None:
-    (folder / "kept").mkdir()
-    (folder / "kept" / "notes.txt").write_text("mine")
-    written(folder, "kept")
-    assert (folder / "kept" / "notes.txt").read_text() == "mine"
-    assert (folder / "kept" / "index.html").exists()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1200])
-def test_the_page_in_a_browser(browser: Browser, report: Path, width: int) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    page = context.new_page()
-    said: list[str] = []
-    asked: list[str] = []
-
-    def note(request: Request) -> None:
-        asked.append(request.url)
-
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", note)
-    address = (report / "index.html").as_uri()
-    page.goto(address)
-    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-    assert page.evaluate("document.images.length") > 20
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [address]
-    context.close()
+def test_several_indexes_have_a_report_each(own: Path, tmp_path: Path) -> None:
+    for name in ("a.cbir", "b.cbir"):
+        cbir.index_images(
+            [own / "photos"],
+            own / name,
+            descriptor="cifar10-cnn:embedding",
+            label_from_folder=True,
+        )
+    answer = call(
+        *("evaluate", "--in", own / "a.cbir", "--in", own / "b.cbir"),
+        *("--queries", own / "queries", "--label-from-folder", "--report", tmp_path / "r"),
+    )
+    assert answer.code == 0, answer.err
+    pages = sorted((tmp_path / "r").glob("*/index.html"))
+    assert len(pages) == 2
+    assert all("comparisons" in sections(read_page(page)) for page in pages)

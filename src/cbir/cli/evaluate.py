@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,17 @@ from cbir.cli.output import print_json, progress_bar, say
 from cbir.cli.protocols import print_protocols, protocol_options
 
 if TYPE_CHECKING:
-    from cbir.images.items import ImageSource
+    from cbir.experiment import Evaluation
 
 
 @click.command(short_help="Measure how good the answers are.")
 @click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--qrels", type=click.Path(path_type=Path), help="Judge the RUN files by this file.")
+@click.option(
+    "--qrels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Judge the RUN files by this file.",
+)
 @click.option(
     "--in",
     "indexes",
@@ -59,7 +63,7 @@ if TYPE_CHECKING:
     "--report",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write a page about it into this folder.",
+    help="Write a page into this folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
@@ -89,24 +93,33 @@ def command(
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
-    from cbir.cli.report import check_report
-    from cbir.evaluation.measures import DEFAULT_MEASURES
-    from cbir.images.sources import open_source
+    from cbir.cli.report import check_report, report_evaluations
 
-    check_report(report)
     if qrels is not None and runs and not indexes and queries is None:
-        figures = judge(qrels, runs, measures, label_from_folder, per_query, report)
-        _show(figures, as_json, print_runs)
+        _show(
+            judge(qrels, runs, measures, label_from_folder, per_query, report), as_json, print_runs
+        )
     elif recall_at is not None and len(indexes) == 1 and queries is not None and not runs:
-        if report is not None:
-            raise click.UsageError("--report shows measures; --recall has none")
         figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
         _show(figures, as_json, print_recall)
     elif indexes and queries is not None and not runs and qrels is None and recall_at is None:
-        source = open_source(queries, label_from_folder)
-        asked |= {"measures": measures or DEFAULT_MEASURES, "sample": sample, "expand": expand}
-        figures = _experiments(indexes, source, descriptor, per_query, report, asked)
-        _show(figures, as_json, print_indexes if len(indexes) > 1 else print_evaluation)
+        check_report(report)
+        evaluations = [
+            _experiment(
+                index, queries, measures, sample, expand, label_from_folder, descriptor, **asked
+            )
+            for index in indexes
+        ]
+        names = short_names(indexes)
+        if per_query is not None:
+            named = zip(names, evaluations, strict=True)
+            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
+        several = len(indexes) > 1
+        figures = compare_indexes(names, evaluations) if several else with_intervals(evaluations[0])
+        if report is not None:
+            found = figures.get("comparisons", [])
+            report_evaluations(report, indexes, evaluations, descriptor, expand, found)
+        _show(figures, as_json, print_indexes if several else print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
 
@@ -138,38 +151,34 @@ def print_evaluation(figures: dict[str, Any]) -> None:
         say(f"{figures['failed']} queries could not be read and are left out")
 
 
-def _experiments(
-    indexes: Sequence[str],
-    source: ImageSource,
+def _experiment(
+    index: str,
+    queries: str,
+    measures: tuple[str, ...],
+    sample: int | None,
+    expand: int,
+    label_from_folder: bool,
     descriptor: str | None,
-    per_query: Path | None,
-    report: Path | None,
-    asked: dict[str, Any],
-) -> dict[str, Any]:
-    """Figures of the indexes, all asked the same, as `--json` prints them.
+    **asked: Any,
+) -> Evaluation:
+    from contextlib import closing
 
-    The report is the first index's, compared with the others.
-    """
-    from cbir.cli.report import report_evaluation
+    from cbir.evaluation.measures import DEFAULT_MEASURES
     from cbir.experiment import evaluate
+    from cbir.images.sources import open_source
     from cbir.search import Searcher
 
-    names = short_names(indexes)
-    with ExitStack() as stack:
-        searchers = [
-            stack.enter_context(closing(Searcher.open(index, descriptor))) for index in indexes
-        ]
-        evaluations = []
-        for searcher in searchers:
-            with progress_bar("evaluating") as update:
-                evaluations.append(evaluate(searcher, source, on_done=update, **asked))
-        if per_query is not None:
-            named = zip(names, evaluations, strict=True)
-            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
-        if len(indexes) > 1:
-            figures = compare_indexes(names, evaluations)
-        else:
-            figures = with_intervals(evaluations[0])
-        if report is not None:
-            report_evaluation(report, evaluations[0], searchers[0], asked["expand"], figures)
-    return figures
+    source = open_source(queries, label_from_folder)
+    with (
+        closing(Searcher.open(index, descriptor)) as searcher,
+        progress_bar("evaluating") as update,
+    ):
+        return evaluate(
+            searcher,
+            source,
+            measures or DEFAULT_MEASURES,
+            sample=sample,
+            expand=expand,
+            on_done=update,
+            **asked,
+        )

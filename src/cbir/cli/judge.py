@@ -27,52 +27,52 @@ def judge(
     """Figures of run files by the judgements in `qrels`, as `--json` prints them.
 
     With `label_from_folder` a query's class is the folder that its id names. `per_query`: see
-    `write_per_query`. `report`: the folder that a page about them is written into.
+    `write_per_query`. With `report` a page about them is written into that folder.
     """
     import numpy as np
 
-    from cbir.cli.report import report_runs
+    from cbir.cli.report import check_report, report_runs
     from cbir.evaluation.compare import class_means, compare_runs, mean_intervals
     from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
     from cbir.evaluation.trec import read_qrels, read_run
     from cbir.evaluation.trec_eval import evaluate_run
-    from cbir.report.runs import JudgedRun, judged_run
 
-    reported: list[JudgedRun] = []
+    if report is not None:
+        from cbir.report.runs import JudgedRun, judged_run
+
+    check_report(report)
     judged = read_qrels(qrels)
     names = with_pairs(measures or DEFAULT_MEASURES)
     labels = _folders(qrels, list(judged)) if label_from_folder else None
     answers = []
     values = []
+    reported: list[JudgedRun] = []
     for run, shown in zip(runs, short_names(map(str, runs)), strict=True):
         ranking = read_run(run)
         result = evaluate_run(judged, ranking, names)
+        if report is not None:
+            reported.append(judged_run(shown, judged, ranking, result))
         columns = {
             name: np.fromiter(of_query.values(), dtype=np.float64, count=len(judged))
             for name, of_query in result.per_query.items()
         }
         values.append((shown, columns))
-        intervals = mean_intervals(columns)
-        if report is not None:
-            reported.append(judged_run(shown, judged, ranking, result, intervals))
         answers.append(
             {
                 "name": shown,
                 "n_queries": len(judged),
                 "missing_queries": result.missing,
                 "measures": result.means,
-                "intervals": intervals,
+                "intervals": mean_intervals(columns),
                 **({"classes": class_means(columns, labels)} if labels else {}),
             }
         )
     if per_query is not None:
         write_per_query(per_query, [(name, list(judged), columns) for name, columns in values])
-    figures: dict[str, Any] = answers[0]
-    if len(answers) > 1:
-        figures = {"runs": answers, "comparisons": compare_runs(values, labels)}
+    comparisons = compare_runs(values, labels) if len(runs) > 1 else []
     if report is not None:
-        report_runs(report, reported, qrels, figures.get("comparisons", []))
-    return figures
+        report_runs(report, reported, qrels, comparisons)
+    return {"runs": answers, "comparisons": comparisons} if len(runs) > 1 else answers[0]
 
 
 def print_runs(answer: dict[str, Any]) -> None:

@@ -36,6 +36,11 @@ def protocol_options(command: _Command) -> _Command:
             metavar="SEED",
             help="Order equal scores by this seed, not by id.",
         ),
+        click.option(
+            "--without-near-duplicates",
+            is_flag=True,
+            help="Leave out queries that are nearly the same as an indexed picture.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -53,6 +58,19 @@ def print_protocols(figures: dict[str, Any]) -> None:
         _print_means({"usual protocol": coded["measures"], "unseen index": coded["unseen_index"]})
     if figures["shuffle_ids"] is not None:
         say(f"equal scores are ordered by the seed {figures['shuffle_ids']}, not by id")
+    say_left_out(figures)
+
+
+def say_left_out(figures: dict[str, Any]) -> None:
+    """How many queries have a near-duplicate in the index, where they were looked for."""
+    found = figures["near_duplicates"]
+    if found:
+        asked = figures["n_queries"] + found["left_out"]
+        share = found["left_out"] / asked
+        say(
+            f"left out: {found['left_out']:,} of {asked:,} queries ({share:.2%}) are nearly the "
+            "same as an indexed picture"
+        )
 
 
 def _print_means(columns: dict[str, dict[str, float] | None]) -> None:

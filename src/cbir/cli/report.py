@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from cbir.cli.output import say
@@ -13,7 +13,6 @@ from cbir.cli.output import say
 if TYPE_CHECKING:
     from cbir.experiment import Evaluation
     from cbir.report.runs import JudgedRun
-    from cbir.search import Searcher
 
 
 def check_report(target: Path | None) -> None:
@@ -24,29 +23,35 @@ def check_report(target: Path | None) -> None:
         require_target(target)
 
 
-def report_evaluation(
+def report_evaluations(
     target: Path,
-    evaluation: Evaluation,
-    searcher: Searcher,
+    indexes: Sequence[str],
+    evaluations: Sequence[Evaluation],
+    descriptor: str | None,
     expand: int,
-    figures: Mapping[str, Any],
+    comparisons: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write the report of `evaluation` and say where it is.
+    """Write the report of each evaluation and say where it is.
 
-    `figures` are what `--json` prints: of this index, or of several, of which it is the first.
+    Those of several indexes lie in a numbered folder each, all with the `comparisons`.
     """
-    from cbir.report.write import write_report
+    from contextlib import closing
 
-    written = write_report(
-        target,
-        evaluation,
-        searcher,
-        command=_command_line(),
-        expand=expand,
-        intervals=figures.get("runs", [figures])[0]["intervals"],
-        comparisons=figures.get("comparisons", []),
-    )
-    say(f"report: {written[0]}")
+    from cbir.report.write import write_report
+    from cbir.search import Searcher
+
+    for number, (index, evaluation) in enumerate(zip(indexes, evaluations, strict=True), 1):
+        own = target if len(indexes) == 1 else target / f"{number}-{PurePath(index).name}"
+        with closing(Searcher.open(index, descriptor)) as searcher:
+            written = write_report(
+                own,
+                evaluation,
+                searcher,
+                command=_command_line(),
+                expand=expand,
+                comparisons=comparisons,
+            )
+        say(f"report: {written[0]}")
 
 
 def report_runs(

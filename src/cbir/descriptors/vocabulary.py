@@ -86,9 +86,13 @@ class Vocabulary:
         `sigma` is in the descriptors' own unit (Philbin et al. 2008).
         """
         distances = self._distances(descriptors)
-        nearest = min(nearest, self.size)
-        words = np.argpartition(distances, nearest - 1, axis=1)[:, :nearest]
-        near = np.take_along_axis(distances, words, axis=1).astype(np.float64)
+        rows = np.arange(len(distances))
+        words = np.empty((len(distances), min(nearest, self.size)), dtype=np.intp)
+        near = np.empty(words.shape, dtype=np.float64)
+        for place in range(words.shape[1]):  # for a few words faster than a partition
+            words[:, place] = distances.argmin(axis=1)
+            near[:, place] = distances[rows, words[:, place]]
+            distances[rows, words[:, place]] = np.inf
         # Only differences count, and the nearest word's weight must not vanish.
         near -= near.min(axis=1, keepdims=True)
         weights = np.exp(near / (-2 * sigma**2))

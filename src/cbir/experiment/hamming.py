@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.fusion import fit_projection
 from cbir.errors import CbirError
 from cbir.evaluation.measures import with_pairs
 from cbir.experiment.protocols import Protocol, unseen_trial, usual_trial
@@ -70,8 +69,12 @@ def fit_codes(vectors: Vectors, bits: int, seed: int = SEED) -> Coder:
             f"{bits} bits from vectors of {vectors.shape[1]} numbers",
             f"ask for {vectors.shape[1]} bits at most",
         )
-    mean, axes = fit_projection(vectors, bits)
-    projected = (vectors - mean) @ axes
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    varied = vectors - mean
+    # Directions in which nothing varies do no harm: the rotation gives every bit its share of all.
+    axes = np.linalg.eigh((varied.T @ varied).astype(np.float64))[1][:, ::-1][:, :bits]
+    axes = axes.astype(np.float32)
+    projected = varied @ axes
     draw = np.random.default_rng(seed).standard_normal((bits, bits))
     rotation = np.linalg.qr(draw)[0].astype(np.float32)
     for _ in range(ITERATIONS):

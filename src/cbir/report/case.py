@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbir.evaluation.relevance import class_measures, relevant_counts
-from cbir.experiment import Evaluation, Queries, rank
-from cbir.experiment.protocols import unseen_trial, usual_trial
-from cbir.experiment.rankings import answers, trial_measures
+from cbir.experiment import Evaluation, Queries, rank, unseen_index
+from cbir.experiment.protocols import unseen_trial
+from cbir.experiment.rankings import answers
 from cbir.index.base import Matches
 from cbir.report.rankings import Floats, Ranked, encoded, ranked
 from cbir.search import Searcher
@@ -22,13 +23,26 @@ USUAL, UNSEEN = "usual protocol", "unseen index"
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What the unseen index says beside the usual protocol.
+
+    `values` (q,): of the case's own measure; `precision`: mean P@1 ... P@k; `relevant`: how many
+    images are relevant to a query on average.
+    """
+
+    values: Floats
+    precision: Floats
+    relevant: float
+
+
+@dataclass(frozen=True)
 class Case:
     """An evaluation and what the report's parts need of it.
 
-    `main`: the protocol that `matches` and `hits` are of. `labels` and `thumbnail` are of what was
-    searched: the indexed images, or the queries where the protocol is "unseen". `values` (q,): the
-    figure of each query by which it is good or bad, called `measure`; `unseen` the same of the
-    unseen index beside the usual protocol, `unseen_precision` its mean P@1 ... P@k; None without.
+    `main`: the protocol of its measures, USUAL or UNSEEN. `labels`: id -> label of what is
+    searched under it, `thumbnail` the encoded picture of an id there. `values` (q,): the figure of
+    each query by which it is good or bad, called `measure`. `relevant`: how many images are
+    relevant to a query on average. `unseen`: the unseen index, where it was asked for as well.
     """
 
     evaluation: Evaluation
@@ -40,67 +54,76 @@ class Case:
     hits: Ranked
     measure: str
     values: Floats
-    unseen: Floats | None
-    unseen_precision: Floats | None
+    relevant: float
+    unseen: Unseen | None
 
 
 def case_of(evaluation: Evaluation, searcher: Searcher, expand: int) -> Case:
     """The first hits of every query, its figure, and the same of the unseen index."""
     queries = evaluation.queries
-    main = UNSEEN if evaluation.protocol == "unseen" else USUAL
-    labels: Mapping[str, str | None] = searcher.index.labels()
-    thumbnail: Callable[[str], bytes | None] = searcher.index.thumbnail
-    if main == UNSEEN:
-        labels = dict(zip(queries.ids, queries.labels, strict=True))
-        thumbnail = dict(zip(queries.ids, queries.thumbnails, strict=False)).get
-    matches = _deep_enough(evaluation, searcher, expand, main, len(labels))
+    among_queries = evaluation.protocol == "unseen"
+    labels, thumbnail = _searched(searcher, queries, among_queries)
+    matches = _deep_enough(evaluation, searcher, expand, len(labels))
     hits = ranked(queries.labels, matches, labels, DEPTH)
+    relevant = _relevant(queries, labels, hits)
     measure = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
     values = evaluation.per_query.get(measure)
     if values is None:
-        values = _values(labels, queries, hits, measure)
-    unseen = unseen_precision = None
-    if main == USUAL and evaluation.unseen_index is not None:
-        names = [f"P@{rank}" for rank in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
-        trial = unseen_trial(queries, expand, evaluation.shuffle)
-        other = trial_measures(trial, [measure, *names])
-        unseen = other[measure]
-        unseen_precision = np.array([other[name].mean() for name in names])
+        values = class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
+    both = evaluation.unseen_index is not None and not among_queries
     return Case(
         evaluation,
         searcher,
-        main,
+        UNSEEN if among_queries else USUAL,
         labels,
         thumbnail,
         matches,
         hits,
         measure,
         values,
-        unseen,
-        unseen_precision,
+        float(relevant.mean()),
+        _unseen(queries, hits, measure, expand) if both else None,
     )
 
 
+def _searched(
+    searcher: Searcher, queries: Queries, among_queries: bool
+) -> tuple[Mapping[str, str | None], Callable[[str], bytes | None]]:
+    """Labels and pictures of what is searched: the index, or the other queries."""
+    if not among_queries:
+        return searcher.index.labels(), searcher.index.thumbnail
+    pictures = dict(zip(queries.ids, queries.thumbnails, strict=True))
+    return dict(zip(queries.ids, queries.labels, strict=True)), pictures.get
+
+
 def _deep_enough(
-    evaluation: Evaluation, searcher: Searcher, expand: int, main: str, searched: int
+    evaluation: Evaluation, searcher: Searcher, expand: int, searched: int
 ) -> Sequence[Matches]:
     """The first hits, searched again where what was measured needed fewer than the report does."""
     wanted = min(DEPTH, max(1, searched - 1))
+    queries = evaluation.queries
     if all(len(found.ids) >= wanted for found in evaluation.matches):
         return evaluation.matches
-    queries, shuffle = evaluation.queries, evaluation.shuffle
-    if main == UNSEEN:
-        return answers(unseen_trial(queries, expand, shuffle), wanted)
-    if shuffle is not None:
-        return answers(usual_trial(searcher, queries, expand, shuffle), wanted)
+    if evaluation.protocol == "unseen":
+        return answers(unseen_trial(queries, expand, evaluation.shuffle), wanted)
     return rank(searcher, queries, wanted, expand)
 
 
-def _values(
-    labels: Mapping[str, str | None], queries: Queries, hits: Ranked, measure: str
-) -> Floats:
-    indexed = encoded(hits.classes, list(labels.values()))
-    asked = zip(queries.ids, queries.labels, strict=True)
-    own = np.array([query in labels and labels[query] == label for query, label in asked])
-    relevant = relevant_counts(indexed, hits.asked, own)
-    return class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
+def _relevant(
+    queries: Queries, labels: Mapping[str, str | None], hits: Ranked
+) -> NDArray[np.int64]:
+    """How many images are relevant to each query, int64 (q,)."""
+    pairs = zip(queries.ids, queries.labels, strict=True)
+    itself = np.array([i in labels and labels[i] == label for i, label in pairs])
+    return relevant_counts(encoded(hits.classes, list(labels.values())), hits.asked, itself)
+
+
+def _unseen(queries: Queries, hits: Ranked, measure: str, expand: int) -> Unseen:
+    names = [f"P@{k}" for k in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
+    found = unseen_index(queries, [measure, *names], expand)
+    itself = np.ones(len(hits.asked), dtype=np.bool_)
+    return Unseen(
+        found[measure],
+        np.array([found[name].mean() for name in names]),
+        float(relevant_counts(hits.asked, hits.asked, itself).mean()),
+    )

@@ -134,6 +134,7 @@ def confusion_section(hits: Ranked) -> Section:
             ["queries of", "hits of", f"share of the first {first} hits"],
             [[hits.classes[r], columns[c], percent(float(shares[r, c]))] for r, c in pairs],
             numbers=False,
+            wide=len(shown_columns) > WIDE_FROM,
         )
     )
     return Section("confusions", "What is taken for what", blocks)

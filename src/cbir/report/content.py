@@ -20,6 +20,15 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Notes:
+    """Paragraphs that explain what stands beside them."""
+
+    title: str
+    texts: Sequence[str]
+    kind: ClassVar[str] = "notes"
+
+
+@dataclass(frozen=True)
 class Code:
     """Lines as they are typed."""
 
@@ -47,7 +56,7 @@ class Tiles:
 @dataclass(frozen=True)
 class Table:
     """Rows of cells under a header. The first column names the row; `numbers`: the others are
-    figures. `folded`: shown when asked for, under its `title`; a `wide` one has the whole width.
+    figures. `folded`: shown when asked for, under its `title`; `wide`: over the whole width.
     """
 
     title: str
@@ -127,7 +136,7 @@ class Examples:
     kind: ClassVar[str] = "examples"
 
 
-Block = Text | Code | Tiles | Table | Plot | Picture | Examples
+Block = Text | Notes | Code | Tiles | Table | Plot | Picture | Examples
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cbir.experiment.protocols import unseen_trial
 from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.content import Block, Plot, Section, Table
 from cbir.report.drawing import drawing
@@ -21,16 +22,18 @@ from cbir.report.rankings import (
 )
 from cbir.report.words import plural
 
+TAIL = 0.01
+"""This share of the scores, the lowest, would leave no room for the others."""
 
-def curve_section(case: Case) -> Section:
+
+def curve_section(case: Case, expand: int) -> Section:
     """Precision of the first k hits, and over the whole ranking."""
     usual = precision_at_ranks(case.hits.found)
     precision = {case.main: usual}
-    if case.unseen_precision is not None:
-        precision[UNSEEN] = case.unseen_precision
-    indexed = encoded(case.hits.classes, list(case.labels.values()))
-    by_chance = chance(case.hits.asked, indexed)
-    recall, sample = _recall_curves(case)
+    if case.unseen is not None:
+        precision[UNSEEN] = case.unseen.precision
+    by_chance = chance(case.hits.asked, encoded(case.hits.classes, list(case.labels.values())))
+    recall, sample = _recall_curves(case, expand)
     asked = case.evaluation.n_queries
     of = "all queries" if sample == asked else f"a seeded sample of {sample:,} of {asked:,} queries"
     with drawing():
@@ -78,19 +81,30 @@ def curve_section(case: Case) -> Section:
     )
 
 
-def _recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
-    queries, asked = case.evaluation.queries, case.hits.asked
-    chosen = sampled(len(queries.ids), len(case.labels))
+def _recall_curves(case: Case, expand: int) -> tuple[dict[str, Floats], int]:
+    """A curve a protocol, and of how many queries: the same for both."""
+    queries = case.evaluation.queries
+    chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
     curves = {}
     if case.main == USUAL:
+        some = queries.chosen(chosen.tolist())
         ids, matrix = case.searcher.index.matrix()
-        place = {record_id: row for row, record_id in enumerate(ids)}
-        own = np.array([place.get(queries.ids[q], -1) for q in chosen])
         codes = encoded(case.hits.classes, [case.labels[i] for i in ids])
-        curves[USUAL] = full_curve(queries.vectors[chosen], asked[chosen], own, matrix, codes)
+        place = {record_id: row for row, record_id in enumerate(ids)}
+        own = np.array([place.get(query, -1) for query in some.ids])
+        vectors = some.vectors
+        if expand:
+            exclude = [i if i in case.labels else None for i in some.ids]
+            vectors = case.searcher.expanded(vectors, expand, exclude=exclude, exact=True)
+        curves[USUAL] = full_curve(vectors, case.hits.asked[chosen], own, matrix, codes)
     if case.main == UNSEEN or case.unseen is not None:
+        trial = unseen_trial(queries, expand)
         curves[UNSEEN] = full_curve(
-            queries.vectors[chosen], asked[chosen], chosen, queries.vectors, asked
+            trial.vectors[chosen],
+            trial.asked[chosen],
+            trial.itself[chosen],
+            trial.matrix,
+            trial.codes,
         )
     return curves, len(chosen)
 
@@ -101,9 +115,10 @@ def score_sections(case: Case) -> list[Section]:
     there, found = hits.retrieved, hits.found
     if not there.any():
         return []
+    lowest = float(np.quantile(hits.scores[there], TAIL))
     right, wrong = hits.scores[found], hits.scores[there & ~found]
     with drawing():
-        figure = score_plot(right, wrong)
+        figure = score_plot(right, wrong, lowest)
     means = [
         f"{name} hits {scores.mean():.3f}"
         for name, scores in (("right", right), ("wrong", wrong))
@@ -118,22 +133,28 @@ def score_sections(case: Case) -> list[Section]:
             figure,
             f"Two histograms. {said}",
             f"The first {plural(depth, 'hit')} of every query; the shares of each kind sum to "
-            f"100%. {said}",
+            f"100%. The lowest {TAIL:.0%} are counted in the first bar. {said}",
         )
     ]
-    lowest = float(hits.scores[there].min())
-    limits = [(share, score_for(hits, share)) for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)]
-    rows = []
-    for share, score in limits:
-        if score is not None:
-            of_all = f"{(hits.scores[there] >= score).mean():.1%}"
-            rows.append([f"{100 * share:.0f}%", f"{score:.4f}", of_all])
-            if score <= lowest:
-                break
+    rows = _limits(case)
     if rows:
         header = ["right are at least", "from score", "share of all hits"]
         blocks.append(Table("From which score on hits can be trusted", header, rows))
     return [Section("scores", "Scores, and how they tell right from wrong", blocks)]
+
+
+def _limits(case: Case) -> list[list[str]]:
+    """From which score on so many hits are right, down to the share that is true of all hits."""
+    scores = case.hits.scores[case.hits.retrieved]
+    rows: list[list[str]] = []
+    for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5):
+        score = score_for(case.hits, share)
+        if score is not None:
+            above = float((scores >= score).mean())
+            rows.append([f"{100 * share:.0f}%", f"{score:.4f}", f"{above:.1%}"])
+            if above == 1:
+                break
+    return rows
 
 
 def _ends(curves: Mapping[str, Floats], ranks: Sequence[int]) -> str:

@@ -73,7 +73,7 @@ def drawing() -> Iterator[None]:
 
 
 def new_figure(
-    width: float = 4.6, height: float = 2.8, columns: int = 1
+    width: float = 5.0, height: float = 3.1, columns: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """A figure of so many inches with `columns` axes side by side."""
     from matplotlib.figure import Figure

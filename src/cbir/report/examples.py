@@ -21,23 +21,23 @@ MOST_OF_A_CLASS = 2
 FEW_QUERIES = 12
 """So many queries are all shown."""
 
-Thumbnail = Callable[[str], bytes | None]
-"""The encoded picture of an image that was searched, by its id."""
-
 _SIDE = 128
 _SMALL_SIDE = 96
 _JPEG_QUALITY = 82
 
 
 def example_blocks(
-    thumbnail: Thumbnail,
     queries: Queries,
     matches: Sequence[Matches],
     ranked: Ranked,
     values: Floats,
     measure: str,
+    thumbnail: Callable[[str], bytes | None],
 ) -> list[Block]:
-    """The worst, some random and the best queries by `values` (q,) of `measure`."""
+    """The worst, some random and the best queries by `values` (q,) of `measure`.
+
+    `thumbnail` is the encoded picture of a hit's id, None where it has none.
+    """
     if len(values) <= FEW_QUERIES:
         everyone = np.argsort(values, kind="stable")
         groups = [("queries", "All queries", "The worst first.", everyone.tolist())]
@@ -69,7 +69,7 @@ def example_blocks(
             title,
             caption,
             [
-                _example(thumbnail, queries, matches[q], ranked, q, values[q], measure)
+                _example(queries, matches[q], ranked, q, values[q], measure, thumbnail)
                 for q in chosen
             ],
         )
@@ -115,13 +115,13 @@ def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
 
 
 def _example(
-    thumbnail: Thumbnail,
     queries: Queries,
     found: Matches,
     ranked: Ranked,
     number: int,
     value: float,
     measure: str,
+    thumbnail: Callable[[str], bytes | None],
 ) -> Example:
     right = ranked.found[number, :HITS]
     hits = [

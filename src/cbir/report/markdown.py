@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cbir.report.content import Block, Code, Examples, Picture, Plot, Report, Table, Text, Tiles
+from cbir.report.content import (
+    Block,
+    Code,
+    Examples,
+    Notes,
+    Picture,
+    Plot,
+    Report,
+    Table,
+    Text,
+    Tiles,
+)
 from cbir.report.drawing import drawing, png
 from cbir.report.sheets import sheet
 
@@ -33,6 +44,11 @@ def _lines(block: Block, files: dict[str, bytes]) -> list[str]:
     match block:
         case Text(text=text, note=note):
             return [f"> {escaped(text)}" if note else escaped(text)]
+        case Notes(title=title, texts=texts):
+            return [
+                f"**{escaped(title)}**",
+                *(line for text in texts for line in ("", escaped(text))),
+            ]
         case Code(text=text):
             return [f"    {line}" for line in text.splitlines()]
         case Tiles(tiles=tiles):

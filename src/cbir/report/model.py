@@ -66,7 +66,7 @@ def _training(card: ModelCard) -> Section:
         *((_spoken(name), _told(value)) for name, value in _flat(card.training)),
         *((_spoken(name), _told(value)) for name, value in card.quality.items()),
     ]
-    blocks.append(Table("What its card says", ["", ""], facts, numbers=False))
+    blocks.append(Table("What its card says", ["", ""], facts, numbers=False, wide=True))
     return Section("training", "How the model was trained", blocks)
 
 
@@ -103,14 +103,15 @@ def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np
     return np.array([float(row.get(name, np.nan)) for row in log])
 
 
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """What can be said in a line, that of nested objects after their names."""
+def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What can be said in a line: plain values, and objects of plain values."""
     found: list[tuple[str, Any]] = []
     for name, value in facts.items():
         if isinstance(value, dict) and name != "sweep":
-            found += _flat(value, f"{prefix}{name}: ")
+            told = ", ".join(f"{_spoken(k)} {_told(v)}" for k, v in value.items() if v is not None)
+            found.append((name, told))
         elif not isinstance(value, (dict, list)) and value is not None:
-            found.append((f"{prefix}{name}", value))
+            found.append((name, value))
     return found
 
 

@@ -46,21 +46,9 @@ def class_plot(
     names: Sequence[str], values: Floats, others: Floats | None, measure: str, other_name: str
 ) -> Figure:
     """A bar a class, in the order given, with a mark where `others` has its value."""
-    figure, (axes,) = new_figure(height=0.75 + _ROW_HEIGHT * len(names))
+    figure, (axes,) = new_figure(height=0.95 + _ROW_HEIGHT * len(names))
     places = np.arange(len(names))
-    axes.barh(places, np.nan_to_num(values), height=0.68, color=SERIES[0])
-    ends = values if others is None else np.fmax(values, others)
-    for place, value, end in zip(places, values, ends, strict=True):
-        axes.annotate(
-            f"{value:.3f}",
-            (0.0 if value > 0.15 else max(float(end), 0.0), place),
-            xytext=(4 if value > 0.15 else 7, 0),
-            textcoords="offset points",
-            ha="left",
-            va="center",
-            fontsize=8,
-            color=SHEET if value > 0.15 else INK,
-        )
+    axes.barh(places, values, height=0.68, color=SERIES[0])
     if others is not None:
         axes.plot(
             others,
@@ -74,6 +62,10 @@ def class_plot(
         )
         figure.legend(loc="outside upper right", handletextpad=0.2)
     axes.set_yticks(places, [_short(name) for name in names], color=INK)
+    figures = axes.secondary_yaxis("right")
+    figures.set_yticks(places, [f"{value:.3f}" for value in values], color=INK)
+    figures.tick_params(length=0)
+    figures.spines[:].set_visible(False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
     axes.set_xlabel(measure)
@@ -85,7 +77,7 @@ def class_plot(
 def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
     """A field for each row and column, the darker the larger its share, in percent."""
     side = max(len(rows), len(columns))
-    size = min(7.4, max(4.0, 1.4 + 0.34 * side))
+    size = min(7.4, max(4.2, 1.5 + 0.42 * side))
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
     figure, (axes,) = new_figure(size, height)
     small = 8.0 if side <= 12 else 6.5
@@ -104,7 +96,7 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
                 linewidth=0,
             )
             dark = 0.07 + 0.93 * float(value) ** 0.6 > _DARK_FROM
-            if round(100 * value) > 0:
+            if round(100 * value) >= 1:
                 axes.text(
                     x,
                     y,
@@ -125,18 +117,21 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
     return figure
 
 
-def score_plot(right: Scores, wrong: Scores) -> Figure:
-    """How the scores of right and of wrong hits spread; each kind's shares sum to one."""
+def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
+    """How the scores of right and of wrong hits spread; each kind's shares sum to one.
+
+    Scores below `lowest` are counted as that.
+    """
     figure, (axes,) = new_figure()
     both = np.concatenate([right, wrong])
-    edges = np.histogram_bin_edges(both, bins=50)
+    edges = np.histogram_bin_edges(both, bins=50, range=(lowest, float(both.max())))
     for scores, colour, dash, name in (
         (right, RIGHT, "-", "right"),
         (wrong, WRONG, "--", "wrong"),
     ):
         if not len(scores):
             continue
-        counts, _ = np.histogram(scores, edges)
+        counts, _ = np.histogram(np.maximum(scores, lowest), edges)
         axes.stairs(counts / len(scores), edges, fill=True, color=colour, alpha=0.22)
         axes.stairs(
             counts / len(scores),
@@ -180,7 +175,7 @@ def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, 
     """Accuracies and the loss after each epoch, side by side."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = new_figure(7.2, 2.6, columns=2)
+    figure, (left, right) = new_figure(height=2.6, columns=2)
     for number, (name, values) in enumerate(shares.items()):
         left.plot(epochs, values, **_line(number), label=name)
     left.set_ylabel("accuracy")

@@ -22,17 +22,17 @@ _PACKAGES = (
 
 def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
     """The command line, `facts` about what was measured, versions and the machine."""
-    versions = [(name, _version(name)) for name in ("cbir", *_PACKAGES)]
+    versions = [(name, _version(name)) for name in _PACKAGES]
     rows = [
         *facts,
         ("made", datetime.now().astimezone().isoformat(" ", "seconds")),
         ("machine", f"{processor()}, {usable_cores()} cores used, {platform.system()}"),
-        ("Python", platform.python_version()),
-        *((name, found) for name, found in versions if found),
+        ("cbir", f"{_version('cbir')}, Python {platform.python_version()}"),
+        ("packages", ", ".join(f"{name} {found}" for name, found in versions if found)),
     ]
     blocks: list[Block] = [
         Code(command),
-        Table("What was used", ["", ""], rows, numbers=False),
+        Table("What was used", ["", ""], rows, numbers=False, wide=True),
     ]
     return Section("reproduce", "How to reproduce this", blocks)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.evaluation.compare import mean_intervals
 from cbir.evaluation.trec_eval import Evaluation
-from cbir.report.comparison import comparison_section
+from cbir.report.comparison import comparison_section, main_measure
 from cbir.report.content import Block, Plot, Report, Section, Table, Text, Tile, Tiles
 from cbir.report.drawing import drawing
 from cbir.report.plots import precision_plot, recall_precision_plot, spread_plot
@@ -30,7 +31,6 @@ class JudgedRun:
 
     `result` as `evaluate_run` gives it. `ranks`: for each query of the qrels the ranks, from 0, of
     its relevant documents; `relevant` how many it has; `depth` the longest ranking's length.
-    `intervals` of the means, by measure.
     """
 
     name: str
@@ -38,7 +38,6 @@ class JudgedRun:
     ranks: Sequence[NDArray[np.intp]]
     relevant: NDArray[np.int64]
     depth: int
-    intervals: Mapping[str, tuple[float, float]]
 
 
 def judged_run(
@@ -46,7 +45,6 @@ def judged_run(
     qrels: Mapping[str, Mapping[str, int]],
     run: Mapping[str, Sequence[tuple[str, float]]],
     result: Evaluation,
-    intervals: Mapping[str, tuple[float, float]],
 ) -> JudgedRun:
     """What a report needs of `run`, judged by `qrels`; relevance 1 and above counts."""
     ranks = [
@@ -55,7 +53,7 @@ def judged_run(
     ]
     relevant = [sum(value >= 1 for value in judged.values()) for judged in qrels.values()]
     depth = max((len(run[query]) for query in qrels if query in run), default=0)
-    return JudgedRun(name, result, ranks, np.array(relevant, dtype=np.int64), depth, intervals)
+    return JudgedRun(name, result, ranks, np.array(relevant, dtype=np.int64), depth)
 
 
 def runs_report(
@@ -89,13 +87,7 @@ def _summary(runs: Sequence[JudgedRun]) -> Section:
     if len(runs) == 1:
         shown = names[:4]
         blocks.append(Tiles([Tile(f"{runs[0].result.means[n]:.4f}", n) for n in shown]))
-    rows = [[name, *(f"{run.result.means[name]:.4f}" for run in runs)] for name in names]
-    header = ["measure", *(run.name for run in runs)]
-    if len(runs) == 1:
-        header.append("95% interval")
-        for row in rows:
-            row.append("{:.4f} to {:.4f}".format(*runs[0].intervals[row[0]]))
-    blocks.append(Table("All measures, mean over the queries of the qrels", header, rows))
+    blocks.append(_measures(runs[0]) if len(runs) == 1 else _means(runs))
     if any(name.startswith("nAP@") for name in names):
         blocks.append(Text(AP_NOTE))
     for run in runs:
@@ -108,6 +100,31 @@ def _summary(runs: Sequence[JudgedRun]) -> Section:
             said = f"{run.name} also answers {plural(len(run.result.unjudged), 'query')} that the "
             blocks.append(Text(f"{said}qrels do not know; they are not counted.", note=True))
     return Section("summary", "Summary", blocks)
+
+
+def _means(runs: Sequence[JudgedRun]) -> Table:
+    return Table(
+        "All measures, mean over the queries of the qrels",
+        ["measure", *(run.name for run in runs)],
+        [
+            [name, *(f"{run.result.means[name]:.4f}" for run in runs)]
+            for name in runs[0].result.means
+        ],
+        wide=True,
+    )
+
+
+def _measures(run: JudgedRun) -> Table:
+    intervals = mean_intervals({name: _values(run, name) for name in run.result.means})
+    return Table(
+        "All measures, mean over the queries of the qrels",
+        ["measure", "mean", "95% interval"],
+        [
+            [name, f"{mean:.4f}", "{:.4f}–{:.4f}".format(*intervals[name])]
+            for name, mean in run.result.means.items()
+        ],
+        wide=True,
+    )
 
 
 def _curves(runs: Sequence[JudgedRun]) -> Section:
@@ -164,18 +181,12 @@ def _recall_precision(run: JudgedRun) -> Floats:
     return total / max(1, len(run.ranks))
 
 
-def _main_measure(runs: Sequence[JudgedRun]) -> str:
-    """The measure that queries are told apart by: nAP@k where it was asked for."""
-    names = list(runs[0].result.means)
-    return next((name for name in names if name.startswith("nAP@")), names[0])
-
-
 def _values(run: JudgedRun, measure: str) -> Floats:
     return np.array(list(run.result.per_query[measure].values()))
 
 
 def _spread(runs: Sequence[JudgedRun]) -> Section:
-    measure = _main_measure(runs)
+    measure = main_measure(runs[0].result.means)
     values = {run.name: _values(run, measure) for run in runs}
     with drawing():
         figure = spread_plot(values, measure)
@@ -189,7 +200,7 @@ def _spread(runs: Sequence[JudgedRun]) -> Section:
 
 def _queries(runs: Sequence[JudgedRun]) -> list[Section]:
     """The queries that are worst answered by the first run, with every run's figure."""
-    measure = _main_measure(runs)
+    measure = main_measure(runs[0].result.means)
     first = runs[0].result.per_query[measure]
     worst = sorted(first, key=lambda query: first[query])[:_LISTED]
     rows = [[q, *(f"{run.result.per_query[measure][q]:.4f}" for run in runs)] for q in worst]

@@ -33,7 +33,7 @@ def sheet(examples: Sequence[Example]) -> bytes:
             left = place * _PITCH + 2 * GAP
             colour = _RIGHT if hit.right else _WRONG
             _put(canvas, draw, hit.image, left, top, colour)
-            mark = f"{'+' if hit.right else 'x'} {hit.score:.3f}"
+            mark = f"{'+' if hit.right else 'x'} {hit.score:.4f}"
             _say(draw, left, top, hit.image.label or "", mark, colour)
     target = io.BytesIO()
     canvas.save(target, "PNG", optimize=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cbir.evaluation.compare import mean_intervals
 from cbir.experiment import Evaluation
+from cbir.experiment.hamming import Hamming
 from cbir.report.case import UNSEEN, USUAL, Case, case_of
 from cbir.report.classes import class_section, confusion_section
 from cbir.report.comparison import comparison_section
-from cbir.report.content import Block, Report, Section, Table, Text, Tile, Tiles
+from cbir.report.content import Block, Notes, Report, Section, Table, Text, Tile, Tiles
 from cbir.report.curves import curve_section, score_sections
 from cbir.report.examples import AT_RANDOM, example_blocks, random_queries
 from cbir.report.model import model_sections
@@ -18,9 +20,10 @@ from cbir.report.reproduce import index_facts, reproduce
 from cbir.report.words import AP_NOTE, percent, plural
 from cbir.search import Searcher
 
-_UNSEEN_NOTE = (
+UNSEEN_NOTE = (
     "Unseen index: the queries searched among each other, each left out of its own answer."
 )
+_ACCURACY_OF = {"training_images": "its training images", "queries": "the queries"}
 
 
 def single_report(
@@ -29,7 +32,6 @@ def single_report(
     *,
     command: str,
     expand: int,
-    intervals: Mapping[str, tuple[float, float]],
     comparisons: Sequence[Mapping[str, Any]],
 ) -> Report:
     """Everything there is to say of one evaluation."""
@@ -37,17 +39,23 @@ def single_report(
     first = random_queries(len(case.values), AT_RANDOM)[0]
     queries = evaluation.queries
     sections = [
-        _summary(case, intervals),
-        *comparison_section(comparisons, comparisons[0]["a"] if comparisons else None),
-        class_section(case.hits, case.values, case.unseen, case.measure, evaluation.per_query),
-        curve_section(case),
+        _summary(case),
+        *comparison_section(comparisons),
+        class_section(
+            case.hits,
+            case.values,
+            None if case.unseen is None else case.unseen.values,
+            case.measure,
+            evaluation.per_query,
+        ),
+        curve_section(case, expand),
         confusion_section(case.hits),
         *score_sections(case),
         Section(
             "queries",
             "Queries and their hits",
             example_blocks(
-                case.thumbnail, queries, case.matches, case.hits, case.values, case.measure
+                queries, case.matches, case.hits, case.values, case.measure, case.thumbnail
             ),
         ),
         *model_sections(
@@ -66,21 +74,21 @@ def single_report(
             ],
         ),
     ]
-    indexed = plural(evaluation.n_indexed, "indexed image")
-    among = "each other (the unseen index)" if case.main == UNSEEN else indexed
+    among = plural(evaluation.n_indexed, "indexed image")
+    if case.main == UNSEEN:
+        among = "each other (the unseen index)"
     return Report(
-        f"Evaluation of {searcher.index.spec.short}",
+        f"Evaluation of {searcher.index.spec.name}",
         f"{plural(evaluation.n_queries, 'query')} searched among {among}; "
         "a hit is right when it has the query's label. Search is exact.",
         sections,
     )
 
 
-def _summary(case: Case, intervals: Mapping[str, tuple[float, float]]) -> Section:
+def _summary(case: Case) -> Section:
     evaluation = case.evaluation
     memory = evaluation.training_images_indexed and case.main == USUAL
-    usual = precision_at_ranks(case.hits.found)
-    blocks: list[Block] = [Tiles(_tiles(case, usual))]
+    blocks: list[Block] = [Tiles(_tiles(case, precision_at_ranks(case.hits.found)))]
     if memory:
         blocks.append(
             Text(
@@ -89,60 +97,82 @@ def _summary(case: Case, intervals: Mapping[str, tuple[float, float]]) -> Sectio
                 note=True,
             )
         )
-    columns = {
-        f"{case.main} (index = training images)" if memory else case.main: evaluation.measures
-    }
-    if case.unseen is not None and evaluation.unseen_index:
-        columns[UNSEEN] = evaluation.unseen_index
-    blocks.append(_measures("All measures", columns, intervals))
-    if evaluation.hamming:
-        coded = evaluation.hamming
-        found = {USUAL: coded.measures, UNSEEN: coded.unseen_index}
-        title = f"By codes of {coded.bits} bits (seed {coded.seed})"
-        blocks.append(_measures(title, {name: of for name, of in found.items() if of}, {}))
-    accuracies = [
-        [name.replace("_", " "), f"{share:.4f}"]
-        for name, share in (evaluation.accuracy or {}).items()
-        if share is not None
-    ]
-    if accuracies:
-        blocks.append(
-            Table("Accuracy of the model's own classifier", ["of", "accuracy"], accuracies)
-        )
-    if any(name.startswith("nAP@") for name in evaluation.measures):
-        blocks.append(Text(AP_NOTE))
-    if UNSEEN in columns:
-        blocks.append(Text(_UNSEEN_NOTE))
-    if evaluation.shuffle is not None:
-        blocks.append(
-            Text(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
-        )
+    blocks.append(_measures(case, memory))
+    if evaluation.hamming is not None:
+        blocks.append(_codes(evaluation.hamming))
+    blocks.append(Notes("How to read this", _notes(case)))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
     return Section("summary", "Summary", blocks)
 
 
-def _measures(
-    title: str,
-    columns: Mapping[str, Mapping[str, float]],
-    intervals: Mapping[str, tuple[float, float]],
-) -> Table:
-    """A row a measure, a column a protocol; `intervals` are of the first protocol's means."""
-    first = next(iter(columns))
-    header = ["measure", *columns, *([f"95% interval, {first}"] if intervals else [])]
-    rows = [
+def _measures(case: Case, memory: bool) -> Table:
+    """All means with their intervals, and those of the unseen index beside them."""
+    evaluation = case.evaluation
+    intervals = mean_intervals(evaluation.per_query)
+    unseen = evaluation.unseen_index if case.unseen is not None else None
+    return Table(
+        "All measures",
         [
-            name,
-            *(f"{of[name]:.4f}" for of in columns.values()),
-            *(["{:.4f} to {:.4f}".format(*intervals[name])] if intervals else []),
-        ]
-        for name in columns[first]
+            "measure",
+            f"{case.main} (index = training images)" if memory else case.main,
+            "95% interval",
+            *([UNSEEN] if unseen else []),
+        ],
+        [
+            [
+                name,
+                f"{value:.4f}",
+                "{:.4f}–{:.4f}".format(*intervals[name]),
+                *([f"{unseen[name]:.4f}"] if unseen else []),
+            ]
+            for name, value in evaluation.measures.items()
+        ],
+    )
+
+
+def _codes(coded: Hamming) -> Table:
+    columns = {USUAL: coded.measures, UNSEEN: coded.unseen_index}
+    known = {title: means for title, means in columns.items() if means}
+    names = next(iter(known.values()))
+    return Table(
+        f"By codes of {coded.bits} bits, compared by Hamming distance",
+        ["measure", *known],
+        [[name, *(f"{means[name]:.4f}" for means in known.values())] for name in names],
+    )
+
+
+def _notes(case: Case) -> list[str]:
+    evaluation = case.evaluation
+    notes = []
+    if any(name.startswith("nAP@") for name in evaluation.measures):
+        notes.append(AP_NOTE)
+    if case.unseen is not None:
+        here, there = case.relevant, case.unseen.relevant
+        notes.append(
+            f"{UNSEEN_NOTE} {there:,.0f} images are relevant to a query there on average, "
+            f"{here:,.0f} under the usual protocol; measures that count what is relevant are on "
+            "another scale."
+        )
+    elif case.main == UNSEEN:
+        notes.append(UNSEEN_NOTE)
+    notes.append(
+        "The interval: where the mean would lie with other queries of the same kind (bootstrap)."
+    )
+    accuracies = [
+        f"{share:.4f} on {_ACCURACY_OF.get(name, name)}"
+        for name, share in (evaluation.accuracy or {}).items()
+        if share is not None
     ]
-    return Table(title, header, rows, wide=len(header) > 3)
+    if accuracies:
+        notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
+    if evaluation.shuffle is not None:
+        notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
+    return notes
 
 
 def _tiles(case: Case, usual: Floats) -> list[Tile]:
-    unseen = case.unseen_precision
+    unseen = None if case.unseen is None else case.unseen.precision
 
     def beside(rank: int) -> str:
         if unseen is None or len(unseen) < rank:
@@ -159,18 +189,14 @@ def _tiles(case: Case, usual: Floats) -> list[Tile]:
         Tile(
             f"{case.values.mean():.3f}",
             f"mean {case.measure}",
-            "" if case.unseen is None else f"{case.unseen.mean():.3f} on the unseen index",
+            "" if case.unseen is None else f"{case.unseen.values.mean():.3f} on the unseen index",
         )
     )
     seconds = case.evaluation.seconds
     search = 1000 * seconds["search"] / max(1, case.evaluation.n_queries)
     describe = 1000 * seconds["describe"] / max(1, case.evaluation.n_queries)
     tiles.append(
-        Tile(
-            f"{search + describe:.{2 if search + describe < 10 else 0}f} ms",
-            "a query, in a batch",
-            f"{describe:.2f} to describe it",
-        )
+        Tile(f"{search + describe:.2f} ms", "a query, in a batch", f"{describe:.2f} to describe it")
     )
     return tiles
 
@@ -202,6 +228,9 @@ def _timings(evaluation: Evaluation) -> Section:
         "Timings",
         [
             Table("Wall-clock time, all queries in one batch", ["step", "s", "ms a query"], rows),
-            Text("The machine is named below. Making this report is not counted."),
+            Notes(
+                "What is counted",
+                ["Making this report is not. What else the machine did is not known."],
+            ),
         ],
     )

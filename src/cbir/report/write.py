@@ -25,24 +25,18 @@ def write_report(
     *,
     command: str,
     expand: int = 0,
-    intervals: Mapping[str, tuple[float, float]] | None = None,
     comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Write the report of `evaluation` of `searcher`'s index into the folder `target`.
 
-    `command` is the line that makes it again; `expand` as the evaluation had it; `intervals` and
-    `comparisons` as `cbir evaluate --json` gives them. Returns the files, `index.html` first.
-    Other files in `target` are left alone. Raises `MissingExtraError` without matplotlib and
-    `CbirError` where `target` cannot be written.
+    `command` is the line that makes it again; `expand` as the evaluation had it; `comparisons` as
+    `cbir evaluate --json` gives them. Returns the files, `index.html` first. Other files in
+    `target` are left alone. Raises `MissingExtraError` without matplotlib and `CbirError` where
+    `target` cannot be written.
     """
     require_target(target)
     report = single_report(
-        evaluation,
-        searcher,
-        command=command,
-        expand=expand,
-        intervals=intervals or {},
-        comparisons=comparisons,
+        evaluation, searcher, command=command, expand=expand, comparisons=comparisons
     )
     return _write(target, report)
 

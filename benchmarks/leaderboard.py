@@ -1,0 +1,285 @@
+"""Every shipped descriptor on CIFAR-10 and on photos, under every protocol: docs/leaderboard.md.
+
+    python -m benchmarks leaderboard
+    python -m benchmarks.leaderboard --only classic --data photos --output FILE
+
+Indexes are kept in CBIR_HOME between runs. Takes long, so it runs only when it is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.photos import ARCHIVE, find_photos
+from benchmarks.setting import (
+    PACKAGES,
+    form_of_cifar10,
+    images_per_second,
+    median_ms,
+    processor,
+)
+from cbir.descriptors.base import Descriptor
+from cbir.descriptors.models import load_descriptor
+from cbir.errors import CbirError
+from cbir.experiment import Evaluation, evaluate
+from cbir.experiment.near_duplicates import near_duplicates
+from cbir.home import cbir_home
+from cbir.images.decode import load_pixels
+from cbir.images.items import ImageSource, SourceItem
+from cbir.images.sources import open_source
+from cbir.ingest import index_images
+from cbir.search import Searcher
+from cbir.types import RgbImage
+
+Found = NDArray[np.bool_]
+
+DESCRIPTORS = (
+    "cifar10-cnn",
+    "cifar10-cnn:embedding",
+    "cifar10-bovw",
+    "cifar10-bovw:embedding",
+    "classic",
+)
+BITS = 64
+DESCRIBED = 1000
+"""Images, spread over the queries, that the speed of describing is measured with."""
+ASKED = 100
+TARGET = Path(__file__).parent.parent / "docs" / "leaderboard.md"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images to index, images to ask for, the cut-off of nAP, and what the pixels are."""
+
+    name: str
+    title: str
+    indexed: ImageSource
+    queries: ImageSource
+    cutoff: int
+    pixels: str
+
+    @property
+    def nap(self) -> str:
+        return f"nAP@{self.cutoff}"
+
+
+@dataclass
+class Part:
+    """The items of `whole` whose key begins with `scope`."""
+
+    whole: ImageSource
+    scope: str
+    descriptor: str | None = None
+    ignored: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.name, self.uri = self.whole.name, self.whole.uri
+
+    @property
+    def count(self) -> int | None:
+        return None
+
+    def items(self) -> Iterator[SourceItem]:
+        return (item for item in self.whole.items() if item.key.startswith(self.scope))
+
+    def open(self, location: str) -> bytes | RgbImage:
+        return self.whole.open(location)
+
+
+def data_sets(names: Sequence[str]) -> Iterator[DataSet]:
+    """The data sets called `names`; raises `CbirError` for photos that are not at hand."""
+    if "cifar10" in names:
+        yield DataSet(
+            "cifar10",
+            "CIFAR-10: 10,000 test images asked, 50,000 training images indexed",
+            open_source("cifar10:train"),
+            open_source("cifar10:test"),
+            100,
+            form_of_cifar10(),
+        )
+    if "photos" in names:
+        archive = find_photos()
+        if archive is None:
+            raise CbirError(
+                f"{ARCHIVE} is not at hand", "set CBIR_DATA to the folder that holds it"
+            )
+        whole = open_source(str(archive), label_from_folder=True)
+        yield DataSet(
+            "photos",
+            "Photos: 200 test photos of 20 Caltech-101 classes asked, 600 indexed",
+            Part(whole, "train/"),
+            Part(whole, "test/"),
+            10,
+            "original files",
+        )
+
+
+QUALITY = (
+    "descriptor",
+    "{nap}, usual",
+    "{nap}, unseen",
+    "P@10, usual",
+    "P@10, unseen",
+    "AP, usual",
+    "AP, unseen",
+    "64-bit AP, usual",
+    "64-bit AP, unseen",
+    "{nap}, no near-duplicates",
+    "accuracy, training / test",
+    "fitted on",
+    "input",
+    "pixels",
+)
+COST = (
+    "descriptor",
+    "numbers",
+    "bytes a vector",
+    "bytes on disk an image",
+    "images/s a core",
+    "ms a query",
+)
+
+
+def main(
+    descriptors: Sequence[str] = DESCRIPTORS,
+    data: Sequence[str] = ("cifar10", "photos"),
+    target: Path = TARGET,
+) -> None:
+    """Measure and write the page; each row is printed as soon as it is known."""
+    sections = []
+    for data_set in data_sets(data):
+        quality, cost = [], []
+        alike: Found | None = None  # by the pictures alone: the same for every descriptor
+        for name in descriptors:
+            better, dearer, alike = _measured(data_set, name, alike)
+            print(f"{_row(better)}\n{_row(dearer)}", flush=True)
+            quality.append(better)
+            cost.append(dearer)
+        sections.append(_section(data_set, quality, cost, alike))
+    target.write_text("\n".join([_head(), *sections]), encoding="utf-8")
+    print(f"written: {target}")
+
+
+def _measured(
+    data_set: DataSet, name: str, alike: Found | None
+) -> tuple[list[str], list[str], Found]:
+    """The rows of one descriptor, and which queries have a near-duplicate (`alike`, if known)."""
+    descriptor = load_descriptor(name)
+    place = _place(data_set, descriptor)
+    index_images([data_set.indexed], place, descriptor=descriptor)
+    with closing(Searcher.open(place)) as searcher:
+        result = evaluate(searcher, data_set.queries, [data_set.nap, "P@10", "AP"], bits=BITS)
+        if alike is None:
+            alike = near_duplicates(searcher.index, result.queries)
+        unlike = float(result.per_query[data_set.nap][~alike].mean())
+        quality = _quality(data_set, name, descriptor, result, unlike)
+        return quality, _cost(data_set, name, searcher), alike
+
+
+def _place(data_set: DataSet, descriptor: Descriptor) -> str:
+    name = f"{data_set.name}-{descriptor.spec.fingerprint[:8]}.cbir"
+    place = cbir_home() / "benchmarks" / "leaderboard" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return str(place)
+
+
+def _quality(
+    data_set: DataSet, name: str, descriptor: Descriptor, result: Evaluation, unlike: float
+) -> list[str]:
+    assert result.unseen_index is not None and result.hamming is not None
+    coded = result.hamming
+    assert coded.measures is not None and coded.unseen_index is not None
+    usual, unseen = result.measures, result.unseen_index
+    figures = [usual[data_set.nap], unseen[data_set.nap], usual["P@10"], unseen["P@10"]]
+    figures += [usual["AP"], unseen["AP"], coded.measures["AP"], coded.unseen_index["AP"], unlike]
+    accuracy = result.accuracy or {}
+    known = [accuracy.get(part) for part in ("training_images", "queries")]
+    same = "; they are indexed" if result.training_images_indexed else ""
+    return [
+        name,
+        *(f"{figure:.3f}" for figure in figures),
+        " / ".join(f"{share:.3f}" for share in known if share is not None) or "-",
+        f"{result.trained_on}{same}",
+        str(descriptor.spec.preprocessing["resize"]).partition(", Pillow")[0],
+        data_set.pixels,
+    ]
+
+
+def _cost(data_set: DataSet, name: str, searcher: Searcher) -> list[str]:
+    items = list(data_set.queries.items())
+    images = [load_pixels(item.read()) for item in items[:: -(-len(items) // DESCRIBED)]]
+    files = iter(item.read() for item in items[:: -(-len(items) // ASKED)])
+    asked = list(islice(files, ASKED))
+    next_query = iter([asked[0], *asked])
+    milliseconds = median_ms(lambda: searcher.search(next(next_query), k=10), len(asked))
+    facts = searcher.index.info()
+    return [
+        name,
+        f"{facts['dim']:,}",
+        f"{4 * facts['dim']:,}",
+        f"{facts['bytes'] / facts['count']:,.0f}",
+        f"{images_per_second(searcher.descriptor, images):,.0f}",
+        f"{milliseconds:.1f}",
+    ]
+
+
+def _head() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"""# Leaderboard
+
+Written by `python -m benchmarks leaderboard` on {time.strftime("%d %B %Y")}: {processor()},
+Python {platform.python_version()}, cbir {version("cbir")}, {packages}.
+
+Relevant is what has the query's class; search is exact; docs/evaluation.md says what the
+measures and protocols mean. *usual*: test images asked, training images indexed. *unseen*: the
+test images among each other, each left out of its own answer: the only figure in which nothing
+that a descriptor was fitted on is indexed. AP reads the whole ranking. *{BITS}-bit*: vectors as
+binary codes of {BITS} bits (ITQ, fitted on the indexed vectors without labels), ranked by
+Hamming distance over everything, ties in a seeded order. *No near-duplicates*: the usual
+protocol without queries of which a near-duplicate is indexed. Bytes on disk are with the
+thumbnail that every image keeps, and with the model. Images a second are of processor time on
+one core, decoded (n={DESCRIBED:,}, or all). A query is a file: decoded, described, searched for
+alone, its ten hits read (median, n={ASKED}).
+"""
+
+
+def _section(
+    data_set: DataSet,
+    quality: Sequence[list[str]],
+    cost: Sequence[list[str]],
+    alike: Found | None,
+) -> str:
+    columns = [column.format(nap=data_set.nap) for column in QUALITY]
+    lines = [
+        f"## {data_set.title}",
+        "",
+        f"{0 if alike is None else alike.sum()} queries have a near-duplicate.",
+        "",
+    ]
+    lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, quality), ""]
+    lines += [_row(COST), _row(["---"] * len(COST)), *map(_row, cost), ""]
+    return "\n".join(lines)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", nargs="+", default=DESCRIPTORS, help="descriptors")
+    options.add_argument("--data", nargs="+", default=("cifar10", "photos"))
+    options.add_argument("--output", type=Path, default=TARGET)
+    chosen = options.parse_args()
+    main(chosen.only, chosen.data, chosen.output)

@@ -1,0 +1,126 @@
+"""Queries that are nearly the same as an indexed picture are found and left out."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from support_cli import call
+from support_photos import MeanColour
+from support_textures import texture
+
+import cbir
+from cbir.errors import QueryError
+from cbir.experiment import Queries, evaluate
+from cbir.experiment.near_duplicates import near_duplicates
+from cbir.images.thumbnails import thumbnail
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory: pytest.TempPathFactory) -> cbir.Searcher:
+    folder = tmp_path_factory.mktemp("near") / "photos"
+    for seed in range(COUNT):
+        (folder / f"class{seed % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(texture(seed)).save(folder / f"class{seed % 2}" / f"{seed:02}.png")
+    place = folder.parent / "p.cbir"
+    cbir.index_images([folder], place, descriptor=MeanColour(), label_from_folder=True)
+    return cbir.Searcher.open(place, MeanColour())
+
+
+def same(picture: Image.Image) -> Image.Image:
+    return picture
+
+
+def compressed(picture: Image.Image) -> Image.Image:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=40)
+    return Image.open(data).convert("RGB")
+
+
+def brighter(picture: Image.Image) -> Image.Image:
+    return ImageEnhance.Contrast(ImageEnhance.Brightness(picture).enhance(1.2)).enhance(0.8)
+
+
+def shifted(picture: Image.Image) -> Image.Image:
+    return picture.crop((8, 6, picture.width, picture.height)).resize(picture.size)
+
+
+def mirrored(picture: Image.Image) -> Image.Image:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def smaller(picture: Image.Image) -> Image.Image:
+    return picture.resize((80, 60))
+
+
+def asked(pictures: list[Image.Image], ids: list[str] | None = None) -> Queries:
+    names = ids or [f"q/{n}" for n in range(len(pictures))]
+    vectors = np.ones((len(names), 3), dtype=np.float32)
+    shown = [thumbnail(None, np.asarray(p)) for p in pictures]
+    return Queries(names, [None] * len(names), vectors, shown)
+
+
+@pytest.mark.parametrize("edit", [same, compressed, brighter, shifted, mirrored, smaller])
+def test_an_edited_copy_is_a_near_duplicate(
+    searcher: cbir.Searcher, edit: Callable[[Image.Image], Image.Image]
+) -> None:
+    pictures = [edit(Image.fromarray(texture(seed))) for seed in range(COUNT)]
+    assert near_duplicates(searcher.index, asked(pictures)).all()
+
+
+def test_other_pictures_are_not(searcher: cbir.Searcher) -> None:
+    others = [Image.fromarray(texture(seed)) for seed in range(100, 130)]
+    flat = Image.new("RGB", (64, 64), (90, 90, 90))
+    assert not near_duplicates(searcher.index, asked([*others, flat])).any()
+
+
+def test_a_query_is_no_near_duplicate_of_itself(searcher: cbir.Searcher) -> None:
+    ids = list(searcher.index.ids())
+    pictures = [Image.fromarray(texture(int(i[-6:-4]))) for i in ids]
+    assert not near_duplicates(searcher.index, asked(pictures, ids)).any()
+
+
+def queries(folder: Path, copies: int, others: int) -> Path:
+    for number in range(copies + others):
+        seed = number if number < copies else 200 + number
+        (folder / f"class{seed % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(texture(seed)).save(folder / f"class{seed % 2}" / f"q{number}.png")
+    return folder
+
+
+def test_they_are_left_out_of_every_figure_and_named(
+    searcher: cbir.Searcher, tmp_path: Path
+) -> None:
+    source = cbir.open_source(str(queries(tmp_path / "asked", 3, 4)), label_from_folder=True)
+    whole = evaluate(searcher, source, ["P@1"])
+    result = evaluate(searcher, source, ["P@1"], without_near_duplicates=True)
+    assert (whole.n_queries, result.n_queries) == (7, 4)
+    found = result.to_json()["near_duplicates"]
+    assert found["left_out"] == 3
+    assert found["ids"] == [i for i in whole.queries.ids if i not in result.queries.ids]
+    kept = [i in result.queries.ids for i in whole.queries.ids]
+    np.testing.assert_array_equal(result.per_query["P@1"], whole.per_query["P@1"][kept])
+    assert whole.to_json()["near_duplicates"] is None
+
+
+def test_nothing_left_to_ask_is_one_line(searcher: cbir.Searcher, tmp_path: Path) -> None:
+    source = cbir.open_source(str(queries(tmp_path / "asked", 3, 0)), label_from_folder=True)
+    with pytest.raises(QueryError, match="every query has a near-duplicate"):
+        evaluate(searcher, source, without_near_duplicates=True)
+
+
+def test_the_command_says_how_many(tmp_path: Path) -> None:
+    call("index", "digits:train", "--into", tmp_path / "d.cbir", "--descriptor", "cifar10-cnn")
+    options = ("--in", tmp_path / "d.cbir", "--queries", "digits:test", "-m", "P@10")
+    answer = call("evaluate", *options, "--without-near-duplicates")
+    figures = json.loads(call("evaluate", *options, "--without-near-duplicates", "--json").out)
+    left_out = figures["near_duplicates"]["left_out"]
+    assert figures["n_queries"] + left_out == 1797 - figures["n_indexed"]
+    assert f"left out: {left_out:,} of" in answer.err
