@@ -196,7 +196,7 @@ def _tiles(case: Case, usual: Floats) -> list[Tile]:
     search = 1000 * seconds["search"] / max(1, case.evaluation.n_queries)
     describe = 1000 * seconds["describe"] / max(1, case.evaluation.n_queries)
     tiles.append(
-        Tile(f"{search + describe:.2f} ms", "a query, in a batch", f"{describe:.2f} to describe it")
+        Tile(f"{search + describe:.3g} ms", "a query, in a batch", f"{describe:.2f} to describe it")
     )
     return tiles
 
