@@ -155,6 +155,14 @@ def test_expanded_queries_codes_and_shuffled_ids(own: Path) -> None:
     assert "By codes of 3 bits" in seen.words and "the seed 5" in seen.words
 
 
+def test_near_duplicates_that_were_left_out_are_counted(own: Path, tmp_path: Path) -> None:
+    queries = write_classes(tmp_path / "queries", ["red", "green"], each=3)
+    shutil.copy(own / "photos" / "red" / "3.png", queries / "red" / "copy.png")
+    seen = reported(own, queries, without_near_duplicates=True)
+    assert "6 queries searched among" in seen.words
+    assert "left out: 1 query." in seen.words
+
+
 def test_two_classes(tmp_path: Path) -> None:
     indexed(tmp_path, write_classes(tmp_path / "photos", ["day", "night"], each=5))
     seen = reported(tmp_path, write_classes(tmp_path / "queries", ["day", "night"], each=3))

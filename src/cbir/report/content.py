@@ -21,10 +21,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Notes:
-    """Paragraphs that explain what stands beside them."""
+    """Paragraphs that explain what stands beside them; `wide` ones what stands above."""
 
     title: str
     texts: Sequence[str]
+    wide: bool = False
     kind: ClassVar[str] = "notes"
 
 

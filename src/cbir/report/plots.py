@@ -175,7 +175,7 @@ def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, 
     """Accuracies and the loss after each epoch, side by side."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = new_figure(height=2.6, columns=2)
+    figure, (left, right) = new_figure(width=7.8, height=2.8, columns=2)
     for number, (name, values) in enumerate(shares.items()):
         left.plot(epochs, values, **_line(number), label=name)
     left.set_ylabel("accuracy")

@@ -100,7 +100,7 @@ def _summary(case: Case) -> Section:
     blocks.append(_measures(case, memory))
     if evaluation.hamming is not None:
         blocks.append(_codes(evaluation.hamming))
-    blocks.append(Notes("How to read this", _notes(case)))
+    blocks.append(Notes("How to read this", _notes(case), wide=evaluation.hamming is not None))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
     return Section("summary", "Summary", blocks)
@@ -166,6 +166,9 @@ def _notes(case: Case) -> list[str]:
     ]
     if accuracies:
         notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
+    if evaluation.near_duplicates is not None:
+        left_out = plural(len(evaluation.near_duplicates.ids), "query")
+        notes.append(f"Nearly the same as an indexed image, and so left out: {left_out}.")
     if evaluation.shuffle is not None:
         notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
     return notes
