@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support_cli import call
 from support_elasticsearch import run_folder, shared_server
 from support_photos import MeanColour, write_photos
 
@@ -111,6 +112,12 @@ def test_queries_that_are_indexed_are_left_out_of_the_measurement(tmp_path: Path
     with pytest.raises(QueryError, match=r"all images of .* are in the index"):
         measure_recall(searcher, cbir.open_source(str(photos)), 3)
     searcher.close()
+
+
+def test_recall_is_asked_alone(tmp_path: Path) -> None:
+    answer = call("evaluate", "--in", "a.cbir", "--recall", 5, "--report", tmp_path)
+    assert answer.code == 2
+    assert "--recall goes with one --in INDEX and --queries SOURCE alone" in answer.err
 
 
 @pytest.fixture(scope="module")

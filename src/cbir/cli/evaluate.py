@@ -95,14 +95,16 @@ def command(
     from cbir.cli.recall import print_recall, recall
     from cbir.cli.report import check_report, report_evaluations
 
-    if qrels is not None and runs and not indexes and queries is None:
+    if recall_at is not None:
+        if len(indexes) != 1 or queries is None or runs or qrels or report or per_query:
+            raise click.UsageError("--recall goes with one --in INDEX and --queries SOURCE alone")
+        figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
+        _show(figures, as_json, print_recall)
+    elif qrels is not None and runs and not indexes and queries is None:
         _show(
             judge(qrels, runs, measures, label_from_folder, per_query, report), as_json, print_runs
         )
-    elif recall_at is not None and len(indexes) == 1 and queries is not None and not runs:
-        figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
-        _show(figures, as_json, print_recall)
-    elif indexes and queries is not None and not runs and qrels is None and recall_at is None:
+    elif indexes and queries is not None and not runs and qrels is None:
         check_report(report)
         evaluations = [
             _experiment(
