@@ -165,7 +165,14 @@ RECIPES: Mapping[str, Recipe] = {
             "words",
             "4,000 words of dense RootSIFT and nothing else, for inverted indexes",
             CIFAR,
-            (Plan("dense-sift", {**GRID, "idf": True}, power=0.5, words=Words(4000)),),
+            (
+                Plan(
+                    "dense-sift",
+                    {"step": 2, "sizes": [2.0, 3.0], "idf": True},
+                    power=0.5,
+                    words=Words(4000),
+                ),
+            ),
         ),
         Recipe(
             "vlad",
