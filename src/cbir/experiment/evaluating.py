@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from cbir.errors import QueryError
 from cbir.evaluation.measures import DEFAULT_MEASURES, depth, with_pairs
 from cbir.experiment.accuracy import accuracies
 from cbir.experiment.hamming import SEED, Hamming, hamming
-from cbir.experiment.near_duplicates import NearDuplicates, leave_out
 from cbir.experiment.protocols import (
     Protocol,
     rank,
@@ -35,6 +34,9 @@ from cbir.images.items import ImageSource
 from cbir.index.base import Matches
 from cbir.search import Searcher
 from cbir.types import Failure
+
+if TYPE_CHECKING:
+    from cbir.experiment.near_duplicates import NearDuplicates
 
 KEPT = 100
 """Hits a query that an evaluation keeps where its measures read the whole ranking."""
@@ -130,6 +132,8 @@ def evaluate(
     described = time.perf_counter()
     left_out = None
     if without_near_duplicates:
+        from cbir.experiment.near_duplicates import leave_out  # loads OpenCV
+
         queries, left_out = leave_out(searcher.index, queries)
     compared = time.perf_counter()
     k = _depth(names, searcher.index.count())
