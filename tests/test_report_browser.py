@@ -62,7 +62,7 @@ def test_the_page_shows_all_it_has_and_asks_for_nothing(
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:80]}"))
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url[:80]))
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(report.as_uri())
     assert page.locator("img").count() > 20
     missing = page.evaluate(
