@@ -120,11 +120,12 @@ def test_a_demo_that_was_broken_off_goes_on(
 ) -> None:
     data = write_tree(tmp_path / "data", tiny_cifar10(per_batch=190))
     monkeypatch.setenv("CBIR_DATA", str(data))
-    for end in (signal.SIGINT, signal.SIGKILL):
+    # At once: while libraries are still being imported.
+    for end, pause in ((signal.SIGINT, 0.0), (signal.SIGINT, 0.1), (signal.SIGKILL, 0.1)):
         with start("demo", "--port", 0) as child:
             assert child.stderr is not None
             assert child.stderr.readline().startswith("indexing cifar10:train into ")
-            time.sleep(0.1)
+            time.sleep(pause)
             child.send_signal(end)
             _, err = child.communicate(timeout=60)
         assert "Traceback" not in err

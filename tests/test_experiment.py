@@ -17,8 +17,9 @@ from cbir.experiment import (
     evaluate,
     query_labels,
     rank,
-    unseen_index,
 )
+from cbir.experiment.protocols import unseen_trial
+from cbir.experiment.rankings import trial_measures
 from cbir.images.items import ImageSource
 
 MEASURES = ("AP@5", "P@3", "R@5", "RR@5")
@@ -209,8 +210,8 @@ def test_the_unseen_index_expands_queries_too() -> None:
     vectors = (centres[labels] + 2 * random.normal(size=(200, 16))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries = Queries([f"q/{n:03}" for n in range(200)], [str(x) for x in labels], vectors)
-    plain = unseen_index(queries, ["AP@20"])["AP@20"].mean()
-    expanded = unseen_index(queries, ["AP@20"], expand=5)["AP@20"].mean()
+    plain = trial_measures(unseen_trial(queries), ["AP@20"])["AP@20"].mean()
+    expanded = trial_measures(unseen_trial(queries, expand=5), ["AP@20"])["AP@20"].mean()
     assert expanded > plain + 0.01
 
 

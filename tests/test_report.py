@@ -61,12 +61,10 @@ def indexed(folder: Path, photos: Path, labelled: bool = True) -> None:
     )
 
 
-def reported(folder: Path, queries: Path, expand: int = 0, **options: object) -> Seen:
+def reported(folder: Path, queries: Path, **options: object) -> Seen:
     """The report of queries to the index in `folder`, both forms of it read."""
-    searcher, result = evaluated(folder, queries, expand=expand, **options)
-    written = write_report(
-        folder / "report", result, searcher, command="cbir evaluate", expand=expand
-    )
+    searcher, result = evaluated(folder, queries, **options)
+    written = write_report(folder / "report", result, searcher, command="cbir evaluate")
     searcher.close()
     assert written[0] == folder / "report" / "index.html" and all(f.is_file() for f in written)
     read_markdown(folder / "report" / "report.md")

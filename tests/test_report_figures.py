@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cbir.evaluation.relevance import PADDING, UNLABELLED
+from cbir.experiment.rankings import Trial
 from cbir.index.base import Matches
 from cbir.report.examples import best_queries, random_queries, worst_queries
 from cbir.report.rankings import (
@@ -23,6 +24,7 @@ from cbir.report.rankings import (
     score_for,
     taken_for,
 )
+from cbir.testing import unit
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 10))
@@ -95,17 +97,31 @@ def test_from_which_score_on_so_many_hits_are_right(share: float, seed: int) -> 
 
 def test_the_curve_of_full_rankings_leaves_the_query_itself_out() -> None:
     random = np.random.default_rng(2)
-    matrix = random.normal(size=(70, 5)).astype(np.float32)
+    matrix = unit(random.normal(size=(71, 5)))
     labels = random.integers(-1, 3, 70).astype(np.int32)
-    own = np.array([4, -1, 30])
-    vectors = np.stack([matrix[4], random.normal(size=5).astype(np.float32), matrix[30]])
+    itself = np.array([4, -1, 30])
+    matrix, vectors = matrix[:70], matrix[[4, 70, 30]]
     asked = np.array([labels[4], 1, labels[30]], dtype=np.int32)
     curves = []
-    for vector, code, itself in zip(vectors, asked, own, strict=True):
-        order = [row for row in np.argsort(-(matrix @ vector), kind="stable") if row != itself]
+    for vector, code, own in zip(vectors, asked, itself, strict=True):
+        order = [row for row in np.argsort(-(matrix @ vector), kind="stable") if row != own]
         right = [labels[row] == code and code >= 0 for row in order]
         curves.append(interpolated_precision(np.flatnonzero(right), sum(right)))
-    assert full_curve(vectors, asked, own, matrix, labels) == pytest.approx(np.mean(curves, axis=0))
+    ids = [f"{row:02}" for row in range(70)]
+    trial = Trial(ids, matrix, labels, vectors, asked, itself, np.arange(70))
+    assert full_curve(trial) == pytest.approx(np.mean(curves, axis=0))
+
+
+def test_equal_scores_stand_in_a_curve_as_they_do_in_its_measures() -> None:
+    """Two images of another class and two of the query's own, all alike: a seed decides."""
+    matrix = np.ones((4, 1), dtype=np.float32)
+    labels = np.array([1, 1, 0, 0], dtype=np.int32)
+    asked, itself = np.array([0], dtype=np.int32), np.array([-1])
+    for places in ([0, 1, 2, 3], [2, 3, 0, 1], [1, 3, 0, 2]):
+        trial = Trial(list("abcd"), matrix, labels, matrix[:1], asked, itself, np.array(places))
+        ranked = labels[np.argsort(places)]
+        expected = interpolated_precision(np.flatnonzero(ranked == 0), 2)
+        assert full_curve(trial) == pytest.approx(expected)
 
 
 def test_chance_is_the_share_of_the_class() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
@@ -15,13 +15,12 @@ from cbir.index.base import SCORE_TOLERANCE, Entry, Index
 from cbir.index.compare import difference
 from cbir.index.open import create_index, open_index
 from cbir.ingest import keep_model_of
+from cbir.types import OnDone
 
 AT_ONCE = 1000
 COMPARED_QUERIES = 50
 COMPARED_HITS = 10
 SAMPLE_SEED = 0
-
-OnDone = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from cbir.index.open import open_index
 from cbir.orientations import ORIENTATIONS, best_orientations, in_every_orientation
 from cbir.pipeline import crop
 from cbir.rerank import expanded_query
-from cbir.second_look import LOOKED_AT, OnDone, Originals, SecondLook
-from cbir.types import WHOLE, Box, Hit, RgbImage, Vectors
+from cbir.second_look import LOOKED_AT, Originals, SecondLook
+from cbir.types import WHOLE, Box, Hit, OnDone, RgbImage, Vectors
 
 MAX_K = 10_000
 REMOVALS_OUTRUN = 3

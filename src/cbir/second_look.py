@@ -15,7 +15,7 @@ from cbir.images.items import ImageSource
 from cbir.images.sources import source_for_uri
 from cbir.index.base import Index
 from cbir.pipeline import content_hash, usable_cores
-from cbir.types import Hit, ImageRecord, RgbImage
+from cbir.types import Hit, ImageRecord, OnDone, RgbImage
 
 if TYPE_CHECKING:
     from cbir.verification import Keypoints, Verdict
@@ -25,8 +25,6 @@ LOOKED_AT = 200
 
 KEPT = 1000
 """Pictures whose keypoints stay in memory (at most about 70 KB each) for the next query."""
-
-OnDone = Callable[[int, int | None], None]
 
 
 class SecondLook:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +19,12 @@ Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom as fractions (0..1) of the picture's width and height."""
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+OnDone: TypeAlias = Callable[[int, int | None], None]
+"""Called during long work with how much is done, and of how much (None: not known)."""
+
+OnStage: TypeAlias = Callable[[str, int, int | None], None]
+"""The same for work of several stages; first comes what is being done."""
 
 MetadataValue: TypeAlias = str | int | float
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from cbir.cli.output import progress_bar, say
+from cbir.cli.output import progress_bar, progress_stages, say
 
 if TYPE_CHECKING:
     from cbir.descriptors.base import Descriptor
@@ -177,8 +177,8 @@ def _evaluate(data: str, place: str) -> dict[str, Any]:
 
     source = open_source(f"{data}:test")
     sample = SAMPLE if source.count is None or source.count > SAMPLE else None
-    with closing(Searcher.open(place)) as searcher, progress_bar("evaluating") as update:
-        return evaluate(searcher, source, sample=sample, on_done=update).to_json()
+    with closing(Searcher.open(place)) as searcher, progress_stages() as update:
+        return evaluate(searcher, source, sample=sample, on_stage=update).to_json()
 
 
 def _show(figures: dict[str, Any], data: str, place: str) -> None:

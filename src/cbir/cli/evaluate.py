@@ -16,7 +16,7 @@ from cbir.cli.comparing import (
     write_per_query,
 )
 from cbir.cli.options import descriptor_option
-from cbir.cli.output import print_json, progress_bar, say
+from cbir.cli.output import print_json, progress_stages, say
 from cbir.cli.protocols import print_protocols, protocol_options
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def command(
         figures = compare_indexes(names, evaluations) if several else with_intervals(evaluations[0])
         if report is not None:
             found = figures.get("comparisons", [])
-            report_evaluations(report, indexes, evaluations, descriptor, expand, found)
+            report_evaluations(report, indexes, evaluations, descriptor, found)
         _show(figures, as_json, print_indexes if several else print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
@@ -173,7 +173,7 @@ def _experiment(
     source = open_source(queries, label_from_folder)
     with (
         closing(Searcher.open(index, descriptor)) as searcher,
-        progress_bar("evaluating") as update,
+        progress_stages() as update,
     ):
         return evaluate(
             searcher,
@@ -181,6 +181,6 @@ def _experiment(
             measures or DEFAULT_MEASURES,
             sample=sample,
             expand=expand,
-            on_done=update,
+            on_stage=update,
             **asked,
         )

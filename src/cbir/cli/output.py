@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from rich.progress import Task
+
+    from cbir.types import OnDone, OnStage
 
 BAR_WIDTH = 24
 """Narrow enough that a line, and the ^C of a person who has waited enough, fit in 80 columns."""
@@ -42,13 +45,14 @@ def counted(number: int, noun: str) -> str:
 
 
 @contextmanager
-def progress_bar(title: str, unit: str = "") -> Iterator[Callable[[int, int | None], None]]:
-    """A bar with rate and time left on standard error; yields `update(done, total)`.
+def progress_stages(unit: str = "") -> Iterator[OnStage]:
+    """A bar with rate and time left on standard error; yields `update(stage, done, total)`.
 
-    `unit` "MB" takes the numbers for bytes. Where standard error is no terminal, nothing is drawn.
+    A new stage begins a new bar in the place of the old one. `unit` "MB" takes the numbers for
+    bytes. Where standard error is no terminal, nothing is drawn.
     """
     if not sys.stderr.isatty():
-        yield lambda done, total: None  # noqa: ARG005
+        yield lambda stage, done, total: None  # noqa: ARG005
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
@@ -62,8 +66,23 @@ def progress_bar(title: str, unit: str = "") -> Iterator[Callable[[int, int | No
 
     columns = (TextColumn("{task.description}"), BarColumn(BAR_WIDTH), Pace())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def update(stage: str, done: int, total: int | None) -> None:
+            if not progress.tasks or progress.tasks[0].description != stage:
+                for old in progress.task_ids:
+                    progress.remove_task(old)
+                progress.add_task(stage, total=total)
+            progress.update(progress.task_ids[0], completed=done, total=total)
+
+        yield update
+
+
+@contextmanager
+def progress_bar(title: str, unit: str = "") -> Iterator[OnDone]:
+    """The same for work of one stage; yields `update(done, total)`."""
+    with progress_stages(unit) as update:
+        update(title, 0, None)
+        yield partial(update, title)
 
 
 def _pace(task: Task, scale: int, unit: str) -> str:

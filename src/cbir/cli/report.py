@@ -28,7 +28,6 @@ def report_evaluations(
     indexes: Sequence[str],
     evaluations: Sequence[Evaluation],
     descriptor: str | None,
-    expand: int,
     comparisons: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the report of each evaluation and say where it is.
@@ -48,7 +47,6 @@ def report_evaluations(
                 evaluation,
                 searcher,
                 command=_command_line(),
-                expand=expand,
                 comparisons=comparisons,
             )
         say(f"report: {written[0]}")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -156,7 +158,8 @@ class OnnxDescriptor:
 
     @cached_property
     def _loaded(self) -> onnxruntime.InferenceSession:
-        import onnxruntime
+        with _without_interruption():
+            import onnxruntime
 
         options = onnxruntime.SessionOptions()
         # Callers run one batch a core; a second thread inside a batch would only compete.
@@ -172,3 +175,23 @@ class OnnxDescriptor:
                 f"{NETWORK_FILE} of {self.spec.short} cannot be loaded: {error}",
                 "restore the model's files",
             ) from error
+
+
+@contextmanager
+def _without_interruption() -> Iterator[None]:
+    """Ctrl-C waits for the end of this.
+
+    ONNX Runtime that is interrupted while it is imported says "ImportError: initialization
+    failed", which nobody would take for Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        signal.raise_signal(signal.SIGINT)

@@ -1,7 +1,7 @@
 """One retrieval experiment: queries -> rankings -> measures, as `cbir evaluate --in` does it."""
 
 from cbir.experiment.evaluating import Evaluation, evaluate
-from cbir.experiment.protocols import Protocol, rank, unseen_index
+from cbir.experiment.protocols import Protocol, rank
 from cbir.experiment.queries import Queries, describe_queries, query_labels
 
 __all__ = [
@@ -12,5 +12,4 @@ __all__ = [
     "evaluate",
     "query_labels",
     "rank",
-    "unseen_index",
 ]

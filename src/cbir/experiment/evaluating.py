@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from cbir.experiment.protocols import (
     usual_trial,
 )
 from cbir.experiment.queries import (
-    OnDone,
     Queries,
     describe_queries,
     require_labels,
@@ -33,7 +33,7 @@ from cbir.experiment.rankings import answers, trial_measures
 from cbir.images.items import ImageSource
 from cbir.index.base import Matches
 from cbir.search import Searcher
-from cbir.types import Failure
+from cbir.types import Failure, OnStage
 
 if TYPE_CHECKING:
     from cbir.experiment.near_duplicates import NearDuplicates
@@ -54,10 +54,11 @@ class Evaluation:
     source that it was trained on, the tenth it held out included) and on the "queries"; None where
     there are none of its classes. `training_images_indexed`: whether the index holds what the
     descriptor was trained on, so that the usual protocol's figures are partly memory. `per_query`
-    as `measures`, float64 (n_queries,). `shuffle`: the seed by which equal scores were ordered,
-    None for the ids. `near_duplicates`: queries that were left out of all of this, None where
-    none were looked for. `queries` and `matches`: what was asked, and what was answered under the
-    protocol of `measures`, best first.
+    as `measures`, `unseen_per_query` as `unseen_index`, float64 (n_queries,).
+    `expand`: with how many hits each query was averaged. `shuffle`: the seed by which equal scores
+    were ordered, None for the ids. `near_duplicates`: queries that were left out of all of this,
+    None where none were looked for. `queries` and `matches`: what was asked, and what was
+    answered under the protocol of `measures`, best first.
     """
 
     n_queries: int
@@ -67,10 +68,12 @@ class Evaluation:
     measures: dict[str, float]
     per_query: dict[str, NDArray[np.float64]]
     unseen_index: dict[str, float] | None
+    unseen_per_query: dict[str, NDArray[np.float64]] | None
     hamming: Hamming | None
     accuracy: dict[str, float | None] | None
     trained_on: str
     training_images_indexed: bool
+    expand: int
     shuffle: int | None
     near_duplicates: NearDuplicates | None
     failures: list[Failure]
@@ -91,6 +94,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "trained_on": self.trained_on,
             "training_images_indexed": self.training_images_indexed,
+            "expand": self.expand,
             "shuffle_ids": self.shuffle,
             "near_duplicates": self.near_duplicates and self.near_duplicates.to_json(),
             "failed": len(self.failures),
@@ -109,7 +113,7 @@ def evaluate(
     bits: int | None = None,
     shuffle: int | None = None,
     without_near_duplicates: bool = False,
-    on_done: OnDone = lambda _done, _total: None,
+    on_stage: OnStage = lambda _stage, _done, _total: None,
 ) -> Evaluation:
     """Search every image of `source` in the index, relevant = same label, and measure the answers.
 
@@ -117,7 +121,7 @@ def evaluate(
     `protocol`: "usual" (against the index), "unseen" (among each other) or both. `bits`: also by
     binary codes of that length. `shuffle`: equal scores are ordered by this seed, not by id.
     `without_near_duplicates`: queries that are nearly the same as an indexed picture are left out.
-    Raises `QueryError` when queries have no labels.
+    `on_stage` is told what is being done. Raises `QueryError` when queries have no labels.
     """
     names = with_pairs(measures)
     if protocol == "unseen" and sample is not None:
@@ -127,15 +131,18 @@ def evaluate(
         )
     require_labels_in(searcher, source)
     started = time.perf_counter()
-    queries = describe_queries(searcher, source, sample, on_done)
+    queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
     require_labels(source, queries.labels)
     described = time.perf_counter()
     left_out = None
     if without_near_duplicates:
         from cbir.experiment.near_duplicates import leave_out  # loads OpenCV
 
-        queries, left_out = leave_out(searcher.index, queries)
+        queries, left_out = leave_out(
+            searcher.index, queries, partial(on_stage, "comparing pictures")
+        )
     compared = time.perf_counter()
+    on_stage("searching", 0, len(queries.ids))
     k = _depth(names, searcher.index.count())
     trial = None
     if protocol == "unseen":
@@ -144,19 +151,31 @@ def evaluate(
         trial = usual_trial(searcher, queries, expand, shuffle)
     matches = answers(trial, k) if trial else rank(searcher, queries, k, expand)
     searched = time.perf_counter()
+    on_measured = partial(on_stage, "measuring")
     if trial:
-        per_query = trial_measures(trial, names)
+        per_query = trial_measures(trial, names, on_measured)
     else:
-        per_query = ranked_measures(searcher, queries, matches, names, expand)
+        per_query = ranked_measures(searcher, queries, matches, names, expand, on_measured)
     measured = time.perf_counter()
     unseen = per_query if protocol == "unseen" else None
     if protocol == "both" and sample is None and len(queries.ids) > 1:
-        unseen = trial_measures(unseen_trial(queries, expand, shuffle), names)
+        on_stage("unseen index", 0, len(queries.ids))
+        among_each_other = unseen_trial(queries, expand, shuffle)
+        unseen = trial_measures(among_each_other, names, partial(on_stage, "unseen index"))
     coded = None
     if bits is not None:
         seed = SEED if shuffle is None else shuffle
         only: Protocol = "usual" if unseen is None else protocol
-        coded = hamming(searcher, queries, names, bits, seed=seed, expand=expand, protocol=only)
+        coded = hamming(
+            searcher,
+            queries,
+            names,
+            bits,
+            seed=seed,
+            expand=expand,
+            protocol=only,
+            on_done=partial(on_stage, "binary codes"),
+        )
     card = card_of(searcher.descriptor)
     return Evaluation(
         n_queries=len(queries.ids),
@@ -166,11 +185,13 @@ def evaluate(
         measures=_means(per_query),
         per_query=per_query,
         unseen_index=None if unseen is None else _means(unseen),
+        unseen_per_query=unseen,
         hamming=coded,
         accuracy=accuracies(searcher, queries) if card else None,
         trained_on=searcher.index.spec.trained_on,
         training_images_indexed=card is not None
         and any(i.startswith(card.training_prefix) for i in searcher.index.ids()),
+        expand=expand,
         shuffle=shuffle,
         near_duplicates=left_out,
         failures=queries.failures,

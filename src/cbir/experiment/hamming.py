@@ -15,7 +15,7 @@ from cbir.experiment.protocols import Protocol, unseen_trial, usual_trial
 from cbir.experiment.queries import Queries
 from cbir.experiment.rankings import Keys, Trial, full_measures, shuffled
 from cbir.search import Searcher
-from cbir.types import Vectors
+from cbir.types import OnDone, Vectors
 
 ITERATIONS = 50
 SEED = 0
@@ -93,6 +93,7 @@ def hamming(
     seed: int = SEED,
     expand: int = 0,
     protocol: Protocol = "both",
+    on_done: OnDone = lambda _done, _total: None,
 ) -> Hamming:
     """AP over the whole ranking and the measures `names` by codes fitted on the indexed vectors."""
     coder = fit_codes(searcher.index.matrix()[1], bits, seed)
@@ -105,7 +106,7 @@ def hamming(
         if trial is None
         else {
             measure: float(values.mean())
-            for measure, values in hamming_measures(trial, coder, names, seed).items()
+            for measure, values in hamming_measures(trial, coder, names, seed, on_done).items()
         }
         for name, trial in trials.items()
     }
@@ -113,14 +114,18 @@ def hamming(
 
 
 def hamming_measures(
-    trial: Trial, coder: Coder, names: Sequence[str], seed: int = SEED
+    trial: Trial,
+    coder: Coder,
+    names: Sequence[str],
+    seed: int = SEED,
+    on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
     """AP over the whole ranking and the measures `names`, float64 (q,) each, by codes.
 
     Most distances are equal to others: their order is drawn by `seed`, for the ids hold the class.
     """
     drawn = replace(trial, places=shuffled(len(trial.codes), seed))
-    return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]))
+    return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]), on_done)
 
 
 def _by_distance(trial: Trial, coder: Coder) -> Keys:

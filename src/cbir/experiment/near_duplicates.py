@@ -22,7 +22,7 @@ from cbir.experiment.queries import Queries
 from cbir.images.decode import decode
 from cbir.index.base import Index
 from cbir.pipeline import usable_cores
-from cbir.types import RgbImage
+from cbir.types import OnDone, RgbImage
 
 THRESHOLD = 0.85
 """The correlation of details from which two pictures are nearly the same."""
@@ -53,12 +53,14 @@ class NearDuplicates:
         return {"left_out": len(self.ids), "threshold": self.threshold, "ids": self.ids}
 
 
-def leave_out(index: Index, queries: Queries) -> tuple[Queries, NearDuplicates]:
+def leave_out(
+    index: Index, queries: Queries, on_done: OnDone = lambda _done, _total: None
+) -> tuple[Queries, NearDuplicates]:
     """The queries that have no near-duplicate in the index, and those that are left out.
 
     Raises `QueryError` where none is left.
     """
-    found = near_duplicates(index, queries)
+    found = near_duplicates(index, queries, on_done=on_done)
     kept = np.flatnonzero(~found).tolist()
     if not kept:
         raise QueryError(
@@ -70,7 +72,11 @@ def leave_out(index: Index, queries: Queries) -> tuple[Queries, NearDuplicates]:
 
 
 def near_duplicates(
-    index: Index, queries: Queries, threshold: float = THRESHOLD
+    index: Index,
+    queries: Queries,
+    threshold: float = THRESHOLD,
+    *,
+    on_done: OnDone = lambda _done, _total: None,
 ) -> NDArray[np.bool_]:
     """Whether nearly the same picture as the query's is indexed under another id, bool (q,).
 
@@ -81,6 +87,7 @@ def near_duplicates(
     lawns are alike without being the same. A picture of hardly any contrast has no near-duplicate.
     Memory does not grow with the index.
     """
+    done, total = 0, index.count()
     number_of = {query: number for number, query in enumerate(queries.ids)}
     found = np.zeros(len(number_of), dtype=np.bool_)
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -104,6 +111,8 @@ def near_duplicates(
             most = pool.map(_correlation, asked[numbers], candidates)
             for number, value in zip(numbers, most, strict=True):
                 found[number % len(found)] |= value >= threshold
+            done += len(ids)
+            on_done(done, total)
     return found
 
 

@@ -15,11 +15,12 @@ from cbir.errors import QueryError
 from cbir.evaluation.measures import depth
 from cbir.evaluation.relevance import PADDING, class_measures, encode_labels, relevant_counts
 from cbir.experiment.queries import Queries
-from cbir.experiment.rankings import Trial, by_cosine, full_measures, shuffled, trial_measures
+from cbir.experiment.rankings import Trial, by_cosine, full_measures, shuffled
 from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.rerank import expanded_query
 from cbir.search import Searcher
+from cbir.types import OnDone
 
 Protocol = Literal["usual", "unseen", "both"]
 
@@ -38,14 +39,15 @@ def ranked_measures(
     matches: Sequence[Matches],
     names: Sequence[str],
     expand: int = 0,
+    on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Measures of what `rank` has answered, float64 (q,) each; of the whole ranking if need be."""
     if depth(names) is not None:
         return _measured(searcher.index, queries, matches, names)
     if has_parts(searcher.index):
-        return _measured_by_engine(searcher, queries, names, expand)
+        return _measured_by_engine(searcher, queries, names, expand, on_done)
     trial = usual_trial(searcher, queries, expand)
-    return full_measures(trial, by_cosine(trial), names)
+    return full_measures(trial, by_cosine(trial), names, on_done)
 
 
 def usual_trial(
@@ -55,11 +57,18 @@ def usual_trial(
 
     Raises `QueryError` for an index with several vectors an image.
     """
-    index = searcher.index
-    if has_parts(index):
+    if has_parts(searcher.index):
         raise QueryError(
-            f"{index.url} holds several vectors an image", "index again without --regions"
+            f"{searcher.index.url} holds several vectors an image", "index again without --regions"
         )
+    return whole_image_trial(searcher, queries, expand, shuffle)
+
+
+def whole_image_trial(
+    searcher: Searcher, queries: Queries, expand: int = 0, shuffle: int | None = None
+) -> Trial:
+    """The same by the vectors of whole images alone, whatever else the index holds."""
+    index = searcher.index
     ids, matrix = index.matrix()
     labels = index.labels()
     codes, asked = encode_labels([labels[record_id] for record_id in ids], queries.labels)
@@ -90,16 +99,6 @@ def unseen_trial(queries: Queries, expand: int = 0, shuffle: int | None = None) 
     return Trial(ids, matrix, codes[order], vectors, codes, place, places)
 
 
-def unseen_index(
-    queries: Queries, names: Sequence[str], expand: int = 0
-) -> dict[str, NDArray[np.float64]]:
-    """Measures of the queries searched among each other, each left out of its own answer.
-
-    None of the indexed images was then seen in training, which the usual protocol cannot say.
-    """
-    return trial_measures(unseen_trial(queries, expand), names)
-
-
 def has_parts(index: Index) -> bool:
     """Whether images of the index have more than one vector."""
     facts = index.info()
@@ -127,7 +126,7 @@ def _measured(
 
 
 def _measured_by_engine(
-    searcher: Searcher, queries: Queries, names: Sequence[str], expand: int
+    searcher: Searcher, queries: Queries, names: Sequence[str], expand: int, on_done: OnDone
 ) -> dict[str, NDArray[np.float64]]:
     """The whole ranking where a record's score is its best part's: only the engine knows it."""
     count = searcher.index.count()
@@ -137,4 +136,5 @@ def _measured_by_engine(
         some = queries.chosen(range(start, min(start + step, len(queries.ids))))
         matches = rank(searcher, some, count, expand)
         pieces.append(_measured(searcher.index, some, matches, names))
+        on_done(min(start + step, len(queries.ids)), len(queries.ids))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 
@@ -14,9 +14,8 @@ from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Index
 from cbir.pipeline import Described, Unreadable, describe_items
 from cbir.search import Searcher
-from cbir.types import Failure, Vectors
+from cbir.types import Failure, OnDone, Vectors
 
-OnDone = Callable[[int, int | None], None]
 SAMPLE_SEED = 0
 
 

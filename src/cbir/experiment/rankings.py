@@ -6,9 +6,10 @@ equals ascending, which is its id's unless it is said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,12 @@ from cbir.evaluation.relevance import PADDING, class_measures, relevant_counts
 from cbir.index.base import Matches
 from cbir.index.exact import Space, Top, nearest, rescored
 from cbir.pipeline import usable_cores
-from cbir.types import Vectors
+from cbir.types import OnDone, Vectors
 
 _RANKS_AT_ONCE = 1 << 21  # a thread holds some 100 bytes for each
 _VALUES_AT_ONCE = 1 << 21  # of the collection, in float64
+
+_Read = TypeVar("_Read")
 
 Keys = Callable[[slice], NDArray[np.uint32]]
 """For some of the queries, what each record is ordered by, ascending: uint32 (queries, n)."""
@@ -52,6 +55,15 @@ class Trial:
         counts_itself = (self.itself >= 0) & (self.codes[self.itself] == self.asked)
         return relevant_counts(self.codes, self.asked, counts_itself)
 
+    def asking(self, chosen: NDArray[np.integer]) -> Trial:
+        """The same for some of the queries, by their numbers."""
+        return replace(
+            self,
+            vectors=self.vectors[chosen],
+            asked=self.asked[chosen],
+            itself=self.itself[chosen],
+        )
+
 
 def shuffled(count: int, seed: int | None) -> NDArray[np.int64]:
     """Places among equals, int64 (count,): a random order by `seed`, the ids' own where None."""
@@ -70,45 +82,72 @@ def answers(trial: Trial, k: int) -> list[Matches]:
     ]
 
 
-def trial_measures(trial: Trial, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def trial_measures(
+    trial: Trial,
+    names: Sequence[str],
+    on_done: OnDone = lambda _done, _total: None,
+) -> dict[str, NDArray[np.float64]]:
     """Measure -> its value for every query of `trial`, float64 (q,), by cosine."""
     wanted = depth(names)
     if wanted is None:
-        return full_measures(trial, by_cosine(trial), names)
+        return full_measures(trial, by_cosine(trial), names, on_done)
     found = _first_ranks(trial, max(1, wanted))
     ranked = np.where(np.isfinite(found.scores), trial.codes[found.records], PADDING)
     return class_measures(ranked, trial.asked, trial.relevant, names)
 
 
-def full_measures(trial: Trial, keys: Keys, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """The same over the ranking of the whole collection by `keys`, some queries a core at a time.
+def full_measures(
+    trial: Trial,
+    keys: Keys,
+    names: Sequence[str],
+    on_done: OnDone = lambda _done, _total: None,
+) -> dict[str, NDArray[np.float64]]:
+    """The same over the ranking of the whole collection by `keys`."""
+    relevant = trial.relevant
 
-    Key and place of a record are sorted as one number, which NumPy does several times faster than
-    it finds a stable order.
+    def measured(part: slice, ranked: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
+        return class_measures(ranked, trial.asked[part], relevant[part], names)
+
+    pieces = []
+    done = 0
+    for piece in over_rankings(trial, keys, measured):
+        pieces.append(piece)
+        done += len(next(iter(piece.values()), ()))
+        on_done(done, len(trial.asked))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def over_rankings(
+    trial: Trial, keys: Keys, read: Callable[[slice, NDArray[np.int32]], _Read]
+) -> Iterator[_Read]:
+    """What `read` makes of whole rankings, some queries at a time, in order, on all cores.
+
+    It is given which queries they are and the codes of the labels of all records, best first by
+    `keys`, int32 (queries, n); PADDING at the end where the query itself is left out. Key and
+    place of a record are sorted as one number, which NumPy does several times faster than it finds
+    a stable order.
     """
     from threadpoolctl import threadpool_limits
 
-    count, relevant = len(trial.codes), trial.relevant
+    count = len(trial.codes)
     code_at = np.full(count + 1, PADDING, dtype=np.int32)
     code_at[trial.places] = trial.codes
     places = trial.places.astype(np.uint64)
 
-    def measured(part: slice) -> dict[str, NDArray[np.float64]]:
+    def some(part: slice) -> _Read:
         packed = keys(part).astype(np.uint64)
         packed <<= np.uint64(32)
         packed |= places
         left_out = np.flatnonzero(trial.itself[part] >= 0)
         packed[left_out, trial.itself[part][left_out]] = (0xFFFFFFFF << 32) | count
         packed.sort(axis=1)
-        ranked = code_at[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)]
-        return class_measures(ranked, trial.asked[part], relevant[part], names)
+        return read(part, code_at[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)])
 
     step = max(1, _RANKS_AT_ONCE // max(1, count))
     parts = [slice(start, start + step) for start in range(0, len(trial.asked), step)]
     # Each product stays on the thread that asks for it: all cores have one already.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
-        pieces = list(pool.map(measured, parts))
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        yield from pool.map(some, parts)
 
 
 def by_cosine(trial: Trial) -> Keys:

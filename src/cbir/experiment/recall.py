@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from cbir.errors import QueryError
 from cbir.experiment.protocols import has_parts
-from cbir.experiment.queries import OnDone, describe_queries
+from cbir.experiment.queries import describe_queries
 from cbir.images.items import ImageSource
 from cbir.index.base import SCORE_TOLERANCE, Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.search import Searcher
-from cbir.types import Vectors
+from cbir.types import OnDone, Vectors
 
 TIMED = 100
 """Queries that are asked one at a time, for the time that each takes."""

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.evaluation.relevance import class_measures, relevant_counts
-from cbir.experiment import Evaluation, Queries, rank, unseen_index
-from cbir.experiment.protocols import unseen_trial
-from cbir.experiment.rankings import answers
+from cbir.experiment import Evaluation, Queries, rank
+from cbir.experiment.protocols import unseen_trial, usual_trial
+from cbir.experiment.rankings import answers, trial_measures
 from cbir.index.base import Matches
 from cbir.report.rankings import Floats, Ranked, encoded, ranked
 from cbir.search import Searcher
@@ -58,12 +58,12 @@ class Case:
     unseen: Unseen | None
 
 
-def case_of(evaluation: Evaluation, searcher: Searcher, expand: int) -> Case:
+def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
     """The first hits of every query, its figure, and the same of the unseen index."""
     queries = evaluation.queries
     among_queries = evaluation.protocol == "unseen"
     labels, thumbnail = _searched(searcher, queries, among_queries)
-    matches = _deep_enough(evaluation, searcher, expand, len(labels))
+    matches = _deep_enough(evaluation, searcher, len(labels))
     hits = ranked(queries.labels, matches, labels, DEPTH)
     relevant = _relevant(queries, labels, hits)
     measure = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
@@ -82,7 +82,7 @@ def case_of(evaluation: Evaluation, searcher: Searcher, expand: int) -> Case:
         measure,
         values,
         float(relevant.mean()),
-        _unseen(queries, hits, measure, expand) if both else None,
+        _unseen(evaluation, hits, measure) if both else None,
     )
 
 
@@ -96,16 +96,16 @@ def _searched(
     return dict(zip(queries.ids, queries.labels, strict=True)), pictures.get
 
 
-def _deep_enough(
-    evaluation: Evaluation, searcher: Searcher, expand: int, searched: int
-) -> Sequence[Matches]:
+def _deep_enough(evaluation: Evaluation, searcher: Searcher, searched: int) -> Sequence[Matches]:
     """The first hits, searched again where what was measured needed fewer than the report does."""
     wanted = min(DEPTH, max(1, searched - 1))
-    queries = evaluation.queries
+    queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle
     if all(len(found.ids) >= wanted for found in evaluation.matches):
         return evaluation.matches
     if evaluation.protocol == "unseen":
-        return answers(unseen_trial(queries, expand, evaluation.shuffle), wanted)
+        return answers(unseen_trial(queries, expand, shuffle), wanted)
+    if shuffle is not None:
+        return answers(usual_trial(searcher, queries, expand, shuffle), wanted)
     return rank(searcher, queries, wanted, expand)
 
 
@@ -118,9 +118,11 @@ def _relevant(
     return relevant_counts(encoded(hits.classes, list(labels.values())), hits.asked, itself)
 
 
-def _unseen(queries: Queries, hits: Ranked, measure: str, expand: int) -> Unseen:
+def _unseen(evaluation: Evaluation, hits: Ranked, measure: str) -> Unseen:
+    queries = evaluation.queries
     names = [f"P@{k}" for k in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
-    found = unseen_index(queries, [measure, *names], expand)
+    trial = unseen_trial(queries, evaluation.expand, evaluation.shuffle)
+    found = trial_measures(trial, [measure, *names])
     itself = np.ones(len(hits.asked), dtype=np.bool_)
     return Unseen(
         found[measure],

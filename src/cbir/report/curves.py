@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cbir.experiment.protocols import unseen_trial
+from cbir.experiment.protocols import unseen_trial, whole_image_trial
 from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.content import Block, Plot, Section, Table
 from cbir.report.drawing import drawing
@@ -26,14 +26,14 @@ TAIL = 0.01
 """This share of the scores, the lowest, would leave no room for the others."""
 
 
-def curve_section(case: Case, expand: int) -> Section:
+def curve_section(case: Case) -> Section:
     """Precision of the first k hits, and over the whole ranking."""
     usual = precision_at_ranks(case.hits.found)
     precision = {case.main: usual}
     if case.unseen is not None:
         precision[UNSEEN] = case.unseen.precision
     by_chance = chance(case.hits.asked, encoded(case.hits.classes, list(case.labels.values())))
-    recall, sample = _recall_curves(case, expand)
+    recall, sample = _recall_curves(case)
     asked = case.evaluation.n_queries
     of = "all queries" if sample == asked else f"a seeded sample of {sample:,} of {asked:,} queries"
     with drawing():
@@ -81,31 +81,17 @@ def curve_section(case: Case, expand: int) -> Section:
     )
 
 
-def _recall_curves(case: Case, expand: int) -> tuple[dict[str, Floats], int]:
+def _recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
     """A curve a protocol, and of how many queries: the same for both."""
-    queries = case.evaluation.queries
+    evaluation = case.evaluation
+    queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle
     chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
     curves = {}
     if case.main == USUAL:
         some = queries.chosen(chosen.tolist())
-        ids, matrix = case.searcher.index.matrix()
-        codes = encoded(case.hits.classes, [case.labels[i] for i in ids])
-        place = {record_id: row for row, record_id in enumerate(ids)}
-        own = np.array([place.get(query, -1) for query in some.ids])
-        vectors = some.vectors
-        if expand:
-            exclude = [i if i in case.labels else None for i in some.ids]
-            vectors = case.searcher.expanded(vectors, expand, exclude=exclude, exact=True)
-        curves[USUAL] = full_curve(vectors, case.hits.asked[chosen], own, matrix, codes)
+        curves[USUAL] = full_curve(whole_image_trial(case.searcher, some, expand, shuffle))
     if case.main == UNSEEN or case.unseen is not None:
-        trial = unseen_trial(queries, expand)
-        curves[UNSEEN] = full_curve(
-            trial.vectors[chosen],
-            trial.asked[chosen],
-            trial.itself[chosen],
-            trial.matrix,
-            trial.codes,
-        )
+        curves[UNSEEN] = full_curve(unseen_trial(queries, expand, shuffle).asking(chosen))
     return curves, len(chosen)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.evaluation.relevance import PADDING, UNLABELLED
+from cbir.experiment.rankings import Trial, by_cosine, over_rankings
 from cbir.index.base import Matches
-from cbir.types import Vectors
 
 RECALL_LEVELS = 101
 """Recall 0, 0.01, ... 1: where interpolated precision is taken."""
@@ -18,7 +18,6 @@ RECALL_LEVELS = 101
 RANKS_IN_A_SAMPLE = 25_000_000
 """How many ranks of full rankings are sorted for a curve: about two seconds' work."""
 
-_ROWS_AT_ONCE = 64
 SEED = 0
 
 Codes = NDArray[np.int32]
@@ -109,29 +108,21 @@ def sampled(queries: int, indexed: int) -> NDArray[np.intp]:
     return np.sort(np.random.default_rng(SEED).permutation(queries)[:count])
 
 
-def full_curve(
-    vectors: Vectors, asked: Codes, own: NDArray[np.integer], matrix: Vectors, labels: Codes
-) -> Floats:
-    """Mean interpolated precision, float64 (RECALL_LEVELS,), of rankings of the whole `matrix`.
+def full_curve(trial: Trial) -> Floats:
+    """Mean interpolated precision, float64 (RECALL_LEVELS,), of the whole rankings of `trial`."""
+    asked, relevant = trial.asked, trial.relevant
 
-    `vectors` (q, dim) of queries of the classes `asked` (q,), `own` (q,) the row of each in
-    `matrix` (n, dim), which is left out of its answer, or -1; `labels` (n,) of the rows.
-    """
+    def summed(part: slice, ranked: Codes) -> Floats:
+        total = np.zeros(RECALL_LEVELS)
+        for labels, code, count in zip(ranked, asked[part], relevant[part].tolist(), strict=True):
+            if count:
+                total += interpolated_precision(np.flatnonzero(labels == code), count)
+        return total
+
     total = np.zeros(RECALL_LEVELS)
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        scores = vectors[rows] @ matrix.T
-        for row, itself in enumerate(own[rows]):
-            if itself >= 0:
-                scores[row, itself] = -np.inf
-        order = np.argsort(-scores, axis=1, kind="stable")
-        for row, (code, itself) in enumerate(zip(asked[rows], own[rows], strict=True)):
-            relevant = labels == code if code >= 0 else np.zeros(len(labels), dtype=np.bool_)
-            if itself >= 0:
-                relevant[itself] = False
-            ranks = np.flatnonzero(relevant[order[row]])
-            total += interpolated_precision(ranks, int(relevant.sum()))
-    return total / max(1, len(vectors))
+    for some in over_rankings(trial, by_cosine(trial), summed):
+        total += some
+    return total / max(1, len(asked))
 
 
 def chance(asked: Codes, labels: Codes) -> float:

@@ -31,11 +31,10 @@ def single_report(
     searcher: Searcher,
     *,
     command: str,
-    expand: int,
     comparisons: Sequence[Mapping[str, Any]],
 ) -> Report:
     """Everything there is to say of one evaluation."""
-    case = case_of(evaluation, searcher, expand)
+    case = case_of(evaluation, searcher)
     first = random_queries(len(case.values), AT_RANDOM)[0]
     queries = evaluation.queries
     sections = [
@@ -48,7 +47,7 @@ def single_report(
             case.measure,
             evaluation.per_query,
         ),
-        curve_section(case, expand),
+        curve_section(case),
         confusion_section(case.hits),
         *score_sections(case),
         Section(
@@ -69,7 +68,10 @@ def single_report(
             [
                 *index_facts(searcher.index),
                 ("queries", f"{evaluation.n_queries:,}"),
-                ("query expansion", plural(expand, "hit") if expand else "none"),
+                (
+                    "query expansion",
+                    plural(evaluation.expand, "hit") if evaluation.expand else "none",
+                ),
                 ("seed of samples in this report", str(SEED)),
             ],
         ),

@@ -24,20 +24,18 @@ def write_report(
     searcher: Searcher,
     *,
     command: str,
-    expand: int = 0,
     comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
     """Write the report of `evaluation` of `searcher`'s index into the folder `target`.
 
-    `command` is the line that makes it again; `expand` as the evaluation had it; `comparisons` as
+    `command` is the line that makes it again;
+    `comparisons` as
     `cbir evaluate --json` gives them. Returns the files, `index.html` first. Other files in
     `target` are left alone. Raises `MissingExtraError` without matplotlib and `CbirError` where
     `target` cannot be written.
     """
     require_target(target)
-    report = single_report(
-        evaluation, searcher, command=command, expand=expand, comparisons=comparisons
-    )
+    report = single_report(evaluation, searcher, command=command, comparisons=comparisons)
     return _write(target, report)
 
 
