@@ -22,7 +22,8 @@ from cbir.descriptors.models import load_descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.images.sources import open_source
 from cbir.ingest import index_images
-from cbir.pipeline import BATCH, usable_cores
+from cbir.machine import usable_cores
+from cbir.pipeline import BATCH
 
 RUNS = 3
 

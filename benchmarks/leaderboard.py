@@ -27,7 +27,6 @@ from benchmarks.setting import (
     form_of_cifar10,
     images_per_second,
     median_ms,
-    processor,
 )
 from cbir.descriptors.base import Descriptor
 from cbir.descriptors.models import load_descriptor
@@ -39,6 +38,7 @@ from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.sources import open_source
 from cbir.ingest import index_images
+from cbir.machine import processor
 from cbir.search import Searcher
 from cbir.types import RgbImage
 

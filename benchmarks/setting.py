@@ -13,7 +13,7 @@ from pathlib import Path
 from cbir.descriptors.base import Descriptor
 from cbir.home import cbir_home
 from cbir.ingest import index_images
-from cbir.pipeline import usable_cores
+from cbir.machine import processor, usable_cores
 from cbir.types import RgbImage
 
 BATCH = 64
@@ -76,16 +76,6 @@ def images_per_second(descriptor: Descriptor, images: Sequence[RgbImage]) -> flo
 def cbir_command() -> str:
     """The `cbir` command of this environment."""
     return str(Path(sys.executable).with_name("cbir"))
-
-
-def processor() -> str:
-    """What the processor is called."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def form_of_cifar10() -> str:

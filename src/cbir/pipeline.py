@@ -9,7 +9,6 @@ of pixels, because a descriptor need not be able to shrink pictures.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from cbir.errors import CbirError, ImageError
 from cbir.images.decode import decode
 from cbir.images.items import SourceItem
 from cbir.images.thumbnails import thumbnail
+from cbir.machine import usable_cores
 from cbir.types import WHOLE, Box, RgbImage, Vectors
 
 BATCH = 64
@@ -96,13 +96,6 @@ def describe_items(
         finally:
             for future in pending:
                 future.cancel()
-
-
-def usable_cores() -> int:
-    """How many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def content_hash(data: bytes | RgbImage) -> str:

@@ -14,7 +14,8 @@ from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource
 from cbir.images.sources import source_for_uri
 from cbir.index.base import Index
-from cbir.pipeline import content_hash, usable_cores
+from cbir.machine import usable_cores
+from cbir.pipeline import content_hash
 from cbir.types import Hit, ImageRecord, OnDone, RgbImage
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from cbir.errors import QueryError
 from cbir.experiment.queries import Queries
 from cbir.images.decode import decode
 from cbir.index.base import Index
-from cbir.pipeline import usable_cores
+from cbir.machine import usable_cores
 from cbir.types import OnDone, RgbImage
 
 THRESHOLD = 0.85

@@ -18,7 +18,7 @@ from cbir.evaluation.measures import depth
 from cbir.evaluation.relevance import PADDING, class_measures, relevant_counts
 from cbir.index.base import Matches
 from cbir.index.exact import Space, Top, nearest, rescored
-from cbir.pipeline import usable_cores
+from cbir.machine import usable_cores
 from cbir.types import OnDone, Vectors
 
 _RANKS_AT_ONCE = 1 << 21  # a thread holds some 100 bytes for each

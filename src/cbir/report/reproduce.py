@@ -10,9 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from cbir.index.base import Index
-from cbir.pipeline import usable_cores
+from cbir.machine import processor, usable_cores
 from cbir.report.content import Block, Code, Section, Table
-from cbir.training.labelled import processor
 
 _PACKAGES = (
     *("numpy", "pillow", "opencv-python-headless", "onnxruntime", "faiss-cpu"),

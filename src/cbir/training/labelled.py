@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +14,7 @@ from cbir.errors import CbirError, ImageError
 from cbir.evaluation.relevance import UNLABELLED
 from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource, SourceItem
-from cbir.pipeline import usable_cores
+from cbir.machine import usable_cores
 from cbir.types import RgbImage
 
 HELD_OUT = 0.1
@@ -106,14 +104,6 @@ def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """The share of rows of `logits` (n, classes) that are largest at their label."""
     return float(np.mean(logits.argmax(axis=1) == labels))
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
 
 
 def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]:

@@ -21,10 +21,10 @@ from cbir.descriptors.fusion import centred
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
-from cbir.pipeline import usable_cores
+from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE, choose_fusion
 from cbir.training.export import export_float, quantise
-from cbir.training.labelled import Say, accuracy, processor, read_labelled, split
+from cbir.training.labelled import Say, accuracy, read_labelled, split
 from cbir.training.train import EpochResult, normalisation, predict, settings_for, train
 from cbir.types import RgbImage
 

@@ -15,7 +15,7 @@ from cbir.descriptors.bovw import BovwCard, BovwDescriptor, Posterior, model_fil
 from cbir.descriptors.fusion import Floats, fit_projection, fuse, projected, sqrt_posterior
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
-from cbir.pipeline import usable_cores
+from cbir.machine import processor, usable_cores
 from cbir.training.bovw.linear import Head, fit_heads, standard_of
 from cbir.training.bovw.recipes import HeadPlan, Projection, Recipe
 from cbir.training.bovw.rows import Encoder, mirrored, preparing
@@ -25,7 +25,6 @@ from cbir.training.labelled import (
     Labelled,
     Say,
     accuracy,
-    processor,
     read_labelled,
     split,
 )

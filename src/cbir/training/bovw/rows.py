@@ -14,7 +14,7 @@ from cbir.descriptors.arrays import Arrays
 from cbir.descriptors.blocks import Block, Size, head_rows, raw_dim, raw_features
 from cbir.descriptors.fusion import Floats
 from cbir.descriptors.resize import fitted, resized
-from cbir.pipeline import usable_cores
+from cbir.machine import usable_cores
 from cbir.training.labelled import Prepare, Say
 from cbir.types import RgbImage
 

@@ -16,7 +16,7 @@ from cbir.descriptors.local.patches import fit_whitening, mirrored_patches, norm
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import inverse_document_frequency
 from cbir.errors import CbirError
-from cbir.pipeline import usable_cores
+from cbir.machine import usable_cores
 from cbir.training.bovw.recipes import Filters, Plan, Words
 from cbir.training.bovw.rows import BATCH, limited_threads
 from cbir.training.labelled import Say
