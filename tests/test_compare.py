@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cbir.errors import CbirError
 from cbir.evaluation.compare import (
+    Comparison,
     class_means,
     compare,
     compare_runs,
@@ -224,6 +226,45 @@ def test_words_say_which_is_better_and_whether_it_is_luck() -> None:
     said = in_words(by_chance, "a", "b", "P@1")
     assert said.startswith("a and b cannot be told apart in P@1: ")
     assert f"about {by_chance.p * 100:.0f} of 100" in said and "significant" not in said
+
+
+def with_p(p: float, p_adjusted: float | None = None, pairs: int = 1) -> Comparison:
+    adjusted = p if p_adjusted is None else p_adjusted
+    return replace(compare(*values(50, 0.1, seed=9)), p=p, p_adjusted=adjusted, pairs=pairs)
+
+
+def test_how_often_chance_does_it_is_told_by_p_and_the_verdict_by_what_is_corrected() -> None:
+    said = in_words(with_p(0.4, 1.0, pairs=3), "a", "b", "P@1")
+    assert "by chance in about 40 of 100 such experiments (p = 0.4, 1 after correction" in said
+    assert "for 3 pairs)" in said and "cannot be told apart" in said
+    said = in_words(with_p(0.03, 0.09, pairs=3), "a", "b", "P@1")
+    assert "cannot be told apart" in said and "about 3 of 100" in said
+    assert "there are too many pairs for that to be significant" in said
+
+
+@pytest.mark.parametrize(
+    ("p", "how_often", "significant"),
+    [
+        (0.0496, "slightly fewer than 5 of 100 such experiments (p = 0.0496)", True),
+        (0.0504, "slightly more than 5 of 100 such experiments (p = 0.0504)", False),
+        (0.05, "5 of 100 such experiments (p = 0.05)", False),
+        (0.034, "about 3 of 100 such experiments (p = 0.034)", True),
+        (0.999, "nearly all such experiments (p = 1)", False),
+    ],
+)
+def test_words_near_the_limit_agree_with_the_verdict(
+    p: float, how_often: str, significant: bool
+) -> None:
+    said = in_words(with_p(p), "a", "b", "P@1")
+    assert how_often in said
+    assert ("so it is significant" in said) == significant
+
+
+def test_means_that_differ_by_rounding_only_are_equal() -> None:
+    a = np.random.default_rng(0).random(97)
+    for seed in range(50):
+        b = np.random.default_rng(seed).permutation(a)
+        assert "their means are equal" in in_words(compare(a, b), "a", "b", "P@1")
 
 
 def test_words_say_when_the_queries_are_too_few() -> None:

@@ -201,23 +201,29 @@ def in_words(comparison: Comparison, name_a: str, name_b: str, measure: str) -> 
     """The comparison as one plain sentence."""
     if comparison.wins == comparison.losses == 0:
         return f"{name_a} and {name_b} have the same {measure} for every query."
-    if comparison.difference == 0:
+    if abs(comparison.difference) <= _NOISE:
         return f"{name_a} and {name_b} cannot be told apart in {measure}: their means are equal."
     better, worse = (name_b, name_a) if comparison.difference > 0 else (name_a, name_b)
     digits = 4 if abs(comparison.difference) >= 0.001 else 6
     size = f"{abs(comparison.difference):.{digits}f}"
     ends = sorted(end if comparison.difference > 0 else -end for end in comparison.interval)
     interval = f"95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
-    corrected = f" after correction for {comparison.pairs} pairs" if comparison.pairs > 1 else ""
-    p = f"p = {comparison.p_adjusted:.2g}{corrected}"
-    chance = f"come about by chance in {_how_often(comparison.p_adjusted)} such experiments ({p})"
+    p = f"p = {_shown(comparison.p)}"
+    if comparison.pairs > 1:
+        corrected = _shown(comparison.p_adjusted)
+        p += f", {corrected} after correction for {comparison.pairs} pairs"
+    chance = f"come about by chance in {_how_often(comparison.p)} such experiments ({p})"
     if comparison.significant:
         return (
             f"{better} is better than {worse} in {measure} by {size} ({interval}); a difference "
             f"like this would {chance}, so it is significant."
         )
     few = comparison.wins + comparison.losses
-    reason = f"; only {few} queries differ, too few for any to be significant" if few < 6 else ""
+    reason = ""
+    if few < 6:
+        reason = f"; only {few} queries differ, too few for any to be significant"
+    elif comparison.p < SIGNIFICANT:
+        reason = "; there are too many pairs for that to be significant"
     return (
         f"{name_a} and {name_b} cannot be told apart in {measure}: {better} has {size} more "
         f"({interval}), and a difference like this would {chance}{reason}."
@@ -304,7 +310,17 @@ def _how_often(p: float) -> str:
         return "fewer than 1 of 1,000"
     if p < 0.01:
         return "fewer than 1 of 100"
-    return f"about {round(100 * p)} of 100" if p < 0.995 else "nearly all"
+    if round(100 * p) == 100 * SIGNIFICANT and p != SIGNIFICANT:
+        return (
+            f"slightly {'fewer' if p < SIGNIFICANT else 'more'} than {100 * SIGNIFICANT:.0f} of 100"
+        )
+    about = "" if p == SIGNIFICANT else "about "
+    return f"{about}{round(100 * p)} of 100" if p < 0.995 else "nearly all"
+
+
+def _shown(p: float) -> str:
+    """`p` to two digits, three near the limit, so that what is read agrees with the verdict."""
+    return f"{p:.{3 if round(100 * p) == 100 * SIGNIFICANT else 2}g}"
 
 
 def _interval(means: Values) -> Interval:
