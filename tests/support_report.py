@@ -67,7 +67,10 @@ def read_page(path: Path) -> Seen:
         for key, value in attributes.items():
             assert not key.startswith("on"), (name, key)
             if key in ("src", "href", "xlink:href"):
-                assert value and value.startswith(("data:", "#")), (name, key, value)
+                assert value, (name, key)
+                own = value.startswith(("data:", "#"))
+                assert own or name == "a", (name, key, value)
+                assert own or (path.parent / unquote(value)).is_file(), f"{value} is not there"
             if value and value.startswith("#") and key in ("href", "xlink:href"):
                 assert value[1:] in ids, f"{value} leads nowhere"
             if key == "aria-labelledby":

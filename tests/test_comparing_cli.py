@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from support_cli import call
 from support_photos import write_photos
 
@@ -106,7 +108,7 @@ def test_tables_hold_the_figures_and_the_sentences(files: Path) -> None:
     table = call("evaluate", *asked).out
     answer = call("evaluate", *asked, "--json").json
     for one in answer["comparisons"]:
-        assert one["in_words"] in table.splitlines()
+        assert (one["in_words"] in table.splitlines()) == (one["measure"] == "nAP@5")
         row = next(
             line.split()
             for line in table.splitlines()
@@ -225,11 +227,20 @@ def test_indexes_are_asked_the_same_and_compared(
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["query"].split("/")[0] == "photos-2"
-    assert len(rows) == 18 and {row["run"] for row in rows} == {"a.cbir", "b.cbir"}
+    assert len(rows) == 36 and {row["run"] for row in rows} == {"a.cbir", "b.cbir"}
+    assert [row["protocol"] for row in rows] == (["usual"] * 9 + ["unseen"] * 9) * 2
+    for number, (protocol, key) in enumerate((("usual", "measures"), ("unseen", "unseen_index"))):
+        some = rows[9 * number : 9 * number + 9]
+        mean = sum(float(row["nAP@5"]) for row in some) / 9
+        assert mean == pytest.approx(answer["runs"][0][key]["nAP@5"])
+        found = [one for one in answer["comparisons"] if one["protocol"] == protocol]
+        assert [one["measure"] for one in found] == list(answer["runs"][0][key])
+        for one in found:
+            assert one["mean_a"] == pytest.approx(alone[0][key][one["measure"]])
+            assert one["mean_b"] == pytest.approx(alone[1][key][one["measure"]])
+            assert ("on the unseen index" in one["in_words"]) == (protocol == "unseen")
     for one in answer["comparisons"]:
         assert one["n_queries"] == 9
-        assert one["mean_a"] == pytest.approx(alone[0]["measures"][one["measure"]])
-        assert one["mean_b"] == pytest.approx(alone[1]["measures"][one["measure"]])
         assert {label: of["n_queries"] for label, of in one["classes"].items()} == {
             "blue": 4,
             "green": 3,
@@ -248,6 +259,78 @@ def test_indexes_are_shown_beside_each_other(indexes: tuple[list[Path], Path]) -
     means = [f"{one['measures']['nAP@5']:.4f}" for one in answer["runs"]]
     assert ["nAP@5", *means] in [line.split() for line in lines]
     for one in answer["comparisons"]:
-        assert one["in_words"] in lines
+        assert (one["in_words"] in lines) == (one["measure"] == "nAP@5")
     for name, of in answer["comparisons"][-1]["classes"].items():
         assert [name, str(of["n_queries"])] in [line.split()[:2] for line in lines]
+
+
+def test_all_that_was_asked_for_is_shown_of_several_indexes(
+    indexes: tuple[list[Path], Path],
+) -> None:
+    places, queries = indexes
+    asked = ("--hamming", 8, "--shuffle-ids", 3)
+    shown = call(*asked_of(places, queries, *asked))
+    answer = call(*asked_of(places, queries, *asked, "--json")).json
+    lines = [line.split() for line in shown.out.splitlines()]
+    for key in ("measures", "unseen_index"):
+        means = [f"{one['hamming'][key]['AP']:.4f}" for one in answer["runs"]]
+        assert ["AP", *means] in lines
+    assert "equal scores are ordered by the seed 3, not by id" in shown.err
+
+
+def test_near_duplicates_are_counted_for_each_of_several_indexes(
+    indexes: tuple[list[Path], Path], tmp_path: Path
+) -> None:
+    places, _ = indexes
+    others = tmp_path / "others" / "red"
+    others.mkdir(parents=True)
+    for number in range(9):  # every one of its own
+        noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((48, 48)).save(others / f"{number}.png")
+    shutil.copy(places[0].parent / "photos" / "red" / "0.png", others / "copy.png")
+    shutil.copytree(places[0], tmp_path / "z.cbir")
+    two = [places[0], tmp_path / "z.cbir"]
+    shown = call(*asked_of(two, others.parent, "--without-near-duplicates"))
+    assert shown.code == 0, shown.err
+    assert shown.err.count("are nearly the same as an indexed picture") == 2
+    assert "a.cbir: left out: 1 of 10 queries" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--sample", 5), ("--expand", 3), ("--protocol", "unseen"), ("--hamming", 8),
+        ("--shuffle-ids", 3), ("--without-near-duplicates", None), ("--descriptor", "classic"),
+        ("--queries", "x"), ("--in", "x.cbir"),
+    ],
+)  # fmt: skip
+def test_what_means_nothing_for_run_files_is_refused(
+    files: Path, option: str, value: object
+) -> None:
+    given = [option] if value is None else [option, value]
+    answer = call("evaluate", "--qrels", files / "q.qrels", files / "good.run", *given)
+    assert answer.code == 2
+    assert f"{option} does not go with --qrels" in answer.err
+
+
+@pytest.mark.parametrize("option", ["-m", "--expand", "--hamming", "--report", "--per-query"])
+def test_what_means_nothing_for_recall_is_refused(
+    indexes: tuple[list[Path], Path], option: str
+) -> None:
+    (place, _), queries = indexes
+    asked = ("evaluate", "--in", place, "--queries", queries, "--recall", 5)
+    answer = call(*asked, option, "P@1" if option == "-m" else 3)
+    assert answer.code == 2
+    assert "does not go with --recall" in answer.err
+
+
+def test_a_mistyped_place_is_told_before_anything_is_measured(
+    indexes: tuple[list[Path], Path], tmp_path: Path
+) -> None:
+    (place, _), queries = indexes
+    report = tmp_path / "report"
+    answer = call(*asked_of([place, tmp_path / "typo.cbir"], queries, "--report", report))
+    assert answer.code == 1 and "typo.cbir" in answer.error[0]
+    nowhere = call(*asked_of([place], queries, "--per-query", tmp_path / "no" / "x.csv"))
+    assert nowhere.error[0].startswith(f"cannot write {tmp_path / 'no' / 'x.csv'}: ")
+    assert not report.exists()

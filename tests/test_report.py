@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,10 @@ import cbir
 from cbir.errors import CbirError, MissingExtraError
 from cbir.evaluation.trec import write_qrels, write_run
 from cbir.experiment import Evaluation, evaluate
+from cbir.report.case import case_of
+from cbir.report.single import milliseconds
 from cbir.report.write import write_report
+from cbir.types import RgbImage, Vectors
 
 MEASURES = ("AP@10", "P@1", "RR@10")
 SECTIONS = [
@@ -153,6 +159,79 @@ def test_expanded_queries_codes_and_shuffled_ids(own: Path) -> None:
     assert "By codes of 3 bits" in seen.words and "the seed 5" in seen.words
 
 
+class Alike(MeanColour):
+    """Says the same of every picture, so that only the order among equals ranks."""
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        return np.eye(1, self.spec.dim, dtype=np.float32).repeat(len(images), axis=0)
+
+
+def test_equal_scores_have_the_same_order_everywhere_in_a_report(own: Path, tmp_path: Path) -> None:
+    shutil.rmtree(own / "p.cbir")
+    cbir.index_images([own / "photos"], own / "p.cbir", descriptor=Alike(), label_from_folder=True)
+    searcher = cbir.Searcher.open(own / "p.cbir", Alike())
+    source = cbir.open_source(str(own / "queries"), label_from_folder=True)
+    result = evaluate(searcher, source, ["nAP@5", "P@1"], shuffle=5)
+    case = case_of(result, searcher)
+    assert case.values.tolist() == result.per_query["nAP@5"].tolist()
+    assert case.hits.found[:, 0].tolist() == result.per_query["P@1"].astype(bool).tolist()
+    assert case.unseen is not None and result.unseen_index is not None
+    assert case.unseen.values.mean() == pytest.approx(result.unseen_index["nAP@5"])
+    assert case.unseen.precision[0] == pytest.approx(result.unseen_index["P@1"])
+    deep = evaluate(searcher, source, ["P@20"], shuffle=5)
+    assert [found.ids[:5] for found in case.matches] == [found.ids[:5] for found in deep.matches]
+    searcher.close()
+
+
+def test_the_measure_that_was_asked_for_is_the_one_that_is_shown(own: Path) -> None:
+    searcher = cbir.Searcher.open(own / "p.cbir", MeanColour())
+    source = cbir.open_source(str(own / "queries"), label_from_folder=True)
+    for asked, shown in (("nAP@3", "nAP@3"), ("AP@4", "nAP@4"), ("P@1", "nAP@27")):
+        case = case_of(evaluate(searcher, source, [asked]), searcher)
+        assert case.measure == shown
+        assert case.hits.labels.shape[1] == 27  # no query is indexed
+    searcher.close()
+
+
+def test_hits_beyond_what_is_relevant_are_no_confusions(tmp_path: Path) -> None:
+    colours = ["blue", "green", "red"]
+    indexed(tmp_path, write_photos(tmp_path / "photos", per_colour=4))
+    seen = reported(tmp_path, write_photos(tmp_path / "queries", per_colour=2))
+    assert "Nothing: all of the first 4 hits are right." in seen.words
+    assert "40.0% at best: few are relevant" in seen.words
+    assert all(colour in seen.words for colour in colours)
+
+
+def test_time_is_divided_by_the_queries_that_it_was_spent_on(own: Path, tmp_path: Path) -> None:
+    queries = write_classes(tmp_path / "queries", ["red", "green"], each=3)
+    for name in ("1.png", "2.png", "3.png"):
+        shutil.copy(own / "photos" / "red" / name, queries / "red" / f"copy-{name}")
+    searcher, result = evaluated(own, queries, without_near_duplicates=True)
+    searcher.close()
+    assert result.near_duplicates is not None and len(result.near_duplicates.ids) >= 3
+    left_out = len(result.near_duplicates.ids)
+    each = milliseconds(result)
+    assert each["describe"] == pytest.approx(
+        1000 * result.seconds["describe"] / (result.n_queries + left_out)
+    )
+    assert each["search"] == pytest.approx(1000 * result.seconds["search"] / result.n_queries)
+
+
+def test_what_was_asked_is_told_with_its_fingerprint(own: Path) -> None:
+    first = reported(own, own / "queries", bits=3).words
+    assert f"{own / 'queries'}, 18 images" in first and "3 bits, seed 0" in first
+    said = re.search(r"contents of the queries sha256 (\w{64})", first)
+    again = re.search(
+        r"contents of the queries sha256 (\w{64})", reported(own, own / "queries").words
+    )
+    assert said and again and said[1] == again[1]
+    (own / "queries" / "red" / "1.png").unlink()
+    other = re.search(
+        r"contents of the queries sha256 (\w{64})", reported(own, own / "queries").words
+    )
+    assert other and other[1] != said[1]
+
+
 def test_near_duplicates_that_were_left_out_are_counted(own: Path, tmp_path: Path) -> None:
     queries = write_classes(tmp_path / "queries", ["red", "green"], each=3)
     shutil.copy(own / "photos" / "red" / "3.png", queries / "red" / "copy.png")
@@ -271,7 +350,7 @@ def test_without_matplotlib_the_extra_is_named(own: Path, monkeypatch: pytest.Mo
 def test_a_folder_that_cannot_be_written_is_named(own: Path) -> None:
     searcher, result = evaluated(own, own / "queries")
     (own / "plain").write_text("a file")
-    with pytest.raises(CbirError, match=r"cannot write .*plain"):
+    with pytest.raises(CbirError, match=r"plain is a file"):
         write_report(own / "plain" / "below", result, searcher, command="cbir evaluate")
     searcher.close()
 
@@ -313,6 +392,9 @@ def test_the_report_of_one_run(runs: Path, tmp_path: Path) -> None:
     for name, value in answer.json["measures"].items():
         assert f"{name} {value:.4f}" in seen.words
     assert not seen.of("img")
+    for name in ("q.qrels", "a.run"):
+        digest = hashlib.sha256((runs / name).read_bytes()).hexdigest()
+        assert f"{name} sha256 {digest}" in seen.words
 
 
 def test_the_report_of_two_runs_compares_them(runs: Path, tmp_path: Path) -> None:
@@ -329,19 +411,57 @@ def test_the_report_of_two_runs_compares_them(runs: Path, tmp_path: Path) -> Non
     assert "class by class" in seen.words
 
 
-def test_several_indexes_have_a_report_each(own: Path, tmp_path: Path) -> None:
-    for name in ("a.cbir", "b.cbir"):
-        cbir.index_images(
-            [own / "photos"],
-            own / name,
-            descriptor="cifar10-cnn:embedding",
-            label_from_folder=True,
-        )
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two indexes that answer differently, `a b.cbir` and `c.cbir`, and `queries`."""
+    folder = tmp_path_factory.mktemp("several")
+    photos = write_classes(folder / "photos", ["ant", "bee", "cow"], each=6)
+    write_classes(folder / "queries", ["ant", "bee", "cow"], each=4)
+    for name, descriptor in (("a b.cbir", "cifar10-cnn:embedding"), ("c.cbir", "classic")):
+        cbir.index_images([photos], folder / name, descriptor=descriptor, label_from_folder=True)
+    return folder
+
+
+def test_several_indexes_are_compared_on_one_page_and_have_one_each(
+    several: Path, tmp_path: Path
+) -> None:
     answer = call(
-        *("evaluate", "--in", own / "a.cbir", "--in", own / "b.cbir"),
-        *("--queries", own / "queries", "--label-from-folder", "--report", tmp_path / "r"),
+        *("evaluate", "--in", several / "a b.cbir", "--in", several / "c.cbir", "-m", "nAP@5"),
+        *("--queries", several / "queries", "--label-from-folder", "--report", tmp_path / "r"),
+        *("--hamming", 8, "--shuffle-ids", 2, "--json"),
     )
     assert answer.code == 0, answer.err
-    pages = sorted((tmp_path / "r").glob("*/index.html"))
-    assert len(pages) == 2
-    assert all("comparisons" in sections(read_page(page)) for page in pages)
+    seen = read_page(tmp_path / "r" / "index.html")
+    read_markdown(tmp_path / "r" / "report.md")
+    expected = ["summary", "comparisons", "classes", "curves", "queries", "timings", "reproduce"]
+    assert sections(seen) == expected
+    for key in ("measures", "unseen_index"):
+        means = [f"{one[key]['nAP@5']:.4f}" for one in answer.json["runs"]]
+        assert f"nAP@5 {' '.join(means)}" in seen.words
+        coded = [f"{one['hamming'][key]['AP']:.4f}" for one in answer.json["runs"]]
+        assert f"AP {' '.join(coded)}" in seen.words
+    for one in answer.json["comparisons"]:
+        assert (one["in_words"] in seen.words) == (one["measure"] == "nAP@5")
+    assert "the seed 2" in seen.words
+    # Every query shown is shown with the hits of both.
+    told = [a["aria-label"] for a in seen.of("article")]
+    assert told and all(told.count(one) % 2 == 0 for one in told)
+    links = [a["href"] for a in seen.of("a") if not (a["href"] or "").startswith("#")]
+    assert links == ["1-a_b.cbir/index.html", "2-c.cbir/index.html"]
+    for folder in ("1-a_b.cbir", "2-c.cbir"):
+        assert set(SECTIONS) <= set(sections(read_page(tmp_path / "r" / folder / "index.html")))
+        read_markdown(tmp_path / "r" / folder / "report.md")
+
+
+def test_three_indexes_are_compared_on_one_page(several: Path, tmp_path: Path) -> None:
+    places = [several / "a b.cbir", several / "c.cbir", tmp_path / "third.cbir"]
+    shutil.copytree(places[0], places[2])
+    answer = call(
+        *("evaluate", *(word for place in places for word in ("--in", place))),
+        *("--queries", several / "queries", "--label-from-folder", "--report", tmp_path / "r"),
+    )
+    assert answer.code == 0, answer.err
+    words = read_page(tmp_path / "r" / "index.html").words
+    assert "3 indexes compared" in words and "after correction for 3 pairs" in words
+    # The first and the third are the same, so neither of them leads.
+    assert "What c.cbir answers better" in words and "What third.cbir answers" not in words

@@ -94,3 +94,29 @@ def test_letters_of_plots_are_legible_and_take_the_colours_of_the_page(
     page.emulate_media(color_scheme="light")
     assert page.evaluate(ink) != dark
     page.close()
+
+
+def test_a_comparison_leads_to_the_reports_that_it_compares(browser: Browser, report: Path) -> None:
+    folder = report.parents[1]
+    made = call(
+        *("index", folder / "photos", "--into", folder / "q r.cbir", "--label-from-folder"),
+        *("--descriptor", "cifar10-cnn:embedding"),
+    )
+    assert made.code == 0, made.err
+    answer = call(
+        *("evaluate", "--in", folder / "p.cbir", "--in", folder / "q r.cbir"),
+        *("--queries", folder / "queries", "--label-from-folder", "--report", folder / "both"),
+    )
+    assert answer.code == 0, answer.err
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((folder / "both" / "index.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator("svg.plot").count() == 6
+    page.get_by_role("link", name="The report of q r.cbir alone").click()
+    page.wait_for_url("**/2-q_r.cbir/index.html")
+    assert page.locator("h1").inner_text() == "Evaluation of cifar10-cnn:embedding"
+    assert not complaints
+    page.close()

@@ -66,7 +66,7 @@ def test_precision_at_every_rank() -> None:
 
 def test_what_is_taken_for_what() -> None:
     hits = made_up()
-    shares = taken_for(hits, 4)
+    shares = taken_for(hits, np.full(12, 4))
     assert shares.shape == (4, 5)
     assert np.isnan(shares[3]).all()  # no query is a dog
     for asked in range(3):

@@ -8,50 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cbir.cli.output import print_table, say
+from cbir.cli.output import counted, print_table, say
+from cbir.cli.protocols import (
+    means_by_protocol,
+    print_accuracy,
+    say_failed,
+    say_left_out,
+    say_order,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cbir.experiment import Evaluation
+    from cbir.experiment import Compared, Evaluation
+
+    PerQuery = tuple[Mapping[str, str], Sequence[str], Mapping[str, NDArray[np.float64]]]
 
 CLASSES_SHOWN = 20
 
 
-def compare_indexes(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Figures of several indexes asked the same queries, and their comparisons, for `--json`.
-
-    `names` are what the indexes are called in the answer. Queries are the same where their ids
-    are but for the source's name, which each index gives. One that some index could not describe
-    is left out of the comparisons, which is said.
-    """
-    from cbir.errors import QueryError
-    from cbir.evaluation.compare import compare_runs
-
-    rows = [
-        {query.partition("/")[2]: row for row, query in enumerate(one.queries.ids)}
-        for one in evaluations
-    ]
-    common = [key for key in rows[0] if all(key in others for others in rows[1:])]
-    if not common:
-        raise QueryError("there is no query that every index could describe")
-    for name, of_index in zip(names, rows, strict=True):
-        if len(of_index) > len(common):
-            lacking = len(of_index) - len(common)
-            say(f"{name}: queries that another index lacks are not compared: {lacking:,}")
-    chosen_rows = [[of_index[key] for key in common] for of_index in rows]
-    labels = [evaluations[0].queries.labels[row] for row in chosen_rows[0]]
-    runs = [
-        (name, {measure: values[chosen] for measure, values in one.per_query.items()})
-        for name, one, chosen in zip(names, evaluations, chosen_rows, strict=True)
-    ]
+def compare_indexes(compared: Compared) -> dict[str, Any]:
+    """Figures of several indexes asked the same queries, and their comparisons, for `--json`."""
+    for name, one in zip(compared.names, compared.evaluations, strict=True):
+        lacking = one.n_queries - len(compared.rows[0])
+        if lacking:
+            said = counted(lacking, "query")
+            say(f"{name}: {said} that another index lacks, not compared")
     return {
         "runs": [
             {"name": name, **with_intervals(one)}
-            for name, one in zip(names, evaluations, strict=True)
+            for name, one in zip(compared.names, compared.evaluations, strict=True)
         ],
-        "comparisons": compare_runs(runs, labels),
+        "comparisons": compared.comparisons,
     }
 
 
@@ -59,28 +48,36 @@ def with_intervals(evaluation: Evaluation) -> dict[str, Any]:
     """The figures of one index, with the intervals of its means, for `--json`."""
     from cbir.evaluation.compare import mean_intervals
 
-    return {**evaluation.to_json(), "intervals": mean_intervals(evaluation.per_query)}
+    unseen = evaluation.unseen_per_query
+    return {
+        **evaluation.to_json(),
+        "intervals": mean_intervals(evaluation.per_query),
+        "unseen_intervals": mean_intervals(unseen) if unseen else None,
+    }
 
 
 def print_indexes(answer: dict[str, Any]) -> None:
     """What `compare_indexes` found, as tables and sentences on standard output."""
     runs = answer["runs"]
+    names = [one["name"] for one in runs]
     for one in runs:
         memory = " (index = training images)" if one["training_images_indexed"] else ""
         click.echo(
-            f"{one['name']}: {one['descriptor']}, {one['n_queries']:,} queries, "
+            f"{one['name']}: {one['descriptor']}, {counted(one['n_queries'], 'query')}, "
             f"{one['n_indexed']:,} indexed{memory}"
         )
+        print_accuracy(one["accuracy"])
     click.echo()
-    main = "unseen index" if runs[0]["protocol"] == "unseen" else "usual protocol"
-    print_means(main, [(one["name"], one["measures"]) for one in runs])
-    if all(one["unseen_index"] for one in runs):
+    for protocol, title, of_protocol in means_by_protocol(runs):
+        print_means(title, list(zip(names, of_protocol, strict=True)))
+        found = [one for one in answer["comparisons"] if one["protocol"] == protocol]
+        if found:
+            print_comparisons(names, found)
         click.echo()
-        print_means("unseen index", [(one["name"], one["unseen_index"]) for one in runs])
-    print_comparisons([one["name"] for one in runs], answer["comparisons"])
-    for one in runs:
-        if one["failed"]:
-            say(f"{one['name']}: {one['failed']} queries could not be read and are left out")
+    for name, one in zip(names, runs, strict=True):
+        say_left_out(one, f"{name}: ")
+        say_failed(one, f"{name}: ")
+    say_order(runs[0])
 
 
 def short_names(places: Iterable[str]) -> list[str]:
@@ -101,8 +98,8 @@ def print_means(title: str, runs: Sequence[tuple[str, Mapping[str, float]]]) -> 
 def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, Any]]) -> None:
     """Every comparison as a row, what it means as a sentence, and one measure class by class.
 
-    `names` are the runs', `comparisons` what `compare_runs` says of them. Of more than one pair
-    of runs, only the sentences about that one measure.
+    `names` are the runs', `comparisons` what `compare_runs` says of them. The sentences are about
+    that one measure.
     """
     corrected = any(one["p"] != one["p_adjusted"] for one in comparisons)
     click.echo()
@@ -110,6 +107,7 @@ def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, A
         [
             *("measure", "a", "b", "b - a", "95% interval", "p", "b wins", "ties", "losses"),
             *(["p corrected"] if corrected else []),
+            "significant",
         ],
         [
             [
@@ -121,6 +119,7 @@ def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, A
                 f"{one['p']:.4f}",
                 *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),
                 *([f"{one['p_adjusted']:.4f}"] if corrected else []),
+                "yes" if one["significant"] else "no",
             ]
             for one in comparisons
         ],
@@ -128,7 +127,7 @@ def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, A
     main = _main_measure(one["measure"] for one in comparisons)
     click.echo()
     for one in comparisons:
-        if len(names) == 2 or one["measure"] == main:
+        if one["measure"] == main:
             click.echo(one["in_words"])
     _print_class_differences(names, [one for one in comparisons if one["measure"] == main])
 
@@ -146,32 +145,42 @@ def print_classes(classes: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def write_per_query(
-    target: Path,
-    runs: Sequence[tuple[str, Sequence[str], Mapping[str, NDArray[np.float64]]]],
-) -> None:
-    """A CSV file with a row a query and a column a measure; several runs: the run's name first.
+def check_per_query(target: Path | None) -> None:
+    """Raise `CbirError` where no file can be written at `target`, before anything is measured."""
+    from cbir.errors import CbirError
 
-    A run is its name, query ids, and measure -> values, float64 (q,).
+    if target is not None and (target.is_dir() or not target.parent.is_dir()):
+        reason = "it is a folder" if target.is_dir() else f"there is no folder {target.parent}"
+        raise CbirError(f"cannot write {target}: {reason}", "choose another place")
+
+
+def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
+    """A CSV file with a row a query and a column a measure.
+
+    A run is what tells it from the others (column -> value: its name, the protocol), query ids,
+    and measure -> values, float64 (q,). The file is written whole or not at all.
     """
     import csv
+    import os
 
     from cbir.errors import CbirError
 
-    measures = list(runs[0][2])
-    named = len(runs) > 1
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with target.open("w", encoding="utf-8", newline="") as file:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*(["run"] if named else []), "query", *measures])
-            for name, queries, per_query in runs:
-                columns = [per_query[measure].tolist() for measure in measures]
+            rows.writerow([*runs[0][0], "query", *runs[0][2]])
+            for named, queries, per_query in runs:
+                columns = [per_query[measure].tolist() for measure in runs[0][2]]
                 for query, *values in zip(queries, *columns, strict=True):
-                    rows.writerow([*([name] if named else []), query, *values])
+                    rows.writerow([*named.values(), query, *values])
+        temporary.replace(target)
     except OSError as error:
         raise CbirError(
             f"cannot write {target}: {error.strerror or error}", "choose another place"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _print_class_differences(

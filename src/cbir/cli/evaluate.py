@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cbir.cli.comparing import (
+    check_per_query,
     compare_indexes,
     print_indexes,
     short_names,
@@ -16,11 +18,21 @@ from cbir.cli.comparing import (
     write_per_query,
 )
 from cbir.cli.options import descriptor_option
-from cbir.cli.output import print_json, progress_stages, say
-from cbir.cli.protocols import print_protocols, protocol_options
+from cbir.cli.output import counted, print_json, progress_bar, progress_stages
+from cbir.cli.protocols import print_accuracy, print_protocols, protocol_options, say_failed
+from cbir.cli.report import check_report, report_evaluation, report_indexes
 
 if TYPE_CHECKING:
-    from cbir.experiment import Evaluation
+    from cbir.cli.comparing import PerQuery
+    from cbir.experiment import Compared, Evaluation
+    from cbir.search import Searcher
+
+_WITH_RECALL = frozenset(
+    ("recall_at", "indexes", "queries", "sample", "label_from_folder", "as_json", "descriptor")
+)
+_WITH_QRELS = frozenset(
+    ("qrels", "runs", "measures", "label_from_folder", "per_query", "report", "as_json")
+)
 
 
 @click.command(short_help="Measure how good the answers are.")
@@ -42,8 +54,6 @@ if TYPE_CHECKING:
 @click.option(
     "-m", "--measure", "measures", multiple=True, metavar="NAME", help="AP@100, nDCG@10 ..."
 )
-@click.option("--sample", type=click.IntRange(1), help="Only so many of the queries, at random.")
-@click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
 @protocol_options
 @click.option(
     "--recall",
@@ -67,14 +77,15 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     runs: tuple[Path, ...],
     qrels: Path | None,
     indexes: tuple[str, ...],
     queries: str | None,
     measures: tuple[str, ...],
-    sample: int | None,
-    expand: int,
     recall_at: int | None,
     label_from_folder: bool,
     per_query: Path | None,
@@ -93,37 +104,69 @@ def command(
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
-    from cbir.cli.report import check_report, report_evaluations
 
     if recall_at is not None:
-        if len(indexes) != 1 or queries is None or runs or qrels or report or per_query:
-            raise click.UsageError("--recall goes with one --in INDEX and --queries SOURCE alone")
+        _only(context, "--recall", _WITH_RECALL)
+        if len(indexes) != 1 or queries is None:
+            raise click.UsageError("--recall goes with one --in INDEX and --queries SOURCE")
+        sample = asked["sample"]
         figures = recall(indexes[0], queries, recall_at, sample, label_from_folder, descriptor)
         _show(figures, as_json, print_recall)
-    elif qrels is not None and runs and not indexes and queries is None:
-        _show(
-            judge(qrels, runs, measures, label_from_folder, per_query, report), as_json, print_runs
-        )
+    elif qrels is not None and runs:
+        _only(context, "--qrels", _WITH_QRELS)
+        figures = judge(qrels, runs, measures, label_from_folder, per_query, report)
+        _show(figures, as_json, print_runs)
     elif indexes and queries is not None and not runs and qrels is None:
         check_report(report)
-        evaluations = [
-            _experiment(
-                index, queries, measures, sample, expand, label_from_folder, descriptor, **asked
-            )
-            for index in indexes
-        ]
-        names = short_names(indexes)
-        if per_query is not None:
-            named = zip(names, evaluations, strict=True)
-            write_per_query(per_query, [(n, one.queries.ids, one.per_query) for n, one in named])
-        several = len(indexes) > 1
-        figures = compare_indexes(names, evaluations) if several else with_intervals(evaluations[0])
-        if report is not None:
-            found = figures.get("comparisons", [])
-            report_evaluations(report, indexes, evaluations, descriptor, found)
-        _show(figures, as_json, print_indexes if several else print_evaluation)
+        check_per_query(per_query)
+        with ExitStack() as opened:
+            searchers = _opened(opened, indexes, descriptor)
+            evaluations = [
+                _experiment(searcher, queries, measures, label_from_folder, **asked)
+                for searcher in searchers
+            ]
+            names = short_names(indexes)
+            if per_query is not None:
+                write_per_query(per_query, _columns(names, evaluations))
+            if len(indexes) > 1:
+                compared = _compared(names, evaluations)
+                figures = compare_indexes(compared)
+                if report is not None:
+                    report_indexes(report, compared, searchers)
+                _show(figures, as_json, print_indexes)
+            else:
+                if report is not None:
+                    report_evaluation(report, evaluations[0], searchers[0])
+                _show(with_intervals(evaluations[0]), as_json, print_evaluation)
     else:
         raise click.UsageError("give --qrels Q RUN..., or --in INDEX --queries SOURCE")
+
+
+def print_evaluation(figures: dict[str, Any]) -> None:
+    """An experiment's figures as a table on standard output."""
+    memory = " (index = training images)" if figures["training_images_indexed"] else ""
+    click.echo(
+        f"{figures['descriptor']}: {counted(figures['n_queries'], 'query')}, "
+        f"{figures['n_indexed']:,} indexed{memory}"
+    )
+    print_protocols(figures)
+    print_accuracy(figures["accuracy"])
+    seconds = figures["seconds"]
+    click.echo(
+        f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
+        f"measured in {seconds['measure']:.1f} s"
+    )
+    say_failed(figures)
+
+
+def _only(context: click.Context, mode: str, allowed: frozenset[str]) -> None:
+    """Refuse an option that was given and means nothing beside `mode`."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in allowed:
+            shown = "RUN" if isinstance(parameter, click.Argument) else parameter.opts[0]
+            raise click.UsageError(f"{shown} does not go with {mode}")
 
 
 def _show(
@@ -132,55 +175,44 @@ def _show(
     (print_json if as_json else as_tables)(answer)
 
 
-def print_evaluation(figures: dict[str, Any]) -> None:
-    """An experiment's figures as a table on standard output."""
-    memory = " (index = training images)" if figures["training_images_indexed"] else ""
-    click.echo(
-        f"{figures['descriptor']}: {figures['n_queries']:,} queries, "
-        f"{figures['n_indexed']:,} indexed{memory}"
-    )
-    print_protocols(figures)
-    accuracy = (figures["accuracy"] or {}).items()
-    shares = [f"{kind.replace('_', ' ')} {share:.4f}" for kind, share in accuracy if share]
-    if shares:
-        click.echo(f"accuracy of its own classifier: {', '.join(shares)}")
-    seconds = figures["seconds"]
-    click.echo(
-        f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
-        f"measured in {seconds['measure']:.1f} s"
-    )
-    if figures["failed"]:
-        say(f"{figures['failed']} queries could not be read and are left out")
+def _opened(opened: ExitStack, indexes: Sequence[str], descriptor: str | None) -> list[Searcher]:
+    """All of them, before the long work: a place may be mistyped."""
+    from cbir.search import Searcher
+
+    return [opened.enter_context(closing(Searcher.open(i, descriptor))) for i in indexes]
 
 
 def _experiment(
-    index: str,
+    searcher: Searcher,
     queries: str,
     measures: tuple[str, ...],
-    sample: int | None,
-    expand: int,
     label_from_folder: bool,
-    descriptor: str | None,
     **asked: Any,
 ) -> Evaluation:
-    from contextlib import closing
-
     from cbir.evaluation.measures import DEFAULT_MEASURES
     from cbir.experiment import evaluate
     from cbir.images.sources import open_source
-    from cbir.search import Searcher
 
     source = open_source(queries, label_from_folder)
-    with (
-        closing(Searcher.open(index, descriptor)) as searcher,
-        progress_stages() as update,
-    ):
-        return evaluate(
-            searcher,
-            source,
-            measures or DEFAULT_MEASURES,
-            sample=sample,
-            expand=expand,
-            on_stage=update,
-            **asked,
-        )
+    with progress_stages() as update:
+        return evaluate(searcher, source, measures or DEFAULT_MEASURES, on_stage=update, **asked)
+
+
+def _compared(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Compared:
+    from cbir.experiment import compare_evaluations
+
+    with progress_bar("comparing"):
+        return compare_evaluations(names, evaluations)
+
+
+def _columns(names: Sequence[str], evaluations: Sequence[Evaluation]) -> list[PerQuery]:
+    """Every query's values under each protocol, as `write_per_query` takes them."""
+    columns: list[PerQuery] = []
+    for name, one in zip(names, evaluations, strict=True):
+        named = {"run": name} if len(names) > 1 else {}
+        main = "unseen" if one.protocol == "unseen" else "usual"
+        columns.append(({**named, "protocol": main}, one.queries.ids, one.per_query))
+        if main == "usual" and one.unseen_per_query is not None:
+            unseen = one.unseen_per_query
+            columns.append(({**named, "protocol": "unseen"}, one.queries.ids, unseen))
+    return columns

@@ -52,26 +52,28 @@ def judge(
         result = evaluate_run(judged, ranking, names)
         if report is not None:
             reported.append(judged_run(shown, judged, ranking, result))
-        columns = {
+        of_queries = {
             name: np.fromiter(of_query.values(), dtype=np.float64, count=len(judged))
             for name, of_query in result.per_query.items()
         }
-        values.append((shown, columns))
+        values.append((shown, of_queries))
         answers.append(
             {
                 "name": shown,
                 "n_queries": len(judged),
                 "missing_queries": result.missing,
                 "measures": result.means,
-                "intervals": mean_intervals(columns),
-                **({"classes": class_means(columns, labels)} if labels else {}),
+                "intervals": mean_intervals(of_queries),
+                **({"classes": class_means(of_queries, labels)} if labels else {}),
             }
         )
     if per_query is not None:
-        write_per_query(per_query, [(name, list(judged), columns) for name, columns in values])
+        several = len(runs) > 1
+        columns = [({"run": n} if several else {}, list(judged), of) for n, of in values]
+        write_per_query(per_query, columns)
     comparisons = compare_runs(values, labels) if len(runs) > 1 else []
     if report is not None:
-        report_runs(report, reported, qrels, comparisons)
+        report_runs(report, reported, [qrels, *runs], comparisons)
     return {"runs": answers, "comparisons": comparisons} if len(runs) > 1 else answers[0]
 
 

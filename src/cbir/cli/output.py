@@ -40,8 +40,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 image`, `2,000 images`; for nouns that take an s."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """`1 image`, `2,000 images`, `3 queries`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {f'{noun[:-1]}ies' if noun.endswith('ry') else f'{noun}s'}"
 
 
 @contextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cbir.cli.output import say
+from cbir.cli.output import progress_bar, say
 
 if TYPE_CHECKING:
-    from cbir.experiment import Evaluation
+    from cbir.experiment import Compared, Evaluation
     from cbir.report.runs import JudgedRun
+    from cbir.search import Searcher
 
 
 def check_report(target: Path | None) -> None:
@@ -23,46 +24,35 @@ def check_report(target: Path | None) -> None:
         require_target(target)
 
 
-def report_evaluations(
-    target: Path,
-    indexes: Sequence[str],
-    evaluations: Sequence[Evaluation],
-    descriptor: str | None,
-    comparisons: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write the report of each evaluation and say where it is.
-
-    Those of several indexes lie in a numbered folder each, all with the `comparisons`.
-    """
-    from contextlib import closing
-
+def report_evaluation(target: Path, evaluation: Evaluation, searcher: Searcher) -> None:
+    """Write the report of one index and say where it is."""
     from cbir.report.write import write_report
-    from cbir.search import Searcher
 
-    for number, (index, evaluation) in enumerate(zip(indexes, evaluations, strict=True), 1):
-        own = target if len(indexes) == 1 else target / f"{number}-{PurePath(index).name}"
-        with closing(Searcher.open(index, descriptor)) as searcher:
-            written = write_report(
-                own,
-                evaluation,
-                searcher,
-                command=_command_line(),
-                comparisons=comparisons,
-            )
-        say(f"report: {written[0]}")
+    with progress_bar("writing the report"):
+        written = write_report(target, evaluation, searcher, command=_command_line())
+    say(f"report: {written[0]}")
+
+
+def report_indexes(target: Path, compared: Compared, searchers: Sequence[Searcher]) -> None:
+    """Write the report that compares several indexes, with one of each, and say where it is."""
+    from cbir.report.write import write_comparison
+
+    with progress_bar("writing the reports"):
+        written = write_comparison(target, compared, searchers, command=_command_line())
+    say(f"report: {written[0]}")
 
 
 def report_runs(
     target: Path,
     runs: Sequence[JudgedRun],
-    qrels: Path,
+    files: Sequence[Path],
     comparisons: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write the report of run files and say where it is."""
+    """Write the report of run files, judged by the first of `files`, and say where it is."""
     from cbir.report.write import write_runs_report
 
     written = write_runs_report(
-        target, runs, qrels=qrels.name, command=_command_line(), comparisons=comparisons
+        target, runs, files=files, command=_command_line(), comparisons=comparisons
     )
     say(f"report: {written[0]}")
 

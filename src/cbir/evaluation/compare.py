@@ -97,13 +97,15 @@ def compare_runs(
     runs: Sequence[tuple[str, Mapping[str, Values]]],
     labels: Sequence[str | None] | None = None,
     *,
+    under: str = "",
     rounds: int = ROUNDS,
     seed: int = SEED,
 ) -> list[dict[str, Any]]:
     """Every pair of `runs` in every measure, as `cbir evaluate --json` prints them.
 
     A run is its name and measure -> values, float64 (q,), of the same queries in the same order.
-    With several pairs, each measure's p values are corrected for their number (`holm`).
+    With several pairs, each measure's p values are corrected for their number (`holm`). `under`
+    is what the sentences say after a measure's name.
     """
     names = [name for name, _ in runs]
     measures = list(runs[0][1]) if runs else []
@@ -123,7 +125,7 @@ def compare_runs(
         corrected = holm([comparison.p for comparison in compared])
         for (a, b), comparison, p in zip(pairs, compared, corrected, strict=True):
             comparison = replace(comparison, p_adjusted=p, pairs=len(pairs))
-            answers.append(_to_json(measure, names[a], names[b], comparison))
+            answers.append(_to_json(measure, names[a], names[b], comparison, under))
     return answers
 
 
@@ -276,7 +278,9 @@ def _compare(
     )
 
 
-def _to_json(measure: str, name_a: str, name_b: str, comparison: Comparison) -> dict[str, Any]:
+def _to_json(
+    measure: str, name_a: str, name_b: str, comparison: Comparison, under: str
+) -> dict[str, Any]:
     return {
         "measure": measure,
         "a": name_a,
@@ -292,7 +296,7 @@ def _to_json(measure: str, name_a: str, name_b: str, comparison: Comparison) -> 
         "ties": comparison.ties,
         "losses": comparison.losses,
         "n_queries": comparison.n_queries,
-        "in_words": in_words(comparison, name_a, name_b, measure),
+        "in_words": in_words(comparison, name_a, name_b, f"{measure}{under}"),
         "classes": {
             label: {
                 "n_queries": one.n_queries,

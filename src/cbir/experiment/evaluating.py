@@ -46,6 +46,7 @@ KEPT = 100
 class Evaluation:
     """Means over all queries, and where they come from.
 
+    `source`: the address of the queries. `n_queries`: how many were searched for.
     `measures`: by the usual protocol, queries against the index, unless `protocol` is "unseen".
     `unseen_index`: the queries searched among each other, each left out of its own answer (None
     under "usual", and for a sample, whose few relevant images would make it another experiment).
@@ -55,12 +56,14 @@ class Evaluation:
     there are none of its classes. `training_images_indexed`: whether the index holds what the
     descriptor was trained on, so that the usual protocol's figures are partly memory. `per_query`
     as `measures`, `unseen_per_query` as `unseen_index`, float64 (n_queries,).
-    `expand`: with how many hits each query was averaged. `shuffle`: the seed by which equal scores
-    were ordered, None for the ids. `near_duplicates`: queries that were left out of all of this,
-    None where none were looked for. `queries` and `matches`: what was asked, and what was
-    answered under the protocol of `measures`, best first.
+    `sample`: how many queries were drawn, None for all. `expand`: with how many hits each query was
+    averaged. `shuffle`: the seed by which equal scores were ordered, None for the ids.
+    `near_duplicates`: queries that were left out of all of this, None where none were looked for.
+    `queries` and `matches`: what was asked, and what was answered under the protocol of
+    `measures`, best first.
     """
 
+    source: str
     n_queries: int
     n_indexed: int
     descriptor: str
@@ -73,6 +76,7 @@ class Evaluation:
     accuracy: dict[str, float | None] | None
     trained_on: str
     training_images_indexed: bool
+    sample: int | None
     expand: int
     shuffle: int | None
     near_duplicates: NearDuplicates | None
@@ -81,9 +85,16 @@ class Evaluation:
     queries: Queries
     matches: list[Matches]
 
+    @property
+    def n_described(self) -> int:
+        """How many queries were read and described, the left out and the unreadable among them."""
+        left_out = 0 if self.near_duplicates is None else len(self.near_duplicates.ids)
+        return self.n_queries + left_out + len(self.failures)
+
     def to_json(self) -> dict[str, Any]:
         """What `cbir evaluate --json` prints for one run."""
         return {
+            "source": self.source,
             "n_queries": self.n_queries,
             "n_indexed": self.n_indexed,
             "descriptor": self.descriptor,
@@ -94,10 +105,15 @@ class Evaluation:
             "accuracy": self.accuracy,
             "trained_on": self.trained_on,
             "training_images_indexed": self.training_images_indexed,
+            "sample": self.sample,
             "expand": self.expand,
             "shuffle_ids": self.shuffle,
             "near_duplicates": self.near_duplicates and self.near_duplicates.to_json(),
             "failed": len(self.failures),
+            "failures": [
+                {"location": failure.location, "reason": failure.reason}
+                for failure in self.failures
+            ],
             "seconds": self.seconds,
         }
 
@@ -124,6 +140,10 @@ def evaluate(
     `on_stage` is told what is being done. Raises `QueryError` when queries have no labels.
     """
     names = with_pairs(measures)
+    if expand < 0:
+        raise QueryError(f"a query cannot be averaged with {expand} hits", "choose 0 or more")
+    if sample is not None and source.count is not None and sample >= source.count:
+        sample = None  # all of them are asked, and can be an unseen index
     if protocol == "unseen" and sample is not None:
         raise QueryError(
             "a sample has no unseen index: too few images are relevant to a query",
@@ -178,6 +198,7 @@ def evaluate(
         )
     card = card_of(searcher.descriptor)
     return Evaluation(
+        source=source.uri,
         n_queries=len(queries.ids),
         n_indexed=searcher.index.count(),
         descriptor=searcher.index.spec.short,
@@ -191,12 +212,14 @@ def evaluate(
         trained_on=searcher.index.spec.trained_on,
         training_images_indexed=card is not None
         and any(i.startswith(card.training_prefix) for i in searcher.index.ids()),
+        sample=sample,
         expand=expand,
         shuffle=shuffle,
         near_duplicates=left_out,
         failures=queries.failures,
         seconds={
             "describe": round(described - started, 3),
+            **({} if left_out is None else {"near_duplicates": round(compared - described, 3)}),
             "search": round(searched - compared, 3),
             "measure": round(measured - searched, 3),
         },

@@ -27,6 +27,9 @@ from cbir.types import OnDone, RgbImage
 THRESHOLD = 0.85
 """The correlation of details from which two pictures are nearly the same."""
 
+DOUBTFUL_SHARE = 0.2
+"""Of photographs, far fewer are copies; pictures of little detail are taken for each other."""
+
 _SIDE = 32
 _CELLS = 8
 _OVERLAID = 24  # pixels of the query's middle: the rest is room for shifts of 4 pixels
@@ -43,14 +46,25 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The ids of queries that are left out, in the order of the queries, and by what threshold."""
+    """The ids of queries that are left out of `n_queries`, in their order, by what threshold."""
 
     ids: list[str]
+    n_queries: int
     threshold: float = THRESHOLD
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether so many are left out that most of them can hardly be copies."""
+        return len(self.ids) > DOUBTFUL_SHARE * self.n_queries
 
     def to_json(self) -> dict[str, Any]:
         """As in `cbir evaluate --json`."""
-        return {"left_out": len(self.ids), "threshold": self.threshold, "ids": self.ids}
+        return {
+            "left_out": len(self.ids),
+            "doubtful": self.doubtful,
+            "threshold": self.threshold,
+            "ids": self.ids,
+        }
 
 
 def leave_out(
@@ -67,7 +81,9 @@ def leave_out(
             "every query has a near-duplicate in the index",
             "ask with other pictures, or without --without-near-duplicates",
         )
-    left_out = NearDuplicates([queries.ids[number] for number in np.flatnonzero(found)])
+    left_out = NearDuplicates(
+        [queries.ids[number] for number in np.flatnonzero(found)], len(queries.ids)
+    )
     return queries.chosen(kept), left_out
 
 

@@ -41,8 +41,9 @@ class Case:
 
     `main`: the protocol of its measures, USUAL or UNSEEN. `labels`: id -> label of what is
     searched under it, `thumbnail` the encoded picture of an id there. `values` (q,): the figure of
-    each query by which it is good or bad, called `measure`. `relevant`: how many images are
-    relevant to a query on average. `unseen`: the unseen index, where it was asked for as well.
+    each query by which it is good or bad, called `measure`: the first nAP@k that was asked for.
+    `relevant` int64 (q,): how many images are relevant to each query. `unseen`: the unseen index,
+    where it was asked for as well.
     """
 
     evaluation: Evaluation
@@ -54,7 +55,7 @@ class Case:
     hits: Ranked
     measure: str
     values: Floats
-    relevant: float
+    relevant: NDArray[np.int64]
     unseen: Unseen | None
 
 
@@ -63,10 +64,11 @@ def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
     queries = evaluation.queries
     among_queries = evaluation.protocol == "unseen"
     labels, thumbnail = _searched(searcher, queries, among_queries)
-    matches = _deep_enough(evaluation, searcher, len(labels))
+    matches = _deep_enough(evaluation, searcher, labels)
     hits = ranked(queries.labels, matches, labels, DEPTH)
     relevant = _relevant(queries, labels, hits)
-    measure = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
+    deepest = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
+    measure = next((name for name in evaluation.per_query if name.startswith("nAP@")), deepest)
     values = evaluation.per_query.get(measure)
     if values is None:
         values = class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
@@ -81,7 +83,7 @@ def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
         hits,
         measure,
         values,
-        float(relevant.mean()),
+        relevant,
         _unseen(evaluation, hits, measure) if both else None,
     )
 
@@ -96,10 +98,13 @@ def _searched(
     return dict(zip(queries.ids, queries.labels, strict=True)), pictures.get
 
 
-def _deep_enough(evaluation: Evaluation, searcher: Searcher, searched: int) -> Sequence[Matches]:
+def _deep_enough(
+    evaluation: Evaluation, searcher: Searcher, labels: Mapping[str, str | None]
+) -> Sequence[Matches]:
     """The first hits, searched again where what was measured needed fewer than the report does."""
-    wanted = min(DEPTH, max(1, searched - 1))
     queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle
+    itself = any(query in labels for query in queries.ids)
+    wanted = min(DEPTH, max(1, len(labels) - itself))
     if all(len(found.ids) >= wanted for found in evaluation.matches):
         return evaluation.matches
     if evaluation.protocol == "unseen":

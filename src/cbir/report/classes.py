@@ -86,10 +86,17 @@ def class_section(
     )
 
 
-def confusion_section(hits: Ranked) -> Section:
-    """Which classes the first hits of each class's queries are of."""
-    first = min(FIRST, hits.labels.shape[1])
-    shares = taken_for(hits, FIRST)
+def confusion_section(hits: Ranked, relevant: NDArray[np.int64]) -> Section:
+    """Which classes the first hits of each class's queries are of.
+
+    Of a query with fewer than `FIRST` images in `relevant` (q,), only as many hits count: the
+    others cannot be right.
+    """
+    limits = np.clip(relevant, 1, min(FIRST, hits.labels.shape[1]))
+    first = f"first {limits.max()} hits"
+    if limits.min() < limits.max():
+        first = f"first hits (at most {limits.max()}, and no more than are relevant)"
+    shares = taken_for(hits, limits)
     columns = [*hits.classes, NO_LABEL]
     rows = np.flatnonzero(~np.isnan(shares[:, 0]))
     pairs = _most_confused(shares, rows)
@@ -98,7 +105,7 @@ def confusion_section(hits: Ranked) -> Section:
         return Section(
             "confusions",
             "What is taken for what",
-            [Text(f"Nothing: all of the first {first} hits are right.")],
+            [Text(f"Nothing: all of the {first} are right.")],
         )
     shown_rows, shown_columns = _shown(shares, rows, pairs)
     with drawing():
@@ -110,7 +117,7 @@ def confusion_section(hits: Ranked) -> Section:
     row, column = pairs[0]
     said = (
         f"Most often taken for another: {hits.classes[row]} for {columns[column]} "
-        f"({percent(float(shares[row, column]))} of its first {first} hits)."
+        f"({percent(float(shares[row, column]))} of its {first})."
     )
     some = (
         f" The {len(shown_rows)} classes most often confused, of {len(rows)}."
@@ -120,10 +127,10 @@ def confusion_section(hits: Ranked) -> Section:
     blocks.append(
         Plot(
             "confusions",
-            f"Share of the first {first} hits, in percent",
+            f"Share of the {first}, in percent",
             figure,
             f"A row is a query's class, a column its hits' class. {said}",
-            f"A row: queries of a class; a column: the class of their first {first} hits. "
+            f"A row: queries of a class; a column: the class of their {first}. "
             f"Blue is right, orange wrong.{some} {said}",
             wide=len(shown_columns) > WIDE_FROM,
         )
@@ -131,7 +138,7 @@ def confusion_section(hits: Ranked) -> Section:
     blocks.append(
         Table(
             "The most frequent confusions",
-            ["queries of", "hits of", f"share of the first {first} hits"],
+            ["queries of", "hits of", f"share of the {first}"],
             [[hits.classes[r], columns[c], percent(float(shares[r, c]))] for r, c in pairs],
             numbers=False,
             wide=len(shown_columns) > WIDE_FROM,

@@ -13,16 +13,19 @@ Comparison = Mapping[str, Any]
 def comparison_section(comparisons: Sequence[Comparison]) -> list[Section]:
     """Each pair in a sentence, then all comparisons in a table, and class by class.
 
-    `comparisons` as `cbir.evaluation.compare.compare_runs` gives them; nothing where there is
-    none. The sentences are about one measure, nAP@k where it is among them.
+    `comparisons` as `cbir evaluate --json` gives them, those of each protocol by themselves;
+    nothing where there is none. The sentences are about one measure, nAP@k where it is among them.
     """
     if not comparisons:
         return []
     main = main_measure(one["measure"] for one in comparisons)
     of_main = [one for one in comparisons if one["measure"] == main]
     blocks: list[Block] = [Text(str(one["in_words"])) for one in of_main]
-    blocks.append(_table(comparisons))
-    blocks += [_classes(one) for one in of_main if one["classes"]]
+    for protocol in dict.fromkeys(one.get("protocol", "") for one in comparisons):
+        under = {"usual": ", usual protocol", "unseen": ", unseen index"}.get(protocol, "")
+        found = [one for one in comparisons if one.get("protocol", "") == protocol]
+        blocks.append(_table(found, under))
+        blocks += [_classes(one, under) for one in found if one in of_main and one["classes"]]
     return [Section("comparisons", "Are the differences real?", blocks)]
 
 
@@ -32,14 +35,14 @@ def main_measure(names: Iterable[str]) -> str:
     return next((name for name in known if name.startswith("nAP")), known[0])
 
 
-def _table(comparisons: Sequence[Comparison]) -> Table:
+def _table(comparisons: Sequence[Comparison], under: str) -> Table:
     corrected = any(one["p"] != one["p_adjusted"] for one in comparisons)
     return Table(
-        "All comparisons",
+        f"All comparisons{under}",
         [
             *("measure", "a", "b", "b - a", "95% interval", "p"),
             *(["p corrected"] if corrected else []),
-            *("b wins", "ties", "losses"),
+            *("significant", "b wins", "ties", "losses"),
         ],
         [
             [
@@ -50,6 +53,7 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
                 f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
                 f"{one['p']:.4f}",
                 *([f"{one['p_adjusted']:.4f}"] if corrected else []),
+                "yes" if one["significant"] else "no",
                 *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),
             ]
             for one in comparisons
@@ -58,10 +62,10 @@ def _table(comparisons: Sequence[Comparison]) -> Table:
     )
 
 
-def _classes(one: Comparison) -> Table:
+def _classes(one: Comparison, under: str) -> Table:
     rows = sorted(one["classes"].items(), key=lambda row: row[1]["difference"])
     return Table(
-        f"{one['measure']} of {one['a']} and {one['b']}, class by class",
+        f"{one['measure']} of {one['a']} and {one['b']}, class by class{under}",
         ["class", "queries", str(one["a"]), str(one["b"]), "b - a"],
         [
             [

@@ -30,6 +30,23 @@ class Notes:
 
 
 @dataclass(frozen=True)
+class Link:
+    """What is to be found at another page, `page` relative to this one, without its suffix."""
+
+    text: str
+    page: str
+
+
+@dataclass(frozen=True)
+class Links:
+    """Other pages of the same report."""
+
+    title: str
+    links: Sequence[Link]
+    kind: ClassVar[str] = "links"
+
+
+@dataclass(frozen=True)
 class Code:
     """Lines as they are typed."""
 
@@ -137,7 +154,7 @@ class Examples:
     kind: ClassVar[str] = "examples"
 
 
-Block = Text | Notes | Code | Tiles | Table | Plot | Picture | Examples
+Block = Text | Notes | Links | Code | Tiles | Table | Plot | Picture | Examples
 
 
 @dataclass(frozen=True)

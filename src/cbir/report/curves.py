@@ -33,7 +33,7 @@ def curve_section(case: Case) -> Section:
     if case.unseen is not None:
         precision[UNSEEN] = case.unseen.precision
     by_chance = chance(case.hits.asked, encoded(case.hits.classes, list(case.labels.values())))
-    recall, sample = _recall_curves(case)
+    recall, sample = recall_curves(case)
     asked = case.evaluation.n_queries
     of = "all queries" if sample == asked else f"a seeded sample of {sample:,} of {asked:,} queries"
     with drawing():
@@ -81,7 +81,7 @@ def curve_section(case: Case) -> Section:
     )
 
 
-def _recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
+def recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
     """A curve a protocol, and of how many queries: the same for both."""
     evaluation = case.evaluation
     queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle

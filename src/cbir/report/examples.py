@@ -69,7 +69,7 @@ def example_blocks(
             title,
             caption,
             [
-                _example(queries, matches[q], ranked, q, values[q], measure, thumbnail)
+                example(queries, matches, ranked, q, f"{measure} {values[q]:.3f}", thumbnail)
                 for q in chosen
             ],
         )
@@ -79,14 +79,14 @@ def example_blocks(
 
 def worst_queries(values: Floats, ranked: Ranked, count: int) -> list[int]:
     """`count` queries of the lowest value, among equal ones those of the highest first score."""
-    return _of_different_classes(
+    return of_different_classes(
         np.lexsort((-_first_scores(ranked), values)), ranked.asked, count, MOST_OF_A_CLASS
     )
 
 
 def best_queries(values: Floats, ranked: Ranked, count: int) -> list[int]:
     """`count` queries of the highest value, one of a class, among equal ones by first score."""
-    return _of_different_classes(
+    return of_different_classes(
         np.lexsort((-_first_scores(ranked), -values)), ranked.asked, count, 1
     )
 
@@ -114,15 +114,16 @@ def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
     return Shown(record_id, label, target.getvalue(), small=False)
 
 
-def _example(
+def example(
     queries: Queries,
-    found: Matches,
+    matches: Sequence[Matches],
     ranked: Ranked,
     number: int,
-    value: float,
-    measure: str,
+    figure: str,
     thumbnail: Callable[[str], bytes | None],
 ) -> Example:
+    """The query of this number with its first hits; `figure` says how good they are."""
+    found = matches[number]
     right = ranked.found[number, :HITS]
     hits = [
         ShownHit(
@@ -137,7 +138,7 @@ def _example(
     ]
     picture = queries.thumbnails[number] if queries.thumbnails else None
     query = shown(queries.ids[number], queries.labels[number], picture)
-    return Example(query, f"{measure} {value:.3f}", hits)
+    return Example(query, figure, hits)
 
 
 def _label(ranked: Ranked, query: int, rank: int) -> str | None:
@@ -151,7 +152,7 @@ def _first_scores(ranked: Ranked) -> NDArray[np.float32]:
     return np.nan_to_num(ranked.scores[:, 0], nan=-2.0)
 
 
-def _of_different_classes(
+def of_different_classes(
     order: Iterable[np.intp], asked: NDArray[np.int32], count: int, each: int
 ) -> list[int]:
     """The first `count` of `order`, at most `each` of a class, more only where too few are left."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from cbir.report.content import (
     Block,
     Code,
     Examples,
+    Links,
     Notes,
     Picture,
     Plot,
@@ -48,6 +50,12 @@ def _lines(block: Block, files: dict[str, bytes]) -> list[str]:
             return [
                 f"**{escaped(title)}**",
                 *(line for text in texts for line in ("", escaped(text))),
+            ]
+        case Links(title=title, links=links):
+            return [
+                f"**{escaped(title)}**",
+                "",
+                *(f"- [{escaped(link.text)}]({quote(link.page)}/report.md)" for link in links),
             ]
         case Code(text=text):
             return [f"    {line}" for line in text.splitlines()]

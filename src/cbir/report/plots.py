@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir.report.drawing import DASHES, INK, RIGHT, SERIES, SHEET, SOFT, WRONG, new_figure
+from cbir.report.drawing import DASHES, INK, LINE, RIGHT, SERIES, SHEET, SOFT, WRONG, new_figure
 from cbir.report.rankings import RECALL_LEVELS, Floats, Scores
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ROW_HEIGHT = 0.235
 _NAME_LENGTH = 22
 _DARK_FROM = 0.55
+_MARKS = ("o", "D", "s", "^", "v", "P")
 
 
 def precision_plot(curves: Mapping[str, Floats], by_chance: float | None) -> Figure:
@@ -70,6 +71,33 @@ def class_plot(
     axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
     axes.set_xlabel(measure)
     axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def class_marks_plot(names: Sequence[str], values: Mapping[str, Floats], measure: str) -> Figure:
+    """A row a class, in the order given, with a mark for each of the `values`."""
+    figure, (axes,) = new_figure(height=1.0 + _ROW_HEIGHT * len(names))
+    places = np.arange(len(names))
+    every = np.array(list(values.values()))
+    axes.hlines(places, every.min(axis=0), every.max(axis=0), color=LINE, linewidth=4)
+    for number, (name, of_classes) in enumerate(values.items()):
+        axes.plot(
+            of_classes,
+            places,
+            linestyle="none",
+            marker=_MARKS[number % len(_MARKS)],
+            clip_on=False,
+            markersize=6,
+            color=SERIES[number % len(SERIES)],
+            markeredgecolor=SHEET,
+            label=_plain(name),
+        )
+    figure.legend(loc="outside upper right", handletextpad=0.2, ncols=min(3, len(values)))
+    axes.set_yticks(places, [_short(name) for name in names], color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, max(1.0, float(np.nanmax(every, initial=0))))
+    axes.set_xlabel(measure)
     axes.tick_params(axis="y", length=0)
     return figure
 

@@ -132,16 +132,18 @@ def chance(asked: Codes, labels: Codes) -> float:
     return float(np.where(asked >= 0, sizes[np.maximum(asked, 0)], 0).mean() / max(1, len(labels)))
 
 
-def taken_for(ranked: Ranked, first: int) -> Floats:
-    """Share of the `first` hits of each class's queries by the hits' class, float64 (c, c + 1).
+def taken_for(ranked: Ranked, limits: NDArray[np.int64]) -> Floats:
+    """Share of the first hits of each class's queries by the hits' class, float64 (c, c + 1).
 
-    The last column: hits without a label. A class without queries has a row of NaN.
+    `limits` (q,): how many hits of each query count. The last column: hits without a label. A
+    class without queries has a row of NaN.
     """
     count = len(ranked.classes)
-    hits = ranked.labels[:, :first]
+    hits = ranked.labels[:, : int(limits.max(initial=0))]
     counts = np.zeros((count, count + 1))
     rows = np.broadcast_to(ranked.asked[:, None], hits.shape)
-    there = (hits != PADDING) & (rows >= 0)
+    counted = np.arange(hits.shape[1]) < limits[:, None]
+    there = counted & (hits != PADDING) & (rows >= 0)
     columns = np.where(hits == UNLABELLED, count, hits)
     np.add.at(counts, (rows[there], columns[there]), 1)
     totals = counts.sum(axis=1, keepdims=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 
 from cbir.index.base import Index
 from cbir.machine import processor, usable_cores
 from cbir.report.content import Block, Code, Section, Table
+from cbir.types import Vectors
 
 _PACKAGES = (
     *("numpy", "pillow", "opencv-python-headless", "onnxruntime", "faiss-cpu"),
@@ -38,10 +41,13 @@ def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
 
 def index_facts(index: Index) -> list[tuple[str, str]]:
     """Where the index is, what is in it, and by what it was described."""
-    spec = index.spec
+    spec, labels = index.spec, index.labels()
+    ids, matrix = index.matrix()
+    fingerprint = contents_fingerprint(ids, [labels[record_id] for record_id in ids], matrix)
     return [
         ("index", f"{index.url} ({index.engine}), {index.count():,} images"),
-        ("contents of the index", f"sha256 {contents_fingerprint(index)} of ids, labels, vectors"),
+        *((f"source {name}", uri) for name, uri in index.sources().items()),
+        ("contents of the index", f"sha256 {fingerprint} of ids, labels, vectors"),
         ("descriptor", f"{spec.name}, {spec.dim} numbers"),
         ("fingerprint of the descriptor", spec.fingerprint),
         *([("trained on", spec.trained_on)] if spec.trained_on else []),
@@ -49,14 +55,21 @@ def index_facts(index: Index) -> list[tuple[str, str]]:
     ]
 
 
-def contents_fingerprint(index: Index) -> str:
-    """A sha256 (hex) over ids, labels and whole-image vectors, the same for a copy of the index."""
-    ids, matrix = index.matrix()
-    labels = index.labels()
+def file_facts(files: Sequence[Path]) -> list[tuple[str, str]]:
+    """The name of each file and the sha256 of its bytes."""
+    found = []
+    for path in files:
+        with path.open("rb") as file:
+            found.append((path.name, f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"))
+    return found
+
+
+def contents_fingerprint(ids: Sequence[str], labels: Sequence[str | None], vectors: Vectors) -> str:
+    """A sha256 (hex) over ids, labels and vectors, the same for a copy of an index."""
     digest = hashlib.sha256()
-    for record_id in ids:
-        digest.update(f"{record_id}\t{labels[record_id] or ''}\n".encode())
-    digest.update(np.ascontiguousarray(matrix).tobytes())
+    for record_id, label in zip(ids, labels, strict=True):
+        digest.update(f"{record_id}\t{label or ''}\n".encode())
+    digest.update(np.ascontiguousarray(vectors).tobytes())
     return digest.hexdigest()
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.evaluation.compare import mean_intervals
+from cbir.evaluation import compare
+from cbir.evaluation.compare import ROUNDS, mean_intervals
 from cbir.evaluation.trec_eval import Evaluation
 from cbir.report.comparison import comparison_section, main_measure
 from cbir.report.content import Block, Plot, Report, Section, Table, Text, Tile, Tiles
 from cbir.report.drawing import drawing
 from cbir.report.plots import precision_plot, recall_precision_plot, spread_plot
 from cbir.report.rankings import RECALL_LEVELS, Floats, interpolated_precision
-from cbir.report.reproduce import reproduce
+from cbir.report.reproduce import file_facts, reproduce
 from cbir.report.words import AP_NOTE, plural
 
 DEPTH = 100
@@ -59,24 +61,27 @@ def judged_run(
 def runs_report(
     runs: Sequence[JudgedRun],
     *,
-    qrels: str,
+    files: Sequence[Path],
     command: str,
     comparisons: Sequence[Mapping[str, Any]],
 ) -> Report:
-    """Everything there is to say of `runs`, at least one, by the same qrels."""
+    """Everything there is to say of `runs`, judged by the same qrels, the first of `files`."""
     queries = len(runs[0].relevant)
     mean = runs[0].relevant.mean()
     return Report(
         f"Evaluation of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs compared",
-        f"{plural(queries, 'query')} judged by {qrels}; {mean:,.1f} relevant documents a query "
-        "on average.",
+        f"{plural(queries, 'query')} judged by {files[0].name}; {mean:,.1f} relevant documents a "
+        "query on average.",
         [
             _summary(runs),
             *comparison_section(comparisons),
             _curves(runs),
             _spread(runs),
             *_queries(runs),
-            reproduce(command, [("qrels", qrels), *(("run", run.name) for run in runs)]),
+            reproduce(
+                command,
+                [*file_facts(files), ("bootstrap", f"{ROUNDS:,} resamples, seed {compare.SEED}")],
+            ),
         ],
     )
 

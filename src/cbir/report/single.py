@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import numpy as np
 
-from cbir.evaluation.compare import mean_intervals
+from cbir.evaluation import compare
+from cbir.evaluation.compare import ROUNDS, mean_intervals
 from cbir.experiment import Evaluation
 from cbir.experiment.hamming import Hamming
-from cbir.report.case import UNSEEN, USUAL, Case, case_of
+from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.classes import class_section, confusion_section
-from cbir.report.comparison import comparison_section
 from cbir.report.content import Block, Notes, Report, Section, Table, Text, Tile, Tiles
 from cbir.report.curves import curve_section, score_sections
 from cbir.report.examples import AT_RANDOM, example_blocks, random_queries
 from cbir.report.model import model_sections
 from cbir.report.rankings import SEED, Floats, precision_at_ranks
-from cbir.report.reproduce import index_facts, reproduce
+from cbir.report.reproduce import contents_fingerprint, index_facts, reproduce
 from cbir.report.words import AP_NOTE, percent, plural
-from cbir.search import Searcher
 
 UNSEEN_NOTE = (
     "Unseen index: the queries searched among each other, each left out of its own answer."
+)
+MEMORY_NOTE = (
+    "Index = training images. The indexed images are those that the model learnt from, so the "
+    "usual protocol is partly memory; the unseen index is not."
 )
 _ACCURACY_OF = {"training_images": "its training images", "queries": "the queries"}
 
 
 def single_report(
-    evaluation: Evaluation,
-    searcher: Searcher,
+    case: Case,
     *,
     command: str,
-    comparisons: Sequence[Mapping[str, Any]],
 ) -> Report:
     """Everything there is to say of one evaluation."""
-    case = case_of(evaluation, searcher)
+    evaluation, searcher = case.evaluation, case.searcher
     first = random_queries(len(case.values), AT_RANDOM)[0]
     queries = evaluation.queries
     sections = [
         _summary(case),
-        *comparison_section(comparisons),
         class_section(
             case.hits,
             case.values,
@@ -48,7 +47,7 @@ def single_report(
             evaluation.per_query,
         ),
         curve_section(case),
-        confusion_section(case.hits),
+        confusion_section(case.hits, case.relevant),
         *score_sections(case),
         Section(
             "queries",
@@ -67,12 +66,7 @@ def single_report(
             command,
             [
                 *index_facts(searcher.index),
-                ("queries", f"{evaluation.n_queries:,}"),
-                (
-                    "query expansion",
-                    plural(evaluation.expand, "hit") if evaluation.expand else "none",
-                ),
-                ("seed of samples in this report", str(SEED)),
+                *query_facts(evaluation),
             ],
         ),
     ]
@@ -87,21 +81,32 @@ def single_report(
     )
 
 
+def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """What was asked, and what of that was drawn by chance."""
+    queries = evaluation.queries
+    fingerprint = contents_fingerprint(queries.ids, queries.labels, queries.vectors)
+    drawn = f", a sample of {evaluation.sample:,}" if evaluation.sample else ""
+    left_out, coded = evaluation.near_duplicates, evaluation.hamming
+    return [
+        ("queries", f"{evaluation.source}, {evaluation.n_queries:,} images{drawn}"),
+        ("contents of the queries", f"sha256 {fingerprint} of ids, labels, vectors"),
+        *([("near-duplicates", f"correlation of {left_out.threshold}")] if left_out else []),
+        *([("binary codes", f"{coded.bits} bits, seed {coded.seed}")] if coded else []),
+        ("query expansion", plural(evaluation.expand, "hit") if evaluation.expand else "none"),
+        ("bootstrap", f"{ROUNDS:,} resamples, seed {compare.SEED}"),
+        ("seed of samples in this report", str(SEED)),
+    ]
+
+
 def _summary(case: Case) -> Section:
     evaluation = case.evaluation
     memory = evaluation.training_images_indexed and case.main == USUAL
     blocks: list[Block] = [Tiles(_tiles(case, precision_at_ranks(case.hits.found)))]
     if memory:
-        blocks.append(
-            Text(
-                "Index = training images. The indexed images are those that the model learnt "
-                "from, so the usual protocol is partly memory; the unseen index is not.",
-                note=True,
-            )
-        )
+        blocks.append(Text(MEMORY_NOTE, note=True))
     blocks.append(_measures(case, memory))
     if evaluation.hamming is not None:
-        blocks.append(_codes(evaluation.hamming))
+        blocks.append(codes_table(evaluation.hamming))
     blocks.append(Notes("How to read this", _notes(case), wide=evaluation.hamming is not None))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
@@ -133,7 +138,8 @@ def _measures(case: Case, memory: bool) -> Table:
     )
 
 
-def _codes(coded: Hamming) -> Table:
+def codes_table(coded: Hamming) -> Table:
+    """Means by binary codes under each protocol."""
     columns = {USUAL: coded.measures, UNSEEN: coded.unseen_index}
     known = {title: means for title, means in columns.items() if means}
     names = next(iter(known.values()))
@@ -150,7 +156,7 @@ def _notes(case: Case) -> list[str]:
     if any(name.startswith("nAP@") for name in evaluation.measures):
         notes.append(AP_NOTE)
     if case.unseen is not None:
-        here, there = case.relevant, case.unseen.relevant
+        here, there = case.relevant.mean(), case.unseen.relevant
         notes.append(
             f"{UNSEEN_NOTE} {there:,.0f} images are relevant to a query there on average, "
             f"{here:,.0f} under the usual protocol; measures that count what is relevant are on "
@@ -168,9 +174,23 @@ def _notes(case: Case) -> list[str]:
     ]
     if accuracies:
         notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
-    if evaluation.near_duplicates is not None:
-        left_out = plural(len(evaluation.near_duplicates.ids), "query")
-        notes.append(f"Nearly the same as an indexed image, and so left out: {left_out}.")
+    notes += asked_notes(evaluation)
+    return notes
+
+
+def asked_notes(evaluation: Evaluation) -> list[str]:
+    """What was asked for beside the usual, and changes the figures."""
+    notes = []
+    found = evaluation.near_duplicates
+    if found is not None:
+        notes.append(
+            "Nearly the same as an indexed image, and so left out: "
+            f"{plural(len(found.ids), 'query')}."
+        )
+        if found.doubtful:
+            notes.append(
+                "So many are rarely copies: pictures without much detail are taken for each other."
+            )
     if evaluation.shuffle is not None:
         notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
     return notes
@@ -188,7 +208,9 @@ def _tiles(case: Case, usual: Floats) -> list[Tile]:
     if len(usual) >= 1:
         tiles.append(Tile(percent(float(usual[0])), "of first hits are right", beside(1)))
     if len(usual) >= 10:
-        of_ten = Tile(percent(float(usual[9])), "of the first ten hits are right", beside(10))
+        at_best = float(np.minimum(case.relevant, 10).mean() / 10)
+        said = beside(10) if at_best == 1 else f"{percent(at_best)} at best: few are relevant"
+        of_ten = Tile(percent(float(usual[9])), "of the first ten hits are right", said)
         tiles.append(of_ten)
     tiles.append(
         Tile(
@@ -197,13 +219,23 @@ def _tiles(case: Case, usual: Floats) -> list[Tile]:
             "" if case.unseen is None else f"{case.unseen.values.mean():.3f} on the unseen index",
         )
     )
-    seconds = case.evaluation.seconds
-    search = 1000 * seconds["search"] / max(1, case.evaluation.n_queries)
-    describe = 1000 * seconds["describe"] / max(1, case.evaluation.n_queries)
+    each = milliseconds(case.evaluation)
+    search, describe = each["search"], each["describe"]
     total = search + describe
     shown = f"{total:.2f} ms" if total < 10 else f"{total:,.0f} ms"  # as wide as a tile is
     tiles.append(Tile(shown, "a query, in a batch", f"{describe:.2f} to describe it"))
     return tiles
+
+
+def milliseconds(evaluation: Evaluation) -> dict[str, float]:
+    """Of each step, for one query: those that are left out are described, but not searched for."""
+    of_all = ("describe", "near_duplicates")
+    return {
+        step: 1000
+        * seconds
+        / max(1, evaluation.n_described if step in of_all else evaluation.n_queries)
+        for step, seconds in evaluation.seconds.items()
+    }
 
 
 def _failures(evaluation: Evaluation) -> Table:
@@ -219,15 +251,17 @@ def _failures(evaluation: Evaluation) -> Table:
 def _timings(evaluation: Evaluation) -> Section:
     names = {
         "describe": "read, decode and describe the queries",
+        "near_duplicates": "look for near-duplicates",
         "search": "search",
         "measure": "measure",
     }
-    total = sum(evaluation.seconds.values())
+    each = milliseconds(evaluation)
     rows = [
-        [names.get(name, name), f"{s:.2f}", f"{1000 * s / max(1, evaluation.n_queries):.3f}"]
-        for name, s in evaluation.seconds.items()
+        [names[name], f"{seconds:.2f}", f"{each[name]:.3f}"]
+        for name, seconds in evaluation.seconds.items()
     ]
-    rows.append(["together", f"{total:.2f}", f"{1000 * total / max(1, evaluation.n_queries):.3f}"])
+    total = sum(evaluation.seconds.values())
+    rows.append(["together", f"{total:.2f}", f"{sum(each.values()):.3f}"])
     return Section(
         "timings",
         "Timings",

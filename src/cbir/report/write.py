@@ -3,60 +3,86 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from cbir.errors import CbirError
-from cbir.experiment import Evaluation
+from cbir.experiment import Compared, Evaluation
+from cbir.report.case import case_of
 from cbir.report.content import Report
 from cbir.report.drawing import require_matplotlib
 from cbir.report.markdown import markdown
 from cbir.report.page import page
 from cbir.report.runs import JudgedRun, runs_report
 from cbir.report.single import single_report
+from cbir.report.versus import contest_of, versus_report
 from cbir.search import Searcher
+
+_NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 
 def write_report(
-    target: Path,
-    evaluation: Evaluation,
-    searcher: Searcher,
-    *,
-    command: str,
-    comparisons: Sequence[Mapping[str, Any]] = (),
+    target: Path, evaluation: Evaluation, searcher: Searcher, *, command: str
 ) -> list[Path]:
     """Write the report of `evaluation` of `searcher`'s index into the folder `target`.
 
-    `command` is the line that makes it again;
-    `comparisons` as
-    `cbir evaluate --json` gives them. Returns the files, `index.html` first. Other files in
+    `command` is the line that makes it again. Returns the files, `index.html` first. Other files in
     `target` are left alone. Raises `MissingExtraError` without matplotlib and `CbirError` where
     `target` cannot be written.
     """
     require_target(target)
-    report = single_report(evaluation, searcher, command=command, comparisons=comparisons)
-    return _write(target, report)
+    return _write(target, single_report(case_of(evaluation, searcher), command=command))
+
+
+def write_comparison(
+    target: Path, compared: Compared, searchers: Sequence[Searcher], *, command: str
+) -> list[Path]:
+    """Write a report that compares several indexes, and one of each in a folder below; as above.
+
+    `searchers` of the indexes, in the order of `compared`.
+    """
+    require_target(target)
+    cases = [
+        case_of(evaluation, searcher)
+        for evaluation, searcher in zip(compared.evaluations, searchers, strict=True)
+    ]
+    pages = [
+        f"{number}-{_NOT_IN_A_NAME.sub('_', PurePath(name).name)}"
+        for number, name in enumerate(compared.names, 1)
+    ]
+    contest = contest_of(compared, cases)
+    written = _write(target, versus_report(contest, command=command, pages=pages))
+    for page_of, case in zip(pages, cases, strict=True):
+        written += _write(target / page_of, single_report(case, command=command))
+    return written
 
 
 def write_runs_report(
     target: Path,
     runs: Sequence[JudgedRun],
     *,
-    qrels: str,
+    files: Sequence[Path],
     command: str,
     comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
-    """Write the report of `runs` (see `judged_run`), judged by the file `qrels`; as above."""
+    """Write the report of `runs` (see `judged_run`); as above.
+
+    `files`: the qrels that they were judged by, then theirs.
+    """
     require_target(target)
-    return _write(target, runs_report(runs, qrels=qrels, command=command, comparisons=comparisons))
+    return _write(target, runs_report(runs, files=files, command=command, comparisons=comparisons))
 
 
 def require_target(target: Path) -> None:
     """Raise where no report can be made or written to `target`: best before the long work."""
     require_matplotlib()
-    if target.exists() and not target.is_dir():
-        raise CbirError(f"{target} is a file", "--report takes a folder")
+    there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise CbirError(f"{there} is a file", "--report takes a folder")
+    if not os.access(there, os.W_OK):
+        raise CbirError(f"{there} cannot be written to", "choose another folder for --report")
 
 
 def _write(target: Path, report: Report) -> list[Path]:
