@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from cbir.experiment.rankings import (
     answers,
     by_cosine,
     full_measures,
+    kept,
     shuffled,
     trial_measures,
 )
@@ -86,6 +88,32 @@ def test_the_first_ranks_and_the_whole_ranking_say_the_same() -> None:
     shallow, whole = ("AP@5", "P@3"), full_measures(trial, by_cosine(trial), NAMES)
     for name, values in trial_measures(trial, shallow).items():
         np.testing.assert_array_equal(values, whole[name])
+
+
+def test_deep_cut_offs_are_read_from_the_whole_ranking_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cbir.experiment.rankings.usable_cores", lambda: 1)
+    trial = make_trial(5, count=20_000, queries=600, levels=50)
+    deep, whole = ("AP@20000", "nDCG@1001"), full_measures(trial, by_cosine(trial), ("AP", "nDCG"))
+    tracemalloc.start()
+    try:
+        values = trial_measures(trial, deep)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(values["AP@20000"], whole["AP"])
+    assert most < 120_000_000  # 12 million ranks of 12 bytes each would be more
+
+
+def test_what_is_kept_of_an_answer_is_what_is_measured_or_its_first_hits() -> None:
+    assert kept(["P@10", "AP@250"], available=5_000) == 250
+    assert kept(["P@10", "AP@1000"], available=5_000) == 1_000
+    assert kept(["P@10", "AP@1001"], available=5_000) == 100
+    assert kept(["P@10", "AP"], available=5_000) == 100
+    assert kept(["AP"], available=27) == kept(["P@100"], available=27) == 27
+    assert kept(["AP"], available=0) == kept(["P@10"], available=0) == 1
+    assert kept([], available=5_000) == 100
 
 
 def test_measures_of_other_families_read_the_whole_ranking() -> None:
