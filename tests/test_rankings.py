@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from cbir.errors import CbirError
 from cbir.evaluation.relevance import PADDING, class_measures
-from cbir.experiment.hamming import fit_codes, hamming_measures
+from cbir.experiment.hamming import fit_codes, hamming_measures, require_bits
 from cbir.experiment.rankings import (
     Trial,
     answers,
@@ -21,7 +23,9 @@ from cbir.experiment.rankings import (
     trial_measures,
 )
 from cbir.index.exact import rescored
+from cbir.index.open import create_index
 from cbir.testing import unit
+from cbir.types import DescriptorSpec
 
 NAMES = ("AP", "AP@5", "nAP@5", "P@3", "R@10", "RR")
 
@@ -203,6 +207,17 @@ def test_more_bits_than_numbers_are_refused() -> None:
     rows, _ = clustered(2, 100, 12)
     with pytest.raises(CbirError, match="16 bits from vectors of 12 numbers"):
         fit_codes(rows, 16)
+    with pytest.raises(CbirError, match=r"codes of 0 bits"):
+        fit_codes(rows, 0)
+
+
+def test_bits_are_refused_before_anything_is_described(tmp_path: Path) -> None:
+    place = str(tmp_path / "i.cbir")
+    with closing(create_index(place, DescriptorSpec("made", 12, "12" * 32))) as index:
+        require_bits(index, 12)
+        for bits, message in ((13, "13 bits from vectors of 12 numbers"), (0, "codes of 0 bits")):
+            with pytest.raises(CbirError, match=message):
+                require_bits(index, bits)
 
 
 def test_vectors_that_vary_in_fewer_directions_than_bits_have_codes() -> None:
