@@ -7,7 +7,7 @@ import pytest
 from support_photos import COLOURS, MeanColour, write_photos
 
 import cbir
-from cbir.errors import QueryError
+from cbir.errors import CbirError, QueryError
 from cbir.evaluation.relevance import class_qrels
 from cbir.evaluation.trec import read_run, write_run
 from cbir.evaluation.trec_eval import evaluate_run
@@ -118,12 +118,12 @@ def test_queries_that_fail_are_named_and_left_out(indexed: cbir.Searcher, tmp_pa
     assert [failure.location for failure in result.failures] == ["red/bad.jpg"]
 
 
-def test_measures_beyond_class_relevance_go_through_trec_eval(
-    indexed: cbir.Searcher, queries: ImageSource
-) -> None:
+def test_every_family_is_measured_by_class(indexed: cbir.Searcher, queries: ImageSource) -> None:
     result = evaluate(indexed, queries, ["nDCG@5", "Rprec"])
     assert set(result.measures) == {"nDCG@5", "Rprec"}
     assert 0 < result.measures["Rprec"] < 1
+    with pytest.raises(CbirError, match="'Bpref' is for judgements with gaps"):
+        evaluate(indexed, queries, ["Bpref"])
 
 
 def test_a_descriptor_without_training_has_no_accuracies(

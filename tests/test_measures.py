@@ -22,6 +22,7 @@ from cbir.evaluation.relevance import (
     class_qrels,
     encode_labels,
     relevant_counts,
+    require_class_measures,
 )
 from cbir.evaluation.trec import write_qrels
 from cbir.evaluation.trec_eval import evaluate_run
@@ -38,11 +39,17 @@ TREC_NAMES = {
     "R@3": "recall_3",
     "R@50": "recall_50",
     "nDCG": "ndcg",
+    "nDCG@1": "ndcg_cut_1",
     "nDCG@3": "ndcg_cut_3",
+    "nDCG@50": "ndcg_cut_50",
     "Rprec": "Rprec",
+    "Success@1": "success_1",
     "Success@3": "success_3",
+    "Success@50": "success_50",
     "SetP": "set_P",
+    "SetR": "set_recall",
     "SetF": "set_F",
+    "SetAP": "set_map",
 }
 MANY = 5_000
 labels = st.sampled_from(["cat", "dog", "ship", None])
@@ -100,6 +107,9 @@ def check_class_measures(experiment: Any) -> None:
 
     indexed, queries, ranked = experiment
     ours = measured(indexed, queries, ranked, [*TREC_NAMES, "nAP@3", "nAP@50", "RR@2"])
+    shallow = ["nDCG@3", "AP@3", "R@3"]  # alone, so that only the first ranks are read
+    for query, values in measured(indexed, queries, ranked, shallow).items():
+        assert values == {name: ours[query][name] for name in shallow}
     qrels: dict[str, dict[str, int]] = {}
     for query, document, relevance in class_qrels(queries.items(), indexed):
         qrels.setdefault(query, {})[document] = relevance
@@ -197,13 +207,19 @@ def test_what_has_no_label_is_relevant_to_nothing() -> None:
     }
 
 
-def test_many_queries_with_many_relevant_images_are_measured_in_parts() -> None:
+def test_many_queries_and_long_rankings_are_measured_in_parts() -> None:
     rng = np.random.default_rng(0)
-    ranked = rng.integers(0, 10, (300, 20))
+    ranked = rng.integers(0, 10, (300, 20_000))
     queries, relevant = rng.integers(0, 10, 300), np.full(300, 5000)
-    values = class_measures(ranked, queries, relevant, ["P@20", "Success@20", "SetR"])
+    names = ["AP", "RR", "nDCG@20000", "P@20", "R@10000", "Success@20", "SetR", "Rprec", "SetP"]
+    values = class_measures(ranked, queries, relevant, names)
     assert np.array_equal(values["Success@20"], values["P@20"] > 0)
-    assert np.allclose(values["SetR"], values["P@20"] * 20 / 5000)
+    assert np.allclose(values["SetR"] * 5000, values["SetP"] * 20_000)
+    for row in range(0, 300, 7):
+        alone = class_measures(ranked[row : row + 1], queries[row : row + 1], relevant[:1], names)
+        assert {name: value[row] for name, value in values.items()} == {
+            name: value[0] for name, value in alone.items()
+        }
 
 
 def test_no_queries_and_empty_rankings_are_measured() -> None:
@@ -260,12 +276,11 @@ def test_a_run_against_empty_qrels_is_refused() -> None:
 
 
 def test_names_are_read_once_each_and_made_canonical() -> None:
-    names = ["P@10", "RR", "AP(rel=1)@5", "AP@5", "nDCG@10", "nAP(rel=2)@5", "SetF"]
+    names = ["P@10", "RR", "AP(rel=1)@5", "AP@05", "nDCG@10", "nAP(rel=2)@5", "SetF"]
     measures = parse_measures([*names, "P@10"])
     assert [measure.name for measure in measures] == [
         *("P@10", "RR", "AP@5", "nDCG@10", "nAP(rel=2)@5", "SetF")
     ]
-    assert [measure.plain for measure in measures] == [True, True, True, False, False, False]
     assert [measure.cutoff for measure in measures] == [10, None, 5, 10, 5, None]
     assert [measure.rel for measure in measures] == [1, 1, 1, 1, 2, 1]
 
@@ -304,6 +319,11 @@ def test_depth_is_the_deepest_cut_off_or_the_whole_ranking() -> None:
         ("quality", "known measures: AP, nAP, P, R, RR, nDCG"),
         ("", "known measures: AP"),
         ("AP@", "did you mean 'AP'?"),
+        ("AP@0", "a cut-off is 1 or more"),
+        ("Rprec@5", "write 'Rprec'"),
+        ("Bpref@5", "write 'Bpref'"),
+        ("SetP@x", "did you mean 'SetP'?"),
+        ("P@1234567890123", "known measures: AP, nAP"),
         ("AP(foo=2)", "did you mean 'AP'?"),
         ("nDCG(judged_only=True)@5", "only rel can"),
         ("AP(rel=0)@5", "rel must be between 1 and 1000"),
@@ -322,14 +342,40 @@ def test_class_measures_need_no_extra_and_others_name_theirs(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     ranked, queries, relevant = np.zeros((1, 3), int), np.zeros(1, int), np.array([3])
-    names = [*DEFAULT_MEASURES, "R@3", "RR", "AP"]
+    names = [*DEFAULT_MEASURES, *TREC_NAMES, "nAP@3", "RR@2"]
     assert set(class_measures(ranked, queries, relevant, names)) == set(names)
-    with pytest.raises(MissingExtraError, match=r"nDCG@10 needs the 'evaluation' extra"):
-        class_measures(ranked, queries, relevant, ["nDCG@10"])
+    with pytest.raises(MissingExtraError, match=r"nDCG\(rel=2\)@10 needs the 'evaluation' extra"):
+        parse_measures(["nDCG(rel=2)@10"])
     with pytest.raises(MissingExtraError, match="evaluation"):
         evaluate_run({"q": {"d": 1}}, {"q": [("d", 1.0)]}, ["P@1"])
     with pytest.raises(CbirError, match=r"did you mean 'nDCG@10'\?"):
         parse_measures(["ndcg@10"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Bpref", "measure 'Bpref' is for judgements with gaps: by class every image is judged"),
+        ("infAP", "measure 'infAP' is for judgements with gaps: by class every image is judged"),
+        ("AP(rel=2)@5", "measure 'AP(rel=2)@5' is for graded judgements: by class there is only 1"),
+    ],
+)
+def test_measures_that_mean_nothing_by_class_are_refused(name: str, message: str) -> None:
+    ranked, queries, relevant = np.zeros((1, 3), int), np.zeros(1, int), np.array([3])
+    for refused in (
+        lambda: require_class_measures(["P@1", name]),
+        lambda: class_measures(ranked, queries, relevant, ["P@1", name]),
+    ):
+        with pytest.raises(CbirError) as error:
+            refused()
+        assert error.value.message == message
+        assert error.value.hint == "judge a run file with --qrels, or leave it out"
+
+
+def test_measures_by_class_are_returned_as_they_were_read() -> None:
+    assert require_class_measures(["P@1", "AP(rel=1)@5", "P@1"]) == parse_measures(["P@1", "AP@5"])
+    with pytest.raises(CbirError, match="unknown measure 'map'"):
+        require_class_measures(["map"])
 
 
 def test_importing_the_measures_loads_no_evaluation_package() -> None:

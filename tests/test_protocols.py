@@ -13,6 +13,7 @@ from cbir.evaluation.relevance import class_qrels
 from cbir.evaluation.trec import read_run, write_run
 from cbir.evaluation.trec_eval import evaluate_run
 from cbir.experiment import describe_queries, evaluate, query_labels, rank
+from cbir.experiment.protocols import ranked_measures
 from cbir.images.items import ImageSource
 from cbir.types import DescriptorSpec, RgbImage, Vectors
 
@@ -96,6 +97,23 @@ def test_the_whole_ranking_of_an_index_of_parts_is_by_the_best_part(
     assert result.measures == pytest.approx(expected, abs=1e-6)
     with pytest.raises(QueryError, match="several vectors an image"):
         evaluate(searcher, queries, ["AP"], shuffle=1)
+    searcher.close()
+
+
+@pytest.mark.parametrize("regions", [1, 5])
+def test_deep_cut_offs_are_measured_whatever_is_kept_of_the_answers(
+    photos: Path, queries: ImageSource, tmp_path: Path, regions: int
+) -> None:
+    place = tmp_path / "deep.cbir"
+    cbir.index_images([photos], place, descriptor=Noisy(), label_from_folder=True, regions=regions)
+    searcher = cbir.Searcher.open(place, Noisy())
+    described = describe_queries(searcher, queries)
+    first = rank(searcher, described, k=2)
+    deep = ranked_measures(searcher, described, first, ["AP@2000", "P@20"])
+    whole = ranked_measures(searcher, described, first, ["AP", "P@20"])
+    np.testing.assert_array_equal(deep["AP@2000"], whole["AP"])
+    np.testing.assert_array_equal(deep["P@20"], whole["P@20"])
+    assert 0 < deep["P@20"].mean() < 1
     searcher.close()
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import tracemalloc
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,17 +12,20 @@ from hypothesis import strategies as st
 
 from cbir.errors import CbirError
 from cbir.evaluation.relevance import PADDING, class_measures
-from cbir.experiment.hamming import fit_codes, hamming_measures
+from cbir.experiment.hamming import fit_codes, hamming_measures, require_bits
 from cbir.experiment.rankings import (
     Trial,
     answers,
     by_cosine,
     full_measures,
+    kept,
     shuffled,
     trial_measures,
 )
 from cbir.index.exact import rescored
+from cbir.index.open import create_index
 from cbir.testing import unit
+from cbir.types import DescriptorSpec
 
 NAMES = ("AP", "AP@5", "nAP@5", "P@3", "R@10", "RR")
 
@@ -86,6 +92,32 @@ def test_the_first_ranks_and_the_whole_ranking_say_the_same() -> None:
     shallow, whole = ("AP@5", "P@3"), full_measures(trial, by_cosine(trial), NAMES)
     for name, values in trial_measures(trial, shallow).items():
         np.testing.assert_array_equal(values, whole[name])
+
+
+def test_deep_cut_offs_are_read_from_the_whole_ranking_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cbir.experiment.rankings.usable_cores", lambda: 1)
+    trial = make_trial(5, count=20_000, queries=600, levels=50)
+    deep, whole = ("AP@20000", "nDCG@1001"), full_measures(trial, by_cosine(trial), ("AP", "nDCG"))
+    tracemalloc.start()
+    try:
+        values = trial_measures(trial, deep)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(values["AP@20000"], whole["AP"])
+    assert most < 120_000_000  # 12 million ranks of 12 bytes each would be more
+
+
+def test_what_is_kept_of_an_answer_is_what_is_measured_or_its_first_hits() -> None:
+    assert kept(["P@10", "AP@250"], available=5_000) == 250
+    assert kept(["P@10", "AP@1000"], available=5_000) == 1_000
+    assert kept(["P@10", "AP@1001"], available=5_000) == 100
+    assert kept(["P@10", "AP"], available=5_000) == 100
+    assert kept(["AP"], available=27) == kept(["P@100"], available=27) == 27
+    assert kept(["AP"], available=0) == kept(["P@10"], available=0) == 1
+    assert kept([], available=5_000) == 100
 
 
 def test_measures_of_other_families_read_the_whole_ranking() -> None:
@@ -175,6 +207,17 @@ def test_more_bits_than_numbers_are_refused() -> None:
     rows, _ = clustered(2, 100, 12)
     with pytest.raises(CbirError, match="16 bits from vectors of 12 numbers"):
         fit_codes(rows, 16)
+    with pytest.raises(CbirError, match=r"codes of 0 bits"):
+        fit_codes(rows, 0)
+
+
+def test_bits_are_refused_before_anything_is_described(tmp_path: Path) -> None:
+    place = str(tmp_path / "i.cbir")
+    with closing(create_index(place, DescriptorSpec("made", 12, "12" * 32))) as index:
+        require_bits(index, 12)
+        for bits, message in ((13, "13 bits from vectors of 12 numbers"), (0, "codes of 0 bits")):
+            with pytest.raises(CbirError, match=message):
+                require_bits(index, bits)
 
 
 def test_vectors_that_vary_in_fewer_directions_than_bits_have_codes() -> None:

@@ -90,8 +90,43 @@ def test_another_of_several_at_the_same_distance_is_no_error(tmp_path: Path) -> 
 
 def test_an_index_smaller_than_k_can_be_searched_completely(tmp_path: Path) -> None:
     with closing(made_index(str(tmp_path / "i.cbir"), unit_rows(0, 4))) as index:
-        assert recall_of(index, unit_rows(1, 5), 10).to_json()["recall"] == 1
-        assert recall_of(index, unit_rows(1, 5), 10).exact
+        result = recall_of(index, unit_rows(1, 5), 100_000)
+    assert result.exact
+    figures = result.to_json()
+    assert (figures["recall"], figures["k"], figures["n_indexed"]) == (1, 4, 4)
+
+
+def test_recall_in_an_empty_index_or_of_no_hits_is_refused_at_once(tmp_path: Path) -> None:
+    class Silent(MeanColour):
+        def describe(self, images: object) -> Vectors:  # type: ignore[override]
+            raise AssertionError("described")
+
+    place = str(tmp_path / "e.cbir")
+    create_index(place, MeanColour.spec).close()
+    source = cbir.open_source(str(write_photos(tmp_path / "photos", per_colour=1)))
+    with closing(cbir.Searcher.open(place, Silent())) as searcher:
+        with pytest.raises(QueryError, match="k is 0"):
+            measure_recall(searcher, source, 0)
+        with pytest.raises(QueryError, match=r"e\.cbir is empty"):
+            measure_recall(searcher, source, 3)
+
+
+def test_recall_says_what_it_is_doing(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=3)
+    place = str(tmp_path / "p.cbir")
+    cbir.index_images([photos], place, descriptor=MeanColour())
+    source = cbir.open_source(str(write_photos(tmp_path / "asked", per_colour=100)))
+    told: list[tuple[str, int, int | None]] = []
+    with closing(cbir.Searcher.open(place, MeanColour())) as searcher:
+        measure_recall(searcher, source, 3, on_stage=lambda *stage: told.append(stage))
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
+        *("describing", "searching exactly", "searching"),
+        *("timing", "timing exactly"),
+    ]
+    exactly = [(done, total) for stage, done, total in told if stage == "searching exactly"]
+    assert exactly == [(0, 300), (256, 300), (300, 300)]
+    assert [(done, total) for stage, done, total in told if stage == "searching"] == exactly
+    assert told[-1] == ("timing exactly", 100, 100)
 
 
 def test_queries_that_are_indexed_are_left_out_of_the_measurement(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cbir.cli.output import counted, progress_bar
+from cbir.cli.output import counted, progress_stages
 
 
 def recall(
@@ -27,9 +27,9 @@ def recall(
     source = open_source(queries, label_from_folder)
     with (
         closing(Searcher.open(index, descriptor)) as searcher,
-        progress_bar("describing") as update,
+        progress_stages() as update,
     ):
-        return measure_recall(searcher, source, k, sample=sample, on_done=update).to_json()
+        return measure_recall(searcher, source, k, sample=sample, on_stage=update).to_json()
 
 
 def print_recall(figures: dict[str, Any]) -> None:

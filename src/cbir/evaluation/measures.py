@@ -15,8 +15,9 @@ DEFAULT_MEASURES = ("AP@100", "nAP@100", "P@1", "P@10", "P@100", "RR@100")
 MAX_RELEVANCE = 1000
 """Highest relevance level: trec_eval's work grows with its square."""
 
-_PLAIN = re.compile(r"(AP|RR)(?:@([1-9]\d*))?|(nAP|P|R)@([1-9]\d*)")
+_CUTOFF = re.compile(r"@(\d{1,9})")
 _NEEDS_CUTOFF = ("nAP", "P", "R", "Success")
+_MAY_HAVE_CUTOFF = (*_NEEDS_CUTOFF, "AP", "RR", "nDCG")
 _FAMILIES = (  # without IPrec: trec_eval's versions 9 and 10 round its recall levels differently
     *("AP", "nAP", "P", "R", "RR", "nDCG", "Rprec", "Bpref", "infAP", "Success"),
     *("SetP", "SetR", "SetF", "SetAP"),
@@ -44,14 +45,13 @@ class Measure:
 
     `name` is its canonical notation, `family` the part before brackets and `@`. `cutoff` is the
     number of ranks it reads, None for the whole ranking. A document of relevance `rel` or more
-    counts as relevant. A `plain` measure is computed without trec_eval for class relevance.
+    counts as relevant.
     """
 
     name: str
     family: str
     cutoff: int | None
     rel: int = 1
-    plain: bool = False
 
 
 def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
@@ -59,8 +59,8 @@ def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
 
     Known: AP, nAP@k, P@k, R@k, RR, nDCG, Rprec, Bpref, infAP, Success@k, SetP, SetR, SetF, SetAP;
     `@k` also after AP, RR and nDCG; `(rel=2)` says from which relevance on. Raises
-    `CbirError` for any other name, with the nearest one, and `MissingExtraError` where a measure
-    needs the `evaluation` extra and it is not installed.
+    `CbirError` for any other name, with the nearest one, and `MissingExtraError` for brackets
+    where the `evaluation` extra, which reads them, is not installed.
     """
     measures = {measure.name: measure for measure in map(_parse, names)}
     return tuple(measures.values())
@@ -89,37 +89,47 @@ def depth(names: Iterable[str]) -> int | None:
 
 
 def _parse(name: str) -> Measure:
-    plain = _PLAIN.fullmatch(name)
-    if plain:
-        family, cutoff = plain[1] or plain[3], plain[2] or plain[4]
-        return Measure(name, family, int(cutoff) if cutoff else None, plain=True)
     found = re.match(r"[A-Za-z]+", name)
     family = found[0] if found else ""
-    if family not in _FAMILIES or name[len(family) :][:1] not in ("", "(", "@"):
+    rest = name[len(family) :]
+    if family not in _FAMILIES or rest[:1] not in ("", "(", "@"):
         raise CbirError(f"unknown measure '{name}'", _nearest(name))
     if family in _NEEDS_CUTOFF and "@" not in name:
         raise CbirError(f"measure '{name}' needs a cut-off", f"write '{name}@10'")
-    if family == "nAP":
-        average_precision = _parse(name.removeprefix("n"))
-        return replace(average_precision, name=f"n{average_precision.name}", family="nAP")
-    return _parse_with_ir_measures(name, family)
+    if "(" in name:
+        return _parse_with_ir_measures(name, family)
+    if not rest:
+        return Measure(family, family, None)
+    number = _CUTOFF.fullmatch(rest)
+    if number is None:
+        raise CbirError(f"measure '{name}' cannot be read", _nearest(name))
+    if family not in _MAY_HAVE_CUTOFF:
+        raise CbirError(f"measure '{name}': {family} has no cut-off", f"write '{family}'")
+    cutoff = int(number[1])
+    _check_cutoff(name, family, cutoff)
+    return Measure(f"{family}@{cutoff}", family, cutoff)
 
 
 def _parse_with_ir_measures(name: str, family: str) -> Measure:
+    if family == "nAP":
+        average_precision = _parse(name.removeprefix("n"))
+        return replace(average_precision, name=f"n{average_precision.name}", family="nAP")
     measure = ir_measure(name)
     params: dict[str, Any] = measure.params
     if set(params) - _PARAMETERS:
         unknown = ", ".join(sorted(set(params) - _PARAMETERS))
         raise CbirError(f"measure '{name}': '{unknown}' cannot be set", "only rel can")
     cutoff = params.get("cutoff")
-    if cutoff is not None and cutoff < 1:
-        raise CbirError(f"measure '{name}': a cut-off is 1 or more", f"write '{family}@10'")
+    _check_cutoff(name, family, cutoff)
     rel = params.get("rel", 1)
     if not 1 <= rel <= MAX_RELEVANCE:
         raise CbirError(f"measure '{name}': rel must be between 1 and {MAX_RELEVANCE}")
-    canonical = str(measure)
-    plain = _PLAIN.fullmatch(canonical) is not None
-    return Measure(canonical, family, cutoff, rel, plain)
+    return Measure(str(measure), family, cutoff, rel)
+
+
+def _check_cutoff(name: str, family: str, cutoff: int | None) -> None:
+    if cutoff is not None and cutoff < 1:
+        raise CbirError(f"measure '{name}': a cut-off is 1 or more", f"write '{family}@10'")
 
 
 def ir_measure(name: str) -> Any:
@@ -141,9 +151,10 @@ def _nearest(name: str) -> str:
     parts = re.match(r"([A-Za-z_]*?)_?(?:\(.*\))?[@_.]?(\d[\d.]*)?$", name)
     family, number = (parts[1], parts[2]) if parts else (name, None)
     close = difflib.get_close_matches(family.lower(), _OTHER_NAMES, n=1)
-    if not close:
-        return f"known measures: {', '.join(_FAMILIES)}, most with a cut-off as in nDCG@10"
-    nearest = _OTHER_NAMES[close[0]]
+    nearest = _OTHER_NAMES[close[0]] if close else ""
     if number is None and nearest in _NEEDS_CUTOFF:
         number = "10"
-    return f"did you mean '{nearest}{f'@{number}' if number else ''}'?"
+    likely = f"{nearest}@{number}" if number else nearest
+    if likely in ("", name):
+        return f"known measures: {', '.join(_FAMILIES)}, most with a cut-off as in nDCG@10"
+    return f"did you mean '{likely}'?"

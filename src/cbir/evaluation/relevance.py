@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.evaluation.measures import Measure, parse_measures
-from cbir.evaluation.trec_eval import evaluate_run
+from cbir.evaluation.binary import BINARY_FAMILIES, binary_measure, rankings
+from cbir.evaluation.measures import Measure, depth, parse_measures
 
 UNLABELLED = -1
 """Code of an image without a label: relevant to nothing."""
@@ -19,7 +19,6 @@ PADDING = -2
 """Code that fills a ranking shorter than the others."""
 
 _RANKS_AT_ONCE = 1 << 22
-_JUDGEMENTS_AT_ONCE = 500_000
 
 
 def encode_labels(
@@ -72,6 +71,27 @@ def class_qrels(
             yield (query, query, 0)
 
 
+def require_class_measures(names: Iterable[str]) -> tuple[Measure, ...]:
+    """The measures called `names`, for class relevance.
+
+    Raises `CbirError` as `parse_measures` does, and for measures that mean nothing where every
+    image is judged, and relevant or not: Bpref, infAP and those of another relevance than 1.
+    """
+    measures = parse_measures(names)
+    for measure in measures:
+        if measure.family not in BINARY_FAMILIES:
+            reason = "judgements with gaps: by class every image is judged"
+        elif measure.rel != 1:
+            reason = "graded judgements: by class there is only 1"
+        else:
+            continue
+        raise CbirError(
+            f"measure '{measure.name}' is for {reason}",
+            "judge a run file with --qrels, or leave it out",
+        )
+    return measures
+
+
 def class_measures(
     ranked_labels: NDArray[np.integer],
     query_labels: NDArray[np.integer],
@@ -83,11 +103,10 @@ def class_measures(
     `ranked_labels` (q, k): codes of the ranked images' labels, best first, filled with PADDING;
     `query_labels` (q,): the queries' codes; `relevant` (q,): see `relevant_counts`. k is at least
     `depth(names)`, or the whole ranking where that is None: deeper ranks than k count as not
-    retrieved. AP, nAP@k, P@k, R@k and RR are computed here, the others by trec_eval, for which
-    the `evaluation` extra must be installed. Raises `CbirError` if the arrays contradict each
-    other.
+    retrieved. Raises `CbirError` if the arrays contradict each other, and as
+    `require_class_measures` does.
     """
-    measures = parse_measures(names)
+    measures = require_class_measures(names)
     shape = ranked_labels.shape
     if len(shape) != 2 or query_labels.shape != shape[:1] or relevant.shape != shape[:1]:
         raise CbirError(
@@ -95,75 +114,27 @@ def class_measures(
             f"and {relevant.shape} counts of relevant images"
         )
     values = {measure.name: np.zeros(shape[0]) for measure in measures}
+    deepest = depth(values)
     rows_at_once = max(1, _RANKS_AT_ONCE // max(1, shape[1]))
     for start in range(0, shape[0], rows_at_once):
         rows = slice(start, start + rows_at_once)
-        labels = query_labels[rows, None]
-        found = (ranked_labels[rows] == labels) & (labels >= 0)
-        _check_counts(found, relevant[rows], start)
-        for measure in (measure for measure in measures if measure.plain):
-            values[measure.name][rows] = _plain(measure, found, relevant[rows])
-        others = [measure.name for measure in measures if not measure.plain]
-        if others:
-            retrieved = ranked_labels[rows] != PADDING
-            for name, column in _by_trec_eval(others, found, retrieved, relevant[rows]).items():
-                values[name][rows] = column
+        asked, answered = query_labels[rows, None], ranked_labels[rows]
+        found = (answered == asked) & (asked >= 0)
+        _check_counts(np.count_nonzero(found, axis=1), relevant[rows], start)
+        retrieved = np.count_nonzero(answered != PADDING, axis=1)
+        ranked = rankings(found[:, :deepest], retrieved, relevant[rows])
+        for measure in measures:
+            values[measure.name][rows] = binary_measure(measure, ranked)
     return values
 
 
-def _check_counts(found: NDArray[np.bool_], relevant: NDArray[np.integer], first_row: int) -> None:
-    wrong = np.flatnonzero(found.sum(axis=1) > relevant)
+def _check_counts(
+    found: NDArray[np.integer], relevant: NDArray[np.integer], first_row: int
+) -> None:
+    wrong = np.flatnonzero(found > relevant)
     if wrong.size:
         row = int(wrong[0])
         raise CbirError(
-            f"query {first_row + row} has {int(found[row].sum())} relevant images in its ranking "
+            f"query {first_row + row} has {int(found[row])} relevant images in its ranking "
             f"but only {int(relevant[row])} in the index"
         )
-
-
-def _plain(
-    measure: Measure, found: NDArray[np.bool_], relevant: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """One measure, float64 (q,), of rankings (q, k) that say which ranks are relevant."""
-    found = found[:, : measure.cutoff]
-    ranks = np.arange(1, found.shape[1] + 1)
-    values: NDArray[np.float64]
-    if measure.family == "RR":
-        values = (found / ranks).max(axis=1, initial=0.0)
-    elif measure.family == "P":
-        values = found.sum(axis=1) / float(measure.cutoff or 1)
-    elif measure.family == "R":
-        values = found.sum(axis=1) / np.maximum(relevant, 1)
-    else:
-        limit = relevant
-        if measure.family == "nAP" and measure.cutoff is not None:
-            limit = np.minimum(relevant, measure.cutoff)
-        precisions = np.cumsum(found, axis=1) / ranks
-        values = (precisions * found).sum(axis=1) / np.maximum(limit, 1)
-    return values
-
-
-def _by_trec_eval(
-    names: Sequence[str],
-    found: NDArray[np.bool_],
-    retrieved: NDArray[np.bool_],
-    relevant: NDArray[np.integer],
-) -> dict[str, NDArray[np.float64]]:
-    """The measures `names`, float64 (q,) each, from a run and qrels made up from the arrays.
-
-    Documents are named after their ranks, relevant ones that were not retrieved `unseen`: no
-    measure depends on a document's name where no scores are equal.
-    """
-    values = {name: np.zeros(len(found)) for name in names}
-    unseen = [f"unseen{number}" for number in range(int(relevant.max(initial=0)))]
-    held = np.cumsum(relevant + found.shape[1]) // _JUDGEMENTS_AT_ONCE
-    for rows in np.split(np.arange(len(found)), np.flatnonzero(np.diff(held)) + 1):
-        qrels: dict[str, dict[str, int]] = {}
-        run: dict[str, list[tuple[str, float]]] = {}
-        for row in rows.tolist():
-            seen = [str(rank) for rank in np.flatnonzero(found[row])]
-            qrels[str(row)] = dict.fromkeys(seen + unseen[: int(relevant[row]) - len(seen)], 1)
-            run[str(row)] = [(str(rank), -float(rank)) for rank in np.flatnonzero(retrieved[row])]
-        for name, of_query in evaluate_run(qrels, run, names).per_query.items():
-            values[name][rows] = [of_query[str(row)] for row in rows.tolist()]
-    return values

@@ -14,6 +14,7 @@ from cbir.evaluation.measures import with_pairs
 from cbir.experiment.protocols import Protocol, unseen_trial, usual_trial
 from cbir.experiment.queries import Queries
 from cbir.experiment.rankings import Keys, Trial, full_measures, shuffled
+from cbir.index.base import Index
 from cbir.search import Searcher
 from cbir.types import OnDone, Vectors
 
@@ -58,17 +59,25 @@ class Coder:
         return np.where((vectors - self.mean) @ self.axes >= 0, np.float32(1), np.float32(-1))
 
 
+def require_bits(index: Index, bits: int) -> None:
+    """Raise `CbirError` where `fit_codes` would for the index's vectors, which are not read."""
+    _require_bits(bits, index.spec.dim)
+
+
+def _require_bits(bits: int, dim: int) -> None:
+    if bits < 1:
+        raise CbirError(f"codes of {bits} bits", "ask for 1 or more")
+    if bits > dim:
+        raise CbirError(f"{bits} bits from vectors of {dim} numbers", f"ask for {dim} bits at most")
+
+
 def fit_codes(vectors: Vectors, bits: int, seed: int = SEED) -> Coder:
     """Iterative quantisation: PCA, then the rotation that brings `vectors` (n, dim) near to codes.
 
-    No label is read. Raises `CbirError` where `bits` is more than dim. Gong and Lazebnik,
+    No label is read. Raises `CbirError` unless `bits` is 1..dim. Gong and Lazebnik,
     "Iterative quantization: A procrustean approach to learning binary codes", CVPR 2011.
     """
-    if bits > vectors.shape[1]:
-        raise CbirError(
-            f"{bits} bits from vectors of {vectors.shape[1]} numbers",
-            f"ask for {vectors.shape[1]} bits at most",
-        )
+    _require_bits(bits, vectors.shape[1])
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     varied = vectors - mean
     # Directions in which nothing varies do no harm: the rotation gives every bit its share of all.

@@ -15,7 +15,7 @@ from cbir.errors import QueryError
 from cbir.evaluation.measures import depth
 from cbir.evaluation.relevance import PADDING, class_measures, encode_labels, relevant_counts
 from cbir.experiment.queries import Queries
-from cbir.experiment.rankings import Trial, by_cosine, full_measures, shuffled
+from cbir.experiment.rankings import Trial, by_cosine, full_measures, reads_whole, shuffled
 from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.rerank import expanded_query
@@ -41,8 +41,11 @@ def ranked_measures(
     expand: int = 0,
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures of what `rank` has answered, float64 (q,) each; of the whole ranking if need be."""
-    if depth(names) is not None:
+    """Measures of what `rank` has answered, float64 (q,) each; of the whole ranking if need be.
+
+    `matches`: at least the first `kept(names, count)` hits.
+    """
+    if not reads_whole(names):
         return _measured(searcher.index, queries, matches, names)
     if has_parts(searcher.index):
         return _measured_by_engine(searcher, queries, names, expand, on_done)
@@ -128,13 +131,14 @@ def _measured(
 def _measured_by_engine(
     searcher: Searcher, queries: Queries, names: Sequence[str], expand: int, on_done: OnDone
 ) -> dict[str, NDArray[np.float64]]:
-    """The whole ranking where a record's score is its best part's: only the engine knows it."""
+    """Deep rankings where a record's score is its best part's: only the engine knows it."""
     count = searcher.index.count()
-    step = max(1, _RANKS_AT_ONCE // count)
+    k = min(depth(names) or count, count)
+    step = max(1, _RANKS_AT_ONCE // k)
     pieces = []
     for start in range(0, len(queries.ids), step):
         some = queries.chosen(range(start, min(start + step, len(queries.ids))))
-        matches = rank(searcher, some, count, expand)
+        matches = rank(searcher, some, k, expand)
         pieces.append(_measured(searcher.index, some, matches, names))
         on_done(min(start + step, len(queries.ids)), len(queries.ids))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

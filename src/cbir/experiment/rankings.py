@@ -21,7 +21,13 @@ from cbir.index.exact import Space, Top, nearest, rescored
 from cbir.machine import usable_cores
 from cbir.types import OnDone, Vectors
 
-_RANKS_AT_ONCE = 1 << 21  # a thread holds some 100 bytes for each
+DEEPEST = 1000
+"""The deepest cut-off that is read from a query's first hits, which take 80 bytes each as ids."""
+
+KEPT = 100
+"""Hits a query that are kept where measures read more than the first `DEEPEST` ranks."""
+
+_RANKS_AT_ONCE = 1 << 21  # a thread holds some 30 bytes for each
 _VALUES_AT_ONCE = 1 << 21  # of the collection, in float64
 
 _Read = TypeVar("_Read")
@@ -72,6 +78,18 @@ def shuffled(count: int, seed: int | None) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(count)
 
 
+def reads_whole(names: Sequence[str]) -> bool:
+    """Whether measures read the whole ranking, or so much of it that it is read in parts."""
+    wanted = depth(names)
+    return wanted is None or wanted > DEEPEST
+
+
+def kept(names: Sequence[str], available: int) -> int:
+    """How many hits a query are kept for measures: all that they read, or the first `KEPT`."""
+    wanted = KEPT if reads_whole(names) else depth(names) or KEPT
+    return max(1, min(wanted, available))
+
+
 def answers(trial: Trial, k: int) -> list[Matches]:
     """The k best rows for each query, best first, with their ids."""
     found = _first_ranks(trial, k)
@@ -88,10 +106,9 @@ def trial_measures(
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Measure -> its value for every query of `trial`, float64 (q,), by cosine."""
-    wanted = depth(names)
-    if wanted is None:
+    if reads_whole(names):
         return full_measures(trial, by_cosine(trial), names, on_done)
-    found = _first_ranks(trial, max(1, wanted))
+    found = _first_ranks(trial, kept(names, len(trial.codes)))
     ranked = np.where(np.isfinite(found.scores), trial.codes[found.records], PADDING)
     return class_measures(ranked, trial.asked, trial.relevant, names)
 
@@ -141,7 +158,8 @@ def over_rankings(
         left_out = np.flatnonzero(trial.itself[part] >= 0)
         packed[left_out, trial.itself[part][left_out]] = (0xFFFFFFFF << 32) | count
         packed.sort(axis=1)
-        return read(part, code_at[(packed & np.uint64(0xFFFFFFFF)).astype(np.int64)])
+        packed &= np.uint64(0xFFFFFFFF)
+        return read(part, code_at[packed.view(np.int64)])
 
     step = max(1, _RANKS_AT_ONCE // max(1, count))
     parts = [slice(start, start + step) for start in range(0, len(trial.asked), step)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,7 +19,7 @@ from cbir.images.items import ImageSource
 from cbir.index.base import SCORE_TOLERANCE, Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.search import Searcher
-from cbir.types import OnDone, Vectors
+from cbir.types import OnDone, OnStage, Vectors
 
 TIMED = 100
 """Queries that are asked one at a time, for the time that each takes."""
@@ -30,6 +31,7 @@ _QUERIES_AT_ONCE = 256
 class Recall:
     """Recall at `k` of an index's own search, over queries that are not in the index.
 
+    `k`: as was asked for, or all images of a smaller index.
     `per_query` float64 (n_queries,): share of the k answers that are right. `exact`: whether the
     engine says of itself that its search is. `left_out`: queries that are themselves indexed.
     `epsilon`: how much farther than the k-th true neighbour an answer may be. `own_ms` and
@@ -71,14 +73,16 @@ def measure_recall(
     k: int = 10,
     *,
     sample: int | None = None,
-    on_done: OnDone = lambda _done, _total: None,
+    on_stage: OnStage = lambda _stage, _done, _total: None,
 ) -> Recall:
     """Recall at k of the index's search for the images of `source`; labels are not needed.
 
     Queries that are indexed are left out: their own record is an easy answer that nobody asks for.
-    Raises `QueryError` where all of them are.
+    `on_stage` is told what is being done. Raises `QueryError` where all of them are, and for an
+    empty index.
     """
-    queries = describe_queries(searcher, source, sample, on_done)
+    k = _at_most_all(searcher.index, k)
+    queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
     indexed = searcher.index.labels()
     asked = [number for number, query in enumerate(queries.ids) if query not in indexed]
     if not asked:
@@ -86,25 +90,36 @@ def measure_recall(
             f"all images of {source.uri} are in the index",
             "measure with pictures that are not: what people will ask for",
         )
+    left_out = len(queries.ids) - len(asked)
     return recall_of(
-        searcher.index, queries.vectors[asked], k, left_out=len(queries.ids) - len(asked)
+        searcher.index, queries.vectors[asked], k, left_out=left_out, on_stage=on_stage
     )
 
 
-def recall_of(index: Index, vectors: Vectors, k: int, *, left_out: int = 0) -> Recall:
+def recall_of(
+    index: Index,
+    vectors: Vectors,
+    k: int,
+    *,
+    left_out: int = 0,
+    on_stage: OnStage = lambda _stage, _done, _total: None,
+) -> Recall:
     """Recall at k of `index.search` for `vectors` (q, dim).
 
     An answer is right when its distance, 1 - cosine, is at most that of the k-th true neighbour
     + epsilon, so that another of several at the same distance is no error (as ann-benchmarks does:
     Aumüller, Bernhardsson and Faithfull 2020).
     """
-    if k < 1:
-        raise QueryError(f"k is {k}", "ask for at least one hit")
-    right = _true_answers(index, vectors, k)
-    found: list[Matches] = []
-    for start in range(0, len(vectors), _QUERIES_AT_ONCE):
-        found += index.search(vectors[start : start + _QUERIES_AT_ONCE], k)
-    values = [_share(index, *each) for each in zip(vectors, found, right, strict=True)]
+    k = _at_most_all(index, k)
+    search_exactly = _exact_search(index, k)
+    right: list[Matches] = []
+    for some in _blocks(vectors, partial(on_stage, "searching exactly")):
+        right += search_exactly(some)
+    values: list[float] = []
+    for some in _blocks(vectors, partial(on_stage, "searching")):
+        expected = right[len(values) : len(values) + len(some)]
+        answers = zip(some, index.search(some, k), expected, strict=True)
+        values += [_share(index, *each) for each in answers]
     few = vectors[:TIMED]
     return Recall(
         k=k,
@@ -113,8 +128,8 @@ def recall_of(index: Index, vectors: Vectors, k: int, *, left_out: int = 0) -> R
         exact=searches_exactly(index),
         left_out=left_out,
         epsilon=SCORE_TOLERANCE,
-        own_ms=_median_ms(lambda vector: index.search(vector, k), few),
-        exact_ms=_exact_ms(index, few, k),
+        own_ms=_median_ms(lambda vector: index.search(vector, k), few, partial(on_stage, "timing")),
+        exact_ms=_exact_ms(index, few, k, partial(on_stage, "timing exactly")),
         timed=len(few),
     )
 
@@ -124,24 +139,48 @@ def searches_exactly(index: Index) -> bool:
     return index.info().get("type", "flat") in ("flat", "words")
 
 
-def _true_answers(index: Index, vectors: Vectors, k: int) -> list[Matches]:
-    """The exact k best for each of `vectors`: from the vectors themselves, not by the engine.
+def _at_most_all(index: Index, k: int) -> int:
+    """`k`, or how many images there are if they are fewer."""
+    if k < 1:
+        raise QueryError(f"k is {k}", "ask for at least one hit")
+    count = index.count()
+    if not count:
+        raise QueryError(f"{index.url} is empty", f"cbir index FOLDER --into {index.url}")
+    return min(k, count)
+
+
+def _blocks(vectors: Vectors, on_done: OnDone) -> Iterator[Vectors]:
+    """`vectors` (q, dim), some at a time; told how many are done when the next are asked for."""
+    total = len(vectors)
+    for start in range(0, total, _QUERIES_AT_ONCE):
+        on_done(start, total)
+        yield vectors[start : start + _QUERIES_AT_ONCE]
+    on_done(total, total)
+
+
+def _exact_search(index: Index, k: int) -> Callable[[Vectors], list[Matches]]:
+    """A search for the exact k best, in the vectors themselves and not by the engine.
 
     Only where images have several vectors, which `Index.matrix` does not give, it is the engine's.
     """
     if has_parts(index):
-        return index.search(vectors, k, exact=True)
+        return lambda vectors: index.search(vectors, k, exact=True)
     ids, matrix = index.matrix()
-    top = nearest(Space(matrix, np.arange(len(ids) + 1)), vectors, k)
-    return [
-        Matches([ids[row] for row in rows], scores, [None] * len(rows))
-        for rows, scores in zip(top.records.tolist(), top.scores, strict=True)
-    ]
+    space = Space(matrix, np.arange(len(ids) + 1))
+
+    def search(vectors: Vectors) -> list[Matches]:
+        top = nearest(space, vectors, k)
+        return [
+            Matches([ids[row] for row in rows], scores, [None] * len(rows))
+            for rows, scores in zip(top.records.tolist(), top.scores, strict=True)
+        ]
+
+    return search
 
 
-def _exact_ms(index: Index, vectors: Vectors, k: int) -> float | None:
+def _exact_ms(index: Index, vectors: Vectors, k: int, on_done: OnDone) -> float | None:
     try:
-        return _median_ms(lambda vector: index.search(vector, k, exact=True), vectors)
+        return _median_ms(lambda vector: index.search(vector, k, exact=True), vectors, on_done)
     except QueryError:
         return None
 
@@ -161,10 +200,13 @@ def _score(index: Index, vector: NDArray[np.float32], record_id: str) -> float:
     return float((parts @ vector.astype(np.float64)).max())
 
 
-def _median_ms(search: Callable[[Vectors], Sequence[Matches]], vectors: Vectors) -> float:
+def _median_ms(
+    search: Callable[[Vectors], Sequence[Matches]], vectors: Vectors, on_done: OnDone
+) -> float:
     times = []
-    for vector in vectors:
+    for number, vector in enumerate(vectors, start=1):
         started = time.perf_counter()
         search(vector[None])
         times.append(time.perf_counter() - started)
+        on_done(number, len(vectors))
     return round(median(times) * 1000, 3)
