@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
@@ -24,3 +26,11 @@ def texture(seed: int, width: int = 240, height: int = 180) -> RgbImage:
         ]
         total += np.stack(layers, axis=-1)
     return np.clip(127 + 50 * total, 0, 255).astype(np.uint8)
+
+
+def write_textures(folder: Path, count: int, first: int = 0) -> Path:
+    """`folder`/N.png, `count` pictures of which none is like another."""
+    folder.mkdir(parents=True)
+    for seed in range(first, first + count):
+        Image.fromarray(texture(seed)).save(folder / f"{seed}.png")
+    return folder

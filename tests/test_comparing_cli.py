@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from support_cli import call
 from support_photos import write_photos
+from support_textures import write_textures
 
 from cbir.evaluation.compare import compare
 from cbir.evaluation.trec import read_qrels, read_run, write_qrels, write_run
@@ -282,11 +282,7 @@ def test_near_duplicates_are_counted_for_each_of_several_indexes(
     indexes: tuple[list[Path], Path], tmp_path: Path
 ) -> None:
     places, _ = indexes
-    others = tmp_path / "others" / "red"
-    others.mkdir(parents=True)
-    for number in range(9):  # every one of its own
-        noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        Image.fromarray(noise).resize((48, 48)).save(others / f"{number}.png")
+    others = write_textures(tmp_path / "others" / "red", 9)
     shutil.copy(places[0].parent / "photos" / "red" / "0.png", others / "copy.png")
     shutil.copytree(places[0], tmp_path / "z.cbir")
     two = [places[0], tmp_path / "z.cbir"]

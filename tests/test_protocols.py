@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support_photos import write_photos
+from support_textures import write_textures
 
 import cbir
 from cbir.errors import CbirError, QueryError
@@ -198,3 +200,51 @@ def test_codes_have_figures_under_each_protocol(
     assert evaluate(indexed, queries, ["P@3"]).to_json()["hamming"] is None
     with pytest.raises(CbirError, match="64 bits from vectors of 6 numbers"):
         evaluate(indexed, queries, bits=64)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"expand": -1}, "cannot be averaged with -1 hits"),
+        ({"expand": -1, "protocol": "unseen"}, "cannot be averaged with -1 hits"),
+        ({"bits": 999}, "999 bits"),
+        ({"measures": ["Bpref"]}, "Bpref"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_described(
+    indexed: cbir.Searcher, queries: ImageSource, asked: dict[str, Any], told: str
+) -> None:
+    stages: list[str] = []
+    with pytest.raises(CbirError, match=told):
+        evaluate(indexed, queries, on_stage=lambda stage, *_: stages.append(stage), **asked)
+    assert not stages
+
+
+def test_a_sample_of_all_is_no_sample(indexed: cbir.Searcher, queries: ImageSource) -> None:
+    whole = evaluate(indexed, queries)
+    assert queries.count is not None and whole.sample is None
+    for sample in (queries.count, queries.count + 5):
+        result = evaluate(indexed, queries, sample=sample)
+        assert (result.sample, result.unseen_index) == (None, whole.unseen_index)
+    assert evaluate(indexed, queries, sample=queries.count - 1).unseen_index is None
+
+
+def test_every_stage_is_told(indexed: cbir.Searcher, tmp_path: Path) -> None:
+    others = write_textures(tmp_path / "others" / "red", 4).parent
+    queries = cbir.open_source(str(others), label_from_folder=True)
+    told: dict[str, list[tuple[int, int | None]]] = {}
+    evaluate(
+        indexed,
+        queries,
+        ["AP"],
+        bits=3,
+        without_near_duplicates=True,
+        on_stage=lambda stage, done, total: told.setdefault(stage, []).append((done, total)),
+    )
+    assert list(told) == [
+        *("describing", "comparing pictures", "searching"),
+        *("measuring", "unseen index", "binary codes"),
+    ]
+    for stage in ("describing", "comparing pictures", "measuring", "unseen index", "binary codes"):
+        done, total = told[stage][-1]
+        assert done == total, stage

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.models import card_of
 from cbir.errors import QueryError
-from cbir.evaluation.measures import DEFAULT_MEASURES, depth, with_pairs
+from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
+from cbir.evaluation.relevance import require_class_measures
 from cbir.experiment.accuracy import accuracies
-from cbir.experiment.hamming import SEED, Hamming, hamming
+from cbir.experiment.hamming import SEED, Hamming, hamming, require_bits
 from cbir.experiment.protocols import (
     Protocol,
     rank,
     ranked_measures,
+    require_whole_images,
     unseen_trial,
     usual_trial,
 )
@@ -29,17 +31,14 @@ from cbir.experiment.queries import (
     require_labels,
     require_labels_in,
 )
-from cbir.experiment.rankings import answers, trial_measures
+from cbir.experiment.rankings import answers, kept, trial_measures
 from cbir.images.items import ImageSource
-from cbir.index.base import Matches
+from cbir.index.base import Index, Matches
 from cbir.search import Searcher
 from cbir.types import Failure, OnStage
 
 if TYPE_CHECKING:
     from cbir.experiment.near_duplicates import NearDuplicates
-
-KEPT = 100
-"""Hits a query that an evaluation keeps where its measures read the whole ranking."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +139,9 @@ def evaluate(
     `on_stage` is told what is being done. Raises `QueryError` when queries have no labels.
     """
     names = with_pairs(measures)
-    if expand < 0:
-        raise QueryError(f"a query cannot be averaged with {expand} hits", "choose 0 or more")
     if sample is not None and source.count is not None and sample >= source.count:
         sample = None  # all of them are asked, and can be an unseen index
-    if protocol == "unseen" and sample is not None:
-        raise QueryError(
-            "a sample has no unseen index: too few images are relevant to a query",
-            "leave the sample out, or use the usual protocol",
-        )
+    _require_possible(searcher.index, names, protocol, sample, expand, bits, shuffle)
     require_labels_in(searcher, source)
     started = time.perf_counter()
     queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
@@ -163,7 +156,7 @@ def evaluate(
         )
     compared = time.perf_counter()
     on_stage("searching", 0, len(queries.ids))
-    k = _depth(names, searcher.index.count())
+    k = kept(names, searcher.index.count())
     trial = None
     if protocol == "unseen":
         trial = unseen_trial(queries, expand, shuffle)
@@ -232,5 +225,25 @@ def _means(per_query: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in per_query.items()}
 
 
-def _depth(names: Sequence[str], available: int) -> int:
-    return max(1, min(depth(names) or KEPT, available))
+def _require_possible(
+    index: Index,
+    names: Sequence[str],
+    protocol: Protocol,
+    sample: int | None,
+    expand: int,
+    bits: int | None,
+    shuffle: int | None,
+) -> None:
+    """Raise `CbirError` for what cannot be measured, before anything is described."""
+    require_class_measures(names)
+    if bits is not None:
+        require_bits(index, bits)
+    if protocol != "unseen" and (bits is not None or shuffle is not None):
+        require_whole_images(index)
+    if expand < 0:
+        raise QueryError(f"a query cannot be averaged with {expand} hits", "choose 0 or more")
+    if protocol == "unseen" and sample is not None:
+        raise QueryError(
+            "a sample has no unseen index: too few images are relevant to a query",
+            "leave the sample out, or use the usual protocol",
+        )

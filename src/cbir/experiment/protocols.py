@@ -60,10 +60,7 @@ def usual_trial(
 
     Raises `QueryError` for an index with several vectors an image.
     """
-    if has_parts(searcher.index):
-        raise QueryError(
-            f"{searcher.index.url} holds several vectors an image", "index again without --regions"
-        )
+    require_whole_images(searcher.index)
     return whole_image_trial(searcher, queries, expand, shuffle)
 
 
@@ -100,6 +97,14 @@ def unseen_trial(queries: Queries, expand: int = 0, shuffle: int | None = None) 
         vectors = np.stack([expanded_query(v, matrix[r], s) for v, r, s in expansions])
     places = shuffled(len(ids), shuffle)
     return Trial(ids, matrix, codes[order], vectors, codes, place, places)
+
+
+def require_whole_images(index: Index) -> None:
+    """Raise `QueryError` for an index with several vectors an image."""
+    if has_parts(index):
+        raise QueryError(
+            f"{index.url} holds several vectors an image", "index again without --regions"
+        )
 
 
 def has_parts(index: Index) -> bool:
