@@ -101,6 +101,7 @@ def test_they_are_left_out_of_every_figure_and_named(
     source = cbir.open_source(str(queries(tmp_path / "asked", 3, 4)), label_from_folder=True)
     whole = evaluate(searcher, source, ["P@1"])
     result = evaluate(searcher, source, ["P@1"], without_near_duplicates=True)
+    assert result.near_duplicates is not None and result.near_duplicates.doubtful
     assert (whole.n_queries, result.n_queries) == (7, 4)
     found = result.to_json()["near_duplicates"]
     assert found["left_out"] == 3
@@ -108,6 +109,14 @@ def test_they_are_left_out_of_every_figure_and_named(
     kept = [i in result.queries.ids for i in whole.queries.ids]
     np.testing.assert_array_equal(result.per_query["P@1"], whole.per_query["P@1"][kept])
     assert whole.to_json()["near_duplicates"] is None
+
+
+def test_a_few_copies_among_many_queries_are_no_doubt(
+    searcher: cbir.Searcher, tmp_path: Path
+) -> None:
+    source = cbir.open_source(str(queries(tmp_path / "asked", 1, 8)), label_from_folder=True)
+    found = evaluate(searcher, source, ["P@1"], without_near_duplicates=True).near_duplicates
+    assert found is not None and len(found.ids) == 1 and not found.doubtful
 
 
 def test_nothing_left_to_ask_is_one_line(searcher: cbir.Searcher, tmp_path: Path) -> None:
@@ -124,3 +133,6 @@ def test_the_command_says_how_many(tmp_path: Path) -> None:
     left_out = figures["near_duplicates"]["left_out"]
     assert figures["n_queries"] + left_out == 1797 - figures["n_indexed"]
     assert f"left out: {left_out:,} of" in answer.err
+    # Digits of 8 x 8 pixels are taken for each other, which people are told.
+    assert figures["near_duplicates"]["doubtful"] == (left_out > 0.2 * (1797 - figures["n_indexed"]))
+    assert figures["near_duplicates"]["doubtful"] == ("so many are rarely copies" in answer.err)
