@@ -134,5 +134,7 @@ def test_the_command_says_how_many(tmp_path: Path) -> None:
     assert figures["n_queries"] + left_out == 1797 - figures["n_indexed"]
     assert f"left out: {left_out:,} of" in answer.err
     # Digits of 8 x 8 pixels are taken for each other, which people are told.
-    assert figures["near_duplicates"]["doubtful"] == (left_out > 0.2 * (1797 - figures["n_indexed"]))
+    assert figures["near_duplicates"]["doubtful"] == (
+        left_out > 0.2 * (1797 - figures["n_indexed"])
+    )
     assert figures["near_duplicates"]["doubtful"] == ("so many are rarely copies" in answer.err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,19 @@ def shown(notebook: Any) -> list[list[str]]:
     ]
 
 
+def figures(notebook: Any) -> list[tuple[str, list[float]]]:
+    """Every answer that holds decimals: its words without them, and the decimals."""
+    found = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            text = output.get("data", {}).get("text/plain", "")
+            decimals = re.findall(r"\d+\.\d+", text)
+            if decimals:
+                words = " ".join(re.sub(r"\d+\.\d+", "#", text).split())
+                found.append((words, [float(number) for number in decimals]))
+    return found
+
+
 @pytest.mark.slow
 def test_the_tutorial_runs_and_shows_what_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -41,6 +55,11 @@ def test_the_tutorial_runs_and_shows_what_it_shows(
     )
     client.execute()  # raises where a cell does
     assert shown(executed) == shown(stored)
+    told, known = figures(executed), figures(stored)
+    assert [words for words, _ in told] == [words for words, _ in known] and len(told) >= 3
+    for (_, new), (_, old) in zip(told, known, strict=True):
+        # Another processor may round otherwise, not more.
+        assert new == pytest.approx(old, abs=0.005)
     assert sum("image/png" in forms for forms in shown(executed)) >= 4
 
 
