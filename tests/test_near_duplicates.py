@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,8 @@ from support_photos import MeanColour
 from support_textures import texture
 
 import cbir
-from cbir.errors import QueryError
-from cbir.experiment import Queries, evaluate
+from cbir.errors import CbirError, QueryError
+from cbir.experiment import Queries, describe_queries, evaluate
 from cbir.experiment.near_duplicates import near_duplicates
 from cbir.images.thumbnails import thumbnail
 
@@ -109,6 +112,32 @@ def test_they_are_left_out_of_every_figure_and_named(
     kept = [i in result.queries.ids for i in whole.queries.ids]
     np.testing.assert_array_equal(result.per_query["P@1"], whole.per_query["P@1"][kept])
     assert whole.to_json()["near_duplicates"] is None
+
+
+def test_what_is_found_does_not_depend_on_how_many_are_looked_at_at_once(
+    searcher: cbir.Searcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = cbir.open_source(str(queries(tmp_path / "asked", 4, 4)), label_from_folder=True)
+    described = describe_queries(searcher, source)
+    whole = near_duplicates(searcher.index, described)
+    assert whole.sum() == 4
+    for size in (1, 5):
+        monkeypatch.setattr("cbir.experiment.near_duplicates._PICTURES_AT_ONCE", size)
+        np.testing.assert_array_equal(near_duplicates(searcher.index, described), whole)
+
+
+def test_a_thumbnail_that_cannot_be_read_is_named(searcher: cbir.Searcher, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(searcher.index.url, tmp_path / "p.cbir"))
+    damaged = sorted(searcher.index.ids())[0]
+    with closing(sqlite3.connect(place / "thumbs.sqlite")) as thumbs, thumbs:
+        first = "SELECT min(key) FROM thumbs"
+        thumbs.execute(f"UPDATE thumbs SET picture = x'00ff' WHERE key = ({first})")
+    source = cbir.open_source(str(queries(tmp_path / "asked", 1, 4)), label_from_folder=True)
+    with (
+        closing(cbir.Searcher.open(place, MeanColour())) as opened,
+        pytest.raises(CbirError, match=f"the thumbnail of {damaged} cannot be read"),
+    ):
+        evaluate(opened, source, without_near_duplicates=True)
 
 
 def test_a_few_copies_among_many_queries_are_no_doubt(

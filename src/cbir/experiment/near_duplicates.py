@@ -7,17 +7,17 @@ a few indexed pictures, and their details are then laid over each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.local.opencv import cv2
-from cbir.errors import QueryError
+from cbir.errors import CbirError, ImageError, QueryError
 from cbir.experiment.queries import Queries
 from cbir.images.decode import decode
 from cbir.index.base import Index
@@ -39,6 +39,10 @@ _LEAST_CONTRAST = 1.0  # grey levels: less is the noise of a flat picture
 _CANDIDATES = 5
 _LEAST_LIKENESS = 0.7
 _PICTURES_AT_ONCE = 1 << 14
+_AT_ONCE = 64
+
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -103,40 +107,91 @@ def near_duplicates(
     lawns are alike without being the same. A picture of hardly any contrast has no near-duplicate.
     Memory does not grow with the index.
     """
-    done, total = 0, index.count()
-    number_of = {query: number for number, query in enumerate(queries.ids)}
-    found = np.zeros(len(number_of), dtype=np.bool_)
+    count = len(queries.ids)
+    found = np.zeros(count, dtype=np.bool_)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        plain = np.stack(list(pool.map(_small, queries.thumbnails)))
+        plain = np.stack(_on_all_cores(pool, _small, queries.thumbnails))
         asked = np.concatenate((plain, plain[:, :, ::-1]))
-        signatures = _signatures(asked)
-        best = np.full((len(asked), _CANDIDATES), _LEAST_LIKENESS, dtype=np.float32)
-        for ids, thumbnails in _chunks(index):
-            pictures = np.stack(list(pool.map(_small, thumbnails)))
-            likeness, rows = _nearest(signatures, _signatures(pictures))
-            itself = np.full(len(found), -2)
+        of_picture = _candidates(index, queries.ids, asked, pool, on_done)
+        for done, ids, pictures in _pictures(index, pool):
+            rows_of: dict[int, list[int]] = {}
             for row, record_id in enumerate(ids):
-                if record_id in number_of:
-                    itself[number_of[record_id]] = row
-            likeness[rows == np.tile(itself, 2)[:, None]] = -1
-            best = np.sort(np.concatenate((best, likeness), axis=1))[:, -_CANDIDATES:]
-            likely = likeness >= best[:, :1]
-            open_yet = np.tile(~found, 2) & likely.any(axis=1)
-            numbers = np.flatnonzero(open_yet).tolist()
-            candidates = (pictures[rows[number][likely[number]]] for number in numbers)
-            most = pool.map(_correlation, asked[numbers], candidates)
-            for number, value in zip(numbers, most, strict=True):
-                found[number % len(found)] |= value >= threshold
-            done += len(ids)
-            on_done(done, total)
+                for number in of_picture.get(record_id, ()):
+                    if not found[number % count]:
+                        rows_of.setdefault(number, []).append(row)
+            laid = [(asked[number], pictures[rows]) for number, rows in rows_of.items()]
+            most = _on_all_cores(pool, _correlation, laid)
+            for number, value in zip(rows_of, most, strict=True):
+                found[number % count] |= value >= threshold
+            on_done(index.count() + done, 2 * index.count())
     return found
 
 
-def _chunks(index: Index) -> Iterator[tuple[list[str], list[bytes]]]:
-    """Ids and thumbnails of the index, some at a time; records without a thumbnail are left out."""
+def _candidates(
+    index: Index,
+    queries: Sequence[str],
+    asked: Pixels,
+    pool: ThreadPoolExecutor,
+    on_done: OnDone,
+) -> dict[str, list[int]]:
+    """Id of an indexed picture -> the numbers of those `asked` that it is a candidate for.
+
+    `asked`: the queries, then the same mirrored. A query's own record is no candidate.
+    """
+    number_of = {query: number for number, query in enumerate(queries)}
+    signatures = _signatures(asked)
+    best = np.full((len(asked), _CANDIDATES), _LEAST_LIKENESS, dtype=np.float32)
+    names = np.full(best.shape, "", dtype=object)
+    for done, ids, pictures in _pictures(index, pool):
+        likeness, rows = _nearest(signatures, _signatures(pictures), pool)
+        itself = np.full(len(number_of), -2)
+        for row, record_id in enumerate(ids):
+            if record_id in number_of:
+                itself[number_of[record_id]] = row
+        likeness[rows == np.tile(itself, 2)[:, None]] = -1
+        both = np.concatenate((best, likeness), axis=1)
+        both_names = np.concatenate((names, np.array(ids, dtype=object)[rows]), axis=1)
+        order = np.argsort(-both, axis=1, kind="stable")[:, :_CANDIDATES]
+        best = np.take_along_axis(both, order, axis=1)
+        names = np.take_along_axis(both_names, order, axis=1)
+        on_done(done, 2 * index.count())
+    of_picture: dict[str, list[int]] = {}
+    for number, of_query in enumerate(names.tolist()):
+        for record_id in filter(None, of_query):
+            of_picture.setdefault(record_id, []).append(number)
+    return of_picture
+
+
+def _pictures(index: Index, pool: ThreadPoolExecutor) -> Iterator[tuple[int, list[str], Pixels]]:
+    """How many images were passed, ids and small pictures, some at a time, in the order of ids.
+
+    Records without a thumbnail are left out. Raises `CbirError` for one that cannot be read.
+    """
     entries = ((each.record.id, each.thumbnail) for each in index.entries() if each.thumbnail)
+    done = 0
     while some := list(islice(entries, _PICTURES_AT_ONCE)):
-        yield [record_id for record_id, _ in some], [thumbnail for _, thumbnail in some]
+        done += len(some)
+        pictures = np.stack(_on_all_cores(pool, _small_indexed, some))
+        yield done, [record_id for record_id, _ in some], pictures
+
+
+def _small_indexed(record: tuple[str, bytes]) -> RgbImage:
+    record_id, data = record
+    try:
+        return _small(data)
+    except ImageError as error:
+        raise CbirError(
+            f"the thumbnail of {record_id} cannot be read: {error.message}",
+            "cbir verify says what else is damaged; index the picture again",
+        ) from error
+
+
+def _on_all_cores(
+    pool: ThreadPoolExecutor, work: Callable[[_Item], _Made], items: Sequence[_Item]
+) -> list[_Made]:
+    """`work` of every item, in order; some of them at a time, as each is little work."""
+    parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
+    return list(chain.from_iterable(pool.map(lambda part: [work(i) for i in part], parts)))
 
 
 def _small(thumbnail: bytes) -> RgbImage:
@@ -160,17 +215,25 @@ def _signatures(pictures: Pixels) -> Floats:
     return np.where(lengths < least, 0, rows / np.maximum(lengths, least)).astype(np.float32)
 
 
-def _nearest(signatures: Floats, of_pictures: Floats) -> tuple[Floats, NDArray[np.int64]]:
+def _nearest(
+    signatures: Floats, of_pictures: Floats, pool: ThreadPoolExecutor
+) -> tuple[Floats, NDArray[np.int64]]:
     """Likeness and rows of the nearest pictures of each signature, (n, `_CANDIDATES`)."""
     import faiss
 
-    found = faiss.knn(signatures, of_pictures, _CANDIDATES, metric=faiss.METRIC_INNER_PRODUCT)
-    likeness, rows = found  # where there are fewer pictures: the row -1, far below any likeness
-    return likeness, rows
+    def nearest(some: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        faiss.omp_set_num_threads(1)  # of this thread: every core has a part already
+        found = faiss.knn(some, of_pictures, _CANDIDATES, metric=faiss.METRIC_INNER_PRODUCT)
+        likeness, rows = found  # where there are fewer pictures: the row -1, far below any likeness
+        return likeness, rows
+
+    parts = list(pool.map(nearest, np.array_split(signatures, usable_cores())))
+    return np.concatenate([part[0] for part in parts]), np.concatenate([p[1] for p in parts])
 
 
-def _correlation(query: RgbImage, pictures: Pixels) -> float:
-    """The greatest correlation of the query's details with those of one of the pictures."""
+def _correlation(laid: tuple[RgbImage, Pixels]) -> float:
+    """The greatest correlation of a query's details with those of one of the pictures."""
+    query, pictures = laid
     middles = []
     for scale in _SCALES:
         side = round(_SIDE * scale)
