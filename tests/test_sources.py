@@ -138,7 +138,7 @@ def test_labels_are_the_folders_names(photos):
     labels = {item.key: item.label for item in open_source(str(photos), True).items()}
     assert labels["a/2.jpg"] == "a"
     assert labels["a/deep/er/x%20y.png"] == "er"
-    assert labels["b.jpg"] == "my photos"
+    assert labels["b.jpg"] is None
 
 
 def test_an_image_is_opened_again_by_its_location(photos):
@@ -275,7 +275,7 @@ def test_a_file_over_the_byte_limit_is_not_read(photos, monkeypatch):
 def test_one_image_file_is_a_source_of_one_item_with_its_folders_id(photos):
     source = open_source(str(photos / "a/2.jpg"), True)
     [item] = source.items()
-    assert (item.key, item.label, item.read()) == ("2.jpg", "a", JPEG)
+    assert (item.key, item.label, item.read()) == ("2.jpg", None, JPEG)
     assert (source.name, source.uri) == ("a", str(photos / "a"))
     assert (source.scope, source.count) == ("2.jpg", 1)
 
@@ -347,6 +347,21 @@ def test_an_archive_yields_its_images_and_writes_nothing_to_disk(tmp_path, name)
     assert (source.name, source.uri) == ("x", str(path))
     assert file_path(source.uri, "top.gif") is None
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_label_is_the_folder_below_the_source_alike_for_folders_and_archives(tmp_path):
+    members = {"top.png": PNG, "cats/one.png": PNG, "zoo/big cats/two.png": PNG}
+    for name, data in members.items():
+        (tmp_path / "dogs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dogs" / name).write_bytes(data)
+    zip_of(tmp_path / "dogs.zip", {**members, "/abs.png": PNG})
+    tar_of(tmp_path / "dogs.tar", members)
+    expected = {"top.png": None, "cats/one.png": "cats", "zoo/big%20cats/two.png": "big cats"}
+    for place, more in (("dogs", {}), ("dogs.zip", {"/abs.png": None}), ("dogs.tar", {})):
+        items = list(open_source(str(tmp_path / place), label_from_folder=True).items())
+        assert {item.key: item.label for item in items} == {**expected, **more}
+    alone = open_source(str(tmp_path / "dogs" / "cats" / "one.png"), label_from_folder=True)
+    assert [item.label for item in alone.items()] == [None]
 
 
 def test_a_zip_is_in_the_order_of_its_names_and_knows_its_count(tmp_path):

@@ -1,4 +1,4 @@
-"""The members of an archive: their keys and labels."""
+"""The members of an archive: their keys; and the labels that keys name."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ def member_key(name: str) -> str | None:
 
 
 def label_of(key: str) -> str | None:
-    """The name of the folder that `key` lies in, None at the top of the archive."""
+    """The name of the folder that `key` lies in, None at the top of the source.
+
+    The source's own name is no label: it says where all its images come from.
+    """
     *folders, _ = key.split("/")
-    return decode_path(folders[-1]).decode("utf-8", "replace") if folders else None
+    return decode_path(folders[-1]).decode("utf-8", "replace") or None if folders else None
