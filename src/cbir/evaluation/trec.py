@@ -64,8 +64,10 @@ def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> 
     return _write(target, _qrels_texts(rows))
 
 
-def check_target(target: Path) -> None:
+def check_target(target: Path | TextIO) -> None:
     """Raise the `CbirError` of a file that plainly cannot be written, before there is what to."""
+    if not isinstance(target, Path):
+        return
     with _naming(target):
         file = target.resolve()
         replaced = file.is_file() or not file.exists()
