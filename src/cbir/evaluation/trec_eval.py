@@ -66,6 +66,32 @@ def evaluate_run(
     return Evaluation(per_query, means, missing, [query for query in run if query not in qrels])
 
 
+def cut_short(
+    qrels: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Sequence[tuple[str, float]]],
+    names: Iterable[str],
+) -> tuple[int, list[str]]:
+    """The length of the longest ranking of `run`, and the measures `names` that read more ranks.
+
+    Only such measures as a longer ranking could raise: some query has documents that are relevant
+    and not in its ranking. `qrels` and `run` as in `evaluate_run`.
+    """
+    answered = [query for query in qrels if run.get(query)]
+    longest = max((len(run[query]) for query in answered), default=0)
+    deeper = [m for m in parse_measures(names) if m.cutoff is not None and m.cutoff > longest]
+    short = {
+        rel
+        for rel in {measure.rel for measure in deeper}
+        if any(_lacks(qrels[query], run[query], rel) for query in answered)
+    }
+    return longest, [measure.name for measure in deeper if measure.rel in short]
+
+
+def _lacks(judged: Mapping[str, int], ranking: Sequence[tuple[str, float]], rel: int) -> bool:
+    relevant = sum(value >= rel for value in judged.values())
+    return relevant > sum(judged.get(document, 0) >= rel for document, _ in ranking)
+
+
 def _rel(measure: Measure) -> int:
     return measure.rel
 
