@@ -115,7 +115,8 @@ def test_wrong_input_is_one_line_with_its_cure(folder: Path, tmp_path: Path) -> 
     assert "unknown recipe 'pathces'" in message and "patches" in hint
     message, hint = error("--recipe", "patches")
     assert "has no label" in message and "--label-from-folder" in hint
-    message, _ = error("--recipe", "patches", "--label-from-folder", source=folder / "checks")
+    shutil.copytree(folder / "checks", tmp_path / "one" / "checks")
+    message, _ = error("--recipe", "patches", "--label-from-folder", source=tmp_path / "one")
     assert "two labels" in message
     message, hint = error("--recipe", "hog", "--head", "knn", "--label-from-folder")
     assert "'knn' cannot be a head: it reproduces the labels" in message and "ridge" in hint
