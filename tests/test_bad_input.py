@@ -465,8 +465,8 @@ def test_questions_that_cannot_be_answered_say_what_can(
         "did you mean 'AP'?",
     )
     assert call("qrels", photos, "--in", made, "-o", tmp_path / "q").error == (
-        f"the images of {photos} have no labels",
-        "--label-from-folder adds them",
+        f"queries of {photos} have no label, so nothing is relevant to them",
+        "--label-from-folder takes each image's folder as its label",
     )
     assert call("run", photos, "--in", made, "-k", 0, "-o", "-").error[0] == "k is 0"
     nowhere = tmp_path / "no" / "a.run"

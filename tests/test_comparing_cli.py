@@ -85,7 +85,8 @@ def test_missing_queries_count_as_zero_in_comparisons_and_are_listed(files: Path
     assert answer["runs"][1]["missing_queries"] == []
     assert answer["comparisons"][0]["n_queries"] == 60
     said = call("evaluate", "--qrels", files / "q.qrels", files / "good.run", files / "plain.run")
-    assert "good.run: 2 queries not answered count as 0: photos/new%20cat/00 ..." in said.err
+    listed = "photos/new%20cat/00, photos/new%20dog/01"
+    assert f"good.run: 2 queries not answered, counted as 0: {listed}\n" in said.err
 
 
 def test_three_runs_are_corrected_for_three_pairs(files: Path) -> None:

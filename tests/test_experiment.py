@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support_photos import COLOURS, MeanColour, write_photos
+from PIL import Image
+from support_photos import COLOURS, MeanColour, picture, write_photos
 
 import cbir
 from cbir.errors import CbirError, QueryError
@@ -19,6 +22,7 @@ from cbir.experiment import (
     rank,
 )
 from cbir.experiment.protocols import unseen_trial
+from cbir.experiment.queries import labelled, require_labels_in, require_relevant
 from cbir.experiment.rankings import trial_measures
 from cbir.images.items import ImageSource
 
@@ -108,6 +112,76 @@ def test_queries_without_labels_are_refused(indexed: cbir.Searcher, tmp_path: Pa
     folder = write_photos(tmp_path / "plain", per_colour=1)
     with pytest.raises(QueryError, match=r"queries of .* have no label"):
         evaluate(indexed, cbir.open_source(str(folder)))
+
+
+def test_an_archive_that_holds_an_image_twice_asks_once_and_with_the_last_as_ingest_does(
+    tmp_path: Path,
+) -> None:
+    names = ("red/a.png", "blue/b.png", "red/a.png", "./red/a.png")
+    members = zip(names, ("red", "blue", "green", "blue"), strict=True)
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for number, (name, colour) in enumerate(members):
+            data = io.BytesIO()
+            Image.fromarray(picture(COLOURS[colour], seed=number)).save(data, "PNG")
+            info = tarfile.TarInfo(name)
+            info.size = len(data.getvalue())
+            archive.addfile(info, io.BytesIO(data.getvalue()))
+    archive_path, place = str(tmp_path / "t.tar"), str(tmp_path / "t.cbir")
+    cbir.index_images([archive_path], place, descriptor=MeanColour(), label_from_folder=True)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    source = cbir.open_source(archive_path, label_from_folder=True)
+    labels = {"t/red/a.png": "red", "t/blue/b.png": "blue"}
+    assert query_labels(searcher.index, source) == list(labels.items())
+    for sample in (None, 2, 3):
+        told: list[int] = []
+        on_done = lambda done, _, told=told: told.append(done)  # noqa: E731
+        found = describe_queries(searcher, source, sample, on_done)
+        assert dict(zip(found.ids, found.labels, strict=True)) == labels
+        assert len(found.vectors) == len(found.thumbnails) == 2
+        for query, vector in zip(found.ids, found.vectors, strict=True):
+            assert np.array_equal(vector, searcher.index.vectors(query)[0])
+        assert told == [4 if sample is None else 2]
+    searcher.close()
+
+
+def test_queries_without_a_label_are_split_off_and_named(
+    indexed: cbir.Searcher, tmp_path: Path
+) -> None:
+    folder = write_photos(tmp_path / "some", per_colour=1)
+    (folder / "red" / "0.png").rename(folder / "0.png")
+    source = cbir.open_source(str(folder), label_from_folder=True)
+    require_labels_in(indexed, source)  # though its first image has none
+    described = describe_queries(indexed, source)
+    assert None in described.labels
+    some = labelled(source, described)
+    assert (some.ids, some.labels) == (["some/blue/0.png", "some/green/0.png"], ["blue", "green"])
+    assert some.unlabelled == ["some/0.png"]
+    assert np.array_equal(some.vectors, described.vectors[1:])
+    assert some.chosen([1]).unlabelled == some.unlabelled
+    assert labelled(source, some).unlabelled == some.unlabelled
+    plain = cbir.open_source(str(folder))
+    for check in (
+        lambda: require_labels_in(indexed, plain),
+        lambda: labelled(plain, describe_queries(indexed, plain)),
+    ):
+        with pytest.raises(QueryError, match=r"queries of .* have no label"):
+            check()
+
+
+def test_labels_that_no_indexed_image_has_are_found(indexed: cbir.Searcher, tmp_path: Path) -> None:
+    source = cbir.open_source(str(write_photos(tmp_path / "asked", per_colour=1)))
+    asked = ["zebra", "red", None, "lion", "zebra", "red"]
+    assert require_relevant(indexed.index, source, asked) == ["lion", "zebra"]
+    assert require_relevant(indexed.index, source, ["blue"]) == []
+    with pytest.raises(QueryError) as error:
+        require_relevant(indexed.index, source, ["zebra", "lion", None])
+    assert error.value.message == (
+        f"no image of {indexed.index.url} has a label of {source.uri}, "
+        "so nothing is relevant to any query"
+    )
+    assert error.value.hint == (
+        "the queries have 'lion', 'zebra', the index has 'blue', 'green', 'red'"
+    )
 
 
 def test_queries_that_fail_are_named_and_left_out(indexed: cbir.Searcher, tmp_path: Path) -> None:

@@ -270,6 +270,28 @@ def test_qrels_are_streamed_so_that_more_of_them_take_no_more_memory(tmp_path: P
     assert many < few + 200 * 400
 
 
+def test_large_qrels_are_judged_in_parts_with_the_same_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(3)
+    documents = [f"d{number}" for number in range(60)]
+    qrels = {
+        f"q{n}": dict(zip(documents, random.integers(0, 3, 60).tolist(), strict=True))
+        for n in range(20)
+    }
+    run = {
+        f"q{n}": [(d, -float(rank)) for rank, d in enumerate(random.permutation(documents)[:30])]
+        for n in range(1, 22)
+    }
+    names = ["AP@10", "nDCG@10", "Rprec(rel=2)"]
+    whole = evaluate_run(qrels, run, names)
+    monkeypatch.setattr("cbir.evaluation.trec_eval._JUDGEMENTS_AT_ONCE", 150)
+    told: list[tuple[int, int | None]] = []
+    assert evaluate_run(qrels, run, names, lambda *done: told.append(done)) == whole
+    assert told == sorted(told) and len(told) > 10
+    assert told[0][0] > 0 and told[-1] == (40, 40)  # 20 queries, two levels of relevance
+
+
 def test_a_run_against_empty_qrels_is_refused() -> None:
     with pytest.raises(CbirError, match="the qrels name no query"):
         evaluate_run({}, {"q": [("d", 1.0)]}, ["P@1"])

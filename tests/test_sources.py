@@ -349,6 +349,21 @@ def test_an_archive_yields_its_images_and_writes_nothing_to_disk(tmp_path, name)
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
+def test_a_label_is_the_folder_alike_for_folders_and_archives(tmp_path):
+    members = {"top.png": PNG, "cats/one.png": PNG, "zoo/big cats/two.png": PNG}
+    for name, data in members.items():
+        (tmp_path / "dogs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "dogs" / name).write_bytes(data)
+    zip_of(tmp_path / "dogs.zip", {**members, "/abs.png": PNG})
+    tar_of(tmp_path / "dogs.tar", members)
+    expected = {"top.png": "dogs", "cats/one.png": "cats", "zoo/big%20cats/two.png": "big cats"}
+    for place, more in (("dogs", {}), ("dogs.zip", {"/abs.png": ""}), ("dogs.tar", {})):
+        items = list(open_source(str(tmp_path / place), label_from_folder=True).items())
+        assert {item.key: item.label for item in items} == {**expected, **more}
+    alone = open_source(str(tmp_path / "dogs" / "cats" / "one.png"), label_from_folder=True)
+    assert [item.label for item in alone.items()] == ["cats"]
+
+
 def test_a_zip_is_in_the_order_of_its_names_and_knows_its_count(tmp_path):
     source = open_source(str(zip_of(tmp_path / "x.zip", MEMBERS)))
     assert source.count == len(ARCHIVE_KEYS)

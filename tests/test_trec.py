@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.evaluation.trec import read_qrels, read_run, write_qrels, write_run
+from cbir.evaluation.trec import check_target, read_qrels, read_run, write_qrels, write_run
 
 Ranking = tuple[str, list[str], NDArray[np.float32]]
 
@@ -162,6 +163,30 @@ def test_a_missing_folder_is_one_line_that_names_the_file(tmp_path: Path) -> Non
         write_run(tmp_path / "no" / "a.run", [ranking({"d": 1.0})], "tag")
 
 
+def test_a_target_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for target, why in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "no" / "a.run", "No such file or directory"),
+        (tmp_path / "file" / "a.run", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(CbirError) as checked:
+            check_target(target)
+        assert checked.value.message == f"cannot write {target}: {why}"
+        with pytest.raises(CbirError) as written:
+            write_qrels(target, [("q", "d", 1)])
+        assert (written.value.message, written.value.hint) == (
+            checked.value.message,
+            checked.value.hint,
+        )
+    check_target(tmp_path / "new.run")
+    check_target(tmp_path / "file")
+    check_target(Path(os.devnull))
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
 @pytest.mark.parametrize("word", ["", "a b", "a\tb", "a\u00a0b", "a\n", "a\x00", "a\udc80"])
 def test_an_id_that_trec_files_cannot_hold_is_named(word: str) -> None:
     one = np.ones(1, dtype=np.float32)
@@ -207,6 +232,47 @@ def test_nothing_to_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(CbirError, match=r"nothing to write to .*a\.qrels"):
         write_qrels(tmp_path / "a.qrels", [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_byte_order_mark_is_no_part_of_the_first_query(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "a.run").write_bytes(pack(b"\xef\xbb\xbfq Q0 d 1 0.5 t\nq Q0 e 2 0.25 t\n"))
+    (tmp_path / "a.qrels").write_bytes(pack(b"\xef\xbb\xbfq 0 d 1\n"))
+    assert read_run(tmp_path / "a.run") == {"q": [("d", 0.5), ("e", 0.25)]}
+    assert read_qrels(tmp_path / "a.qrels") == {"q": {"d": 1}}
+    (tmp_path / "empty").write_bytes(pack(b"\xef\xbb\xbf"))
+    with pytest.raises(CbirError, match="empty is empty"):
+        read_run(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("word", ["q\x00", "q\x1b[31m", "q\x7f", "q\u00a0r", "q\x1fr"])
+def test_an_id_that_is_not_written_is_not_read_either(tmp_path: Path, word: str) -> None:
+    for read, lines in (
+        (read_run, (f"{word} Q0 d 1 0.5 t", f"p Q0 {word} 1 0.5 t")),
+        (read_qrels, (f"{word} 0 d 1", f"p 0 {word} 1")),
+    ):
+        for line in lines:
+            (tmp_path / "a").write_text(f"\n{line}\n")
+            with pytest.raises(CbirError) as error:
+                read(tmp_path / "a")
+            said = f"{tmp_path / 'a'}:2: id {word!r} cannot stand in a TREC file"
+            assert error.value.message == said
+
+
+def test_readers_tell_how_many_bytes_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbir.evaluation.trec._LINES_A_TELL", 10)
+    write_qrels(tmp_path / "a", [("q", f"d{number}", 1) for number in range(5000)])
+    write_qrels(tmp_path / "a.gz", [("q", f"d{number}", 1) for number in range(5000)])
+    for name in ("a", "a.gz"):
+        told: list[tuple[int, int | None]] = []
+        read_qrels(tmp_path / name, lambda done, total, told=told: told.append((done, total)))
+        size = (tmp_path / name).stat().st_size
+        assert told[0] == (0, size) and told[-1] == (size, size)
+        assert told == sorted(told) and len({done for done, _ in told}) > 2
 
 
 RUN_ERRORS = [

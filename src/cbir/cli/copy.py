@@ -36,4 +36,4 @@ def command(source: str, target: str, fast_load: bool, as_json: bool) -> None:
         f"in {report.seconds:.1f} s{rate}"
     )
     how = "the same answers to" if report.exact else "the same vectors for"
-    click.echo(f"compared: {how} {counted(report.compared, 'query')}".replace("querys", "queries"))
+    click.echo(f"compared: {how} {counted(report.compared, 'query')}")

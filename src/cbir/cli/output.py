@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from cbir.types import OnDone, OnStage
 
+_PLURALS = {"query": "queries"}
+
 BAR_WIDTH = 24
 """Narrow enough that a line, and the ^C of a person who has waited enough, fit in 80 columns."""
 
@@ -40,10 +42,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 image`, `2,000 images`, `3 queries`."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number:,} {f'{noun[:-1]}ies' if noun.endswith('ry') else f'{noun}s'}"
+    """`1 image`, `2,000 images`, `2 queries`."""
+    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, f'{noun}s')}"
+
+
+def listed(words: Sequence[str], shown: int = 10) -> str:
+    """The first of `words`: `a, b, c ...`."""
+    return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")
 
 
 @contextmanager
@@ -89,7 +94,8 @@ def progress_bar(title: str, unit: str = "") -> Iterator[OnDone]:
 
 def _pace(task: Task, scale: int, unit: str) -> str:
     total = "" if task.total is None else f" of {task.total / scale:,.0f}"
-    words = [f"{task.completed / scale:,.0f}{total}{unit and f' {unit}'}"]
+    counts = task.completed or task.total is not None
+    words = [f"{task.completed / scale:,.0f}{total}{unit and f' {unit}'}"] if counts else []
     if task.speed:
         words.append(f"{task.speed / scale:,.{1 if scale > 1 else 0}f}{unit and f' {unit}'}/s")
     if task.total is None:

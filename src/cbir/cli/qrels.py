@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cbir.cli.options import INDEX
+
+if TYPE_CHECKING:
+    from cbir.types import OnDone
+
+_Query = tuple[str, str | None]
 
 
 @click.command(short_help="Write TREC relevance judgements from labels.")
@@ -23,19 +30,34 @@ def command(source: str, index: str, output: str, label_from_folder: bool) -> No
     import sys
     from contextlib import closing
 
-    from cbir.cli.output import say
-    from cbir.errors import QueryError
+    from cbir.cli.output import counted, listed, progress_bar, say
     from cbir.evaluation.relevance import class_qrels
-    from cbir.evaluation.trec import write_qrels
+    from cbir.evaluation.trec import check_target, write_qrels
     from cbir.experiment import query_labels
+    from cbir.experiment.queries import require_relevant
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
 
-    with closing(open_index(index)) as opened:
-        queries = query_labels(opened, open_source(source, label_from_folder))
-        labels = opened.labels()
-    if not any(label for _, label in queries):
-        raise QueryError(f"the images of {source} have no labels", "--label-from-folder adds them")
     target = sys.stdout if output == "-" else Path(output)
-    lines = write_qrels(target, class_qrels(queries, labels))
-    say(f"{len(queries):,} queries, {lines:,} lines")
+    check_target(target)
+    images = open_source(source, label_from_folder)
+    with closing(open_index(index)) as opened:
+        queries = query_labels(opened, images)
+        absent = require_relevant(opened, images, (label for _, label in queries))
+        labels, place = opened.labels(), opened.url
+    labelled = [(query, label) for query, label in queries if label is not None]
+    with progress_bar("judging") as update:
+        lines = write_qrels(target, class_qrels(_told(labelled, update), labels))
+    say(f"{counted(len(labelled), 'query')}, {counted(lines, 'line')}")
+    if len(labelled) < len(queries):
+        say(f"left out: {counted(len(queries) - len(labelled), 'query')} without a label")
+    if absent:
+        said = f"{counted(len(absent), 'label')} of the queries not in {place}"
+        say(f"{said}, so that nothing is relevant: {listed(absent)}")
+
+
+def _told(queries: Sequence[_Query], on_done: OnDone) -> Iterator[_Query]:
+    """`queries`, told one by one as they are asked for."""
+    for number, query in enumerate(queries):
+        on_done(number, len(queries))
+        yield query

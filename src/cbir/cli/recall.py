@@ -34,7 +34,7 @@ def recall(
 
 def print_recall(figures: dict[str, Any]) -> None:
     """The figures of `recall` in words on standard output."""
-    asked = counted(figures["n_queries"], "query").replace("querys", "queries")
+    asked = counted(figures["n_queries"], "query")
     click.echo(
         f"recall@{figures['k']} {figures['recall']:.4f} against exact search: {asked} that are not "
         f"indexed, {figures['n_indexed']:,} indexed"

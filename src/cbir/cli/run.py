@@ -26,24 +26,32 @@ def command(
     """Search every image of SOURCE, exactly, and write the rankings as trec_eval reads them."""
     import sys
     from contextlib import closing
+    from functools import partial
 
-    from cbir.cli.output import progress_bar, say
-    from cbir.evaluation.trec import write_run
+    from cbir.cli.output import counted, progress_stages, say
+    from cbir.evaluation.trec import check_target, write_run
     from cbir.experiment import describe_queries, rank
     from cbir.images.sources import open_source
     from cbir.search import Searcher
 
+    target = sys.stdout if output == "-" else Path(output)
+    check_target(target)
     with (
         closing(Searcher.open(index, descriptor)) as searcher,
-        progress_bar("describing") as update,
+        progress_stages() as update,
     ):
-        queries = describe_queries(searcher, open_source(source), on_done=update)
+        update("describing", 0, None)
+        queries = describe_queries(
+            searcher, open_source(source), on_done=partial(update, "describing")
+        )
+        # All in one go: a search in parts, for a bar that moves, takes up to 70% longer.
+        update("searching", 0, None)
         matches = rank(searcher, queries, k, expand)
         tag = searcher.index.spec.short
     rankings = (
         (query, found.ids, found.scores) for query, found in zip(queries.ids, matches, strict=True)
     )
-    lines = write_run(sys.stdout if output == "-" else Path(output), rankings, tag)
-    say(f"{len(queries.ids):,} queries, {lines:,} lines")
+    lines = write_run(target, rankings, tag)
+    say(f"{counted(len(queries.ids), 'query')}, {counted(lines, 'line')}")
     for failure in queries.failures:
         say(f"failed: {failure.location}: {failure.reason}")

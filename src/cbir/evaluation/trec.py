@@ -5,14 +5,17 @@ Formats: https://github.com/usnistgov/trec_eval, README.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import gzip
 import io
+import os
 import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, TextIO, TypeVar, cast
@@ -22,10 +25,13 @@ from numpy.typing import NDArray
 
 from cbir.errors import CbirError
 from cbir.evaluation.measures import MAX_RELEVANCE
+from cbir.types import OnDone
 
 _RUN_LINE = "a line of a run is: query Q0 document rank score tag"
 _QRELS_LINE = "a line of qrels is: query 0 document relevance"
 _NOT_IN_A_WORD = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]|^$")
+_WORD = "it must not be empty nor hold white space, control characters or lone surrogates"
+_LINES_A_TELL = 1 << 16
 _Value = TypeVar("_Value")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -58,29 +64,49 @@ def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> 
     return _write(target, _qrels_texts(rows))
 
 
-def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
+def check_target(target: Path | TextIO) -> None:
+    """Raise the `CbirError` of a file that plainly cannot be written, before there is what to."""
+    if not isinstance(target, Path):
+        return
+    with _naming(target):
+        file = target.resolve()
+        replaced = file.is_file() or not file.exists()
+        if file.is_dir():
+            raise _error(errno.EISDIR)
+        if not file.parent.is_dir():
+            raise _error(errno.ENOTDIR if file.parent.exists() else errno.ENOENT)
+        if not os.access(file.parent if replaced else file, os.W_OK):
+            raise _error(errno.EACCES)
+
+
+def read_run(
+    path: Path, on_done: OnDone = lambda _done, _total: None
+) -> dict[str, list[tuple[str, float]]]:
     """Query id -> (document id, score) in trec_eval's order.
 
     That is: score descending as float32, then id descending; never the rank column. Scores are
-    returned as float32 has them. Raises `CbirError` that names file and line for anything that
-    is not a run.
+    returned as float32 has them. `on_done` is told bytes of the file. Raises `CbirError` that
+    names file and line for anything that is not a run.
     """
     scores: dict[str, dict[str, float]] = {}
     known: dict[bytes, str] = {}
-    for line, (query, _, document, _, score, _) in _rows(path, 6, _RUN_LINE):
+    for line, (query, _, document, _, score, _) in _rows(path, 6, _RUN_LINE, on_done):
         pair = _word(query, known, path, line), _word(document, known, path, line)
         _add(scores, *pair, _score(score, path, line), path, line)
     return {query: _ranked(of) for query, of in scores.items()}
 
 
-def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+def read_qrels(
+    path: Path, on_done: OnDone = lambda _done, _total: None
+) -> dict[str, dict[str, int]]:
     """Query id -> document id -> relevance.
 
-    Raises `CbirError` that names file and line for anything that is not a qrels file.
+    `on_done` is told bytes of the file. Raises `CbirError` that names file and line for anything
+    that is not a qrels file.
     """
     qrels: dict[str, dict[str, int]] = {}
     known: dict[bytes, str] = {}
-    for line, (query, _, document, relevance) in _rows(path, 4, _QRELS_LINE):
+    for line, (query, _, document, relevance) in _rows(path, 4, _QRELS_LINE, on_done):
         pair = _word(query, known, path, line), _word(document, known, path, line)
         _add(qrels, *pair, _relevance(relevance, path, line), path, line)
     return qrels
@@ -145,10 +171,7 @@ def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.flo
 
 def _check_word(word: str, what: str) -> None:
     if _NOT_IN_A_WORD.search(word):
-        raise CbirError(
-            f"{what} {word!r} cannot stand in a TREC file",
-            "it must not be empty nor hold white space, control characters or lone surrogates",
-        )
+        raise CbirError(f"{what} {word!r} cannot stand in a TREC file", _WORD)
 
 
 def _check_new(word: str, written: set[str], what: str, where: str) -> None:
@@ -161,6 +184,7 @@ def _check_new(word: str, written: set[str], what: str, where: str) -> None:
 def _write(target: Path | TextIO, texts: Iterator[str]) -> int:
     if not isinstance(target, Path):
         return _copy(texts, target)
+    check_target(target)
     file = target.resolve()
     if file.exists() and not file.is_file():  # a pipe or a device cannot be replaced
         return _fill(file, texts, target)
@@ -220,15 +244,23 @@ def _naming(target: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _rows(path: Path, width: int, form: str) -> Iterator[tuple[int, list[bytes]]]:
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[int, list[bytes]]]:
     """Line number and fields of every line that is not blank."""
     line = 0
     try:
         with path.open("rb") as raw:
+            size = os.fstat(raw.fileno()).st_size
+            on_done(0, size)
             compressed = raw.peek(2)[:2] == b"\x1f\x8b"
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if compressed else raw
             empty = True
-            for line, text in enumerate(stream, start=1):
+            for line, text in enumerate(_without_mark(stream), start=1):
+                if line % _LINES_A_TELL == 0:
+                    on_done(raw.tell(), size)
                 fields = text.split()  # bytes: at ASCII white space only, as trec_eval does
                 if len(fields) not in (0, width):
                     found = f"{width} fields expected, found {len(fields)}"
@@ -236,6 +268,7 @@ def _rows(path: Path, width: int, form: str) -> Iterator[tuple[int, list[bytes]]
                 if fields:
                     empty = False
                     yield line, fields
+            on_done(size, size)
     except OSError as error:
         raise CbirError(f"cannot read {path}: {error.strerror or error}") from error
     except (EOFError, zlib.error) as error:
@@ -244,14 +277,22 @@ def _rows(path: Path, width: int, form: str) -> Iterator[tuple[int, list[bytes]]
         raise CbirError(f"{path} is empty", form)
 
 
+def _without_mark(lines: BinaryIO) -> Iterator[bytes]:
+    """The lines, without the byte order mark that some Windows programs write before the first."""
+    first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
+    return chain([first], lines)
+
+
 def _word(raw: bytes, known: dict[bytes, str], path: Path, line: int) -> str:
     """`raw` as text, the same object every time: a qrels file names a document often."""
     word = known.get(raw)
     if word is None:
         try:
-            word = known[raw] = raw.decode()
+            word = raw.decode()
         except UnicodeDecodeError as error:
             raise CbirError(f"{path}:{line}: {raw!r} is not UTF-8") from error
+        _check_word(word, f"{path}:{line}: id")
+        known[raw] = word
     return word
 
 

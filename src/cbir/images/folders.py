@@ -13,6 +13,7 @@ from cbir.images.candidates import HEAD_SIZE, has_image_suffix, is_candidate, is
 from cbir.images.decode import check_size
 from cbir.images.ids import decode_path, encode_path
 from cbir.images.items import SourceItem
+from cbir.images.members import label_of
 
 INDEX_FILE = "index.sqlite"
 """A folder with this file in it is an index of this project, not a place of images."""
@@ -79,7 +80,7 @@ class FolderSource:
             size, mtime_ns = status.st_size, status.st_mtime_ns
         except OSError:  # reading it will say the same, as a row of the report
             pass
-        label = Path(found.path).parent.name if self.label_from_folder else None
+        label = label_of(found.key, self.name) if self.label_from_folder else None
         read = partial(_refuse, found.error) if found.error else partial(read_file, found.path)
         return SourceItem(found.key, found.key, label, size, mtime_ns, read)
 

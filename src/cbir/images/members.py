@@ -1,4 +1,4 @@
-"""The members of an archive: their keys and labels."""
+"""The members of an archive: their keys; and the labels that keys name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def member_key(name: str) -> str | None:
     return None if any(is_hidden(part) for part in parts) else encode_path("/".join(parts))
 
 
-def label_of(key: str) -> str | None:
-    """The name of the folder that `key` lies in, None at the top of the archive."""
-    *folders, _ = key.split("/")
-    return decode_path(folders[-1]).decode("utf-8", "replace") if folders else None
+def label_of(key: str, source: str) -> str | None:
+    """The name of the folder that `key` lies in; at the top, that of its source, called `source`.
+
+    So that unpacking an archive changes no label, and an id names the label of its image.
+    """
+    folder = f"{source}/{key}".rpartition("/")[0].rpartition("/")[2]
+    return decode_path(folder).decode("utf-8", "replace") or None

@@ -36,7 +36,8 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
     Nothing is walked or read yet, but a path that is not there, or a file of unknown type, raises
     `CbirError` at once. One image file is a source of one item: its folder's, so that its id is
     the same as when the whole folder is indexed. With `label_from_folder` each item is labelled
-    with the name of the folder that it lies in (CIFAR-10 and digits always carry their labels).
+    with the name of the folder that it lies in, at the top of an archive with the archive's
+    (CIFAR-10 and digits always carry their labels).
     A file or folder called like a built-in set is to be written `./cifar10:train`.
     """
     name, _, split = text.partition(":")

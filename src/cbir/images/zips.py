@@ -54,7 +54,7 @@ class ZipSource:
         for key in self._images:
             member = self._members[key]
             mtime_ns = calendar.timegm((*member.date_time, 0, 0, 0)) * 10**9
-            label = label_of(key) if self.label_from_folder else None
+            label = label_of(key, self.name) if self.label_from_folder else None
             read = partial(self._read, member)
             yield SourceItem(key, key, label, member.file_size, mtime_ns, read)
 
