@@ -342,7 +342,7 @@ def test_an_archive_yields_its_images_and_writes_nothing_to_disk(tmp_path, name)
         assert source_for_uri(source.uri).open(item.location) == original
     labels = {item.key: item.label for item in items}
     assert labels["cats/100%25.png"] == "cats"
-    assert labels["top.gif"] is None
+    assert labels["top.gif"] == "x"
     assert source.ignored == 1
     assert (source.name, source.uri) == ("x", str(path))
     assert file_path(source.uri, "top.gif") is None
@@ -357,7 +357,7 @@ def test_a_label_is_the_folder_alike_for_folders_and_archives(tmp_path):
     zip_of(tmp_path / "dogs.zip", {**members, "/abs.png": PNG})
     tar_of(tmp_path / "dogs.tar", members)
     expected = {"top.png": "dogs", "cats/one.png": "cats", "zoo/big%20cats/two.png": "big cats"}
-    for place, more in (("dogs", {}), ("dogs.zip", {"/abs.png": ""}), ("dogs.tar", {})):
+    for place, more in (("dogs", {}), ("dogs.zip", {"/abs.png": None}), ("dogs.tar", {})):
         items = list(open_source(str(tmp_path / place), label_from_folder=True).items())
         assert {item.key: item.label for item in items} == {**expected, **more}
     alone = open_source(str(tmp_path / "dogs" / "cats" / "one.png"), label_from_folder=True)

@@ -95,11 +95,14 @@ def test_documents_that_the_qrels_do_not_know_are_told(tmp_path: Path) -> None:
     assert told == "a.run: no document is in the qrels; it ranks 'p-2/1', they have 'p/1'\n"
 
 
-def test_a_query_directly_below_its_source_has_no_class(tmp_path: Path) -> None:
+def test_a_class_is_the_folder_that_a_querys_id_names(tmp_path: Path) -> None:
     asked = {query: ["d"] for query in ("p/red.jpg", "p/cats/1.jpg", "p/x/cats/2.jpg")}
     qrels, run = files(tmp_path, asked, asked)
     answer = call("evaluate", "--qrels", qrels, run, "--label-from-folder", "--json").json
-    assert {label: of["n_queries"] for label, of in answer["classes"].items()} == {"cats": 2}
+    assert {label: of["n_queries"] for label, of in answer["classes"].items()} == {
+        "cats": 2,
+        "p": 1,
+    }
 
 
 # --- qrels and run ---------------------------------------------------------------------------
@@ -132,11 +135,10 @@ def test_queries_that_cannot_be_relevant_to_anything_are_counted(
     answer = call("qrels", mixed, "--in", made, "--label-from-folder", "-o", tmp_path / "q")
     assert answer.code == 0
     assert answer.err.splitlines() == [
-        "5 queries, 14 lines",
-        "left out: 1 query without a label",
-        f"1 label of the queries not in {made}, so that nothing is relevant: zebra",
+        "6 queries, 15 lines",
+        f"2 labels of the queries not in {made}, so that nothing is relevant: mixed, zebra",
     ]
-    assert "mixed/0.png" not in read_qrels(tmp_path / "q")
+    assert read_qrels(tmp_path / "q")["mixed/0.png"] == {"mixed/0.png": 0}
 
 
 def test_an_archive_that_holds_an_image_twice_makes_a_run(made: Path, tmp_path: Path) -> None:

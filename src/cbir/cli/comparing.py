@@ -13,6 +13,7 @@ from cbir.cli.protocols import (
     means_by_protocol,
     print_accuracy,
     say_failed,
+    say_irrelevant,
     say_left_out,
     say_order,
 )
@@ -76,6 +77,7 @@ def print_indexes(answer: dict[str, Any]) -> None:
         click.echo()
     for name, one in zip(names, runs, strict=True):
         say_left_out(one, f"{name}: ")
+        say_irrelevant(one, f"{name}: ")
         say_failed(one, f"{name}: ")
     say_order(runs[0])
 
@@ -143,15 +145,6 @@ def print_classes(classes: Mapping[str, Mapping[str, Any]]) -> None:
             for label, of in classes.items()
         ],
     )
-
-
-def check_per_query(target: Path | None) -> None:
-    """Raise `CbirError` where no file can be written at `target`, before anything is measured."""
-    from cbir.errors import CbirError
-
-    if target is not None and (target.is_dir() or not target.parent.is_dir()):
-        reason = "it is a folder" if target.is_dir() else f"there is no folder {target.parent}"
-        raise CbirError(f"cannot write {target}: {reason}", "choose another place")
 
 
 def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.comparing import (
-    check_per_query,
     compare_indexes,
     print_indexes,
     short_names,
@@ -19,7 +18,13 @@ from cbir.cli.comparing import (
 )
 from cbir.cli.options import descriptor_option
 from cbir.cli.output import counted, print_json, progress_bar, progress_stages
-from cbir.cli.protocols import print_accuracy, print_protocols, protocol_options, say_failed
+from cbir.cli.protocols import (
+    print_accuracy,
+    print_protocols,
+    protocol_options,
+    say_failed,
+    say_irrelevant,
+)
 from cbir.cli.report import check_report, report_evaluation, report_indexes
 
 if TYPE_CHECKING:
@@ -104,6 +109,7 @@ def command(
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
+    from cbir.evaluation.trec import check_target
 
     if recall_at is not None:
         _only(context, "--recall", _WITH_RECALL)
@@ -118,7 +124,8 @@ def command(
         _show(figures, as_json, print_runs)
     elif indexes and queries is not None and not runs and qrels is None:
         check_report(report)
-        check_per_query(per_query)
+        if per_query is not None:
+            check_target(per_query)
         with ExitStack() as opened:
             searchers = _opened(opened, indexes, descriptor)
             evaluations = [
@@ -156,6 +163,7 @@ def print_evaluation(figures: dict[str, Any]) -> None:
         f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
         f"measured in {seconds['measure']:.1f} s"
     )
+    say_irrelevant(figures)
     say_failed(figures)
 
 

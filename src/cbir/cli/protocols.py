@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cbir.cli.output import counted, print_table, say
+from cbir.cli.output import counted, listed, print_table, say
 
 _Command = Callable[..., None]
 
@@ -115,6 +115,17 @@ def say_left_out(figures: Mapping[str, Any], name: str = "") -> None:
             "so many are rarely copies: pictures without much detail (digits, logos, scans) are "
             "taken for each other"
         )
+
+
+def say_irrelevant(figures: Mapping[str, Any], name: str = "") -> None:
+    """Which queries have no label, and which labels are not in the index."""
+    absent, unlabelled = figures["absent_labels"], figures["unlabelled_queries"]
+    if absent:
+        labels = counted(len(absent), "label")
+        say(f"{name}{labels} of the queries not in the index, which count as 0: {listed(absent)}")
+    if unlabelled:
+        queries = counted(len(unlabelled), "query")
+        say(f"{name}left out: {queries} without a label: {listed(unlabelled, 3)}")
 
 
 def say_failed(figures: Mapping[str, Any], name: str = "") -> None:

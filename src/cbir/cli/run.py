@@ -18,7 +18,13 @@ from cbir.cli.options import INDEX, descriptor_option
 @click.option(
     "-o", "--output", required=True, metavar="FILE", help='Run file (.gz too), "-": stdout.'
 )
-@click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
+@click.option(
+    "--expand",
+    type=click.IntRange(0),
+    default=0,
+    metavar="M",
+    help="Average the query with its first M hits.",
+)
 @descriptor_option
 def command(
     source: str, index: str, k: int, output: str, expand: int, descriptor: str | None

@@ -28,8 +28,9 @@ from cbir.experiment.protocols import (
 from cbir.experiment.queries import (
     Queries,
     describe_queries,
-    require_labels,
+    labelled,
     require_labels_in,
+    require_relevant,
 )
 from cbir.experiment.rankings import answers, kept, trial_measures
 from cbir.images.items import ImageSource
@@ -58,6 +59,7 @@ class Evaluation:
     `sample`: how many queries were drawn, None for all. `expand`: with how many hits each query was
     averaged. `shuffle`: the seed by which equal scores were ordered, None for the ids.
     `near_duplicates`: queries that were left out of all of this, None where none were looked for.
+    `absent_labels`: labels of queries that no indexed image has, so that nothing is relevant.
     `queries` and `matches`: what was asked, and what was answered under the protocol of
     `measures`, best first.
     """
@@ -79,6 +81,7 @@ class Evaluation:
     expand: int
     shuffle: int | None
     near_duplicates: NearDuplicates | None
+    absent_labels: list[str]
     failures: list[Failure]
     seconds: dict[str, float]
     queries: Queries
@@ -88,7 +91,7 @@ class Evaluation:
     def n_described(self) -> int:
         """How many queries were read and described, the left out and the unreadable among them."""
         left_out = 0 if self.near_duplicates is None else len(self.near_duplicates.ids)
-        return self.n_queries + left_out + len(self.failures)
+        return self.n_queries + left_out + len(self.failures) + len(self.queries.unlabelled)
 
     def to_json(self) -> dict[str, Any]:
         """What `cbir evaluate --json` prints for one run."""
@@ -108,6 +111,8 @@ class Evaluation:
             "expand": self.expand,
             "shuffle_ids": self.shuffle,
             "near_duplicates": self.near_duplicates and self.near_duplicates.to_json(),
+            "absent_labels": self.absent_labels,
+            "unlabelled_queries": self.queries.unlabelled,
             "failed": len(self.failures),
             "failures": [
                 {"location": failure.location, "reason": failure.reason}
@@ -145,7 +150,10 @@ def evaluate(
     require_labels_in(searcher, source)
     started = time.perf_counter()
     queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
-    require_labels(source, queries.labels)
+    queries = labelled(source, queries)
+    absent = []
+    if protocol != "unseen":
+        absent = require_relevant(searcher.index, source, queries.labels)
     described = time.perf_counter()
     left_out = None
     if without_near_duplicates:
@@ -209,6 +217,7 @@ def evaluate(
         expand=expand,
         shuffle=shuffle,
         near_duplicates=left_out,
+        absent_labels=absent,
         failures=queries.failures,
         seconds={
             "describe": round(described - started, 3),

@@ -90,12 +90,6 @@ def require_labels_in(searcher: Searcher, source: ImageSource) -> None:
         raise _no_labels(source)
 
 
-def require_labels(source: ImageSource, labels: Sequence[str | None]) -> None:
-    """Raise `QueryError` where one of the `labels` of `source` is None."""
-    if None in labels:
-        raise _no_labels(source)
-
-
 def labelled(source: ImageSource, queries: Queries) -> Queries:
     """`queries` without those that have no label, which are named as `unlabelled`.
 

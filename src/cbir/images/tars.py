@@ -94,7 +94,9 @@ def member_item(member: TarMember) -> SourceItem | None:
         if not is_candidate(key, lambda: head):
             return None
         read = partial(bytes, head + member.read())
-    return SourceItem(key, key, label_of(key, archive_name(member.path)), info.size, int(info.mtime) * 10**9, read)
+    return SourceItem(
+        key, key, label_of(key, archive_name(member.path)), info.size, int(info.mtime) * 10**9, read
+    )
 
 
 def open_member(path: Path, location: str) -> bytes:

@@ -191,6 +191,15 @@ def asked_notes(evaluation: Evaluation) -> list[str]:
             notes.append(
                 "So many are rarely copies: pictures without much detail are taken for each other."
             )
+    if evaluation.absent_labels:
+        some = ", ".join(evaluation.absent_labels[:10])
+        more = ", ..." if len(evaluation.absent_labels) > 10 else ""
+        notes.append(
+            f"No indexed image has these labels of queries, which count as 0: {some}{more}."
+        )
+    if evaluation.queries.unlabelled:
+        without = plural(len(evaluation.queries.unlabelled), "query")
+        notes.append(f"Left out because they have no label: {without}.")
     if evaluation.shuffle is not None:
         notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
     return notes
