@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -356,6 +358,20 @@ def test_an_archive_gives_the_same_vectors_as_its_folder(photos: Path, tmp_path:
     assert [i.partition("/")[2] for i in one.ids()] == [i.partition("/")[2] for i in other.ids()]
     one.close()
     other.close()
+
+
+def test_of_an_archives_images_of_one_name_the_last_stays_whenever_it_is_indexed(
+    photos: Path, tmp_path: Path, place: Path
+) -> None:
+    archive = tmp_path / "t.tar"
+    with tarfile.open(archive, "w") as packed:
+        for colour in ("red", "green", "blue"):
+            packed.add(photos / colour / "0.png", "a.png")
+    last = hashlib.sha256((photos / "blue" / "0.png").read_bytes()).hexdigest()
+    for _ in range(3):
+        index(archive, place)
+        with closing(cbir.open_index(place)) as opened:
+            assert opened.records(["t/a.png"])[0].content_hash == last
 
 
 @pytest.mark.parametrize("regions", [5, 14])

@@ -38,13 +38,21 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class _Source:
-    """One source during a run: what the index knew of it, and what was seen."""
+    """One source during a run: what the index knew of it, and what was seen.
+
+    `again`: what an archive holds a second time. The last one counts, whatever was known.
+    """
 
     name: str
     scope: str
     known: Mapping[str, Stamp]
     seen: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
     failures: list[Failure] = field(default_factory=list)
+
+    def stamp(self, record_id: str) -> Stamp | None:
+        """What proves an image unchanged, None where nothing can."""
+        return None if record_id in self.again else self.known.get(record_id)
 
     def covers(self, key: str) -> bool:
         """Whether this source yields `key`: its scope is a prefix, or one key."""
@@ -124,7 +132,7 @@ class IndexingRun:
                 self._changed(source, state),
                 self._descriptor,
                 self._boxes,
-                lambda item: self._expected_hash(state.known.get(make_id(name, item.key))),
+                lambda item: self._expected_hash(state.stamp(make_id(name, item.key))),
             ):
                 for outcome in outcomes:
                     self._take(outcome, state)
@@ -141,8 +149,10 @@ class IndexingRun:
         """The items that must be read, because their stamps do not prove them unchanged."""
         for item in self._items(source, state):
             record_id = make_id(state.name, item.key)
+            if record_id in state.seen:
+                state.again.add(record_id)
             state.seen.add(record_id)
-            stamp = state.known.get(record_id)
+            stamp = state.stamp(record_id)
             if stamp is not None and self._same_file(item, stamp):
                 self._keep(record_id, item, stamp)
             else:

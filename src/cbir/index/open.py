@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ from cbir.types import DescriptorSpec
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-def open_index(url: str, *, write: bool = False) -> Index:
+def open_index(url: str | os.PathLike[str], *, write: bool = False) -> Index:
     """The index at `url`, for reading or as its only writer.
 
     Raises `IndexStateError` where there is none, and where it is locked, damaged, of a newer
     format or not to be written to.
     """
+    url = os.fspath(url)
     address = _address(url)
     if address is not None:
         from cbir.index.elastic_open import open_elastic
