@@ -243,8 +243,9 @@ Python {platform.python_version()}, cbir {version("cbir")}, {packages}.
 
 Relevant is what has the query's class; search is exact; docs/evaluation.md says what the
 measures and protocols mean. *usual*: test images asked, training images indexed. *unseen*: the
-test images among each other, each left out of its own answer: the only figure in which nothing
-that a descriptor was fitted on is indexed. AP reads the whole ranking. *{BITS}-bit*: vectors as
+test images among each other, each left out of its own answer. *Fitted on* says what a descriptor
+learnt from, and whether the usual protocol searches among those images: its figures are then partly
+memory, and those of the unseen index are not. AP reads the whole ranking. *{BITS}-bit*: vectors as
 binary codes of {BITS} bits (ITQ, fitted on the indexed vectors without labels), ranked by
 Hamming distance over everything, ties in a seeded order. *No near-duplicates*: the usual
 protocol without queries of which a near-duplicate is indexed. Bytes on disk are with the
