@@ -294,6 +294,16 @@ def test_the_unseen_index_expands_queries_too() -> None:
     assert expanded > plain + 0.01
 
 
+@pytest.mark.parametrize("text", ["digits:test", "queries", "queries/blue/9.png"])
+def test_an_evaluation_says_what_was_asked(
+    indexed: cbir.Searcher, queries: ImageSource, text: str
+) -> None:
+    place = text if text.startswith("digits") else f"{Path(queries.uri).parent}/{text}"
+    source = cbir.open_source(place, label_from_folder=True)
+    result = evaluate(indexed, source, ["P@1"], protocol="unseen")
+    assert result.source == result.to_json()["source"] == place
+
+
 def test_a_sample_has_no_unseen_index(indexed: cbir.Searcher, queries: ImageSource) -> None:
     assert evaluate(indexed, queries, sample=6).unseen_index is None
 

@@ -199,7 +199,7 @@ def evaluate(
         )
     card = card_of(searcher.descriptor)
     return Evaluation(
-        source=source.uri,
+        source=_as_typed(source),
         n_queries=len(queries.ids),
         n_indexed=searcher.index.count(),
         descriptor=searcher.index.spec.short,
@@ -232,6 +232,13 @@ def evaluate(
 
 def _means(per_query: dict[str, NDArray[np.float64]]) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in per_query.items()}
+
+
+def _as_typed(source: ImageSource) -> str:
+    """`cifar10:test`, a folder, an archive, one file of a folder."""
+    if source.scope.endswith("/"):
+        return f"{source.uri}:{source.scope[:-1]}"
+    return f"{source.uri}/{source.scope}" if source.scope else source.uri
 
 
 def _require_possible(
