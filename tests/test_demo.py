@@ -115,6 +115,18 @@ def test_a_demo_whose_index_has_changed_puts_it_right(
     assert "19 queries, 95 indexed" in other.out
 
 
+def test_figures_that_another_version_kept_are_measured_again(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbir.web.serve.serve", lambda *_, **__: None)
+    first = call("demo", "--port", 0)
+    kept = place().with_suffix(".json")
+    kept.write_text(json.dumps({"origin": json.loads(kept.read_text())["origin"], "figures": {}}))
+    again = call("demo", "--port", 0)
+    assert again.code == 0 and again.out.splitlines()[:3] == first.out.splitlines()[:3]
+    assert json.loads(kept.read_text())["figures"]["n_indexed"] == TRAIN
+
+
 def test_a_demo_that_was_broken_off_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
 ) -> None:

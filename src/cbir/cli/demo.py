@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from cbir.descriptors.base import Descriptor
 
 DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
+FORMAT = 2
+"""Of the figures that are kept; those of another format are measured again."""
+
 SAMPLE = 1000
 HOW_TO_GET = (
     "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or run again with network"
@@ -121,7 +124,7 @@ def _finished(data: str, place: str) -> dict[str, Any] | None:
     if not _summary(place).exists() or not index_exists(place):
         return None
     kept = json.loads(_summary(place).read_text())
-    if _origin(data) not in (kept["origin"], None):
+    if kept.get("format") != FORMAT or _origin(data) not in (kept["origin"], None):
         return None
     try:
         with closing(open_index(place)) as index:
@@ -139,7 +142,7 @@ def _carry_out(data: str, place: str, descriptor: Descriptor) -> dict[str, Any]:
     _index(data, place, descriptor)
     figures = _evaluate(data, place)
     draft = _summary(place).with_suffix(".new")
-    draft.write_text(json.dumps({"origin": origin, "figures": figures}))
+    draft.write_text(json.dumps({"format": FORMAT, "origin": origin, "figures": figures}))
     draft.replace(_summary(place))
     return figures
 
