@@ -454,20 +454,29 @@ def test_questions_that_cannot_be_answered_say_what_can(
     )
     assert told("--where", "label")[0] == "filter 'label' cannot be read"
     assert told("--region", "0.5,0,0.2,1")[1].startswith("give left, top, right, bottom")
-    asked = ["evaluate", "--in", made, "--queries", photos]
-    assert call(*asked).error == (
-        f"queries of {photos} have no label, so nothing is relevant to them",
-        "--label-from-folder takes each image's folder as its label",
+    others = shutil.copytree(photos, tmp_path / "others")
+    no_label = (
+        f"queries of {others} have no label, so nothing is relevant to them",
+        "--label-from-folder takes each image's folder as its label, --metadata a table's",
     )
+    asked = ["evaluate", "--in", made, "--queries", others]
+    assert call(*asked).error == no_label
+    (tmp_path / "empty").mkdir()
+    for command in (
+        ["evaluate", "--in", made, "--label-from-folder", "--queries"],
+        ["qrels", "--in", made, "--label-from-folder", "-o", tmp_path / "q"],
+    ):
+        nothing = f"{tmp_path / 'empty'} has no image that can be a query"
+        assert call(*command, tmp_path / "empty").error[0] == nothing
+    for place in (others, others / "red" / "report", made):
+        inside = call(*asked, "--label-from-folder", "--report", place)
+        assert "would lie among the files of" in inside.error[0]
     assert call(*asked, "-m", "precision@5").error[0] == "unknown measure 'precision@5'"
     assert call(*asked, "-m", "AP@x").error == (
         "measure 'AP@x' cannot be read",
         "did you mean 'AP'?",
     )
-    assert call("qrels", photos, "--in", made, "-o", tmp_path / "q").error == (
-        f"queries of {photos} have no label, so nothing is relevant to them",
-        "--label-from-folder takes each image's folder as its label",
-    )
+    assert call("qrels", others, "--in", made, "-o", tmp_path / "q").error == no_label
     assert call("run", photos, "--in", made, "-k", 0, "-o", "-").error[0] == "k is 0"
     nowhere = tmp_path / "no" / "a.run"
     assert (

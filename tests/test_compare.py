@@ -249,7 +249,7 @@ def test_how_often_chance_does_it_is_told_by_p_and_the_verdict_by_what_is_correc
         (0.0504, "slightly more than 5 of 100 such experiments (p = 0.0504)", False),
         (0.05, "5 of 100 such experiments (p = 0.05)", False),
         (0.034, "about 3 of 100 such experiments (p = 0.034)", True),
-        (0.999, "nearly all such experiments (p = 1)", False),
+        (0.999, "nearly all such experiments (p = 0.999)", False),
     ],
 )
 def test_words_near_the_limit_agree_with_the_verdict(

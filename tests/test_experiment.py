@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import zipfile
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support_cli import call
 from support_photos import COLOURS, MeanColour, picture, write_photos
 
 import cbir
 from cbir.errors import CbirError, QueryError
 from cbir.evaluation.relevance import class_qrels
-from cbir.evaluation.trec import read_run, write_run
+from cbir.evaluation.trec import read_qrels, read_run, write_run
 from cbir.evaluation.trec_eval import evaluate_run
 from cbir.experiment import (
     Queries,
@@ -314,3 +318,66 @@ def test_only_what_was_trained_on_counts_as_training_images(tmp_path: Path) -> N
     searcher = cbir.Searcher.open(place)
     assert not evaluate(searcher, cbir.open_source("digits:train"), ["P@1"]).training_images_indexed
     searcher.close()
+
+
+def write_labels(file: Path, photos: Path) -> Path:
+    """A table that labels the photos by their paths, each class under a name of its own."""
+    named = {"red": "blue", "green": "red", "blue": "green"}
+    rows = [
+        f"{path.relative_to(photos).as_posix()},{named[path.parent.name]}"
+        for path in sorted(photos.rglob("*.png"))
+    ]
+    file.write_text("\n".join(["path,label", *rows]))
+    return file
+
+
+def test_queries_are_labelled_by_a_table(indexed: cbir.Searcher, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "asked", per_colour=2)
+    table = write_labels(tmp_path / "labels.csv", photos)
+    source = cbir.open_source(str(photos))
+    result = evaluate(indexed, source, ["P@1"], metadata=table)
+    assert result.queries.labels == ["green"] * 2 + ["red"] * 2 + ["blue"] * 2
+    assert result.measures["P@1"] == 0  # what is red is called blue
+    # It wins over the folder's name.
+    folders = cbir.open_source(str(photos), label_from_folder=True)
+    assert evaluate(indexed, folders, ["P@1"], metadata=table).measures["P@1"] == 0
+    assert evaluate(indexed, folders, ["P@1"]).measures["P@1"] == 1
+    asked = ["--in", indexed.index.url, "--metadata", table]
+    assert call("qrels", photos, *asked, "-o", tmp_path / "q").code == 0
+    judged = read_qrels(tmp_path / "q")
+    assert all("/blue/" in document for document in judged["asked/red/0.png"])
+
+
+def test_an_indexed_query_has_the_label_that_the_index_knows(
+    indexed: cbir.Searcher, tmp_path: Path
+) -> None:
+    [photos] = indexed.index.sources().values()
+    result = evaluate(indexed, cbir.open_source(photos), ["P@1"])
+    assert set(result.queries.labels) == {"red", "green", "blue"}
+    assert result.overlap.indexed == result.n_queries == indexed.index.count()
+    assert "27 of 27 queries indexed, each left out of its own answer" in result.to_json()["notes"]
+
+
+def test_what_queries_and_index_have_in_common_is_told(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=3)
+    place = tmp_path / "p.cbir"
+    cbir.index_images([photos], place, descriptor=MeanColour(), label_from_folder=True)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    Image.fromarray(picture((90, 90, 90), seed=77)).save(bare / "x.png")
+    cbir.index_images([bare], place, descriptor=MeanColour())
+    asked = tmp_path / "asked"
+    for name, source in (("red/a.png", "red/1.png"), ("red/b.png", ""), ("blue/c.png", "")):
+        (asked / name).parent.mkdir(parents=True, exist_ok=True)
+        if source:
+            shutil.copy(photos / source, asked / name)
+        else:
+            Image.fromarray(picture((200, 60, 60), seed=len(name))).save(asked / name)
+    with closing(cbir.Searcher.open(place, MeanColour())) as searcher:
+        result = evaluate(searcher, cbir.open_source(str(asked), label_from_folder=True), ["P@1"])
+    assert asdict(result.overlap) == {"indexed": 0, "same_file": 1, "alone": 1, "unlabelled": 1}
+    assert result.to_json()["notes"] == [
+        "1 of 10 indexed images have no label and are never right",
+        "unseen index: 1 query without another of the same label, counted as 0",
+        "1 of 3 queries find their own file under another id: an easy answer",
+    ]

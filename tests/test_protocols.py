@@ -205,8 +205,8 @@ def test_codes_have_figures_under_each_protocol(
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"expand": -1}, "cannot be averaged with -1 hits"),
-        ({"expand": -1, "protocol": "unseen"}, "cannot be averaged with -1 hits"),
+        ({"expand": -1}, "expand is -1"),
+        ({"expand": -1, "protocol": "unseen"}, "expand is -1"),
         ({"bits": 999}, "999 bits"),
         ({"measures": ["Bpref"]}, "Bpref"),
     ],

@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.output import counted, print_table, say
-from cbir.cli.protocols import (
-    means_by_protocol,
-    print_accuracy,
-    say_failed,
-    say_irrelevant,
-    say_left_out,
-    say_order,
-)
+from cbir.cli.protocols import means_by_protocol, print_accuracy, say_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,14 +39,15 @@ def compare_indexes(compared: Compared) -> dict[str, Any]:
 
 
 def with_intervals(evaluation: Evaluation) -> dict[str, Any]:
-    """The figures of one index, with the intervals of its means, for `--json`."""
-    from cbir.evaluation.compare import mean_intervals
+    """The figures of one index, with intervals of its means and its classes, for `--json`."""
+    from cbir.evaluation.compare import class_means, mean_intervals
 
     unseen = evaluation.unseen_per_query
     return {
         **evaluation.to_json(),
         "intervals": mean_intervals(evaluation.per_query),
         "unseen_intervals": mean_intervals(unseen) if unseen else None,
+        "classes": class_means(evaluation.per_query, evaluation.queries.labels),
     }
 
 
@@ -75,11 +69,9 @@ def print_indexes(answer: dict[str, Any]) -> None:
         if found:
             print_comparisons(names, found)
         click.echo()
-    for name, one in zip(names, runs, strict=True):
-        say_left_out(one, f"{name}: ")
-        say_irrelevant(one, f"{name}: ")
-        say_failed(one, f"{name}: ")
-    say_order(runs[0])
+    say_notes(runs)
+    if len({one["n_indexed"] for one in runs}) > 1:
+        say("the indexes do not hold as many images: that alone makes figures differ")
 
 
 def short_names(places: Iterable[str]) -> list[str]:
@@ -107,9 +99,9 @@ def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, A
     click.echo()
     print_table(
         [
-            *("measure", "a", "b", "b - a", "95% interval", "p", "b wins", "ties", "losses"),
+            *("measure", "a", "b", "b - a", "significant", "p"),
             *(["p corrected"] if corrected else []),
-            "significant",
+            *("95% interval", "b wins", "ties", "losses"),
         ],
         [
             [
@@ -117,11 +109,11 @@ def print_comparisons(names: Sequence[str], comparisons: Sequence[Mapping[str, A
                 one["a"],
                 one["b"],
                 f"{one['difference']:+.4f}",
-                f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
-                f"{one['p']:.4f}",
-                *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),
-                *([f"{one['p_adjusted']:.4f}"] if corrected else []),
                 "yes" if one["significant"] else "no",
+                f"{one['p']:.4f}",
+                *([f"{one['p_adjusted']:.4f}"] if corrected else []),
+                f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
+                *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),
             ]
             for one in comparisons
         ],

@@ -18,13 +18,7 @@ from cbir.cli.comparing import (
 )
 from cbir.cli.options import descriptor_option
 from cbir.cli.output import counted, print_json, progress_bar, progress_stages
-from cbir.cli.protocols import (
-    print_accuracy,
-    print_protocols,
-    protocol_options,
-    say_failed,
-    say_irrelevant,
-)
+from cbir.cli.protocols import print_accuracy, print_protocols, protocol_options
 from cbir.cli.report import check_report, report_evaluation, report_indexes
 
 if TYPE_CHECKING:
@@ -123,7 +117,7 @@ def command(
         figures = judge(qrels, runs, measures, label_from_folder, per_query, report)
         _show(figures, as_json, print_runs)
     elif indexes and queries is not None and not runs and qrels is None:
-        check_report(report)
+        check_report(report, [*indexes, queries])
         if per_query is not None:
             check_target(per_query)
         with ExitStack() as opened:
@@ -163,8 +157,6 @@ def print_evaluation(figures: dict[str, Any]) -> None:
         f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
         f"measured in {seconds['measure']:.1f} s"
     )
-    say_irrelevant(figures)
-    say_failed(figures)
 
 
 def _only(context: click.Context, mode: str, allowed: frozenset[str]) -> None:

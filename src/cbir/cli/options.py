@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
@@ -19,4 +21,11 @@ descriptor_option = click.option(
     "--descriptor",
     metavar="NAME",
     help="What the index was built with, if it cannot be loaded by itself.",
+)
+
+metadata_option = click.option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Label each query as this CSV or JSONL file says, joined by id or path.",
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from cbir.cli.output import counted, listed, print_table, say
+from cbir.cli.options import metadata_option
+from cbir.cli.output import print_table, say
 
 _Command = Callable[..., None]
 
@@ -28,6 +29,7 @@ def protocol_options(command: _Command) -> _Command:
             metavar="M",
             help="Average the query with its first M hits.",
         ),
+        metadata_option,
         click.option(
             "--protocol",
             type=click.Choice(["usual", "unseen", "both"]),
@@ -62,15 +64,25 @@ def protocol_options(command: _Command) -> _Command:
 
 def print_protocols(figures: dict[str, Any]) -> None:
     """One index: means of measures under each protocol as a table, and what stands beside them."""
-    columns = {title: means for _, title, (means,) in _cosine_by_protocol([figures])}
-    _print_means(columns)
-    if figures["sample"] is not None and figures["protocol"] == "both":
-        say("a sample has no unseen index: too few images would be relevant to a query")
+    columns: dict[str, Mapping[str, str]] = {}
+    for protocol, title, (means,) in _cosine_by_protocol([figures]):
+        columns[title] = {name: f"{mean:.4f}" for name, mean in means.items()}
+        main = protocol == "usual" or figures["protocol"] == "unseen"
+        intervals = figures.get("intervals" if main else "unseen_intervals")
+        if intervals:
+            columns[f"95% interval{'' if main else ' '}"] = {
+                name: "{:.4f} to {:.4f}".format(*ends) for name, ends in intervals.items()
+            }
+    _print_columns(columns)
     if figures["hamming"]:
         click.echo(f"{_codes(figures['hamming'])}:")
-        _print_means({title: means for _, title, (means,) in _codes_by_protocol([figures])})
-    say_order(figures)
-    say_left_out(figures)
+        _print_columns(
+            {
+                title: {name: f"{mean:.4f}" for name, mean in means.items()}
+                for _, title, (means,) in _codes_by_protocol([figures])
+            }
+        )
+    say_notes([figures])
 
 
 def means_by_protocol(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[Means]]]:
@@ -93,51 +105,15 @@ def print_accuracy(accuracy: Mapping[str, float | None] | None) -> None:
         click.echo(f"accuracy of its own classifier: {', '.join(shares)}")
 
 
-def say_order(figures: Mapping[str, Any]) -> None:
-    """How equal scores were ordered, where it was not by id."""
-    if figures["shuffle_ids"] is not None:
-        say(f"equal scores are ordered by the seed {figures['shuffle_ids']}, not by id")
-
-
-def say_left_out(figures: Mapping[str, Any], name: str = "") -> None:
-    """How many queries have a near-duplicate in the index, where they were looked for."""
-    found = figures["near_duplicates"]
-    if not found:
-        return
-    asked = figures["n_queries"] + found["left_out"]
-    share = found["left_out"] / asked
-    say(
-        f"{name}left out: {found['left_out']:,} of {counted(asked, 'query')} ({share:.2%}) are "
-        "nearly the same as an indexed picture"
-    )
-    if found["doubtful"]:
-        say(
-            "so many are rarely copies: pictures without much detail (digits, logos, scans) are "
-            "taken for each other"
-        )
-
-
-def say_irrelevant(figures: Mapping[str, Any], name: str = "") -> None:
-    """Which queries have no label, and which labels are not in the index."""
-    absent, unlabelled = figures["absent_labels"], figures["unlabelled_queries"]
-    if absent:
-        labels = counted(len(absent), "label")
-        say(f"{name}{labels} of the queries not in the index, which count as 0: {listed(absent)}")
-    if unlabelled:
-        queries = counted(len(unlabelled), "query")
-        say(f"{name}left out: {queries} without a label: {listed(unlabelled, 3)}")
-
-
-def say_failed(figures: Mapping[str, Any], name: str = "") -> None:
-    """Which queries could not be read."""
-    failures = figures["failures"]
-    if failures:
-        first = failures[0]
-        said = "could not be read and are" if len(failures) > 1 else "could not be read and is"
-        say(
-            f"{name}{counted(len(failures), 'query')} {said} left out: {first['location']} "
-            f"({first['reason']}){' ...' if len(failures) > 1 else ''}"
-        )
+def say_notes(runs: Sequence[Mapping[str, Any]]) -> None:
+    """What must be known to read the figures of each run; once where it is true of all."""
+    of_all = [note for note in runs[0]["notes"] if all(note in one["notes"] for one in runs)]
+    for note in of_all:
+        say(note)
+    for one in runs:
+        for note in one["notes"]:
+            if note not in of_all:
+                say(f"{one['name']}: {note}")
 
 
 def _cosine_by_protocol(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[Means]]]:
@@ -165,9 +141,8 @@ def _codes(coded: Mapping[str, Any]) -> str:
     return f"by codes of {coded['bits']} bits (seed {coded['seed']})"
 
 
-def _print_means(columns: Mapping[str, Means]) -> None:
-    names = next(iter(columns.values()))
+def _print_columns(columns: Mapping[str, Mapping[str, str]]) -> None:
     print_table(
         ["measure", *columns],
-        [[name, *(f"{means[name]:.4f}" for means in columns.values())] for name in names],
+        [[name, *(of[name] for of in columns.values())] for name in next(iter(columns.values()))],
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cbir.cli.options import INDEX
+from cbir.cli.options import INDEX, metadata_option
 
 if TYPE_CHECKING:
     from cbir.types import OnDone
@@ -25,7 +25,10 @@ _Query = tuple[str, str | None]
     "-o", "--output", required=True, metavar="FILE", help='Qrels file (.gz too), "-": stdout.'
 )
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
-def command(source: str, index: str, output: str, label_from_folder: bool) -> None:
+@metadata_option
+def command(
+    source: str, index: str, output: str, label_from_folder: bool, metadata: Path | None
+) -> None:
     """Judge every indexed image relevant to the images of SOURCE that have its label."""
     import sys
     from contextlib import closing
@@ -37,12 +40,14 @@ def command(source: str, index: str, output: str, label_from_folder: bool) -> No
     from cbir.experiment.queries import require_relevant
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
+    from cbir.metadata import read_metadata
 
     target = sys.stdout if output == "-" else Path(output)
     check_target(target)
     images = open_source(source, label_from_folder)
     with closing(open_index(index)) as opened:
-        queries = query_labels(opened, images)
+        told = read_metadata(metadata) if metadata else None
+        queries = query_labels(opened, images, told)
         absent = require_relevant(opened, images, (label for _, label in queries))
         labels, place = opened.labels(), opened.url
     labelled = [(query, label) for query, label in queries if label is not None]

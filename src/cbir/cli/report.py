@@ -16,12 +16,26 @@ if TYPE_CHECKING:
     from cbir.search import Searcher
 
 
-def check_report(target: Path | None) -> None:
-    """Raise `CbirError` where no report can be written to `target`, before anything is measured."""
-    if target is not None:
-        from cbir.report.write import require_target
+def check_report(target: Path | None, places: Sequence[str] = ()) -> None:
+    """Raise `CbirError` where no report can be written to `target`, before anything is measured.
 
-        require_target(target)
+    Nor where it would lie in one of the `places`, indexes and sources: its plots would become
+    pictures of the next evaluation.
+    """
+    from cbir.errors import CbirError
+
+    if target is None:
+        return
+    from cbir.report.write import require_target
+
+    require_target(target)
+    for place in places:
+        folder = Path(place)
+        if folder.is_dir() and target.resolve().is_relative_to(folder.resolve()):
+            raise CbirError(
+                f"a report in {target} would lie among the files of {place}",
+                "choose a folder beside it",
+            )
 
 
 def report_evaluation(target: Path, evaluation: Evaluation, searcher: Searcher) -> None:

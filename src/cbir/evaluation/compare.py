@@ -323,8 +323,8 @@ def _how_often(p: float) -> str:
 
 
 def _shown(p: float) -> str:
-    """`p` to two digits, three near the limit, so that what is read agrees with the verdict."""
-    return f"{p:.{3 if round(100 * p) == 100 * SIGNIFICANT else 2}g}"
+    """`p` as tables show it, without zeros at the end."""
+    return f"{p:.4f}".rstrip("0").rstrip(".")
 
 
 def _interval(means: Values) -> Interval:

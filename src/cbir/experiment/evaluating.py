@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
 from cbir.evaluation.relevance import require_class_measures
 from cbir.experiment.accuracy import accuracies
 from cbir.experiment.hamming import SEED, Hamming, hamming, require_bits
+from cbir.experiment.notes import notes
+from cbir.experiment.overlap import Overlap, overlap_of
 from cbir.experiment.protocols import (
     Protocol,
     rank,
@@ -35,6 +38,7 @@ from cbir.experiment.queries import (
 from cbir.experiment.rankings import answers, kept, trial_measures
 from cbir.images.items import ImageSource
 from cbir.index.base import Index, Matches
+from cbir.metadata import read_metadata
 from cbir.search import Searcher
 from cbir.types import Failure, OnStage
 
@@ -60,6 +64,7 @@ class Evaluation:
     averaged. `shuffle`: the seed by which equal scores were ordered, None for the ids.
     `near_duplicates`: queries that were left out of all of this, None where none were looked for.
     `absent_labels`: labels of queries that no indexed image has, so that nothing is relevant.
+    `overlap`: of queries and index.
     `queries` and `matches`: what was asked, and what was answered under the protocol of
     `measures`, best first.
     """
@@ -82,6 +87,7 @@ class Evaluation:
     shuffle: int | None
     near_duplicates: NearDuplicates | None
     absent_labels: list[str]
+    overlap: Overlap
     failures: list[Failure]
     seconds: dict[str, float]
     queries: Queries
@@ -112,6 +118,8 @@ class Evaluation:
             "shuffle_ids": self.shuffle,
             "near_duplicates": self.near_duplicates and self.near_duplicates.to_json(),
             "absent_labels": self.absent_labels,
+            "overlap": asdict(self.overlap),
+            "notes": notes(self),
             "unlabelled_queries": self.queries.unlabelled,
             "failed": len(self.failures),
             "failures": [
@@ -133,6 +141,7 @@ def evaluate(
     bits: int | None = None,
     shuffle: int | None = None,
     without_near_duplicates: bool = False,
+    metadata: Path | None = None,
     on_stage: OnStage = lambda _stage, _done, _total: None,
 ) -> Evaluation:
     """Search every image of `source` in the index, relevant = same label, and measure the answers.
@@ -141,15 +150,18 @@ def evaluate(
     `protocol`: "usual" (against the index), "unseen" (among each other) or both. `bits`: also by
     binary codes of that length. `shuffle`: equal scores are ordered by this seed, not by id.
     `without_near_duplicates`: queries that are nearly the same as an indexed picture are left out.
-    `on_stage` is told what is being done. Raises `QueryError` when queries have no labels.
+    `metadata`: a file as `index_images` takes it, for the queries' labels. `on_stage` is told what
+    is being done. Raises `QueryError` when queries have no labels.
     """
     names = with_pairs(measures)
     if sample is not None and source.count is not None and sample >= source.count:
         sample = None  # all of them are asked, and can be an unseen index
     _require_possible(searcher.index, names, protocol, sample, expand, bits, shuffle)
-    require_labels_in(searcher, source)
+    told = read_metadata(metadata) if metadata else None
+    require_labels_in(searcher, source, told)
     started = time.perf_counter()
-    queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
+    on_described = partial(on_stage, "describing")
+    queries = describe_queries(searcher, source, sample, on_described, told)
     queries = labelled(source, queries)
     absent = []
     if protocol != "unseen":
@@ -218,6 +230,7 @@ def evaluate(
         shuffle=shuffle,
         near_duplicates=left_out,
         absent_labels=absent,
+        overlap=overlap_of(searcher.index, queries, matches),
         failures=queries.failures,
         seconds={
             "describe": round(described - started, 3),
@@ -257,7 +270,7 @@ def _require_possible(
     if protocol != "unseen" and (bits is not None or shuffle is not None):
         require_whole_images(index)
     if expand < 0:
-        raise QueryError(f"a query cannot be averaged with {expand} hits", "choose 0 or more")
+        raise QueryError(f"expand is {expand}", "choose 0 or more")
     if protocol == "unseen" and sample is not None:
         raise QueryError(
             "a sample has no unseen index: too few images are relevant to a query",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 
@@ -12,6 +12,7 @@ from cbir.errors import QueryError
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Index
+from cbir.metadata import Metadata
 from cbir.pipeline import Described, Unreadable, describe_items
 from cbir.search import Searcher
 from cbir.types import Failure, OnDone, Vectors
@@ -21,7 +22,7 @@ SAMPLE_SEED = 0
 
 @dataclass(frozen=True)
 class Queries:
-    """Query images: ids, labels, vectors (q, dim), encoded thumbnails; and those that failed.
+    """Query images: ids, labels, vectors (q, dim), encoded thumbnails, content hashes; failures.
 
     `unlabelled`: ids of images that were left out because they have no label.
     """
@@ -30,6 +31,7 @@ class Queries:
     labels: list[str | None]
     vectors: Vectors
     thumbnails: list[bytes] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     unlabelled: list[str] = field(default_factory=list)
 
@@ -40,6 +42,7 @@ class Queries:
             [self.labels[number] for number in wanted],
             self.vectors[list(wanted)],
             [self.thumbnails[number] for number in wanted] if self.thumbnails else [],
+            [self.hashes[number] for number in wanted] if self.hashes else [],
             self.failures,
             self.unlabelled,
         )
@@ -50,15 +53,19 @@ def describe_queries(
     source: ImageSource,
     sample: int | None = None,
     on_done: OnDone = lambda _done, _total: None,
+    metadata: Metadata | None = None,
 ) -> Queries:
     """Vectors of the images of `source`, or of a seeded random `sample` of them, in its order.
 
-    Of an archive's images of one name the last is the query, as it is the one that ingest keeps.
+    Labels are those of `metadata`, else the source's, else what the index knows of the image. Of
+    an archive's images of one name the last is the query, as it is the one that ingest keeps.
     """
     name = _registered_name(searcher.index, source)
     items = source.items() if sample is None else _sampled(source, sample)
     total = source.count if sample is None else sample
-    found: dict[str, tuple[str | None, Vectors, bytes]] = {}  # not items: those hold their bytes
+    label_of = _labels(searcher.index, metadata)
+    # Not items: those may hold their bytes.
+    found: dict[str, tuple[str | None, Vectors, bytes, str]] = {}
     failures: list[Failure] = []
     done = 0
     for outcomes in describe_items(items, searcher.descriptor):
@@ -66,28 +73,42 @@ def describe_queries(
             if isinstance(outcome, Unreadable):
                 failures.append(Failure(name, outcome.item.location, outcome.reason))
             elif isinstance(outcome, Described):
-                item = outcome.item
-                kept = (item.label, outcome.vectors[0], outcome.thumbnail)
-                found[make_id(name, item.key)] = kept
+                query = make_id(name, outcome.item.key)
+                label, vector = label_of(query, outcome.item), outcome.vectors[0]
+                found[query] = (label, vector, outcome.thumbnail, outcome.content_hash)
         done += len(outcomes)
         on_done(done, total)
     if not found:
-        raise QueryError(f"{source.uri} has no image that can be a query")
-    labels, vectors, thumbnails = zip(*found.values(), strict=True)
-    return Queries(list(found), list(labels), np.stack(vectors), list(thumbnails), failures)
+        raise _no_images(source)
+    labels, vectors, thumbnails, hashes = map(list, zip(*found.values(), strict=True))
+    return Queries(list(found), labels, np.stack(vectors), thumbnails, hashes, failures)
 
 
-def query_labels(index: Index, source: ImageSource) -> list[tuple[str, str | None]]:
-    """Ids and labels of the images of `source`, as queries to `index`; nothing is described."""
-    name = _registered_name(index, source)
-    return list({make_id(name, item.key): item.label for item in source.items()}.items())
+def query_labels(
+    index: Index, source: ImageSource, metadata: Metadata | None = None
+) -> list[tuple[str, str | None]]:
+    """Ids and labels of the images of `source`, as queries to `index`; nothing is described.
+
+    Labels as in `describe_queries`; of an archive's images of one name only the last counts.
+    Raises `QueryError` where there is no image.
+    """
+    found = dict(_labelled_ids(index, source, metadata))
+    if not found:
+        raise _no_images(source)
+    return list(found.items())
 
 
-def require_labels_in(searcher: Searcher, source: ImageSource) -> None:
+def require_labels_in(
+    searcher: Searcher, source: ImageSource, metadata: Metadata | None = None
+) -> None:
     """Raise `QueryError` where nothing can be relevant, before anything is described."""
     _require_indexed_labels(searcher.index, searcher.index.labels())
-    if not any(item.label is not None for item in source.items()):
-        raise _no_labels(source)
+    some = False
+    for _, label in _labelled_ids(searcher.index, source, metadata):
+        if label is not None:
+            return
+        some = True
+    raise _no_labels(source) if some else _no_images(source)
 
 
 def labelled(source: ImageSource, queries: Queries) -> Queries:
@@ -137,10 +158,37 @@ def _examples(labels: Sequence[str]) -> str:
     return ", ".join(repr(label) for label in labels[:3])
 
 
+def _labelled_ids(
+    index: Index, source: ImageSource, metadata: Metadata | None
+) -> Iterator[tuple[str, str | None]]:
+    name = _registered_name(index, source)
+    label_of = _labels(index, metadata)
+    for item in source.items():
+        query = make_id(name, item.key)
+        yield query, label_of(query, item)
+
+
+def _labels(index: Index, metadata: Metadata | None) -> Callable[[str, SourceItem], str | None]:
+    """What the label of a query is: as the metadata say, else the source, else the index."""
+    indexed = index.labels()
+
+    def label_of(query: str, item: SourceItem) -> str | None:
+        told = metadata.lookup(query, item.location).get("label") if metadata else None
+        if told is not None:
+            return str(told)
+        return indexed.get(query) if item.label is None else item.label
+
+    return label_of
+
+
+def _no_images(source: ImageSource) -> QueryError:
+    return QueryError(f"{source.uri} has no image that can be a query")
+
+
 def _no_labels(source: ImageSource) -> QueryError:
     return QueryError(
         f"queries of {source.uri} have no label, so nothing is relevant to them",
-        "--label-from-folder takes each image's folder as its label",
+        "--label-from-folder takes each image's folder as its label, --metadata a table's",
     )
 
 

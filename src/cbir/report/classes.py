@@ -28,9 +28,13 @@ def class_section(
     values: Floats,
     unseen: Floats | None,
     measure: str,
+    main: str,
     per_query: Mapping[str, Floats],
 ) -> Section:
-    """A bar a class by the mean of `values` (q,), called `measure`, and a table of all measures."""
+    """A bar a class by the mean of `values` (q,), called `measure`, and a table of all measures.
+
+    `main`: the protocol of the values.
+    """
     count = len(hits.classes)
     means = class_means(values, hits.asked, count)
     others = None if unseen is None else class_means(unseen, hits.asked, count)
@@ -47,6 +51,7 @@ def class_section(
             means[drawn],
             None if others is None else others[drawn],
             f"mean {measure}",
+            main,
             "unseen index",
         )
         spread = spread_plot({measure: values}, measure)
@@ -93,9 +98,10 @@ def confusion_section(hits: Ranked, relevant: NDArray[np.int64]) -> Section:
     others cannot be right.
     """
     limits = np.clip(relevant, 1, min(FIRST, hits.labels.shape[1]))
-    first = f"first {limits.max()} hits"
+    first, rule = f"first {limits.max()} hits", ""
     if limits.min() < limits.max():
-        first = f"first hits (at most {limits.max()}, and no more than are relevant)"
+        first = "first hits"
+        rule = f" At most {limits.max()} of a query, and no more than are relevant to it."
     shares = taken_for(hits, limits)
     columns = [*hits.classes, NO_LABEL]
     rows = np.flatnonzero(~np.isnan(shares[:, 0]))
@@ -131,7 +137,7 @@ def confusion_section(hits: Ranked, relevant: NDArray[np.int64]) -> Section:
             figure,
             f"A row is a query's class, a column its hits' class. {said}",
             f"A row: queries of a class; a column: the class of their {first}. "
-            f"Blue is right, orange wrong.{some} {said}",
+            f"Blue is right, orange wrong.{rule}{some} {said}",
             wide=len(shown_columns) > WIDE_FROM,
         )
     )

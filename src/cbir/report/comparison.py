@@ -40,9 +40,9 @@ def _table(comparisons: Sequence[Comparison], under: str) -> Table:
     return Table(
         f"All comparisons{under}",
         [
-            *("measure", "a", "b", "b - a", "95% interval", "p"),
+            *("measure", "a", "b", "b - a", "significant", "p"),
             *(["p corrected"] if corrected else []),
-            *("significant", "b wins", "ties", "losses"),
+            *("95% interval", "b wins", "ties", "losses"),
         ],
         [
             [
@@ -50,10 +50,10 @@ def _table(comparisons: Sequence[Comparison], under: str) -> Table:
                 str(one["a"]),
                 str(one["b"]),
                 f"{one['difference']:+.4f}",
-                f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
+                "yes" if one["significant"] else "no",
                 f"{one['p']:.4f}",
                 *([f"{one['p_adjusted']:.4f}"] if corrected else []),
-                "yes" if one["significant"] else "no",
+                f"{one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}",
                 *(f"{one[count]:,}" for count in ("wins", "ties", "losses")),
             ]
             for one in comparisons

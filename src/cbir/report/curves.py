@@ -32,7 +32,12 @@ def curve_section(case: Case) -> Section:
     precision = {case.main: usual}
     if case.unseen is not None:
         precision[UNSEEN] = case.unseen.precision
-    by_chance = chance(case.hits.asked, encoded(case.hits.classes, list(case.labels.values())))
+    by_chance = {
+        case.main: chance(case.hits.asked, encoded(case.hits.classes, list(case.labels.values())))
+    }
+    if case.unseen is not None:
+        others = len(case.hits.asked) - 1
+        by_chance[UNSEEN] = case.unseen.relevant / max(1, others)
     recall, sample = recall_curves(case)
     asked = case.evaluation.n_queries
     of = "all queries" if sample == asked else f"a seeded sample of {sample:,} of {asked:,} queries"

@@ -69,12 +69,19 @@ def example_blocks(
             title,
             caption,
             [
-                example(queries, matches, ranked, q, f"{measure} {values[q]:.3f}", thumbnail)
+                example(
+                    queries, matches, ranked, q, _figure(ranked, q, values[q], measure), thumbnail
+                )
                 for q in chosen
             ],
         )
         for name, title, caption, chosen in groups
     ]
+
+
+def _figure(ranked: Ranked, query: int, value: float, measure: str) -> str:
+    right, all_of_them = ranked.found[query].sum(), ranked.retrieved[query].sum()
+    return f"{measure} {value:.3f}, {right} of {all_of_them} right"
 
 
 def worst_queries(values: Floats, ranked: Ranked, count: int) -> list[int]:

@@ -20,7 +20,7 @@ _DARK_FROM = 0.55
 _MARKS = ("o", "D", "s", "^", "v", "P")
 
 
-def precision_plot(curves: Mapping[str, Floats], by_chance: float | None) -> Figure:
+def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
     """Mean precision at ranks 1 ... k, a line a curve."""
     figure, (axes,) = new_figure()
     for number, (name, values) in enumerate(curves.items()):
@@ -32,7 +32,7 @@ def precision_plot(curves: Mapping[str, Floats], by_chance: float | None) -> Fig
     return figure
 
 
-def recall_precision_plot(curves: Mapping[str, Floats], by_chance: float | None) -> Figure:
+def recall_precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
     """Interpolated precision over recall, a line a curve."""
     figure, (axes,) = new_figure()
     recall = np.linspace(0, 1, RECALL_LEVELS)
@@ -44,12 +44,17 @@ def recall_precision_plot(curves: Mapping[str, Floats], by_chance: float | None)
 
 
 def class_plot(
-    names: Sequence[str], values: Floats, others: Floats | None, measure: str, other_name: str
+    names: Sequence[str],
+    values: Floats,
+    others: Floats | None,
+    measure: str,
+    name_of_bars: str,
+    other_name: str,
 ) -> Figure:
     """A bar a class, in the order given, with a mark where `others` has its value."""
     figure, (axes,) = new_figure(height=0.95 + _ROW_HEIGHT * len(names))
     places = np.arange(len(names))
-    axes.barh(places, values, height=0.68, color=SERIES[0])
+    axes.barh(places, values, height=0.68, color=SERIES[0], label=name_of_bars)
     if others is not None:
         axes.plot(
             others,
@@ -61,7 +66,7 @@ def class_plot(
             markeredgecolor=SHEET,
             label=other_name,
         )
-        figure.legend(loc="outside upper right", handletextpad=0.2)
+        figure.legend(loc="outside upper right", handletextpad=0.4, ncols=2)
     axes.set_yticks(places, [_short(name) for name in names], color=INK)
     figures = axes.secondary_yaxis("right")
     figures.set_yticks(places, [f"{value:.3f}" for value in values], color=INK)
@@ -236,9 +241,16 @@ def _mark(count: int) -> dict[str, Any]:
     return {"marker": "o", "markersize": 4} if count <= 12 else {}
 
 
-def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: float | None) -> None:
-    if by_chance is not None:
-        axes.axhline(by_chance, color=SOFT, linewidth=1, linestyle=(0, (2, 3)), label="by chance")
+def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: Mapping[str, float]) -> None:
+    one = len({round(value, 3) for value in by_chance.values()}) == 1
+    for number, (name, value) in enumerate(list(by_chance.items())[: 1 if one else None]):
+        axes.axhline(
+            value,
+            color=SOFT if one else SERIES[number],
+            linewidth=1,
+            linestyle=(0, (2, 3)),
+            label="by chance" if one else f"by chance, {name}",
+        )
     axes.set_xlabel(x_title)
     axes.set_ylabel(y_title)
     axes.set_ylim(0, 1)

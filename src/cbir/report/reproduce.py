@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
-    """The command line, `facts` about what was measured, versions and the machine."""
+    """The command line (unless it is empty), `facts` about what was measured, versions, machine."""
     versions = [(name, _version(name)) for name in _PACKAGES]
     rows = [
         *facts,
@@ -32,10 +32,8 @@ def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
         ("cbir", f"{_version('cbir')}, Python {platform.python_version()}"),
         ("packages", ", ".join(f"{name} {found}" for name, found in versions if found)),
     ]
-    blocks: list[Block] = [
-        Code(command),
-        Table("What was used", ["", ""], rows, numbers=False, wide=True),
-    ]
+    blocks: list[Block] = [Code(command)] if command else []
+    blocks.append(Table("What was used", ["", ""], rows, numbers=False, wide=True))
     return Section("reproduce", "How to reproduce this", blocks)
 
 
@@ -64,12 +62,17 @@ def file_facts(files: Sequence[Path]) -> list[tuple[str, str]]:
     return found
 
 
-def contents_fingerprint(ids: Sequence[str], labels: Sequence[str | None], vectors: Vectors) -> str:
-    """A sha256 (hex) over ids, labels and vectors, the same for a copy of an index."""
+def contents_fingerprint(
+    ids: Sequence[str], labels: Sequence[str | None], contents: Sequence[str] | Vectors
+) -> str:
+    """A sha256 (hex) over ids, labels and contents (hashes of files, or vectors)."""
     digest = hashlib.sha256()
     for record_id, label in zip(ids, labels, strict=True):
         digest.update(f"{record_id}\t{label or ''}\n".encode())
-    digest.update(np.ascontiguousarray(vectors).tobytes())
+    if isinstance(contents, np.ndarray):
+        digest.update(np.ascontiguousarray(contents).tobytes())
+    else:
+        digest.update("\n".join(contents).encode())
     return digest.hexdigest()
 
 

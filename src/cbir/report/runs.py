@@ -136,8 +136,8 @@ def _curves(runs: Sequence[JudgedRun]) -> Section:
     precision = {run.name: _precision(run) for run in runs}
     recall = {run.name: _recall_precision(run) for run in runs}
     with drawing():
-        at_ranks = precision_plot(precision, None)
-        over_recall = recall_precision_plot(recall, None)
+        at_ranks = precision_plot(precision, {})
+        over_recall = recall_precision_plot(recall, {})
     firsts = "; ".join(f"{name} {values[0]:.3f} at k=1" for name, values in precision.items())
     levels = range(0, 101, 10)
     return Section(

@@ -8,6 +8,7 @@ from cbir.evaluation import compare
 from cbir.evaluation.compare import ROUNDS, mean_intervals
 from cbir.experiment import Evaluation
 from cbir.experiment.hamming import Hamming
+from cbir.experiment.notes import notes as notes_of
 from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.classes import class_section, confusion_section
 from cbir.report.content import Block, Notes, Report, Section, Table, Text, Tile, Tiles
@@ -16,7 +17,7 @@ from cbir.report.examples import AT_RANDOM, example_blocks, random_queries
 from cbir.report.model import model_sections
 from cbir.report.rankings import SEED, Floats, precision_at_ranks
 from cbir.report.reproduce import contents_fingerprint, index_facts, reproduce
-from cbir.report.words import AP_NOTE, percent, plural
+from cbir.report.words import AP_NOTE, percent, plural, sentence
 
 UNSEEN_NOTE = (
     "Unseen index: the queries searched among each other, each left out of its own answer."
@@ -44,6 +45,7 @@ def single_report(
             case.values,
             None if case.unseen is None else case.unseen.values,
             case.measure,
+            case.main,
             evaluation.per_query,
         ),
         curve_section(case),
@@ -84,12 +86,13 @@ def single_report(
 def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What was asked, and what of that was drawn by chance."""
     queries = evaluation.queries
-    fingerprint = contents_fingerprint(queries.ids, queries.labels, queries.vectors)
+    names = [query.partition("/")[2] for query in queries.ids]  # the source's is the index's choice
+    fingerprint = contents_fingerprint(names, queries.labels, queries.hashes)
     drawn = f", a sample of {evaluation.sample:,}" if evaluation.sample else ""
     left_out, coded = evaluation.near_duplicates, evaluation.hamming
     return [
         ("queries", f"{evaluation.source}, {evaluation.n_queries:,} images{drawn}"),
-        ("contents of the queries", f"sha256 {fingerprint} of ids, labels, vectors"),
+        ("contents of the queries", f"sha256 {fingerprint} of names, labels, files"),
         *([("near-duplicates", f"correlation of {left_out.threshold}")] if left_out else []),
         *([("binary codes", f"{coded.bits} bits, seed {coded.seed}")] if coded else []),
         ("query expansion", plural(evaluation.expand, "hit") if evaluation.expand else "none"),
@@ -174,34 +177,13 @@ def _notes(case: Case) -> list[str]:
     ]
     if accuracies:
         notes.append(f"Accuracy of the model's own classifier: {', '.join(accuracies)}.")
-    notes += asked_notes(evaluation)
-    return notes
-
-
-def asked_notes(evaluation: Evaluation) -> list[str]:
-    """What was asked for beside the usual, and changes the figures."""
-    notes = []
-    found = evaluation.near_duplicates
-    if found is not None:
+    at_best = float(np.minimum(case.relevant, 10).mean() / 10)
+    if at_best < 1:
         notes.append(
-            "Nearly the same as an indexed image, and so left out: "
-            f"{plural(len(found.ids), 'query')}."
+            f"Of the first ten hits {percent(at_best)} can be right on average: to some queries "
+            "fewer images are relevant."
         )
-        if found.doubtful:
-            notes.append(
-                "So many are rarely copies: pictures without much detail are taken for each other."
-            )
-    if evaluation.absent_labels:
-        some = ", ".join(evaluation.absent_labels[:10])
-        more = ", ..." if len(evaluation.absent_labels) > 10 else ""
-        notes.append(
-            f"No indexed image has these labels of queries, which count as 0: {some}{more}."
-        )
-    if evaluation.queries.unlabelled:
-        without = plural(len(evaluation.queries.unlabelled), "query")
-        notes.append(f"Left out because they have no label: {without}.")
-    if evaluation.shuffle is not None:
-        notes.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
+    notes += [sentence(note) for note in notes_of(evaluation)]
     return notes
 
 
@@ -217,9 +199,7 @@ def _tiles(case: Case, usual: Floats) -> list[Tile]:
     if len(usual) >= 1:
         tiles.append(Tile(percent(float(usual[0])), "of first hits are right", beside(1)))
     if len(usual) >= 10:
-        at_best = float(np.minimum(case.relevant, 10).mean() / 10)
-        said = beside(10) if at_best == 1 else f"{percent(at_best)} at best: few are relevant"
-        of_ten = Tile(percent(float(usual[9])), "of the first ten hits are right", said)
+        of_ten = Tile(percent(float(usual[9])), "of the first ten hits are right", beside(10))
         tiles.append(of_ten)
     tiles.append(
         Tile(

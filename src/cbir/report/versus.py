@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.experiment import Compared, Evaluation
+from cbir.experiment.notes import notes
 from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.classes import MANY_CLASSES
 from cbir.report.comparison import comparison_section, main_measure
@@ -35,8 +36,8 @@ from cbir.report.plots import (
 )
 from cbir.report.rankings import Floats, class_means, encoded, precision_at_ranks
 from cbir.report.reproduce import index_facts, reproduce
-from cbir.report.single import MEMORY_NOTE, UNSEEN_NOTE, asked_notes, milliseconds, query_facts
-from cbir.report.words import AP_NOTE, plural
+from cbir.report.single import MEMORY_NOTE, UNSEEN_NOTE, milliseconds, query_facts
+from cbir.report.words import AP_NOTE, plural, sentence
 
 PICTURE_ROWS = 24
 """About so many rows of pictures are shown."""
@@ -116,14 +117,29 @@ def _summary(contest: Contest, pages: Sequence[str]) -> Section:
         blocks.append(Text(AP_NOTE))
     if unseen:
         blocks.append(Text(UNSEEN_NOTE))
-    for name, one in zip(contest.names, evaluations, strict=True):
-        blocks += [Text(f"{name}: {note}") for note in asked_notes(one)]
+    if len({one.n_indexed for one in evaluations}) > 1:
+        said = "The indexes do not hold as many images: that alone makes figures differ."
+        blocks.append(Text(said, note=True))
+    blocks += _notes(contest)
     links = [
         Link(f"The report of {name} alone", page)
         for name, page in zip(contest.names, pages, strict=True)
     ]
     blocks.append(Links("More", links))
     return Section("summary", "Summary", blocks)
+
+
+def _notes(contest: Contest) -> list[Text]:
+    """What must be known of the figures, once where it is true of all."""
+    told = [notes(one) for one in contest.compared.evaluations]
+    of_all = [note for note in told[0] if all(note in others for others in told)]
+    own = [
+        f"{name}: {note}"
+        for name, of_one in zip(contest.names, told, strict=True)
+        for note in of_one
+        if note not in of_all
+    ]
+    return [Text(sentence(note)) for note in of_all] + [Text(f"{note}.") for note in own]
 
 
 def _means(contest: Contest, title: str, means: Sequence[dict[str, float]]) -> Table:
@@ -196,13 +212,17 @@ def _classes(contest: Contest) -> Section:
         [
             Plot(
                 "classes",
-                f"Mean {contest.measure} of each class",
+                f"Mean {contest.measure} of each class, {contest.cases[0].main}",
                 by_class,
                 "A row a class, a mark for each index.",
                 said,
             ),
             Plot(
-                "spread", f"Queries by their {contest.measure}", of_queries, medians, f"{medians}."
+                "spread",
+                f"Queries by their {contest.measure}, {contest.cases[0].main}",
+                of_queries,
+                medians,
+                f"{medians}.",
             ),
         ],
     )
@@ -229,8 +249,8 @@ def _curves(contest: Contest) -> Section:
         of = f"full rankings of {' or '.join(f'{count:,}' for count in counts)} queries"
         with drawing():
             at_ranks, over_recall = (
-                precision_plot(precision, None),
-                recall_precision_plot(recall, None),
+                precision_plot(precision, {}),
+                recall_precision_plot(recall, {}),
             )
         ends = "; ".join(f"{name} {c[0]:.3f} at k=1" for name, c in precision.items())
         blocks += [
@@ -271,7 +291,8 @@ def _queries(contest: Contest) -> list[Section]:
                 Examples(
                     f"better-{number + 1}",
                     f"What {name} answers better",
-                    f"The largest lead in {contest.measure}, one of a class.",
+                    f"The largest lead in {contest.measure} over "
+                    f"{'the other' if len(contest.names) == 2 else 'all others'}, one of a class.",
                     [one for query in best for one in _side_by_side(contest, query)],
                 )
             )

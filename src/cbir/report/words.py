@@ -18,3 +18,8 @@ def plural(number: int, noun: str) -> str:
 def percent(share: float) -> str:
     """A share as a percentage of two or three digits: `88.4%`, `100%`."""
     return f"{100 * share:.1f}%" if share < 0.9995 else "100%"
+
+
+def sentence(words: str) -> str:
+    """`words` with a capital letter and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith('.') else '.'}"
