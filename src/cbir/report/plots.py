@@ -61,6 +61,7 @@ def class_plot(
             places,
             linestyle="none",
             marker="D",
+            clip_on=False,
             markersize=5,
             color=WRONG,
             markeredgecolor=SHEET,
