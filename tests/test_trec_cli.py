@@ -12,8 +12,8 @@ import pytest
 from support_cli import call
 from support_photos import write_photos
 
-from cbir.cli.output import counted, listed
 from cbir.evaluation.trec import read_qrels, read_run, write_qrels, write_run
+from cbir.wording import counted, listed
 
 
 @pytest.fixture(scope="module")

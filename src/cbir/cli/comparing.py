@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cbir.cli.output import counted, print_table, say
+from cbir.cli.output import print_table, say
 from cbir.cli.protocols import means_by_protocol, print_accuracy, say_notes
+from cbir.wording import counted
 
 if TYPE_CHECKING:
     import numpy as np

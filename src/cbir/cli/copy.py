@@ -18,8 +18,9 @@ def command(source: str, target: str, fast_load: bool, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from cbir.cli.output import counted, print_json, progress_bar, say
+    from cbir.cli.output import print_json, progress_bar, say
     from cbir.copying import copy_index
+    from cbir.wording import counted
 
     try:
         with progress_bar("copying") as update:

@@ -17,9 +17,10 @@ from cbir.cli.comparing import (
     write_per_query,
 )
 from cbir.cli.options import descriptor_option
-from cbir.cli.output import counted, print_json, progress_bar, progress_stages
+from cbir.cli.output import print_json, progress_bar, progress_stages
 from cbir.cli.protocols import print_accuracy, print_protocols, protocol_options
 from cbir.cli.report import check_report, report_evaluation, report_indexes
+from cbir.wording import counted
 
 if TYPE_CHECKING:
     from cbir.cli.comparing import PerQuery

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cbir.cli.options import INDEX
-from cbir.cli.output import counted, print_json, progress_bar, say
+from cbir.cli.output import print_json, progress_bar, say
+from cbir.wording import counted
 
 if TYPE_CHECKING:
     from cbir.types import AddReport

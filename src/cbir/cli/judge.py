@@ -13,7 +13,8 @@ from cbir.cli.comparing import (
     short_names,
     write_per_query,
 )
-from cbir.cli.output import counted, listed, print_table, progress_bar, say
+from cbir.cli.output import print_table, progress_bar, say
+from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
     from cbir.evaluation.trec_eval import Evaluation

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from cbir.types import OnDone, OnStage
 
-_PLURALS = {"query": "queries"}
-
 BAR_WIDTH = 24
 """Narrow enough that a line, and the ^C of a person who has waited enough, fit in 80 columns."""
 
@@ -39,16 +37,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in table:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 image`, `2,000 images`, `2 queries`."""
-    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, f'{noun}s')}"
-
-
-def listed(words: Sequence[str], shown: int = 10) -> str:
-    """The first of `words`: `a, b, c ...`."""
-    return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def command(
     import sys
     from contextlib import closing
 
-    from cbir.cli.output import counted, listed, progress_bar, say
+    from cbir.cli.output import progress_bar, say
     from cbir.evaluation.relevance import class_qrels
     from cbir.evaluation.trec import check_target, write_qrels
     from cbir.experiment import query_labels
@@ -41,6 +41,7 @@ def command(
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
     from cbir.metadata import read_metadata
+    from cbir.wording import counted, listed
 
     target = sys.stdout if output == "-" else Path(output)
     check_target(target)

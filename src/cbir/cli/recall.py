@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from cbir.cli.output import counted, progress_stages
+from cbir.cli.output import progress_stages
+from cbir.wording import counted
 
 
 def recall(

@@ -34,11 +34,12 @@ def command(
     from contextlib import closing
     from functools import partial
 
-    from cbir.cli.output import counted, progress_stages, say
+    from cbir.cli.output import progress_stages, say
     from cbir.evaluation.trec import check_target, write_run
     from cbir.experiment import describe_queries, rank
     from cbir.images.sources import open_source
     from cbir.search import Searcher
+    from cbir.wording import counted
 
     target = sys.stdout if output == "-" else Path(output)
     check_target(target)

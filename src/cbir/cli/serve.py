@@ -16,9 +16,10 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     """Serve the search page of an index until Ctrl-C."""
     from contextlib import closing
 
-    from cbir.cli.output import counted, say
+    from cbir.cli.output import say
     from cbir.search import Searcher
     from cbir.web.serve import serve
+    from cbir.wording import counted
 
     with closing(Searcher.open(index, descriptor)) as searcher:
         count = counted(searcher.index.count(), "image")

@@ -14,8 +14,9 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
     """Check every record, vector, thumbnail and cache of an index. Exit 1 if something is wrong."""
     from contextlib import closing
 
-    from cbir.cli.output import counted, print_json, say
+    from cbir.cli.output import print_json, say
     from cbir.index.open import open_index
+    from cbir.wording import counted
 
     with closing(open_index(index, write=repair)) as opened:
         found = opened.verify(repair=repair)

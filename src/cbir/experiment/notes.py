@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
     from cbir.experiment.evaluating import Evaluation
-
-_LISTED = 10
 
 
 def notes(evaluation: Evaluation) -> list[str]:
@@ -28,14 +27,18 @@ def _left_out(evaluation: Evaluation) -> list[str]:
     if failures:
         first = f"{failures[0].location} ({failures[0].reason})"
         more = " ..." if len(failures) > 1 else ""
-        lines.append(f"left out: {_queries(len(failures))} that cannot be read: {first}{more}")
-    if unlabelled:
-        lines.append(f"left out: {_queries(len(unlabelled))} without a label: {_some(unlabelled)}")
-    if found is not None:
-        share = len(found.ids) / found.n_queries
         lines.append(
-            f"left out: {len(found.ids):,} of {_queries(found.n_queries)} ({share:.2%}) that are "
-            "nearly the same as an indexed picture"
+            f"left out: {counted(len(failures), 'query')} that cannot be read: {first}{more}"
+        )
+    if unlabelled:
+        lines.append(
+            f"left out: {counted(len(unlabelled), 'query')} without a label: {listed(unlabelled)}"
+        )
+    if found is not None:
+        share = f"{len(found.ids):,} of {counted(found.n_queries, 'query')}"
+        lines.append(
+            f"left out: {share} ({len(found.ids) / found.n_queries:.2%}) that are nearly the same as "
+            "an indexed picture"
         )
         if found.doubtful:
             lines.append(
@@ -49,14 +52,14 @@ def _irrelevant(evaluation: Evaluation) -> list[str]:
     lines = []
     absent, overlap = evaluation.absent_labels, evaluation.overlap
     if absent:
-        labels = "1 label" if len(absent) == 1 else f"{len(absent):,} labels"
-        lines.append(f"{labels} of the queries not in the index, counted as 0: {_some(absent)}")
+        labels = counted(len(absent), "label")
+        lines.append(f"{labels} of the queries not in the index, counted as 0: {listed(absent)}")
     if evaluation.protocol != "unseen" and overlap.unlabelled:
         images = f"{overlap.unlabelled:,} of {evaluation.n_indexed:,} indexed images"
         lines.append(f"{images} have no label and are never right")
     if evaluation.unseen_index and overlap.alone:
         lines.append(
-            f"unseen index: {_queries(overlap.alone)} without another of the same label, "
+            f"unseen index: {counted(overlap.alone, 'query')} without another of the same label, "
             "counted as 0"
         )
     return lines
@@ -64,7 +67,7 @@ def _irrelevant(evaluation: Evaluation) -> list[str]:
 
 def _overlapping(evaluation: Evaluation) -> list[str]:
     lines = []
-    overlap, asked = evaluation.overlap, _queries(evaluation.n_queries)
+    overlap, asked = evaluation.overlap, counted(evaluation.n_queries, "query")
     if evaluation.protocol != "unseen":
         if overlap.indexed:
             lines.append(f"{overlap.indexed:,} of {asked} indexed, each left out of its own answer")
@@ -83,11 +86,3 @@ def _asked(evaluation: Evaluation) -> list[str]:
     if evaluation.shuffle is not None:
         lines.append(f"equal scores are ordered by the seed {evaluation.shuffle}, not by id")
     return lines
-
-
-def _queries(count: int) -> str:
-    return "1 query" if count == 1 else f"{count:,} queries"
-
-
-def _some(words: Sequence[str]) -> str:
-    return ", ".join(words[:_LISTED]) + (" ..." if len(words) > _LISTED else "")

@@ -11,7 +11,8 @@ from cbir.report.content import Block, Plot, Section, Table, Text
 from cbir.report.drawing import drawing
 from cbir.report.plots import class_plot, matrix_plot, spread_plot
 from cbir.report.rankings import Floats, Ranked, class_means, taken_for
-from cbir.report.words import percent, plural
+from cbir.report.words import percent
+from cbir.wording import counted
 
 FIRST = 10
 MANY_CLASSES = 24
@@ -79,7 +80,7 @@ def class_section(
             Plot("classes", f"Mean {measure} of each class", figure, said, f"{said}{left_out}"),
             Plot("spread", f"Queries by their {measure}", spread, spread_said, spread_said),
             Table(
-                f"All measures of all {plural(len(order), 'class')}",
+                f"All measures of all {counted(len(order), 'class')}",
                 ["class", "queries", *names],
                 [
                     [hits.classes[c], f"{sizes[c]:,}", *(f"{table[n][c]:.4f}" for n in names)]

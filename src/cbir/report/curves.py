@@ -20,7 +20,7 @@ from cbir.report.rankings import (
     sampled,
     score_for,
 )
-from cbir.report.words import plural
+from cbir.wording import counted
 
 TAIL = 0.01
 """This share of the scores, the lowest, would leave no room for the others."""
@@ -55,7 +55,7 @@ def curve_section(case: Case) -> Section:
                 "Precision of the first k hits",
                 at_ranks,
                 f"Falling lines: {_ends(precision, ranks)}.",
-                f"Mean P@k over {plural(asked, 'query')}.",
+                f"Mean P@k over {counted(asked, 'query')}.",
             ),
             Plot(
                 "precision-recall",
@@ -123,7 +123,7 @@ def score_sections(case: Case) -> list[Section]:
             "Scores of right and of wrong hits",
             figure,
             f"Two histograms. {said}",
-            f"The first {plural(depth, 'hit')} of every query; the shares of each kind sum to "
+            f"The first {counted(depth, 'hit')} of every query; the shares of each kind sum to "
             f"100%. The lowest {TAIL:.0%} are counted in the first bar. {said}",
         )
     ]

@@ -19,7 +19,8 @@ from cbir.report.drawing import drawing
 from cbir.report.plots import precision_plot, recall_precision_plot, spread_plot
 from cbir.report.rankings import RECALL_LEVELS, Floats, interpolated_precision
 from cbir.report.reproduce import file_facts, reproduce
-from cbir.report.words import AP_NOTE, plural
+from cbir.report.words import AP_NOTE
+from cbir.wording import counted
 
 DEPTH = 100
 """How many ranks the precision curve reads."""
@@ -70,7 +71,7 @@ def runs_report(
     mean = runs[0].relevant.mean()
     return Report(
         f"Evaluation of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs compared",
-        f"{plural(queries, 'query')} judged by {files[0].name}; {mean:,.1f} relevant documents a "
+        f"{counted(queries, 'query')} judged by {files[0].name}; {mean:,.1f} relevant documents a "
         "query on average.",
         [
             _summary(runs),
@@ -99,10 +100,10 @@ def _summary(runs: Sequence[JudgedRun]) -> Section:
         if run.result.missing:
             missing = run.result.missing
             some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-            said = f"{run.name} does not answer {plural(len(missing), 'query')}, counted as 0: "
+            said = f"{run.name} does not answer {counted(len(missing), 'query')}, counted as 0: "
             blocks.append(Text(f"{said}{some}", note=True))
         if run.result.unjudged:
-            said = f"{run.name} also answers {plural(len(run.result.unjudged), 'query')} that the "
+            said = f"{run.name} also answers {counted(len(run.result.unjudged), 'query')} that the "
             blocks.append(Text(f"{said}qrels do not know; they are not counted.", note=True))
     return Section("summary", "Summary", blocks)
 

@@ -17,7 +17,8 @@ from cbir.report.examples import AT_RANDOM, example_blocks, random_queries
 from cbir.report.model import model_sections
 from cbir.report.rankings import SEED, Floats, precision_at_ranks
 from cbir.report.reproduce import contents_fingerprint, index_facts, reproduce
-from cbir.report.words import AP_NOTE, percent, plural, sentence
+from cbir.report.words import AP_NOTE, percent, sentence
+from cbir.wording import counted
 
 UNSEEN_NOTE = (
     "Unseen index: the queries searched among each other, each left out of its own answer."
@@ -72,12 +73,12 @@ def single_report(
             ],
         ),
     ]
-    among = plural(evaluation.n_indexed, "indexed image")
+    among = counted(evaluation.n_indexed, "indexed image")
     if case.main == UNSEEN:
         among = "each other (the unseen index)"
     return Report(
         f"Evaluation of {searcher.index.spec.name}",
-        f"{plural(evaluation.n_queries, 'query')} searched among {among}; "
+        f"{counted(evaluation.n_queries, 'query')} searched among {among}; "
         "a hit is right when it has the query's label. Search is exact.",
         sections,
     )
@@ -95,7 +96,7 @@ def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("contents of the queries", f"sha256 {fingerprint} of names, labels, files"),
         *([("near-duplicates", f"correlation of {left_out.threshold}")] if left_out else []),
         *([("binary codes", f"{coded.bits} bits, seed {coded.seed}")] if coded else []),
-        ("query expansion", plural(evaluation.expand, "hit") if evaluation.expand else "none"),
+        ("query expansion", counted(evaluation.expand, "hit") if evaluation.expand else "none"),
         ("bootstrap", f"{ROUNDS:,} resamples, seed {compare.SEED}"),
         ("seed of samples in this report", str(SEED)),
     ]
@@ -229,7 +230,7 @@ def milliseconds(evaluation: Evaluation) -> dict[str, float]:
 
 def _failures(evaluation: Evaluation) -> Table:
     return Table(
-        f"{plural(len(evaluation.failures), 'query')} could not be read and left out",
+        f"{counted(len(evaluation.failures), 'query')} could not be read and left out",
         ["file", "reason"],
         [[failure.location, failure.reason] for failure in evaluation.failures],
         numbers=False,

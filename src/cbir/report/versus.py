@@ -37,7 +37,8 @@ from cbir.report.plots import (
 from cbir.report.rankings import Floats, class_means, encoded, precision_at_ranks
 from cbir.report.reproduce import index_facts, reproduce
 from cbir.report.single import MEMORY_NOTE, UNSEEN_NOTE, milliseconds, query_facts
-from cbir.report.words import AP_NOTE, plural, sentence
+from cbir.report.words import AP_NOTE, sentence
+from cbir.wording import counted
 
 PICTURE_ROWS = 24
 """About so many rows of pictures are shown."""
@@ -85,7 +86,7 @@ def versus_report(contest: Contest, *, command: str, pages: Sequence[str]) -> Re
     ]
     return Report(
         f"{' and '.join(names)} compared" if len(names) == 2 else f"{len(names)} indexes compared",
-        f"{plural(len(contest.asked), 'query')}, the same for all; a hit is right when it has the "
+        f"{counted(len(contest.asked), 'query')}, the same for all; a hit is right when it has the "
         "query's label. Search is exact.",
         [
             _summary(contest, pages),

@@ -7,13 +7,6 @@ AP_NOTE = (
     "nAP@k divides by min(k, R), so it can reach 1."
 )
 
-_PLURALS = {"query": "queries", "class": "classes"}
-
-
-def plural(number: int, noun: str) -> str:
-    """`1 query`, `2,000 queries`."""
-    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, f'{noun}s')}"
-
 
 def percent(share: float) -> str:
     """A share as a percentage of two or three digits: `88.4%`, `100%`."""
