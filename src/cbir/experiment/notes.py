@@ -35,10 +35,10 @@ def _left_out(evaluation: Evaluation) -> list[str]:
             f"left out: {counted(len(unlabelled), 'query')} without a label: {listed(unlabelled)}"
         )
     if found is not None:
-        share = f"{len(found.ids):,} of {counted(found.n_queries, 'query')}"
+        left_out = f"{len(found.ids):,} of {counted(found.n_queries, 'query')}"
+        share = len(found.ids) / found.n_queries
         lines.append(
-            f"left out: {share} ({len(found.ids) / found.n_queries:.2%}) that are nearly the same as "
-            "an indexed picture"
+            f"left out: {left_out} ({share:.2%}) that are nearly the same as an indexed picture"
         )
         if found.doubtful:
             lines.append(
