@@ -37,18 +37,19 @@ def main_measure(names: Iterable[str]) -> str:
 
 def _table(comparisons: Sequence[Comparison], under: str) -> Table:
     corrected = any(one["p"] != one["p_adjusted"] for one in comparisons)
+    pairs = {(one["a"], one["b"]) for one in comparisons}
+    [(a, b)] = pairs if len(pairs) == 1 else [("", "")]
     return Table(
-        f"All comparisons{under}",
+        f"All comparisons{under}" + (f": a is {a}, b is {b}" if a else ""),
         [
-            *("measure", "a", "b", "b - a", "significant", "p"),
+            *("measure", *([] if a else ["a", "b"]), "b - a", "significant", "p"),
             *(["p corrected"] if corrected else []),
             *("95% interval", "b wins", "ties", "losses"),
         ],
         [
             [
                 str(one["measure"]),
-                str(one["a"]),
-                str(one["b"]),
+                *([] if a else [str(one["a"]), str(one["b"])]),
                 f"{one['difference']:+.4f}",
                 "yes" if one["significant"] else "no",
                 f"{one['p']:.4f}",
