@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -177,3 +178,21 @@ def test_words_are_counted_and_listed() -> None:
     assert [counted(1, "query"), counted(2, "query")] == ["1 query", "2 queries"]
     assert [counted(1, "line"), counted(2000, "line")] == ["1 line", "2,000 lines"]
     assert [listed(["a", "b"], 2), listed(["a", "b", "c"], 2)] == ["a, b", "a, b ..."]
+
+
+def test_a_missing_extra_is_told_before_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pytrec_eval", None)
+    answer = call("evaluate", "--qrels", tmp_path / "none", tmp_path / "none")
+    assert answer.error == (
+        "evaluating a run against qrels needs the 'evaluation' extra",
+        "pip install 'cbir[evaluation]'",
+    )
+
+
+def test_what_is_given_twice_is_refused(made: Path, tmp_path: Path) -> None:
+    both = ["--in", made, "--in", made, "--queries", made.parent / "photos"]
+    for arguments in (both, ["--qrels", tmp_path / "q", tmp_path / "r", tmp_path / "r"]):
+        answer = call("evaluate", *arguments)
+        assert answer.code == 2 and "is given twice" in answer.err

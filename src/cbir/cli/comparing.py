@@ -76,10 +76,16 @@ def print_indexes(answer: dict[str, Any]) -> None:
 
 
 def short_names(places: Iterable[str]) -> list[str]:
-    """The last part of each place, or all of it where last parts would not tell them apart."""
+    """The last part of each place, or all of it where last parts would not tell them apart.
+
+    Raises `click.UsageError` where a place comes twice: a name is all that tells them apart.
+    """
     whole = list(places)
+    twice = next((place for place in whole if whole.count(place) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"{twice} is given twice")
     last = [PurePath(place).name for place in whole]
-    return last if len(set(last)) == len(set(whole)) else whole
+    return last if len(set(last)) == len(whole) else whole
 
 
 def print_means(title: str, runs: Sequence[tuple[str, Mapping[str, float]]]) -> None:
@@ -147,26 +153,24 @@ def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
     and measure -> values, float64 (q,). The file is written whole or not at all.
     """
     import csv
-    import os
+    import io
 
     from cbir.errors import CbirError
+    from cbir.files import write_whole
 
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*runs[0][0], "query", *runs[0][2]])
+    for named, queries, per_query in runs:
+        columns = [per_query[measure].tolist() for measure in runs[0][2]]
+        for query, *values in zip(queries, *columns, strict=True):
+            rows.writerow([*named.values(), query, *values])
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow([*runs[0][0], "query", *runs[0][2]])
-            for named, queries, per_query in runs:
-                columns = [per_query[measure].tolist() for measure in runs[0][2]]
-                for query, *values in zip(queries, *columns, strict=True):
-                    rows.writerow([*named.values(), query, *values])
-        temporary.replace(target)
+        write_whole(target, text.getvalue().encode())
     except OSError as error:
         raise CbirError(
             f"cannot write {target}: {error.strerror or error}", "choose another place"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print_class_differences(

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from cbir.cli.output import progress_bar, progress_stages, say
+from cbir.files import write_whole
 
 if TYPE_CHECKING:
     from cbir.descriptors.base import Descriptor
@@ -141,9 +142,8 @@ def _carry_out(data: str, place: str, descriptor: Descriptor) -> dict[str, Any]:
     _summary(place).parent.mkdir(parents=True, exist_ok=True)
     _index(data, place, descriptor)
     figures = _evaluate(data, place)
-    draft = _summary(place).with_suffix(".new")
-    draft.write_text(json.dumps({"format": FORMAT, "origin": origin, "figures": figures}))
-    draft.replace(_summary(place))
+    kept = json.dumps({"format": FORMAT, "origin": origin, "figures": figures})
+    write_whole(_summary(place), kept.encode())
     return figures
 
 

@@ -118,6 +118,7 @@ def command(
         figures = judge(qrels, runs, measures, label_from_folder, per_query, report)
         _show(figures, as_json, print_runs)
     elif indexes and queries is not None and not runs and qrels is None:
+        names = short_names(indexes)
         check_report(report, [*indexes, queries])
         if per_query is not None:
             check_target(per_query)
@@ -127,7 +128,6 @@ def command(
                 _experiment(searcher, queries, measures, label_from_folder, **asked)
                 for searcher in searchers
             ]
-            names = short_names(indexes)
             if per_query is not None:
                 write_per_query(per_query, _columns(names, evaluations))
             if len(indexes) > 1:

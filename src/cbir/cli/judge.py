@@ -45,22 +45,24 @@ def judge(
     from cbir.evaluation.compare import class_means, compare_runs, mean_intervals
     from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
     from cbir.evaluation.trec import check_target, read_qrels, read_run
-    from cbir.evaluation.trec_eval import evaluate_run
+    from cbir.evaluation.trec_eval import evaluate_run, require_trec_eval
 
     if report is not None:
         from cbir.report.runs import JudgedRun, judged_run
 
+    require_trec_eval()
+    called = short_names(map(str, runs))
+    names = with_pairs(measures or DEFAULT_MEASURES)
     check_report(report)
     if per_query is not None:
         check_target(per_query)
     with progress_bar("reading qrels", "MB") as update:
         judged = read_qrels(qrels, update)
-    names = with_pairs(measures or DEFAULT_MEASURES)
     labels = _folders(qrels, list(judged)) if label_from_folder else None
     answers = []
     values = []
     reported: list[JudgedRun] = []
-    for run, shown in zip(runs, short_names(map(str, runs)), strict=True):
+    for run, shown in zip(runs, called, strict=True):
         with progress_bar("reading run", "MB") as update:
             ranking = read_run(run, update)
         _require_answers(qrels, judged, run, ranking)

@@ -45,7 +45,7 @@ def evaluate_run(
     Raises `MissingExtraError` without the `evaluation` extra, `CbirError` for empty qrels and
     unknown measures.
     """
-    _require_trec_eval()
+    require_trec_eval()
     if not qrels:
         raise CbirError("the qrels name no query", "write them with `cbir qrels`")
     measures = parse_measures(names)
@@ -156,7 +156,8 @@ def _finish(measure: Measure, value: float, relevant: int) -> float:
     return value
 
 
-def _require_trec_eval() -> None:
+def require_trec_eval() -> None:
+    """Raise `MissingExtraError` without the `evaluation` extra: best before files are read."""
     try:
         import ir_measures  # noqa: F401
         import pytrec_eval  # noqa: F401

@@ -10,6 +10,7 @@ from typing import Any
 
 from cbir.errors import CbirError
 from cbir.experiment import Compared, Evaluation
+from cbir.files import write_whole
 from cbir.report.case import case_of
 from cbir.report.content import Report
 from cbir.report.drawing import require_matplotlib
@@ -90,21 +91,11 @@ def _write(target: Path, report: Report) -> list[Path]:
     files = {"index.html": page(report).encode(), "report.md": text.encode(), **pictures}
     try:
         for name, data in files.items():
-            _write_file(target / name, data)
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target / name, data)
     except OSError as error:
         raise CbirError(
             f"cannot write {error.filename or target}: {error.strerror or error}",
             "choose another folder for --report",
         ) from error
     return [target / name for name in files]
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """Write `data` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
