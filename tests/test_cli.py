@@ -295,8 +295,9 @@ def test_evaluate_gives_every_promised_key_and_a_table(
     table = call(*asked, "-m", "nAP@2", "--sample", 4)
     assert [line.split()[0] for line in table.out.splitlines()[1:4]] == ["measure", "AP@2", "nAP@2"]
     assert "4 queries, 12 indexed" in table.out
-    two = call("evaluate", "--qrels", qrels, run_file, run_file, "-m", "P@1", "--json").json
-    assert [one["name"] for one in two["runs"]] == ["a.run", "a.run"]
+    again = shutil.copy(run_file, run_file.with_name("again.run"))
+    two = call("evaluate", "--qrels", qrels, run_file, again, "-m", "P@1", "--json").json
+    assert [one["name"] for one in two["runs"]] == ["a.run", "again.run"]
     assert two["runs"][0]["measures"] == two["runs"][1]["measures"]
     assert [one["p"] for one in two["comparisons"]] == [1]
 
