@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 from support_cli import call
 from support_photos import MeanColour
 from support_textures import texture
@@ -63,6 +63,25 @@ def smaller(picture: Image.Image) -> Image.Image:
     return picture.resize((80, 60))
 
 
+def cropped(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    return picture.crop((width // 12, height // 16, width - width // 12, height - height // 10))
+
+
+def stretched(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    return picture.crop((width // 7, 0, width, height))
+
+
+def framed(picture: Image.Image) -> Image.Image:
+    return ImageOps.expand(picture, 5, (120, 40, 40))
+
+
+def recoloured(picture: Image.Image) -> Image.Image:
+    tinted = np.asarray(picture) * np.array([1.0, 0.7, 0.4])
+    return Image.fromarray(tinted.astype(np.uint8))
+
+
 def asked(pictures: list[Image.Image], ids: list[str] | None = None) -> Queries:
     names = ids or [f"q/{n}" for n in range(len(pictures))]
     vectors = np.ones((len(names), 3), dtype=np.float32)
@@ -70,7 +89,21 @@ def asked(pictures: list[Image.Image], ids: list[str] | None = None) -> Queries:
     return Queries(names, [None] * len(names), vectors, shown)
 
 
-@pytest.mark.parametrize("edit", [same, compressed, brighter, shifted, mirrored, smaller])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        same,
+        compressed,
+        brighter,
+        shifted,
+        mirrored,
+        smaller,
+        cropped,
+        stretched,
+        framed,
+        recoloured,
+    ],
+)
 def test_an_edited_copy_is_a_near_duplicate(
     searcher: cbir.Searcher, edit: Callable[[Image.Image], Image.Image]
 ) -> None:
@@ -82,6 +115,11 @@ def test_other_pictures_are_not(searcher: cbir.Searcher) -> None:
     others = [Image.fromarray(texture(seed)) for seed in range(100, 130)]
     flat = Image.new("RGB", (64, 64), (90, 90, 90))
     assert not near_duplicates(searcher.index, asked([*others, flat])).any()
+
+
+def test_a_turned_picture_is_another(searcher: cbir.Searcher) -> None:
+    turned = [Image.fromarray(texture(seed)).rotate(90) for seed in range(COUNT)]
+    assert not near_duplicates(searcher.index, asked(turned)).any()
 
 
 def test_a_query_is_no_near_duplicate_of_itself(searcher: cbir.Searcher) -> None:
