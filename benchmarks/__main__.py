@@ -11,6 +11,7 @@ from benchmarks import (
     indexing,
     leaderboard,
     memory,
+    near_duplicates,
     photos,
     qrels,
     quality,
@@ -33,6 +34,7 @@ ALL = {
     "bovw": bovw.main,  # takes half an hour
     "copies": copies.main,  # takes minutes, and needs photos
     "elasticsearch": elasticsearch.main,  # takes long, and needs Java and Maven
+    "near_duplicates": near_duplicates.main,  # needs photos
     "qrels": qrels.main,  # writes a file of 50 million lines
     "leaderboard": leaderboard.main,  # takes long; writes docs/leaderboard.md
     "words": words.main,  # needs Java and Maven

@@ -69,11 +69,11 @@ class Answer:
 def main(arguments: Sequence[str] = ()) -> None:
     """Print a table of micro-average precision and recall for every edit and way to search."""
     asked = _options(arguments)
-    photos = _photos(asked.photos)
+    photos = read_photos(asked.photos)
     Random(SEED).shuffle(photos)
     indexed, others = photos[: len(photos) // 2], photos[len(photos) // 2 :]
     with tempfile.TemporaryDirectory() as folder:
-        ids = _write(indexed, Path(folder) / "photos")
+        ids = write_photos(indexed, Path(folder) / "photos")
         place = str(Path(folder) / "photos.cbir")
         index_images([Path(folder) / "photos"], place, descriptor=asked.descriptor)
         with closing(Searcher.open(place, asked.descriptor)) as searcher:
@@ -84,6 +84,24 @@ def main(arguments: Sequence[str] = ()) -> None:
                 f"queries with a copy and {asked.queries} without, the first hit of each counts\n"
             )
             _print_table(_measure(searcher, dict(zip(ids, indexed, strict=True)), others, asked))
+
+
+def read_photos(source: str | None = None) -> list[Image.Image]:
+    """Every photo of a source, or of the archive in CBIR_DATA."""
+    if source is None:
+        place = Path(os.environ.get("CBIR_DATA", ".")) / PHOTOS
+        if not place.exists():
+            raise CbirError(f"no {PHOTOS}", "set CBIR_DATA to its folder, or name --photos")
+        source = str(place)
+    return [Image.fromarray(load_pixels(item.read())) for item in open_source(source).items()]
+
+
+def write_photos(photos: Sequence[Image.Image], folder: Path) -> list[str]:
+    """The photos as files without further loss; their ids in the index."""
+    folder.mkdir()
+    for number, photo in enumerate(photos):
+        photo.save(folder / f"{number:04}.png", compress_level=1)
+    return [f"{folder.name}/{number:04}.png" for number in range(len(photos))]
 
 
 def micro_average_precision(answers: Sequence[Answer]) -> float:
@@ -113,23 +131,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=20, help="with a copy, for each edit")
     parser.add_argument("--ways", default=",".join(WAYS), help="how to search, of: %(default)s")
     return parser.parse_args(arguments)
-
-
-def _photos(source: str | None) -> list[Image.Image]:
-    if source is None:
-        place = Path(os.environ.get("CBIR_DATA", ".")) / PHOTOS
-        if not place.exists():
-            raise CbirError(f"no {PHOTOS}", "set CBIR_DATA to its folder, or name --photos")
-        source = str(place)
-    return [Image.fromarray(load_pixels(item.read())) for item in open_source(source).items()]
-
-
-def _write(photos: Sequence[Image.Image], folder: Path) -> list[str]:
-    """The photos as files without further loss; their ids in the index."""
-    folder.mkdir()
-    for number, photo in enumerate(photos):
-        photo.save(folder / f"{number:04}.png", compress_level=1)
-    return [f"{folder.name}/{number:04}.png" for number in range(len(photos))]
 
 
 def _measure(

@@ -128,6 +128,41 @@ def test_a_query_is_no_near_duplicate_of_itself(searcher: cbir.Searcher) -> None
     assert not near_duplicates(searcher.index, asked(pictures, ids)).any()
 
 
+def test_wide_and_tall_pictures_are_found_too(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    sizes = [(1200, 100), (90, 1100), (2000, 120)]
+    panoramas = [
+        Image.fromarray(texture(seed, *size))
+        for seed, size in zip(range(12), sizes * 4, strict=True)
+    ]
+    for number, panorama in enumerate(panoramas):
+        panorama.save(folder / f"{number}.png")
+    cbir.index_images([folder], tmp_path / "p.cbir", descriptor=MeanColour())
+    with closing(cbir.Searcher.open(tmp_path / "p.cbir", MeanColour())) as opened:
+        cut = [p.crop((p.width // 20, 0, p.width, p.height)) for p in panoramas]
+        assert near_duplicates(opened.index, asked(cut)).all()
+
+
+def test_a_querys_own_record_takes_no_other_pictures_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.fromarray(texture(5))
+    negative = ImageOps.invert(picture)  # its edges are the same, yet it is another picture
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture.save(folder / "query.png")
+    cropped(picture).save(folder / "copy.png")
+    for number in range(4):
+        ImageEnhance.Brightness(negative).enhance(0.9 + number / 20).save(folder / f"{number}.png")
+    cbir.index_images([folder], tmp_path / "p.cbir", descriptor=MeanColour())
+    with closing(cbir.Searcher.open(tmp_path / "p.cbir", MeanColour())) as opened:
+        query = asked([picture], ["photos/query.png"])
+        for size in (1, 3, 100):
+            monkeypatch.setattr("cbir.experiment.near_duplicates._PICTURES_AT_ONCE", size)
+            assert near_duplicates(opened.index, query).all()
+
+
 def queries(folder: Path, copies: int, others: int) -> Path:
     for number in range(copies + others):
         seed = number if number < copies else 200 + number

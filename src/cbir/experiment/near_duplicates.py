@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ _CELL = 8
 _BLUR = 1.0
 _CANDIDATES = 5
 _LEAST_LIKENESS = 0.78
-_PICTURES_AT_ONCE = 1 << 14
+_PICTURES_AT_ONCE = 1 << 13
 _AT_ONCE = 64
 
 _Item = TypeVar("_Item")
@@ -101,8 +102,9 @@ def near_duplicates(
     """Whether nearly the same picture as the query's is indexed under another id, bool (q,).
 
     Both thumbnails are shrunk to 32 x 32 pixels. Candidates are the five indexed pictures whose
-    edges are most alike (`hog` of 4 x 4 cells, blurred), five more for the mirrored query; then
-    `most_alike` decides. Memory does not grow with the index.
+    edges are most alike (`hog` of cells of 8 x 8 pixels), five more for the mirrored query; then
+    `most_alike` decides. Records without a thumbnail are left out. Memory does not grow with the
+    index.
     """
     count = len(queries.ids)
     found = np.zeros(count, dtype=np.bool_)
@@ -116,13 +118,19 @@ def near_duplicates(
                 for number in of_picture[record_id]:
                     if not found[number % count]:
                         rows_of.setdefault(number, []).append(row)
-            pairs = [(asked[number], pictures[rows]) for number, rows in rows_of.items()]
-            most = _on_all_cores(pool, lambda pair: most_alike(*pair), pairs)
+            # The candidates' pixels are taken out one query at a time: of all they are many.
+            items = [(asked[number], rows) for number, rows in rows_of.items()]
+            most = _on_all_cores(pool, partial(_most_alike, pictures), items)
             for number, value in zip(rows_of, most, strict=True):
                 found[number % count] |= value >= threshold
             on_done(index.count() + done, 2 * index.count())
     on_done(2 * index.count(), 2 * index.count())
     return found
+
+
+def _most_alike(pictures: Pixels, item: tuple[RgbImage, list[int]]) -> float:
+    query, rows = item
+    return most_alike(query, pictures[rows])
 
 
 def _candidates(
@@ -198,12 +206,14 @@ def _on_all_cores(
 
 
 def _small(thumbnail: bytes) -> RgbImage:
-    image = decode(thumbnail)
-    if image.shape[:2] == (SIDE, SIDE):
-        return image
-    shrinks = min(image.shape[:2]) >= SIDE
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    small: RgbImage = cv2.resize(image, (SIDE, SIDE), interpolation=way)  # type: ignore[assignment]
+    """One axis after the other: averaged where it shrinks, interpolated where it grows."""
+    small = decode(thumbnail)
+    for axis in (0, 1):
+        length = small.shape[axis]
+        if length != SIDE:
+            size = (small.shape[1], SIDE) if axis == 0 else (SIDE, small.shape[0])
+            way = cv2.INTER_AREA if length > SIDE else cv2.INTER_LINEAR
+            small = cv2.resize(small, size, interpolation=way)  # type: ignore[assignment]
     return small
 
 
@@ -221,12 +231,17 @@ def _edges(pictures: Pixels, pool: ThreadPoolExecutor) -> Floats:
 def _nearest(
     edges: Floats, of_pictures: Floats, pool: ThreadPoolExecutor
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Likeness and rows of the pictures with the nearest edges, (n, `_CANDIDATES`)."""
+    """Likeness and rows of the pictures with the nearest edges, (n, `_CANDIDATES` + 1).
+
+    One more than wanted: a query's own record may be among them.
+    """
     import faiss
+
+    most = _CANDIDATES + 1
 
     def nearest(some: Floats) -> tuple[Floats, NDArray[np.int64]]:
         faiss.omp_set_num_threads(1)  # of this thread: every core has a part already
-        found = faiss.knn(some, of_pictures, _CANDIDATES, metric=faiss.METRIC_INNER_PRODUCT)
+        found = faiss.knn(some, of_pictures, most, metric=faiss.METRIC_INNER_PRODUCT)
         likeness, rows = found  # where there are fewer pictures: the row -1, far below any likeness
         return likeness, rows
 
