@@ -30,7 +30,8 @@ from cbir.types import OnDone, RgbImage
 THRESHOLD = 0.92
 """The correlation, one laid over the other, from which two pictures are nearly the same.
 
-Of CIFAR-10's pairs just above it nine in ten are copies, of those below 0.9 about half."""
+Lower takes in pictures that are merely alike; `python -m benchmarks near_duplicates` measures it.
+"""
 
 DOUBTFUL_SHARE = 0.2
 """Of photographs, far fewer are copies; pictures of little detail are taken for each other."""
