@@ -15,12 +15,12 @@ from pathlib import Path
 from benchmarks.setting import images_per_second
 from cbir.descriptors.base import Descriptor
 from cbir.descriptors.models import load_descriptor
-from cbir.experiment import Evaluation, evaluate
+from cbir.evaluation import Evaluation, evaluate
 from cbir.home import cbir_home
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
-from cbir.ingest import index_images
-from cbir.search import Searcher
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
 from cbir.training.bovw.fit import train_bovw
 from cbir.training.bovw.recipes import RECIPES, Recipe
 

@@ -32,8 +32,8 @@ from benchmarks.edits import EDITS
 from cbir.errors import CbirError
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
-from cbir.ingest import index_images
-from cbir.search import Searcher
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
 from cbir.types import Hit, RgbImage
 
 PHOTOS = "caltech20-photos.tar"

@@ -20,15 +20,15 @@ from benchmarks.setting import cifar10_index
 from benchmarks.vgg16 import UntrainedVgg16
 from cbir.descriptors.base import Descriptor
 from cbir.descriptors.models import load_descriptor
-from cbir.experiment import Evaluation, describe_queries, evaluate
-from cbir.experiment.recall import recall_of
+from cbir.evaluation import Evaluation, describe_queries, evaluate
+from cbir.evaluation.recall import recall_of
 from cbir.images.sources import open_source
-from cbir.index import elastic_queries
 from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Matches
-from cbir.index.elastic_address import Options
+from cbir.index.elasticsearch import bodies as elastic_queries
+from cbir.index.elasticsearch.address import Options
 from cbir.index.open import create_index, open_index
-from cbir.ingest import index_images
-from cbir.search import Searcher
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
 from cbir.types import Vectors
 from tools.elasticsearch_server import Server, start_server
 

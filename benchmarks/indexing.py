@@ -21,9 +21,9 @@ from PIL import Image
 from cbir.descriptors.models import load_descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.images.sources import open_source
-from cbir.ingest import index_images
+from cbir.ingest.describe import BATCH
+from cbir.ingest.indexing import index_images
 from cbir.machine import usable_cores
-from cbir.pipeline import BATCH
 
 RUNS = 3
 

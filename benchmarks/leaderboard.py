@@ -31,15 +31,15 @@ from benchmarks.setting import (
 from cbir.descriptors.base import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.errors import CbirError
-from cbir.experiment import Evaluation, evaluate
-from cbir.experiment.near_duplicates import near_duplicates
+from cbir.evaluation import Evaluation, evaluate
+from cbir.evaluation.near_duplicates import near_duplicates
 from cbir.home import cbir_home
 from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.sources import open_source
-from cbir.ingest import index_images
+from cbir.ingest.indexing import index_images
 from cbir.machine import processor
-from cbir.search import Searcher
+from cbir.search.searcher import Searcher
 from cbir.types import RgbImage
 
 Found = NDArray[np.bool_]

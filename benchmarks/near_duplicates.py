@@ -22,13 +22,13 @@ from PIL import Image, ImageEnhance, ImageOps
 from benchmarks.copies import read_photos, write_photos
 from benchmarks.edits import EDITS as STRONGER
 from benchmarks.setting import cifar10_index
-from cbir.experiment import Queries, describe_queries
-from cbir.experiment.near_duplicates import THRESHOLD, near_duplicates
+from cbir.evaluation import Queries, describe_queries
+from cbir.evaluation.near_duplicates import THRESHOLD, near_duplicates
 from cbir.images.sources import open_source
 from cbir.images.thumbnails import thumbnail
 from cbir.index.base import Index
-from cbir.ingest import index_images
-from cbir.search import Searcher
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
 
 Edit = Callable[[Image.Image], Image.Image]
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from cbir.descriptors.fusion import unit_rows
 from cbir.descriptors.models import load_descriptor
 from cbir.errors import CbirError
-from cbir.evaluation.relevance import class_measures, encode_labels, relevant_counts
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
+from cbir.measures.by_class import class_measures, encode_labels, relevant_counts
 from cbir.types import RgbImage, Vectors
 
 ARCHIVE = "caltech20-photos.tar"

@@ -6,10 +6,10 @@ import time
 
 from benchmarks.setting import cifar10_index
 from cbir.cli.evaluate import print_evaluation
-from cbir.experiment import evaluate
+from cbir.evaluation import evaluate
 from cbir.images.sources import open_source
-from cbir.ingest import index_images
-from cbir.search import Searcher
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
 
 
 def main() -> None:

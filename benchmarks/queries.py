@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.setting import cbir_command, cifar10_index, median_ms, test_files
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.images.decode import decode
-from cbir.search import Searcher
+from cbir.search.searcher import Searcher
 
 QUERIES = 500
 COLD_STARTS = 9

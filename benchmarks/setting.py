@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cbir.descriptors.base import Descriptor
 from cbir.home import cbir_home
-from cbir.ingest import index_images
+from cbir.ingest.indexing import index_images
 from cbir.machine import processor, usable_cores
 from cbir.types import RgbImage
 

@@ -20,13 +20,13 @@ import numpy as np
 from benchmarks.setting import print_setting
 from cbir.descriptors.base import Descriptor, describe
 from cbir.descriptors.bovw import BovwDescriptor
-from cbir.experiment import describe_queries, evaluate
+from cbir.evaluation import describe_queries, evaluate
 from cbir.images.decode import load_pixels
 from cbir.images.items import SourceItem
 from cbir.images.sources import open_source
 from cbir.index.base import Entry, Index, Matches
 from cbir.index.open import create_index, open_index
-from cbir.search import Searcher
+from cbir.search.searcher import Searcher
 from cbir.testing import make_entry
 from cbir.training.bovw.fit import train_bovw
 from cbir.training.bovw.recipes import Words, recipe_called

@@ -16,15 +16,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cbir.copying import copy_index
     from cbir.descriptors.base import Descriptor
     from cbir.descriptors.models import load_descriptor
     from cbir.errors import CbirError
-    from cbir.experiment import evaluate
+    from cbir.evaluation import evaluate
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
-    from cbir.ingest import index_images
-    from cbir.search import IndexedId, Searcher
+    from cbir.ingest.copy import copy_index
+    from cbir.ingest.indexing import index_images
+    from cbir.search.searcher import IndexedId, Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
 
 _HOMES = {
@@ -34,11 +34,11 @@ _HOMES = {
     "DescriptorSpec": "cbir.types",
     "Hit": "cbir.types",
     "ImageRecord": "cbir.types",
-    "IndexedId": "cbir.search",
-    "Searcher": "cbir.search",
-    "copy_index": "cbir.copying",
-    "evaluate": "cbir.experiment",
-    "index_images": "cbir.ingest",
+    "IndexedId": "cbir.search.searcher",
+    "Searcher": "cbir.search.searcher",
+    "copy_index": "cbir.ingest.copy",
+    "evaluate": "cbir.evaluation",
+    "index_images": "cbir.ingest.indexing",
     "load_descriptor": "cbir.descriptors.models",
     "open_index": "cbir.index.open",
     "open_source": "cbir.images.sources",

@@ -87,7 +87,7 @@ class Hit:
     chance), None where the original could not be opened; `verified` whether there are any;
     `mirrored` whether they agree with the query's mirror image; `matches` float32 (inliers, 4) the
     points, x and y in the query and x and y in this picture, as fractions (0..1) of width and
-    height. `orientation`: which of `cbir.orientations.ORIENTATIONS` of the query scored best, in
+    height. `orientation`: which of `cbir.search.orient.ORIENTATIONS` of the query scored best, in
     a search in any orientation. All None where not asked for.
     """
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cbir.experiment import Compared, Evaluation
+    from cbir.evaluation import Compared, Evaluation
 
     PerQuery = tuple[Mapping[str, str], Sequence[str], Mapping[str, NDArray[np.float64]]]
 
@@ -41,7 +41,7 @@ def compare_indexes(compared: Compared) -> dict[str, Any]:
 
 def with_intervals(evaluation: Evaluation) -> dict[str, Any]:
     """The figures of one index, with intervals of its means and its classes, for `--json`."""
-    from cbir.evaluation.compare import class_means, mean_intervals
+    from cbir.measures.significance import class_means, mean_intervals
 
     unseen = evaluation.unseen_per_query
     return {

@@ -19,7 +19,7 @@ def command(source: str, target: str, fast_load: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from cbir.cli.output import print_json, progress_bar, say
-    from cbir.copying import copy_index
+    from cbir.ingest.copy import copy_index
     from cbir.wording import counted
 
     try:

@@ -41,7 +41,7 @@ def command(host: str, port: int, into: str | None) -> None:
     Without CIFAR-10 and without network, the digits that come with scikit-learn stand in.
     """
     from cbir.descriptors.models import load_descriptor
-    from cbir.search import Searcher
+    from cbir.search.searcher import Searcher
     from cbir.web.serve import check_address, serve
 
     check_address(host, port)
@@ -155,7 +155,7 @@ def _summary(place: str) -> Path:
 
 
 def _index(data: str, place: str, descriptor: Descriptor) -> None:
-    from cbir.ingest import index_images
+    from cbir.ingest.indexing import index_images
 
     say(f"indexing {data}:train into {place}")
     with progress_bar("indexing") as update:
@@ -174,9 +174,9 @@ def _index(data: str, place: str, descriptor: Descriptor) -> None:
 
 
 def _evaluate(data: str, place: str) -> dict[str, Any]:
-    from cbir.experiment import evaluate
+    from cbir.evaluation import evaluate
     from cbir.images.sources import open_source
-    from cbir.search import Searcher
+    from cbir.search.searcher import Searcher
 
     source = open_source(f"{data}:test")
     sample = SAMPLE if source.count is None or source.count > SAMPLE else None

@@ -24,8 +24,8 @@ from cbir.wording import counted
 
 if TYPE_CHECKING:
     from cbir.cli.comparing import PerQuery
-    from cbir.experiment import Compared, Evaluation
-    from cbir.search import Searcher
+    from cbir.evaluation import Compared, Evaluation
+    from cbir.search.searcher import Searcher
 
 _WITH_RECALL = frozenset(
     ("recall_at", "indexes", "queries", "sample", "label_from_folder", "as_json", "descriptor")
@@ -104,7 +104,7 @@ def command(
     """
     from cbir.cli.judge import judge, print_runs
     from cbir.cli.recall import print_recall, recall
-    from cbir.evaluation.trec import check_target
+    from cbir.measures.trec import check_target
 
     if recall_at is not None:
         _only(context, "--recall", _WITH_RECALL)
@@ -178,7 +178,7 @@ def _show(
 
 def _opened(opened: ExitStack, indexes: Sequence[str], descriptor: str | None) -> list[Searcher]:
     """All of them, before the long work: a place may be mistyped."""
-    from cbir.search import Searcher
+    from cbir.search.searcher import Searcher
 
     return [opened.enter_context(closing(Searcher.open(i, descriptor))) for i in indexes]
 
@@ -190,9 +190,9 @@ def _experiment(
     label_from_folder: bool,
     **asked: Any,
 ) -> Evaluation:
-    from cbir.evaluation.measures import DEFAULT_MEASURES
-    from cbir.experiment import evaluate
+    from cbir.evaluation import evaluate
     from cbir.images.sources import open_source
+    from cbir.measures.names import DEFAULT_MEASURES
 
     source = open_source(queries, label_from_folder)
     with progress_stages() as update:
@@ -200,7 +200,7 @@ def _experiment(
 
 
 def _compared(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Compared:
-    from cbir.experiment import compare_evaluations
+    from cbir.evaluation import compare_evaluations
 
     with progress_bar("comparing"):
         return compare_evaluations(names, evaluations)

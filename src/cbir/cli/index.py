@@ -65,7 +65,7 @@ def command(
     SOURCE: a folder, a zip or tar file, cifar10:train, cifar10:test, digits:train, digits:test.
     """
     from cbir.images.sources import open_source
-    from cbir.ingest import index_images
+    from cbir.ingest.indexing import index_images
 
     opened = [open_source(source, label_from_folder) for source in sources]
     with progress_bar("indexing") as update:

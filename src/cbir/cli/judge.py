@@ -17,7 +17,7 @@ from cbir.cli.output import print_table, progress_bar, say
 from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
-    from cbir.evaluation.trec_eval import Evaluation
+    from cbir.measures.trec_eval import Evaluation
 
 _LOOKED_AT = 10_000
 """Queries among which the one that was meant is looked for."""
@@ -42,13 +42,13 @@ def judge(
     import numpy as np
 
     from cbir.cli.report import check_report, report_runs
-    from cbir.evaluation.compare import class_means, compare_runs, mean_intervals
-    from cbir.evaluation.measures import DEFAULT_MEASURES, with_pairs
-    from cbir.evaluation.trec import check_target, read_qrels, read_run
-    from cbir.evaluation.trec_eval import evaluate_run, require_trec_eval
+    from cbir.measures.names import DEFAULT_MEASURES, with_pairs
+    from cbir.measures.significance import class_means, compare_runs, mean_intervals
+    from cbir.measures.trec import check_target, read_qrels, read_run
+    from cbir.measures.trec_eval import evaluate_run, require_trec_eval
 
     if report is not None:
-        from cbir.report.runs import JudgedRun, judged_run
+        from cbir.report.run_files import JudgedRun, judged_run
 
     require_trec_eval()
     called = short_names(map(str, runs))
@@ -142,7 +142,7 @@ def _say_mistakes(
     name: str, judged: Mapping[str, Mapping[str, int]], ranking: _Run, result: Evaluation
 ) -> None:
     """What lowers the figures of a run, or makes them zeros, and may not be meant."""
-    from cbir.evaluation.trec_eval import cut_short
+    from cbir.measures.trec_eval import cut_short
 
     if result.missing:
         missing = counted(len(result.missing), "query")

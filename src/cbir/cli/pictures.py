@@ -32,7 +32,7 @@ def draw_model(
     draw, or what was given cannot be used.
     """
     from cbir.descriptors.bovw import BovwDescriptor
-    from cbir.descriptors.pictures.views import filter_pictures, has_words
+    from cbir.report.model_pictures import filter_pictures, has_words
 
     if folder.exists() and not folder.is_dir():
         raise CbirError(f"{folder} is a file", "--pictures takes a folder")
@@ -62,7 +62,7 @@ def draw_model(
 
 
 def _of_images(model: BovwDescriptor, paths: Sequence[Path]) -> dict[str, RgbImage]:
-    from cbir.descriptors.pictures.views import image_pictures
+    from cbir.report.model_pictures import image_pictures
 
     pictures: dict[str, RgbImage] = {}
     stems: dict[str, int] = {}
@@ -82,8 +82,8 @@ def _of_images(model: BovwDescriptor, paths: Sequence[Path]) -> dict[str, RgbIma
 
 def _of_words(model: BovwDescriptor, uri: str, limit: int) -> dict[str, RgbImage]:
     from cbir.cli.output import say
-    from cbir.descriptors.pictures.views import word_pictures
     from cbir.images.sources import open_source
+    from cbir.report.model_pictures import word_pictures
     from cbir.training.labelled import read_labelled
 
     found = read_labelled(
@@ -94,7 +94,7 @@ def _of_words(model: BovwDescriptor, uri: str, limit: int) -> dict[str, RgbImage
 
 def _of_sweep(model: BovwDescriptor, path: Path | None) -> dict[str, RgbImage]:
     """The curve of the sweep in the file, or else of the one that the model's card holds."""
-    from cbir.descriptors.pictures.views import sweep_picture
+    from cbir.report.model_pictures import sweep_picture
 
     sweep, where = model.card.training.get("sweep"), "the model's card"
     if path is not None:
@@ -128,7 +128,7 @@ def _say_what_is_missing(
     model: BovwDescriptor, images: Sequence[Path], words: str | None, pictures: Mapping[str, object]
 ) -> None:
     from cbir.cli.output import say
-    from cbir.descriptors.pictures.views import has_words
+    from cbir.report.model_pictures import has_words
 
     if not images:
         say("not drawn: what the model sees in an image; give --image FILE")

@@ -34,13 +34,13 @@ def command(
     from contextlib import closing
 
     from cbir.cli.output import progress_bar, say
-    from cbir.evaluation.relevance import class_qrels
-    from cbir.evaluation.trec import check_target, write_qrels
-    from cbir.experiment import query_labels
-    from cbir.experiment.queries import require_relevant
+    from cbir.evaluation import query_labels
+    from cbir.evaluation.queries import require_relevant
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
-    from cbir.metadata import read_metadata
+    from cbir.ingest.metadata import read_metadata
+    from cbir.measures.by_class import class_qrels
+    from cbir.measures.trec import check_target, write_qrels
     from cbir.wording import counted, listed
 
     target = sys.stdout if output == "-" else Path(output)

@@ -21,9 +21,9 @@ def recall(
     """Recall at `k` of the search in `index` for the images of `queries`, as `--json` prints it."""
     from contextlib import closing
 
-    from cbir.experiment.recall import measure_recall
+    from cbir.evaluation.recall import measure_recall
     from cbir.images.sources import open_source
-    from cbir.search import Searcher
+    from cbir.search.searcher import Searcher
 
     source = open_source(queries, label_from_folder)
     with (

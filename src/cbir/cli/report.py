@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from cbir.cli.output import progress_bar, say
 
 if TYPE_CHECKING:
-    from cbir.experiment import Compared, Evaluation
-    from cbir.report.runs import JudgedRun
-    from cbir.search import Searcher
+    from cbir.evaluation import Compared, Evaluation
+    from cbir.report.run_files import JudgedRun
+    from cbir.search.searcher import Searcher
 
 
 def check_report(target: Path | None, places: Sequence[str] = ()) -> None:

@@ -35,10 +35,10 @@ def command(
     from functools import partial
 
     from cbir.cli.output import progress_stages, say
-    from cbir.evaluation.trec import check_target, write_run
-    from cbir.experiment import describe_queries, rank
+    from cbir.evaluation import describe_queries, rank
     from cbir.images.sources import open_source
-    from cbir.search import Searcher
+    from cbir.measures.trec import check_target, write_run
+    from cbir.search.searcher import Searcher
     from cbir.wording import counted
 
     target = sys.stdout if output == "-" else Path(output)

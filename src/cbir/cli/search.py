@@ -14,7 +14,7 @@ from cbir.cli.options import INDEX, descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
-    from cbir.search import Query
+    from cbir.search.searcher import Query
     from cbir.types import Box, Hit
 
 
@@ -71,7 +71,7 @@ def command(
     """Find the images most similar to each IMAGE ("-" reads one from standard input)."""
     if not images and not ids:
         raise click.UsageError("give at least one IMAGE, or --id ID")
-    from cbir.search import IndexedId, Searcher
+    from cbir.search.searcher import IndexedId, Searcher
 
     queries: list[tuple[str, Query]] = [
         (image, sys.stdin.buffer.read() if image == "-" else image) for image in images

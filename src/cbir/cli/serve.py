@@ -17,7 +17,7 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     from contextlib import closing
 
     from cbir.cli.output import say
-    from cbir.search import Searcher
+    from cbir.search.searcher import Searcher
     from cbir.web.serve import serve
     from cbir.wording import counted
 

@@ -43,7 +43,7 @@ def cnn(
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
     try:
-        from cbir.training.recipe import train_model
+        from cbir.training.network.recipe import train_model
     except ModuleNotFoundError as error:
         raise MissingExtraError("cbir train cnn", "train") from error
     checkpoints = cbir_home() / "training"

@@ -1,1 +1,19 @@
-"""TREC files and measures, over arrays, runs and qrels only."""
+"""One retrieval experiment: queries -> rankings -> measures, as `cbir evaluate --in` does it."""
+
+from cbir.evaluation.contest import Compared, compare_evaluations
+from cbir.evaluation.evaluating import evaluate
+from cbir.evaluation.protocols import Protocol, rank
+from cbir.evaluation.queries import Queries, describe_queries, query_labels
+from cbir.evaluation.result import Evaluation
+
+__all__ = [
+    "Compared",
+    "Evaluation",
+    "Protocol",
+    "Queries",
+    "compare_evaluations",
+    "describe_queries",
+    "evaluate",
+    "query_labels",
+    "rank",
+]

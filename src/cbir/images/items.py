@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,3 +53,8 @@ class ImageSource(Protocol):
 
     def open(self, location: str) -> bytes | RgbImage:
         """The original at `location`; raises ImageError when it is gone or outside the source."""
+
+
+def content_hash(data: bytes | RgbImage) -> str:
+    """sha256 (hex) of a file's bytes, or of the RGB pixels where there is no file."""
+    return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()

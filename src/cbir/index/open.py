@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
-from cbir.index import layout, making
 from cbir.index.base import Index
-from cbir.index.elastic_address import PLAIN, PORT, SCHEMES, Address, parse
-from cbir.index.embedded import EmbeddedIndex
+from cbir.index.elasticsearch.address import PLAIN, PORT, SCHEMES, Address, parse
+from cbir.index.embedded import layout, making
+from cbir.index.embedded.index import EmbeddedIndex
 from cbir.types import DescriptorSpec
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -27,7 +27,7 @@ def open_index(url: str | os.PathLike[str], *, write: bool = False) -> Index:
     url = os.fspath(url)
     address = _address(url)
     if address is not None:
-        from cbir.index.elastic_open import open_elastic
+        from cbir.index.elasticsearch.making import open_elastic
 
         return open_elastic(address, write=write)
     folder = _folder(url)
@@ -55,7 +55,7 @@ def create_index(
     address = _address(url)
     index: Index
     if address is not None:
-        from cbir.index.elastic_open import create_elastic
+        from cbir.index.elasticsearch.making import create_elastic
 
         index = create_elastic(address, spec, rebuild=rebuild, fast_load=fast_load)
         return _of_spec(index, spec)
@@ -86,7 +86,7 @@ def index_exists(url: str) -> bool:
     """Whether an index was completed at `url`, whatever state it is in now."""
     address = _address(url)
     if address is not None:
-        from cbir.index.elastic_open import elastic_exists
+        from cbir.index.elasticsearch.making import elastic_exists
 
         return elastic_exists(address)
     folder = _folder(url)

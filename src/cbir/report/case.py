@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.evaluation.relevance import class_measures, relevant_counts
-from cbir.experiment import Evaluation, Queries, rank
-from cbir.experiment.protocols import unseen_trial, usual_trial
-from cbir.experiment.rankings import answers, trial_measures
+from cbir.evaluation import Evaluation, Queries, rank
+from cbir.evaluation.protocols import unseen_trial, usual_trial
+from cbir.evaluation.rankings import answers, trial_measures
 from cbir.index.base import Matches
+from cbir.measures.by_class import class_measures, relevant_counts
 from cbir.report.rankings import Floats, Ranked, encoded, ranked
-from cbir.search import Searcher
+from cbir.search.searcher import Searcher
 
 DEPTH = 100
 """How many hits of each query the report looks at."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cbir.experiment.protocols import unseen_trial, whole_image_trial
+from cbir.evaluation.protocols import unseen_trial, whole_image_trial
 from cbir.report.case import UNSEEN, USUAL, Case
 from cbir.report.content import Block, Plot, Section, Table
 from cbir.report.drawing import drawing

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import ImageError
-from cbir.experiment import Queries
+from cbir.evaluation import Queries
 from cbir.images.decode import decode
 from cbir.index.base import Matches
 from cbir.report.content import Block, Example, Examples, Shown, ShownHit

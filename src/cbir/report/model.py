@@ -12,10 +12,10 @@ from cbir.descriptors.base import Descriptor
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import ModelCard
 from cbir.descriptors.models import card_of
-from cbir.descriptors.pictures.views import filter_pictures, image_pictures
 from cbir.images.decode import decode
 from cbir.report.content import Block, Picture, Plot, Section, Table, Text
 from cbir.report.drawing import drawing
+from cbir.report.model_pictures import filter_pictures, image_pictures
 from cbir.report.plots import sweep_plot, training_plot
 from cbir.types import RgbImage
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.evaluation.relevance import PADDING, UNLABELLED
-from cbir.experiment.rankings import Trial, by_cosine, over_rankings
+from cbir.evaluation.rankings import Trial, by_cosine, over_rankings
 from cbir.index.base import Matches
+from cbir.measures.by_class import PADDING, UNLABELLED
 
 RECALL_LEVELS = 101
 """Recall 0, 0.01, ... 1: where interpolated precision is taken."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cbir.descriptors.pictures.drawing import GAP, INK, PAPER, SMALL, SOFT, TEXT, Colour, font
 from cbir.images.decode import decode
+from cbir.report.canvas import GAP, INK, PAPER, SMALL, SOFT, TEXT, Colour, font
 from cbir.report.content import Example, Shown
 
 _SIDE, _PITCH = 96, 112

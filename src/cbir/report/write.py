@@ -9,17 +9,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cbir.errors import CbirError
-from cbir.experiment import Compared, Evaluation
+from cbir.evaluation import Compared, Evaluation
 from cbir.files import write_whole
 from cbir.report.case import case_of
 from cbir.report.content import Report
 from cbir.report.drawing import require_matplotlib
+from cbir.report.many_indexes import contest_of, versus_report
 from cbir.report.markdown import markdown
+from cbir.report.one_index import single_report
 from cbir.report.page import page
-from cbir.report.runs import JudgedRun, runs_report
-from cbir.report.single import single_report
-from cbir.report.versus import contest_of, versus_report
-from cbir.search import Searcher
+from cbir.report.run_files import JudgedRun, runs_report
+from cbir.search.searcher import Searcher
 
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 

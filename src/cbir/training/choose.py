@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.fusion import sqrt_posterior
-from cbir.evaluation.relevance import class_measures
+from cbir.measures.by_class import class_measures
 from cbir.types import Vectors
 
 TEMPERATURES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError, ImageError
-from cbir.evaluation.relevance import UNLABELLED
 from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource, SourceItem
 from cbir.machine import usable_cores
+from cbir.measures.by_class import UNLABELLED
 from cbir.types import RgbImage
 
 HELD_OUT = 0.1

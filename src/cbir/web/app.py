@@ -7,7 +7,7 @@ from typing import IO
 
 from flask import Flask, Request, Response
 
-from cbir.search import Searcher
+from cbir.search.searcher import Searcher
 from cbir.web.failures import register_failures
 from cbir.web.pages import register_pages
 from cbir.web.showcase import Showcase

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from cbir.images.thumbnails import data_uri, thumbnail
 from cbir.index.base import Index
-from cbir.search import IndexedId
+from cbir.search.searcher import IndexedId
 from cbir.types import Hit, ImageRecord
-from cbir.web.pictures import file_name, version_of
+from cbir.web.image_responses import file_name, version_of
 from cbir.web.questions import MAX_K, Choices, Question
 from cbir.web.showcase import Showcase
 

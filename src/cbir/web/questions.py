@@ -8,7 +8,7 @@ from flask import Request, g
 
 from cbir.errors import CbirError, ImageError
 from cbir.images.decode import decode
-from cbir.search import IndexedId
+from cbir.search.searcher import IndexedId
 from cbir.types import RgbImage
 
 DEFAULT_K = 10

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from cbir.errors import CbirError
-from cbir.search import Searcher
+from cbir.search.searcher import Searcher
 from cbir.web.app import create_app
 
 _ACCEPTED = 64 * 1024 * 1024

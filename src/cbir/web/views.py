@@ -10,10 +10,10 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import ImageError, QueryError
 from cbir.images.decode import sniff
-from cbir.search import IndexedId, Searcher
+from cbir.search.searcher import IndexedId, Searcher
 from cbir.types import Hit, ImageRecord
+from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.pages import gone_page, home_page, results_page
-from cbir.web.pictures import file_name, picture_response, png, version_of
 from cbir.web.questions import Question, RequestError, read_question, wants_json
 
 views = Blueprint("views", __name__)

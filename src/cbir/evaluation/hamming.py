@@ -1,0 +1,148 @@
+"""Binary codes of vectors, compared by Hamming distance, as the hashing literature does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError
+from cbir.evaluation.protocols import Protocol, unseen_trial, usual_trial
+from cbir.evaluation.queries import Queries
+from cbir.evaluation.rankings import Keys, Trial, full_measures, shuffled
+from cbir.index.base import Index
+from cbir.measures.names import with_pairs
+from cbir.search.searcher import Searcher
+from cbir.types import OnDone, Vectors
+
+ITERATIONS = 50
+SEED = 0
+
+Signs = NDArray[np.float32]
+"""Binary codes (n, bits) as -1 and 1: their product is bits - 2 x Hamming distance, exactly."""
+
+
+@dataclass(frozen=True)
+class Hamming:
+    """Means of measures by codes of `bits` bits; None for a protocol that was not asked for.
+
+    `seed`: of the rotation, and of the order of equal distances.
+    """
+
+    bits: int
+    seed: int
+    measures: dict[str, float] | None
+    unseen_index: dict[str, float] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in `cbir evaluate --json`."""
+        return {
+            "bits": self.bits,
+            "seed": self.seed,
+            "measures": self.measures,
+            "unseen_index": self.unseen_index,
+        }
+
+
+@dataclass(frozen=True)
+class Coder:
+    """Makes codes of vectors: the signs of (vector - `mean` (dim,)) times `axes` (dim, bits)."""
+
+    mean: NDArray[np.float32]
+    axes: NDArray[np.float32]
+
+    def codes(self, vectors: Vectors) -> Signs:
+        """Codes (n, bits) of `vectors` (n, dim)."""
+        return np.where((vectors - self.mean) @ self.axes >= 0, np.float32(1), np.float32(-1))
+
+
+def require_bits(index: Index, bits: int) -> None:
+    """Raise `CbirError` where `fit_codes` would for the index's vectors, which are not read."""
+    _require_bits(bits, index.spec.dim)
+
+
+def _require_bits(bits: int, dim: int) -> None:
+    if bits < 1:
+        raise CbirError(f"codes of {bits} bits", "ask for 1 or more")
+    if bits > dim:
+        raise CbirError(f"{bits} bits from vectors of {dim} numbers", f"ask for {dim} bits at most")
+
+
+def fit_codes(vectors: Vectors, bits: int, seed: int = SEED) -> Coder:
+    """Iterative quantisation: PCA, then the rotation that brings `vectors` (n, dim) near to codes.
+
+    No label is read. Raises `CbirError` unless `bits` is 1..dim. Gong and Lazebnik,
+    "Iterative quantization: A procrustean approach to learning binary codes", CVPR 2011.
+    """
+    _require_bits(bits, vectors.shape[1])
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    varied = vectors - mean
+    # Directions in which nothing varies do no harm: the rotation gives every bit its share of all.
+    axes = np.linalg.eigh((varied.T @ varied).astype(np.float64))[1][:, ::-1][:, :bits]
+    axes = axes.astype(np.float32)
+    projected = varied @ axes
+    draw = np.random.default_rng(seed).standard_normal((bits, bits))
+    rotation = np.linalg.qr(draw)[0].astype(np.float32)
+    for _ in range(ITERATIONS):
+        signs = np.where(projected @ rotation >= 0, np.float32(1), np.float32(-1))
+        left, _, right = np.linalg.svd(projected.T @ signs)
+        rotation = left @ right
+    return Coder(mean, axes @ rotation)
+
+
+def hamming(
+    searcher: Searcher,
+    queries: Queries,
+    names: Sequence[str],
+    bits: int,
+    *,
+    seed: int = SEED,
+    expand: int = 0,
+    protocol: Protocol = "both",
+    on_done: OnDone = lambda _done, _total: None,
+) -> Hamming:
+    """AP over the whole ranking and the measures `names` by codes fitted on the indexed vectors."""
+    coder = fit_codes(searcher.index.matrix()[1], bits, seed)
+    trials = {
+        "usual": usual_trial(searcher, queries, expand) if protocol != "unseen" else None,
+        "unseen": unseen_trial(queries, expand) if protocol != "usual" else None,
+    }
+    means = {
+        name: None
+        if trial is None
+        else {
+            measure: float(values.mean())
+            for measure, values in hamming_measures(trial, coder, names, seed, on_done).items()
+        }
+        for name, trial in trials.items()
+    }
+    return Hamming(bits, seed, means["usual"], means["unseen"])
+
+
+def hamming_measures(
+    trial: Trial,
+    coder: Coder,
+    names: Sequence[str],
+    seed: int = SEED,
+    on_done: OnDone = lambda _done, _total: None,
+) -> dict[str, NDArray[np.float64]]:
+    """AP over the whole ranking and the measures `names`, float64 (q,) each, by codes.
+
+    Most distances are equal to others: their order is drawn by `seed`, for the ids hold the class.
+    """
+    drawn = replace(trial, places=shuffled(len(trial.codes), seed))
+    return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]), on_done)
+
+
+def _by_distance(trial: Trial, coder: Coder) -> Keys:
+    matrix, vectors = coder.codes(trial.matrix), coder.codes(trial.vectors)
+
+    def keys(part: slice) -> NDArray[np.uint32]:
+        products = vectors[part] @ matrix.T
+        distances: NDArray[np.uint32] = ((matrix.shape[1] - products) / 2).astype(np.uint32)
+        return distances
+
+    return keys

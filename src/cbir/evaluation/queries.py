@@ -1,0 +1,234 @@
+"""The queries of an experiment: images of a source, described, with ids as the index knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
+
+import numpy as np
+
+from cbir.errors import QueryError
+from cbir.images.ids import make_id
+from cbir.images.items import ImageSource, SourceItem
+from cbir.index.base import Index
+from cbir.ingest.describe import Described, Unreadable, describe_items
+from cbir.ingest.metadata import Metadata
+from cbir.search.searcher import Searcher
+from cbir.types import Failure, OnDone, Vectors
+
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Query images: ids, labels, vectors (q, dim), encoded thumbnails, content hashes; failures.
+
+    `unlabelled`: ids of images that were left out because they have no label.
+    """
+
+    ids: list[str]
+    labels: list[str | None]
+    vectors: Vectors
+    thumbnails: list[bytes] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
+
+    def chosen(self, wanted: Sequence[int]) -> Queries:
+        """The queries of these numbers; what is said of others stays."""
+        return Queries(
+            [self.ids[number] for number in wanted],
+            [self.labels[number] for number in wanted],
+            self.vectors[list(wanted)],
+            [self.thumbnails[number] for number in wanted] if self.thumbnails else [],
+            [self.hashes[number] for number in wanted] if self.hashes else [],
+            self.failures,
+            self.unlabelled,
+        )
+
+
+def describe_queries(
+    searcher: Searcher,
+    source: ImageSource,
+    sample: int | None = None,
+    on_done: OnDone = lambda _done, _total: None,
+    metadata: Metadata | None = None,
+) -> Queries:
+    """Vectors of the images of `source`, or of a seeded random `sample` of them, in its order.
+
+    Labels are those of `metadata`, else the source's, else what the index knows of the image. Of
+    an archive's images of one name the last is the query, as it is the one that ingest keeps.
+    """
+    name = _registered_name(searcher.index, source)
+    items = source.items() if sample is None else _sampled(source, sample)
+    total = source.count if sample is None else sample
+    label_of = _labels(searcher.index, metadata)
+    # Not items: those may hold their bytes.
+    found: dict[str, tuple[str | None, Vectors, bytes, str]] = {}
+    failures: list[Failure] = []
+    done = 0
+    for outcomes in describe_items(items, searcher.descriptor):
+        for outcome in outcomes:
+            if isinstance(outcome, Unreadable):
+                failures.append(Failure(name, outcome.item.location, outcome.reason))
+            elif isinstance(outcome, Described):
+                query = make_id(name, outcome.item.key)
+                label, vector = label_of(query, outcome.item), outcome.vectors[0]
+                found[query] = (label, vector, outcome.thumbnail, outcome.content_hash)
+        done += len(outcomes)
+        on_done(done, total)
+    if not found:
+        raise _no_images(source)
+    labels, vectors, thumbnails, hashes = map(list, zip(*found.values(), strict=True))
+    return Queries(list(found), labels, np.stack(vectors), thumbnails, hashes, failures)
+
+
+def query_labels(
+    index: Index, source: ImageSource, metadata: Metadata | None = None
+) -> list[tuple[str, str | None]]:
+    """Ids and labels of the images of `source`, as queries to `index`; nothing is described.
+
+    Labels as in `describe_queries`; of an archive's images of one name only the last counts.
+    Raises `QueryError` where there is no image.
+    """
+    found = dict(_labelled_ids(index, source, metadata))
+    if not found:
+        raise _no_images(source)
+    return list(found.items())
+
+
+def require_labels_in(
+    searcher: Searcher, source: ImageSource, metadata: Metadata | None = None
+) -> None:
+    """Raise `QueryError` where nothing can be relevant, before anything is described."""
+    _require_indexed_labels(searcher.index, searcher.index.labels())
+    some = False
+    for _, label in _labelled_ids(searcher.index, source, metadata):
+        if label is not None:
+            return
+        some = True
+    raise _no_labels(source) if some else _no_images(source)
+
+
+def labelled(source: ImageSource, queries: Queries) -> Queries:
+    """`queries` without those that have no label, which are named as `unlabelled`.
+
+    Raises `QueryError` where none has one.
+    """
+    parts: tuple[list[int], list[int]] = [], []
+    for number, label in enumerate(queries.labels):
+        parts[label is None].append(number)
+    with_label, without = parts
+    if not with_label:
+        raise _no_labels(source)
+    unlabelled = [*queries.unlabelled, *(queries.ids[number] for number in without)]
+    return replace(queries.chosen(with_label), unlabelled=unlabelled)
+
+
+def require_relevant(index: Index, source: ImageSource, labels: Iterable[str | None]) -> list[str]:
+    """The `labels` of queries from `source` that no indexed image has, in order, each once.
+
+    Nothing is relevant to those queries. Raises `QueryError` where that is so of every query.
+    """
+    indexed = index.labels()
+    _require_indexed_labels(index, indexed)
+    known, asked = ({each for each in of if each is not None} for of in (indexed.values(), labels))
+    if not asked:
+        raise _no_labels(source)
+    absent = sorted(asked - known)
+    if len(absent) == len(asked):
+        raise QueryError(
+            f"no image of {index.url} has a label of {source.uri}, "
+            "so nothing is relevant to any query",
+            f"the queries have {_examples(absent)}, the index has {_examples(sorted(known))}",
+        )
+    return absent
+
+
+def _require_indexed_labels(index: Index, labels: Mapping[str, str | None]) -> None:
+    if not any(label is not None for label in labels.values()):
+        raise QueryError(
+            f"{index.url} has no labels, so nothing is relevant to any query",
+            "index again with --label-from-folder, or with --metadata that has a label column",
+        )
+
+
+def _examples(labels: Sequence[str]) -> str:
+    return ", ".join(repr(label) for label in labels[:3])
+
+
+def _labelled_ids(
+    index: Index, source: ImageSource, metadata: Metadata | None
+) -> Iterator[tuple[str, str | None]]:
+    name = _registered_name(index, source)
+    label_of = _labels(index, metadata)
+    for item in source.items():
+        query = make_id(name, item.key)
+        yield query, label_of(query, item)
+
+
+def _labels(index: Index, metadata: Metadata | None) -> Callable[[str, SourceItem], str | None]:
+    """What the label of a query is: as the metadata say, else the source, else the index."""
+    indexed = index.labels()
+
+    def label_of(query: str, item: SourceItem) -> str | None:
+        told = metadata.lookup(query, item.location).get("label") if metadata else None
+        if told is not None:
+            return str(told)
+        return indexed.get(query) if item.label is None else item.label
+
+    return label_of
+
+
+def _no_images(source: ImageSource) -> QueryError:
+    return QueryError(f"{source.uri} has no image that can be a query")
+
+
+def _no_labels(source: ImageSource) -> QueryError:
+    return QueryError(
+        f"queries of {source.uri} have no label, so nothing is relevant to them",
+        "--label-from-folder takes each image's folder as its label, --metadata a table's",
+    )
+
+
+def _registered_name(index: Index, source: ImageSource) -> str:
+    """The name that `source` has in the index, so that a query finds its own record.
+
+    One that is not registered gets a name of its own, as `register_source` would give it, so that
+    its images are not taken for those of another folder of the same name.
+    """
+    names = index.sources()
+    known = {uri: name for name, uri in names.items()}
+    if source.uri in known:
+        return known[source.uri]
+    candidates = (f"{source.name}-{number}" for number in count(2))
+    return next(n for n in chain([source.name], candidates) if n not in names)
+
+
+def _sampled(source: ImageSource, sample: int) -> list[SourceItem]:
+    """`sample` items of `source`, chosen by a fixed seed, in the order of the source.
+
+    One pass that never holds more than the sample (Vitter 1985, algorithm R), because the items of
+    an archive carry their bytes. An item whose key came before takes that one's part.
+    """
+    if sample < 1:
+        raise QueryError(f"a sample of {sample} queries", "choose 1 or more")
+    random = np.random.default_rng(SAMPLE_SEED)
+    numbers: dict[str, int] = {}
+    chosen: dict[int, SourceItem] = {}
+    places: list[int] = []
+    for item in source.items():
+        number = numbers.setdefault(item.key, len(numbers))
+        if number in chosen:
+            chosen[number] = item
+        elif number < len(numbers) - 1:
+            continue
+        elif number < sample:
+            chosen[number] = item
+            places.append(number)
+        elif (place := int(random.integers(number + 1))) < sample:
+            del chosen[places[place]]
+            chosen[number] = item
+            places[place] = number
+    return [item for _, item in sorted(chosen.items())]

@@ -1,0 +1,211 @@
+"""Rankings of a whole collection as arrays: the first ranks, or all of them some queries at a time.
+
+The order is the index's own (see `index.exact`): score descending, then the place of a record among
+equals ascending, which is its id's unless it is said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.index.base import Matches
+from cbir.index.exact import Space, Top, nearest, rescored
+from cbir.machine import usable_cores
+from cbir.measures.by_class import PADDING, class_measures, relevant_counts
+from cbir.measures.names import depth
+from cbir.types import OnDone, Vectors
+
+DEEPEST = 1000
+"""The deepest cut-off that is read from a query's first hits, which take 80 bytes each as ids."""
+
+KEPT = 100
+"""Hits a query that are kept where measures read more than the first `DEEPEST` ranks."""
+
+_RANKS_AT_ONCE = 1 << 21  # a thread holds some 30 bytes for each
+_VALUES_AT_ONCE = 1 << 21  # of the collection, in float64
+
+_Read = TypeVar("_Read")
+
+Keys = Callable[[slice], NDArray[np.uint32]]
+"""For some of the queries, what each record is ordered by, ascending: uint32 (queries, n)."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Queries and what they are searched among.
+
+    `ids` (n,) in byte order, their vectors `matrix` float32 (n, dim) and codes of labels `codes`
+    int32 (n,); `vectors`
+    float32 (q, dim) and `asked` int32 (q,), the same of the queries. `itself` int64 (q,): the row
+    of `matrix` that is the query and left out of its answer, or -1. `places` int64 (n,): the order
+    of the rows among equals, a permutation.
+    """
+
+    ids: Sequence[str]
+    matrix: Vectors
+    codes: NDArray[np.int32]
+    vectors: Vectors
+    asked: NDArray[np.int32]
+    itself: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @property
+    def relevant(self) -> NDArray[np.int64]:
+        """How many rows are relevant to each query, int64 (q,)."""
+        counts_itself = (self.itself >= 0) & (self.codes[self.itself] == self.asked)
+        return relevant_counts(self.codes, self.asked, counts_itself)
+
+    def asking(self, chosen: NDArray[np.integer]) -> Trial:
+        """The same for some of the queries, by their numbers."""
+        return replace(
+            self,
+            vectors=self.vectors[chosen],
+            asked=self.asked[chosen],
+            itself=self.itself[chosen],
+        )
+
+
+def shuffled(count: int, seed: int | None) -> NDArray[np.int64]:
+    """Places among equals, int64 (count,): a random order by `seed`, the ids' own where None."""
+    if seed is None:
+        return np.arange(count)
+    return np.random.default_rng(seed).permutation(count)
+
+
+def reads_whole(names: Sequence[str]) -> bool:
+    """Whether measures read the whole ranking, or so much of it that it is read in parts."""
+    wanted = depth(names)
+    return wanted is None or wanted > DEEPEST
+
+
+def kept(names: Sequence[str], available: int) -> int:
+    """How many hits a query are kept for measures: all that they read, or the first `KEPT`."""
+    wanted = KEPT if reads_whole(names) else depth(names) or KEPT
+    return max(1, min(wanted, available))
+
+
+def answers(trial: Trial, k: int) -> list[Matches]:
+    """The k best rows for each query, best first, with their ids."""
+    found = _first_ranks(trial, k)
+    lengths = np.isfinite(found.scores).sum(axis=1).tolist()
+    return [
+        Matches([trial.ids[row] for row in rows[:length]], scores[:length], [None] * length)
+        for rows, scores, length in zip(found.records.tolist(), found.scores, lengths, strict=True)
+    ]
+
+
+def trial_measures(
+    trial: Trial,
+    names: Sequence[str],
+    on_done: OnDone = lambda _done, _total: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Measure -> its value for every query of `trial`, float64 (q,), by cosine."""
+    if reads_whole(names):
+        return full_measures(trial, by_cosine(trial), names, on_done)
+    found = _first_ranks(trial, kept(names, len(trial.codes)))
+    ranked = np.where(np.isfinite(found.scores), trial.codes[found.records], PADDING)
+    return class_measures(ranked, trial.asked, trial.relevant, names)
+
+
+def full_measures(
+    trial: Trial,
+    keys: Keys,
+    names: Sequence[str],
+    on_done: OnDone = lambda _done, _total: None,
+) -> dict[str, NDArray[np.float64]]:
+    """The same over the ranking of the whole collection by `keys`."""
+    relevant = trial.relevant
+
+    def measured(part: slice, ranked: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
+        return class_measures(ranked, trial.asked[part], relevant[part], names)
+
+    pieces = []
+    done = 0
+    for piece in over_rankings(trial, keys, measured):
+        pieces.append(piece)
+        done += len(next(iter(piece.values()), ()))
+        on_done(done, len(trial.asked))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def over_rankings(
+    trial: Trial, keys: Keys, read: Callable[[slice, NDArray[np.int32]], _Read]
+) -> Iterator[_Read]:
+    """What `read` makes of whole rankings, some queries at a time, in order, on all cores.
+
+    It is given which queries they are and the codes of the labels of all records, best first by
+    `keys`, int32 (queries, n); PADDING at the end where the query itself is left out. Key and
+    place of a record are sorted as one number, which NumPy does several times faster than it finds
+    a stable order.
+    """
+    from threadpoolctl import threadpool_limits
+
+    count = len(trial.codes)
+    code_at = np.full(count + 1, PADDING, dtype=np.int32)
+    code_at[trial.places] = trial.codes
+    places = trial.places.astype(np.uint64)
+
+    def some(part: slice) -> _Read:
+        packed = keys(part).astype(np.uint64)
+        packed <<= np.uint64(32)
+        packed |= places
+        left_out = np.flatnonzero(trial.itself[part] >= 0)
+        packed[left_out, trial.itself[part][left_out]] = (0xFFFFFFFF << 32) | count
+        packed.sort(axis=1)
+        packed &= np.uint64(0xFFFFFFFF)
+        return read(part, code_at[packed.view(np.int64)])
+
+    step = max(1, _RANKS_AT_ONCE // max(1, count))
+    parts = [slice(start, start + step) for start in range(0, len(trial.asked), step)]
+    # Each product stays on the thread that asks for it: all cores have one already.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
+        yield from pool.map(some, parts)
+
+
+def by_cosine(trial: Trial) -> Keys:
+    """Keys that order as the scores of `index.exact` do, bit for bit."""
+    slack = 4 * trial.matrix.shape[1] * float(np.finfo(np.float64).eps)
+    step = max(1, _VALUES_AT_ONCE // trial.matrix.shape[1])
+
+    def keys(part: slice) -> NDArray[np.uint32]:
+        vectors = trial.vectors[part]
+        exact = vectors.astype(np.float64)
+        scores = np.empty((len(vectors), len(trial.matrix)), dtype=np.float32)
+        for start in range(0, len(trial.matrix), step):
+            some = slice(start, start + step)
+            products = exact @ trial.matrix[some].T.astype(np.float64)
+            rounded = products.astype(np.float32)
+            # Another order of summation may round these to the next float32 (but not those that
+            # are 0 because no number of both rows differs from it).
+            unsure = (products + slack).astype(np.float32) != (products - slack).astype(np.float32)
+            query, row = np.nonzero(unsure & (products != 0))
+            rounded[query, row] = rescored(
+                vectors[query], trial.matrix, (row + start)[:, None]
+            ).ravel()
+            np.clip(rounded, -1.0, 1.0, out=scores[:, some])
+        return _descending(scores)
+
+    return keys
+
+
+def _first_ranks(trial: Trial, k: int) -> Top:
+    """The k best rows of `trial.matrix` for each query, as `records` of the answer."""
+    order = np.argsort(trial.places)
+    space = Space(np.ascontiguousarray(trial.matrix[order]), np.arange(len(order) + 1))
+    excluded = np.where(trial.itself >= 0, trial.places[trial.itself], -1)
+    found = nearest(space, trial.vectors, k, excluded=excluded)
+    rows = np.where(found.records >= 0, order[found.records], -1)
+    return Top(found.scores, rows, rows)
+
+
+def _descending(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Numbers that are ordered as float32 `scores` from high to low; 0.0 and -0.0 are equal."""
+    bits = (0.0 - scores).view(np.uint32)
+    # IEEE 754: of positive numbers the bits are in order, of negative ones in the opposite order.
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))

@@ -1,0 +1,1 @@
+"""The Elasticsearch engine: records and vectors as documents on a server."""

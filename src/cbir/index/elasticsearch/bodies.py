@@ -1,0 +1,384 @@
+"""Request bodies, and nothing else: plain functions from what is wanted to dicts.
+
+A record is one document. Its whole-image vector stands at the top, in a field that bears the
+spec's fingerprint, so that vectors of two specs never meet; the vectors of its other parts stand
+in the nested field `parts`, which the mapping has only once there is such a record. Sources and
+failures are one document each, without an `id`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import unquote
+
+from numpy.typing import NDArray
+
+from cbir.index.elasticsearch.address import WORDS, Options
+from cbir.index.filters import FIELDS, FLAG_FIELDS, NUMBER_FIELDS, Condition
+from cbir.types import DescriptorSpec
+
+SCHEMA = 1
+DEFAULT_TYPE = "flat"
+LIMIT = 10_000
+"""What the server allows as k, as num_candidates and as the length of one page."""
+
+RECORDS: dict[str, Any] = {"exists": {"field": "id"}}
+METADATA = ("text", "integer", "number")
+BOX = ("left", "top", "right", "bottom")
+
+# What holds recall@10 at 0.98 (docs/elasticsearch.md). One bit a number says little about a short
+# vector, so many more of them are looked at.
+_OVERSAMPLE = {"int8_hnsw": 3.0, "bbq_hnsw": 5.0}
+_SHORT_VECTOR = 384  # below it the server itself does not choose bbq
+_SHORT_OVERSAMPLE = 10.0
+_CANDIDATES, _SHORT_CANDIDATES = 100, 600
+_LONGEST_TERM = 8191  # times four bytes a character is what Lucene takes
+_WHOLE_LIMIT = 2**63
+_HIT: dict[str, Any] = {"_source": False, "stored_fields": "_none_"}
+_UNFIT = re.compile(r"[^\w-]")
+
+
+def vector_field(spec: DescriptorSpec) -> str:
+    """The field that holds vectors of `spec`."""
+    return f"vector_{spec.fingerprint[:16]}"
+
+
+def words_field(field: str) -> str:
+    """The field that holds, as terms, the words of the vectors in `field`; only of type `words`."""
+    return f"words_{field.removeprefix('vector_')}"
+
+
+def searched_field(field: str, kind: str) -> str:
+    """The field by which records are found whose vectors are in `field`."""
+    return words_field(field) if kind == WORDS else field
+
+
+def metadata_field(name: str) -> str:
+    """A metadata key as the name of a field: what has a meaning there is percent-encoded."""
+    return _UNFIT.sub(lambda c: "".join(f"%{b:02X}" for b in c[0].encode()), name) or "%"
+
+
+def metadata_name(field: str) -> str:
+    """The metadata key that `metadata_field` made `field` of."""
+    return "" if field == "%" else unquote(field)
+
+
+def creation(
+    spec: DescriptorSpec,
+    options: Options,
+    aliases: Sequence[str],
+    *,
+    version: tuple[int, int] | None = None,
+    fast_load: bool = False,
+) -> dict[str, Any]:
+    """The body that makes an index which is being loaded: no refresh, restored at the end.
+
+    `version` is the server's: since 9.2 vectors are left out of `_source` unless asked for.
+    """
+    kind = options.type or DEFAULT_TYPE
+    replicas = _replicas(options)
+    settings: dict[str, Any] = {
+        "number_of_shards": options.shards or 1,
+        "refresh_interval": "-1",
+        **({"number_of_replicas": 0} if fast_load else replicas),
+    }
+    if version is not None and version >= (9, 2):
+        settings["mapping.exclude_source_vectors"] = False
+    restore = {"refresh_interval": None, **replicas}
+    return {
+        "aliases": {alias: {} for alias in aliases},
+        "settings": {"index": settings},
+        "mappings": mappings(spec, kind, restore),
+    }
+
+
+def mappings(
+    spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Fields of an index; `restore`: the settings that it is to have once it is loaded."""
+    keyword = {"type": "keyword", "ignore_above": _LONGEST_TERM}
+    kept = {"index": False, "doc_values": False}
+    templates = {"text": keyword, "integer": {"type": "long"}, "number": {"type": "double"}}
+    return {
+        "dynamic": "strict",
+        "_meta": meta(spec, kind, restore),
+        "_source": {"excludes": ["thumbnail", *_derived(spec, kind)]},
+        "dynamic_templates": [
+            {name: {"path_match": f"metadata.{name}.*", "mapping": mapping}}
+            for name, mapping in templates.items()
+        ],
+        "properties": {
+            "id": {"type": "keyword"},
+            "source": keyword,
+            "location": keyword,
+            "label": keyword,
+            "content_hash": {"type": "keyword", **kept},
+            "width": {"type": "long"},
+            "height": {"type": "long"},
+            "file_size": {"type": "long", **kept},
+            "mtime_ns": {"type": "long", **kept},
+            "missing": {"type": "boolean"},
+            "part_count": {"type": "long"},
+            "metadata": {
+                "properties": {name: {"type": "object", "dynamic": True} for name in METADATA}
+            },
+            "thumbnail": {"type": "binary", "store": True},
+            "state": {"type": "object", "enabled": False},
+            **_vectors(spec, kind),
+        },
+    }
+
+
+def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an index says of itself; `load` is there while it is being loaded."""
+    said: dict[str, Any] = {"cbir": {"schema": SCHEMA, "type": kind, "spec": asdict(spec)}}
+    if restore is not None:
+        said["cbir"]["load"] = {"restore": dict(restore)}
+    return said
+
+
+def parts_mapping(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
+    """What the mapping gets when the first record of several parts comes."""
+    return {
+        "properties": {
+            "parts": {
+                "type": "nested",
+                "dynamic": "strict",
+                "properties": {
+                    "number": {"type": "integer"},
+                    **{edge: {"type": "double", "index": False} for edge in BOX},
+                    **_vectors(spec, kind),
+                },
+            }
+        }
+    }
+
+
+def swap(alias: str, draft_alias: str, new: str, old: str | None) -> dict[str, Any]:
+    """Let `alias` name the index `new` instead of `old`, in one step."""
+    return {
+        "actions": [
+            *([{"remove": {"index": old, "alias": alias}}] if old else []),
+            {"add": {"index": new, "alias": alias}},
+            {"remove": {"index": new, "alias": draft_alias, "must_exist": False}},
+        ]
+    }
+
+
+def filters(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
+    """The clauses that let through the records for which every condition holds."""
+    return [_clause(condition) for condition in conditions]
+
+
+def knn(
+    field: str,
+    vector: NDArray[Any],
+    size: int,
+    where: Sequence[Mapping[str, Any]],
+    kind: str,
+    options: Options,
+) -> dict[str, Any]:
+    """The `size` records nearest to `vector`, by their vectors in `field`."""
+    wanted: dict[str, Any] = {
+        "field": field,
+        "query_vector": vector,
+        "k": size,
+        "num_candidates": _candidates(size, kind, len(vector), options),
+    }
+    if where:
+        wanted["filter"] = list(where)
+    if kind in _OVERSAMPLE:
+        wanted["rescore_vector"] = {"oversample": _oversample(kind, len(vector), options)}
+    if field.startswith("parts."):
+        wanted["inner_hits"] = _best_part()
+    return {"knn": wanted, **_hits(size)}
+
+
+def scripted(
+    field: str, vector: NDArray[Any], size: int, where: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The same by a script that looks at every vector: exact, whatever the type of the field."""
+    scored: dict[str, Any] = {
+        "script_score": {
+            "query": {"exists": {"field": field}},
+            "script": {
+                "source": f"cosineSimilarity(params.query, '{field}') + 1.0",
+                "params": {"query": vector},
+            },
+        }
+    }
+    if field.startswith("parts."):
+        scored = {
+            "nested": {
+                "path": "parts",
+                "score_mode": "max",
+                "query": scored,
+                "inner_hits": _best_part(),
+            }
+        }
+    query = {"bool": {"must": [scored], "filter": list(where)}} if where else scored
+    return {"query": query, **_hits(size), "sort": [{"_score": "desc"}, {"id": "asc"}]}
+
+
+def page(
+    after: str, size: int, *, source: str | None = None, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The next `size` records after the id `after`, of one source or of all, in id order.
+
+    `fields`: which fields of them, in the words of a search body.
+    """
+    wanted: list[dict[str, Any]] = [RECORDS]
+    if source is not None:
+        wanted.append({"term": {"source": source}})
+    return {
+        "query": {"bool": {"filter": wanted}},
+        "sort": [{"id": "asc"}],
+        "search_after": [after],
+        "size": size,
+        "track_total_hits": False,
+        **fields,
+    }
+
+
+def doc_values(*names: str) -> dict[str, Any]:
+    """For `page` and hits: values that are read column by column, without their documents."""
+    return {**_HIT, "docvalue_fields": list(names)}
+
+
+def source_fields(field: str, *, vectors: bool) -> dict[str, Any]:
+    """For `page` and `documents`: what is in a document, with or without its vectors."""
+    return {"_source": True if vectors else {"excludes": [field, "parts"]}}
+
+
+def summary() -> dict[str, Any]:
+    """Counts of an index, for people and for `verify`."""
+    return {
+        "size": 0,
+        "track_total_hits": True,
+        "query": RECORDS,
+        "aggs": {
+            "vectors": {"sum": {"field": "part_count"}},
+            "labels": {"cardinality": {"field": "label", "precision_threshold": 40_000}},
+            "missing": {"filter": {"term": {"missing": True}}},
+            "parts": {"nested": {"path": "parts"}},
+        },
+    }
+
+
+def without(field: str) -> dict[str, Any]:
+    """The records that lack `field`."""
+    absent = [{"exists": {"field": field}}]
+    return {"query": {"bool": {"filter": [RECORDS], "must_not": absent}}}
+
+
+def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
+    field = vector_field(spec)
+    if kind == WORDS:  # the binary field is nowhere but in the document: nothing searches it
+        return {field: {"type": "binary"}, words_field(field): {"type": "sparse_vector"}}
+    dense = {
+        "type": "dense_vector",
+        "dims": spec.dim,
+        "index": True,
+        "similarity": "cosine",
+        "index_options": {"type": kind},
+    }
+    return {field: dense}
+
+
+def _derived(spec: DescriptorSpec, kind: str) -> list[str]:
+    """Fields that are made anew from the document whenever it is sent."""
+    words = words_field(vector_field(spec))
+    return [words, f"parts.{words}"] if kind == WORDS else []
+
+
+def _replicas(options: Options) -> dict[str, Any]:
+    """The copies an index is to have: none on one node, one on several, unless told otherwise."""
+    if options.replicas is None:
+        return {"auto_expand_replicas": "0-1"}
+    return {"number_of_replicas": options.replicas}
+
+
+def _candidates(size: int, kind: str, dim: int, options: Options) -> int:
+    if kind == "flat":
+        return size
+    least, each = (_SHORT_CANDIDATES, 10) if _coarse(kind, dim) else (_CANDIDATES, 2)
+    return min(LIMIT, max(size, options.num_candidates or max(least, each * size)))
+
+
+def _oversample(kind: str, dim: int, options: Options) -> float:
+    chosen = _SHORT_OVERSAMPLE if _coarse(kind, dim) else _OVERSAMPLE[kind]
+    return options.oversample or chosen
+
+
+def _coarse(kind: str, dim: int) -> bool:
+    """Whether the type keeps too little of a vector of `dim` numbers to go by it."""
+    return kind == "bbq_hnsw" and dim < _SHORT_VECTOR
+
+
+def _hits(size: int) -> dict[str, Any]:
+    return {"size": size, "track_total_hits": False, **doc_values("id")}
+
+
+def _best_part() -> dict[str, Any]:
+    named = ("number", *BOX)
+    return {"size": 1, **doc_values(*(f"parts.{name}" for name in named))}
+
+
+def _clause(condition: Condition) -> dict[str, Any]:
+    if condition.field in FLAG_FIELDS:
+        return _any_of("missing", [value == "1" for value in condition.values], condition)
+    if condition.field in NUMBER_FIELDS:
+        return _whole_clause(condition.field, condition)
+    if condition.field in FIELDS:
+        field = "location" if condition.field == "path" else condition.field
+        return _compared(field, list(condition.values), condition)
+    return _metadata_clause(condition)
+
+
+def _metadata_clause(condition: Condition) -> dict[str, Any]:
+    """A metadata value is text in one record and a number in another; each is compared as such."""
+    name = metadata_field(condition.field)
+    text, integer, number = (f"metadata.{kind}.{name}" for kind in METADATA)
+    most = sys.float_info.max  # the server takes no infinity, and has none
+    numbers = [max(-most, min(most, float(n))) for n in condition.numbers() if n is not None]
+    clauses = [_compared(text, list(condition.values), condition)]
+    if numbers or condition.operator == "!=":
+        clauses += [_whole_clause(integer, condition), _compared(number, numbers, condition)]
+    return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def _whole_clause(field: str, condition: Condition) -> dict[str, Any]:
+    """A comparison with whole numbers of 64 bits, which the server wants as such."""
+    numbers = [value for value in condition.numbers() if value is not None]
+    if condition.operator in ("=", "!="):
+        whole = [int(n) for n in numbers if abs(n) < _WHOLE_LIMIT and int(n) == n]
+        return _any_of(field, whole, condition)
+    limit = numbers[0]
+    clamped = max(-_WHOLE_LIMIT, min(_WHOLE_LIMIT - 1, limit))
+    floor = int(clamped // 1)
+    name = _RANGES[condition.operator]
+    if floor != limit:  # n < 2.5 is n <= 2, n > 2.5 is n > 2
+        name = "lte" if name in ("lt", "lte") else "gt"
+        if limit < -_WHOLE_LIMIT:
+            name = "lt" if name == "lte" else "gte"
+    return {"range": {field: {name: floor}}}
+
+
+def _compared(field: str, values: list[Any], condition: Condition) -> dict[str, Any]:
+    if condition.operator in ("=", "!="):
+        return _any_of(field, values, condition)
+    return {"range": {field: {_RANGES[condition.operator]: values[0]}}}
+
+
+def _any_of(field: str, values: list[Any], condition: Condition) -> dict[str, Any]:
+    among = {"terms": {field: values}}
+    if condition.operator == "=":
+        return among
+    return {"bool": {"filter": [{"exists": {"field": field}}], "must_not": [among]}}
+
+
+_RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}

@@ -1,0 +1,186 @@
+"""A record with its vectors, boxes and thumbnail as a document, and back."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cbir.errors import CbirError
+from cbir.index.base import Entry, Stamp
+from cbir.index.elasticsearch.bodies import BOX, METADATA, metadata_field, metadata_name
+from cbir.types import WHOLE, Box, ImageRecord, MetadataValue, Vectors
+
+SOURCES, FAILURES = "cbir sources", "cbir failures"
+"""Ids of the two documents that are no records; white space in a record's id is encoded."""
+
+_WHOLE_LIMIT = 2**63
+_LONGEST_ID = 512
+
+
+def unfit(ids: Iterable[str]) -> dict[str, str]:
+    """Those of `ids` that the server would refuse, and with them all that is sent beside them."""
+    limit = f"its id is longer than {_LONGEST_ID} bytes"
+    return {
+        record_id: limit
+        for record_id in ids
+        if len(record_id) * 4 > _LONGEST_ID and len(record_id.encode()) > _LONGEST_ID
+    }
+
+
+def document(entry: Entry, field: str) -> dict[str, Any]:
+    """The document of an entry, its vectors in `field` (and in `field` of `parts`)."""
+    record = entry.record
+    made: dict[str, Any] = {
+        "id": record.id,
+        "source": record.source,
+        "location": record.location,
+        "content_hash": record.content_hash,
+        "width": record.width,
+        "height": record.height,
+        "missing": record.missing,
+        "part_count": len(entry.vectors),
+        "metadata": metadata_groups(record.id, record.metadata),
+        field: np.ascontiguousarray(entry.vectors[0]),
+    }
+    for name in ("label", "file_size", "mtime_ns"):
+        if (value := getattr(record, name)) is not None:
+            made[name] = value
+    if len(entry.vectors) > 1:
+        made["parts"] = [
+            {"number": number, **dict(zip(BOX, box, strict=True)), field: vector}
+            for number, (box, vector) in enumerate(
+                zip(entry.boxes[1:], np.ascontiguousarray(entry.vectors[1:]), strict=True), 1
+            )
+        ]
+    if entry.thumbnail:
+        made["thumbnail"] = base64.b64encode(entry.thumbnail).decode("ascii")
+    return made
+
+
+def metadata_groups(
+    record_id: str, metadata: Mapping[str, MetadataValue]
+) -> dict[str, dict[str, MetadataValue]]:
+    """Metadata by kind of value, so that one key may be text here and a number there."""
+    groups: dict[str, dict[str, MetadataValue]] = {}
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            kind = 0
+        elif isinstance(value, int):
+            kind, value = 1, int(value)
+            if not -_WHOLE_LIMIT <= value < _WHOLE_LIMIT:
+                raise CbirError(
+                    f"record '{record_id}': metadata {name}={value} is too large",
+                    "whole numbers have at most 64 bits",
+                )
+        else:
+            kind, value = 2, float(value)
+        groups.setdefault(METADATA[kind], {})[metadata_field(name)] = value
+    return groups
+
+
+def record(source: Mapping[str, Any]) -> ImageRecord:
+    """The record of a document."""
+    return ImageRecord(
+        id=source["id"],
+        source=source["source"],
+        location=source["location"],
+        label=source.get("label"),
+        content_hash=source["content_hash"],
+        width=source["width"],
+        height=source["height"],
+        file_size=source.get("file_size"),
+        mtime_ns=source.get("mtime_ns"),
+        metadata=_metadata(source),
+        missing=source["missing"],
+    )
+
+
+def stamp(source: Mapping[str, Any]) -> Stamp:
+    """The stamp of a document."""
+    return Stamp(
+        content_hash=source["content_hash"],
+        file_size=source.get("file_size"),
+        mtime_ns=source.get("mtime_ns"),
+        missing=source["missing"],
+        parts=source["part_count"],
+        label=source.get("label"),
+        metadata=_metadata(source),
+    )
+
+
+def vectors(source: Mapping[str, Any], field: str) -> Vectors:
+    """The vectors of a document (parts, dim)."""
+    rows = [source[field], *(part[field] for part in source.get("parts", ()))]
+    return np.array([numbers(row) for row in rows], dtype=np.float32)
+
+
+def numbers(vector: Any) -> Any:
+    """A vector of a document: as it is, or unpacked (dim,) where it is kept packed."""
+    return unpacked(vector) if isinstance(vector, str) else vector
+
+
+def packed(vector: Vectors) -> str:
+    """A vector (dim,) of which most numbers are zero, in base64: dim, where, and what they are."""
+    (dim,) = vector.shape
+    places = np.flatnonzero(vector)
+    head = np.array([dim], dtype="<u4").tobytes()
+    where, values = places.astype(_places(dim)), vector[places].astype("<f4")
+    return base64.b64encode(head + where.tobytes() + values.tobytes()).decode("ascii")
+
+
+def unpacked(text: str) -> Vectors:
+    """The vector that `packed` made `text` of, bit by bit: float32 (dim,)."""
+    data = base64.b64decode(text)
+    dim = int(np.frombuffer(data, "<u4", 1)[0])
+    place = np.dtype(_places(dim))
+    count = (len(data) - 4) // (place.itemsize + 4)
+    vector: Vectors = np.zeros(dim, dtype=np.float32)
+    values = np.frombuffer(data, "<f4", count, offset=4 + count * place.itemsize)
+    vector[np.frombuffer(data, place, count, offset=4)] = values
+    return vector
+
+
+def changed(found: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of a hit with its stored thumbnail and `changes`; None takes a field away."""
+    new = {**found["_source"], **changes}
+    if "thumbnail" in found.get("fields", {}):
+        new["thumbnail"] = found["fields"]["thumbnail"][0]
+    return {name: value for name, value in new.items() if value is not None}
+
+
+def boxes(source: Mapping[str, Any]) -> list[Box]:
+    """The boxes of a document, the whole image first."""
+    return [WHOLE, *(box(part) for part in source.get("parts", ()))]
+
+
+def box(part: Mapping[str, Any]) -> Box:
+    """The box of one part."""
+    left, top, right, bottom = (float(part[edge]) for edge in BOX)
+    return (left, top, right, bottom)
+
+
+def thumbnail(fields: Mapping[str, Any]) -> bytes:
+    """The thumbnail among the stored fields of a document, empty if there is none."""
+    kept = fields.get("thumbnail")
+    return base64.b64decode(kept[0]) if kept else b""
+
+
+def entry(source: Mapping[str, Any], fields: Mapping[str, Any], field: str) -> Entry:
+    """The entry of a document and its stored fields."""
+    return Entry(record(source), vectors(source, field), boxes(source), thumbnail(fields))
+
+
+def _places(dim: int) -> str:
+    return "<u2" if dim <= 1 << 16 else "<u4"
+
+
+def _metadata(source: Mapping[str, Any]) -> dict[str, MetadataValue]:
+    groups: Mapping[str, Mapping[str, MetadataValue]] = source["metadata"]
+    found: dict[str, MetadataValue] = {}
+    for kind, values in groups.items():
+        for name, value in values.items():
+            found[metadata_name(name)] = float(value) if kind == METADATA[2] else value
+    return found

@@ -1,0 +1,217 @@
+"""Indexes of type `words`: visual words as terms of the server's inverted index.
+
+The non-zero numbers of a histogram stand in a `sparse_vector` field, named by their place ("w17");
+the histogram itself is kept packed in the document. The server finds candidates by the terms they
+share with the query; their true cosines are computed here.
+
+That is exact. The server keeps nine significant bits of a weight and cuts off the rest (Lucene's
+FeatureField), so that its score of a record is at most the true cosine and at least 255/256 of it.
+Candidates come in the order of that score, page after page, until even 256/255 of the last one is
+below the k-th best cosine. What shares no word with a query has cosine 0, and comes in id order
+once all else has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cbir.errors import CbirError, QueryError
+from cbir.index.base import Matches
+from cbir.index.elasticsearch import bodies as queries
+from cbir.index.elasticsearch import documents
+from cbir.index.elasticsearch.address import WORDS as WORDS
+from cbir.index.elasticsearch.answers import Ask, Body, Plan
+from cbir.index.elasticsearch.bulk import Action
+from cbir.index.exact import rescored
+from cbir.types import Box, DescriptorSpec, Vectors
+
+# Sums of float32 may round either way, far less than the cut weights do.
+_REACH = 256 / 255 * (1 + 1e-5)
+_SPARE = 16
+_GROWTH = 4
+_LEAST = float(np.finfo(np.float32).tiny)  # the server refuses smaller weights
+_VALUES_AT_ONCE = 2_000_000
+
+
+def prepared(actions: Sequence[Action], spec: DescriptorSpec) -> list[Action]:
+    """The actions with packed vectors and their words in every document.
+
+    Raises `CbirError` if a vector has a negative number, before anything of them is sent.
+    """
+    name = queries.vector_field(spec)
+    return [
+        (record_id, None if made is None else _with_words(made, name, spec), conditions)
+        for record_id, made, conditions in actions
+    ]
+
+
+def terms(vector: Vectors) -> dict[str, Any]:
+    """The words of a histogram (dim,), each with its weight."""
+    places = np.flatnonzero(vector >= _LEAST)
+    names = map("w{}".format, places.tolist())
+    return dict(zip(names, vector[places], strict=True))
+
+
+def sharing(vector: Vectors, fields: Sequence[str]) -> dict[str, Any]:
+    """The clause for records that share a word with `vector`, scored by their best part."""
+    whole, *parts = [_by_words(name, vector) for name in fields]
+    if not parts:
+        return whole
+    nested = [{"nested": {"path": "parts", "score_mode": "max", "query": part}} for part in parts]
+    return {"dis_max": {"queries": [whole, *nested]}}
+
+
+def page(
+    vector: Vectors,
+    fields: Sequence[str],
+    size: int,
+    where: Sequence[Mapping[str, Any]],
+    after: Sequence[Any] | None,
+) -> Body:
+    """The next `size` records that share a word with `vector`, with their vectors.
+
+    `fields` hold the vectors, of whole images and of parts; `after` is the `sort` of the last hit.
+    """
+    query = sharing(vector, fields)
+    if where:
+        query = {"bool": {"must": [query], "filter": list(where)}}
+    body = {
+        "query": query,
+        "sort": [{"_score": "desc"}, {"id": "asc"}],
+        **_hits(fields, size),
+        # Nobody reads the count, but for its sake Lucene scores all that share a word, one after
+        # the other; to skip what cannot win takes it many times longer with hundreds of words.
+        "track_total_hits": True,
+    }
+    return body if after is None else {**body, "search_after": list(after)}
+
+
+def strangers(
+    vector: Vectors,
+    fields: Sequence[str],
+    size: int,
+    where: Sequence[Mapping[str, Any]],
+    exclude: str | None,
+) -> Body:
+    """The first `size` records by id that share no word with `vector`."""
+    without = [sharing(vector, fields)]
+    if exclude is not None:
+        without.append({"term": {"id": exclude}})
+    return {
+        "query": {"bool": {"filter": [queries.RECORDS, *where], "must_not": without}},
+        "sort": [{"id": "asc"}],
+        **_hits(fields, size),
+    }
+
+
+def search(
+    ask: Ask, plan: Plan, vectors: Vectors, k: int, exclude: Sequence[str | None] | None
+) -> list[Matches]:
+    """The k best records for each row of `vectors` (q, dim); the same, exact or not.
+
+    Raises `QueryError` if a vector has a negative number.
+    """
+    if np.any(vectors < 0):
+        raise QueryError(
+            "a query has negative numbers; an index of type=words is asked with histograms",
+            "describe the queries with the index's own descriptor",
+        )
+    excluded = exclude or [None] * len(vectors)
+    size = min(queries.LIMIT, k + k // 2 + _SPARE)
+    asked = [_Query(v, k, out, size) for v, out in zip(vectors, excluded, strict=True)]
+    waiting = asked
+    while waiting:
+        for query, answer in zip(waiting, ask([q.body(plan) for q in waiting]), strict=True):
+            query.take(plan, answer["hits"]["hits"])
+        waiting = [query for query in waiting if not query.done]
+    return [_matches(query) for query in asked]
+
+
+@dataclass
+class _Query:
+    vector: Vectors
+    k: int
+    exclude: str | None
+    size: int
+    after: Sequence[Any] | None = None
+    all_shared: bool = False  # whether every record that shares a word has come
+    found: dict[str, tuple[np.float32, Box | None]] = field(default_factory=dict)
+    done: bool = False
+
+    def body(self, plan: Plan) -> Body:
+        if self.all_shared:
+            return strangers(self.vector, plan.fields, self.k, plan.where, self.exclude)
+        return page(self.vector, plan.fields, self.size, plan.where, self.after)
+
+    def take(self, plan: Plan, hits: Sequence[Mapping[str, Any]]) -> None:
+        """Score what came; say whether something better may be left at the server."""
+        self._score([hit["_source"] for hit in hits], plan.fields[0])
+        self.found.pop(self.exclude or "", None)
+        full = len(self.found) >= self.k
+        if self.all_shared:
+            self.done = True
+        elif len(hits) < self.size:
+            self.all_shared = True
+            self.done = full
+        else:
+            self.after = hits[-1]["sort"]
+            self.done = full and self.after[0] * _REACH < self.ranked()[-1][1]
+            self.size = min(queries.LIMIT, self.size * _GROWTH)
+
+    def ranked(self) -> list[tuple[str, np.float32, Box | None]]:
+        """The best so far, in the defined order."""
+        order = sorted(self.found.items(), key=lambda item: (-item[1][0], item[0].encode()))
+        return [(record_id, *rest) for record_id, rest in order[: self.k]]
+
+    def _score(self, sources: Sequence[Mapping[str, Any]], name: str) -> None:
+        step = max(1, _VALUES_AT_ONCE // len(self.vector))
+        for start in range(0, len(sources), step):
+            some = sources[start : start + step]
+            parts = [documents.vectors(source, name) for source in some]
+            matrix = np.concatenate(parts)
+            (scores,) = rescored(self.vector[None], matrix, np.arange(len(matrix))[None])
+            ends = np.cumsum([len(rows) for rows in parts])[:-1]
+            for source, of_parts in zip(some, np.split(scores, ends), strict=True):
+                best = int(np.argmax(of_parts))  # of equal parts the first one counts
+                where = documents.boxes(source)[best] if best else None
+                self.found[source["id"]] = (of_parts[best], where)
+
+
+def _with_words(made: Mapping[str, Any], name: str, spec: DescriptorSpec) -> dict[str, Any]:
+    vector = documents.numbers(made[name])
+    if np.any(vector < 0):
+        raise CbirError(
+            f"{spec.name}'s vectors have negative numbers; type=words needs histograms",
+            "use a descriptor of visual words, or another type, such as ?type=flat",
+        )
+    whole = {**made, name: documents.packed(vector), queries.words_field(name): terms(vector)}
+    if "parts" in made:
+        whole["parts"] = [_with_words(part, name, spec) for part in made["parts"]]
+    return whole
+
+
+def _by_words(name: str, vector: Vectors) -> dict[str, Any]:
+    parts, dot, field_name = name.rpartition(".")
+    return {
+        "sparse_vector": {
+            "field": f"{parts}{dot}{queries.words_field(field_name)}",
+            "query_vector": terms(vector),
+            "prune": False,  # else frequent words of small weight would not count
+        }
+    }
+
+
+def _hits(fields: Sequence[str], size: int) -> dict[str, Any]:
+    whole, *parts = fields
+    wanted = ["id", whole, *(["parts"] if parts else [])]
+    return {"size": size, "track_total_hits": False, "_source": wanted}
+
+
+def _matches(query: _Query) -> Matches:
+    ranked = query.ranked()
+    scores = np.array([score for _, score, _ in ranked], dtype=np.float32)
+    return Matches([name for name, _, _ in ranked], scores, [where for _, _, where in ranked])

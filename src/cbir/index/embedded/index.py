@@ -1,0 +1,308 @@
+"""The embedded engine: SQLite is the truth, a mapped matrix searched by FAISS is the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbir.errors import IndexStateError, QueryError
+from cbir.index.base import Entry, Matches, Stamp
+from cbir.index.embedded import check, layout, making, store, thumbs
+from cbir.index.embedded.answers import answer
+from cbir.index.embedded.locking import lock_for_writing, unlock
+from cbir.index.embedded.sqlite import Database
+from cbir.index.embedded.view import Views
+from cbir.index.entries import checked_entries, checked_metadata, unit_rows
+from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+
+_COPIED_AT_ONCE = 256
+
+
+class EmbeddedIndex:
+    """An index in a folder of its own (see `index.base.Index` for what each call does).
+
+    Readers may use it from several threads, and beside one writer in any process; each search
+    sees everything that was committed when it began.
+    """
+
+    engine = "embedded"
+
+    def __init__(self, url: str, folder: Path, *, write: bool = False) -> None:
+        """Open the index in `folder`; raises `IndexStateError` if it cannot be.
+
+        `url` is the name that messages use. With `write` the writer's lock is held until `close`.
+        """
+        self.url = url
+        self.writable = write
+        self._folder = folder
+        self._databases: list[Database] = []
+        self._lock = lock_for_writing(folder, url) if write else None
+        try:
+            self._records = self._open(layout.RECORDS)
+            with self._records.read() as connection:
+                self._meta = _supported(store.read_meta(connection), url)
+            self._views = Views(self._records, folder, url, self._meta)
+            if write:
+                self._tidy()
+        except BaseException:
+            self._close_files()
+            raise
+
+    @property
+    def spec(self) -> DescriptorSpec:
+        return self._meta.spec
+
+    def count(self) -> int:
+        return self._value("SELECT count(*) FROM records")
+
+    def register_source(self, name: str, uri: str) -> str:
+        with self._records.write() as connection:
+            return store.register_source(connection, name, uri)
+
+    def move_source(self, name: str, uri: str) -> None:
+        with self._records.write() as connection:
+            store.move_source(connection, name, uri)
+
+    def sources(self) -> dict[str, str]:
+        with self._records.read() as connection:
+            return dict(connection.execute("SELECT name, uri FROM sources ORDER BY name"))
+
+    def stamps(self, source: str) -> dict[str, Stamp]:
+        with self._records.read() as connection:
+            return store.stamps(connection, source)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        batch = checked_entries(entries, self.spec.dim)
+        if not batch:
+            return
+        with self._records.write() as connection:
+            first = store.last_key(connection) + 1
+            # Committed first, under keys nobody has yet: a record is never without its picture.
+            with self._thumbnails.write() as thumbnails:
+                thumbs.insert(thumbnails, batch, first)
+            replaced = store.keys_of(connection, (entry.record.id for entry in batch))
+            at = store.next_generation(connection)
+            store.delete(connection, replaced.values(), at)
+            store.insert(connection, batch, first)
+        self._drop_thumbnails(replaced.values())
+
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        wanted = list(dict.fromkeys(ids))
+        with self._records.write() as connection:
+            found = store.keys_of(connection, wanted)
+            if found:
+                store.delete(connection, found.values(), store.next_generation(connection))
+        self._drop_thumbnails(found.values())
+        return [record_id for record_id in wanted if record_id in found]
+
+    def set_details(
+        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
+    ) -> None:
+        for record_id, (_, metadata) in details.items():
+            checked_metadata(record_id, metadata)
+        with self._records.write() as connection:
+            store.next_generation(connection)
+            store.set_details(connection, details)
+
+    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+        with self._records.write() as connection:
+            store.next_generation(connection)
+            store.touch(connection, files)
+
+    def mark_missing(self, ids: Iterable[str]) -> None:
+        with self._records.write() as connection:
+            store.next_generation(connection)
+            store.mark_missing(connection, ids)
+
+    def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
+        with self._records.write() as connection:
+            store.set_failures(connection, source, failures)
+
+    def failures(self) -> list[Failure]:
+        with self._records.read() as connection:
+            rows = connection.execute(
+                "SELECT source, location, reason FROM failures ORDER BY source, location"
+            )
+            return [Failure(*row) for row in rows]
+
+    def refresh(self) -> None:
+        self._views.refresh()
+
+    def search(
+        self,
+        vectors: Vectors,
+        k: int,
+        *,
+        where: Sequence[str] = (),
+        exclude: Sequence[str | None] | None = None,
+        exact: bool = False,  # noqa: ARG002 - this engine is always exact
+    ) -> list[Matches]:
+        queries = unit_rows(vectors, self.spec)
+        if k < 1:
+            raise QueryError(f"k is {k}", "ask for at least one hit")
+        if exclude is not None and len(exclude) != len(queries):
+            raise QueryError(
+                f"{len(exclude)} ids to leave out for {len(queries)} queries",
+                "give one id, or None, a query",
+            )
+        view, targets = self._views.filtered(where)
+        return answer(view, targets, queries, k, exclude)
+
+    def records(self, ids: Sequence[str]) -> list[ImageRecord]:
+        with self._records.read() as connection:
+            return store.records(connection, ids)
+
+    def vectors(self, record_id: str) -> Vectors:
+        with self._records.read() as connection:
+            for key in store.keys_of(connection, [record_id]).values():
+                return store.part_vectors(connection, [key], self.spec.dim)[key][0]
+        raise store.no_such_record(record_id)
+
+    def thumbnail(self, record_id: str) -> bytes | None:
+        seen = None
+        while True:  # again when the record was replaced between the two reads
+            with self._records.read() as connection:
+                key = store.keys_of(connection, [record_id]).get(record_id)
+            if key is None or key == seen:
+                return None
+            with self._thumbnails.read() as connection:
+                pictures = thumbs.pictures(connection, [key])
+            if pictures:
+                return pictures[key]
+            seen = key
+
+    def labels(self) -> dict[str, str | None]:
+        with self._records.read() as connection:
+            return dict(connection.execute("SELECT id, label FROM records ORDER BY id"))
+
+    def matrix(self) -> tuple[list[str], Vectors]:
+        view = self._views.current()
+        alive = np.arange(len(view.base)) if view.alive is None else np.flatnonzero(view.alive)
+        order = np.concatenate((view.order[alive], view.order[len(view.base) :])).argsort()
+        ids = [view.base.ids[number] for number in alive.tolist()]
+        ids += [view.newer.ids[number] for number in range(len(view.newer))]
+        wholes = np.concatenate(
+            (
+                view.base.matrix[view.base.starts[alive]],
+                view.newer.matrix[view.newer.starts[:-1]],
+            )
+        )
+        return [ids[place] for place in order.tolist()], wholes[order]
+
+    def ids(self) -> Iterator[str]:
+        with self._records.read() as connection:
+            for (record_id,) in connection.execute("SELECT id FROM records ORDER BY id"):
+                yield record_id
+
+    def entries(self, after: str = "") -> Iterator[Entry]:
+        last = after
+        with self._records.read() as connection, self._thumbnails.read() as thumbnails:
+            while listed := store.records_after(connection, last, _COPIED_AT_ONCE):
+                keys = [key for key, _ in listed]
+                parts = store.part_vectors(connection, keys, self.spec.dim)
+                pictures = thumbs.pictures(thumbnails, keys)
+                for key, record in listed:
+                    vectors, boxes = parts[key]
+                    picture = pictures.get(key) or self.thumbnail(record.id) or b""
+                    yield Entry(record, vectors, boxes, picture)
+                last = listed[-1][1].id
+
+    def verify(self, repair: bool = False) -> list[str]:
+        if repair and not self.writable:
+            raise IndexStateError(f"{self.url} is open for reading only", "open it for writing")
+        parts = (self._records, self._thumbnails, self._folder, self._meta)
+        problems = check.check(*parts)
+        if repair and problems:
+            self._views.close()
+            left = check.repair(*parts)
+            problems += [f"not repaired: {line}" for line in left]
+            if not check.is_damaged(self._records):
+                self.refresh()
+        return problems
+
+    def info(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "url": self.url,
+            "engine": self.engine,
+            "count": self.count(),
+            "vectors": self._value("SELECT count(*) FROM vectors"),
+            "dim": spec.dim,
+            "descriptor": {
+                "name": spec.name,
+                "fingerprint": spec.fingerprint,
+                "trained_on": spec.trained_on,
+                "licence": spec.licence,
+            },
+            "labels": self._value("SELECT count(DISTINCT label) FROM records"),
+            "missing": self._value("SELECT count(*) FROM records WHERE missing"),
+            "failed": self._value("SELECT count(*) FROM failures"),
+            "sources": self.sources(),
+            "bytes": layout.size_in_bytes(self._folder),
+        }
+
+    def model_files(self) -> Mapping[str, bytes]:
+        folder = self._folder / layout.MODEL
+        try:
+            return {name: (folder / name).read_bytes() for name in self._meta.model}
+        except OSError as error:
+            raise IndexStateError(
+                f"{self.url} has lost its model: {error.filename}: {error.strerror}",
+                "index the sources again into a new place",
+            ) from error
+
+    def close(self) -> None:
+        self._views.close()
+        self._close_files()
+
+    @cached_property
+    def _thumbnails(self) -> Database:
+        """Opened when first needed: searching goes on where only the pictures are gone."""
+        return self._open(layout.THUMBNAILS)
+
+    def _open(self, name: str) -> Database:
+        database = Database(self._folder / name, self.url, write=self.writable)
+        self._databases.append(database)
+        return database
+
+    def _close_files(self) -> None:
+        while self._databases:
+            self._databases.pop().close()
+        if self._lock is not None:
+            unlock(self._lock, self._folder)
+            self._lock = None
+
+    def _tidy(self) -> None:
+        """Drop the thumbnails that a writer which was killed left without a record."""
+        with self._records.read() as connection:
+            last = store.last_key(connection)
+            removed = store.removed_since(connection, 0)
+        with self._thumbnails.write() as connection:
+            thumbs.create(connection)
+            thumbs.delete_after(connection, last)
+            thumbs.delete(connection, removed)
+
+    def _drop_thumbnails(self, keys: Iterable[int]) -> None:
+        keys = list(keys)
+        if keys:
+            with self._thumbnails.write() as connection:
+                thumbs.delete(connection, keys)
+
+    def _value(self, query: str) -> int:
+        with self._records.read() as connection:
+            return int(connection.execute(query).fetchone()[0])
+
+
+def _supported(meta: store.Meta | None, url: str) -> store.Meta:
+    if meta is None:
+        raise IndexStateError(*making.unfinished(url))
+    if meta.format > store.FORMAT:
+        raise IndexStateError(
+            f"{url} has format {meta.format}; this version of cbir reads up to {store.FORMAT}",
+            "upgrade cbir: pip install --upgrade cbir",
+        )
+    return meta

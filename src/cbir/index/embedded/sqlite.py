@@ -1,0 +1,203 @@
+"""One SQLite file: its connections, transactions, and its errors in words a person can act on."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cbir.errors import CbirError, IndexStateError
+from cbir.index.embedded import layout
+
+_BUSY_TIMEOUT = 30.0
+
+
+class Database:
+    """Many readers and one writer over one SQLite file in WAL mode.
+
+    A connection serves one thread at a time: `read` lends out one that nobody uses. Every error
+    of SQLite leaves here as an `IndexStateError`. Where the place cannot be written to, the file
+    is opened as immutable, which is sound only while nobody else writes: its size and time are
+    looked at before each use.
+    """
+
+    def __init__(self, path: Path, name: str, *, write: bool = False) -> None:
+        self._path = path
+        self._name = name
+        self._idle: list[sqlite3.Connection] = []
+        self._frozen: tuple[int, int] | None = None
+        self._write_lock = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        self._closed = False
+        with self._errors():
+            if write:
+                self._writer = self._connect("mode=rwc")
+                self._writer.execute("PRAGMA journal_mode=WAL")
+                self._writer.execute("PRAGMA synchronous=FULL")
+            else:
+                self._idle.append(self._open_for_reading())
+
+    @property
+    def immutable(self) -> bool:
+        """Whether the place cannot be written to, not even by the side files of a reader."""
+        return self._frozen is not None
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one committed state from beginning to end."""
+        with self._errors():
+            connection = self._borrow()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.rollback()
+                self._give_back(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: committed on disk when the block ends, undone when it raises."""
+        if self._writer is None:
+            raise IndexStateError(f"{self._name} is open for reading only")
+        with self._write_lock, self._errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.commit()
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.rollback()
+
+    def close(self) -> None:
+        """Close every idle connection; the last one to close folds the log into the file."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _borrow(self) -> sqlite3.Connection:
+        if self._frozen is not None and self._frozen != self._signature():
+            while self._idle:
+                self._idle.pop().close()
+            self._frozen = None
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open_for_reading()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def _open_for_reading(self) -> sqlite3.Connection:
+        """A connection for reading; it may still fold a dead writer's log into the file."""
+        try:
+            return self._checked(self._connect("mode=rw"), "PRAGMA query_only=1")
+        except sqlite3.OperationalError as error:
+            cannot_write = _primary(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            if not cannot_write or not self._path.exists():
+                raise
+        if self._log_size():
+            raise IndexStateError(
+                f"{self._name} lies where it cannot be written and has a log that was not folded "
+                f"in ({self._path.name}-wal)",
+                f"run cbir verify {self._name} as someone who may write there, or copy the folder",
+            )
+        signature = self._signature()
+        connection = self._checked(self._connect("mode=ro&immutable=1"))
+        self._frozen = signature
+        return connection
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?{mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    def _checked(self, connection: sqlite3.Connection, *pragmas: str) -> sqlite3.Connection:
+        try:
+            for pragma in pragmas:
+                connection.execute(pragma)
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _log_size(self) -> int:
+        log = self._path.with_name(self._path.name + "-wal")
+        return log.stat().st_size if log.exists() else 0
+
+    def _signature(self) -> tuple[int, int]:
+        state = self._path.stat()
+        return state.st_size + self._log_size(), state.st_mtime_ns
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise CbirError(
+                f"a value cannot be kept in {self._name}: {error}",
+                "text must be valid Unicode and whole numbers fit in 64 bits",
+            ) from error
+
+    def _explained(self, error: sqlite3.Error) -> IndexStateError:
+        file = f"{self._name}/{self._path.name}"
+        code = _primary(error)
+        if code == sqlite3.SQLITE_FULL:
+            return IndexStateError(
+                f"the disk is full: {file} cannot grow",
+                "free some space and run the same command again; what was committed is kept",
+            )
+        if code == sqlite3.SQLITE_NOTADB:
+            return IndexStateError(
+                f"{file} is damaged: it is not a database",
+                self._cure("index the sources again into a new place"),
+            )
+        if code == sqlite3.SQLITE_CORRUPT:
+            return IndexStateError(
+                f"{file} is damaged",
+                self._cure(f"cbir verify {self._name} --repair, or index the sources again"),
+            )
+        if code == sqlite3.SQLITE_BUSY:
+            return IndexStateError(
+                f"{file} is locked by another program", "close that program, and try again"
+            )
+        if code == sqlite3.SQLITE_CANTOPEN and not self._path.exists():
+            again = "index the sources again into a new place"
+            pictures = self._path.name == layout.THUMBNAILS
+            cure = f"cbir verify {self._name} --repair" if pictures else again
+            return IndexStateError(f"{file} is missing", cure)
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            return IndexStateError(
+                f"{file} cannot be opened: {error}", "check that it is there and whose it is"
+            )
+        if code == sqlite3.SQLITE_IOERR:
+            return IndexStateError(
+                f"{file} cannot be read or written: {error}",
+                "check the disk and its free space; what was committed is kept",
+            )
+        return IndexStateError(f"{file}: {error}", f"cbir verify {self._name}")
+
+    def _cure(self, usual: str) -> str:
+        if self._path.name != layout.THUMBNAILS:
+            return usual
+        return f"delete that file, and run cbir verify {self._name} --repair"
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's primary result code, 0 for an error of the Python module itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,0 +1,150 @@
+"""Indexing: source -> decode -> describe -> add, skipping what has not changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from cbir.descriptors.base import Descriptor, describe
+from cbir.descriptors.models import descriptor_of, files_of, keep_model, load_descriptor
+from cbir.errors import CbirError
+from cbir.images.items import ImageSource
+from cbir.images.regions import region_boxes
+from cbir.images.sources import open_source
+from cbir.index.base import Index
+from cbir.index.open import create_index, index_exists, open_index
+from cbir.ingest.metadata import read_metadata
+from cbir.ingest.run import IndexingRun, OnProgress
+from cbir.types import AddReport
+
+DEFAULT_DESCRIPTOR = "classic"
+
+
+def index_images(
+    sources: Sequence[str | Path | ImageSource],
+    into: str | Path,
+    *,
+    descriptor: str | Descriptor | None = None,
+    label_from_folder: bool = False,
+    metadata: Path | None = None,
+    regions: int | None = None,
+    prune: bool = False,
+    moved: str | None = None,
+    rebuild: bool = False,
+    fast_load: bool = False,
+    on_progress: OnProgress = lambda _: None,
+) -> AddReport:
+    """Add every image of `sources` to the index at `into`, which is created if need be.
+
+    Unchanged images are skipped; changed ones replace their records, and keep the label and
+    metadata that they have unless this run says others; images that cannot be read are listed in
+    the report and in the index. `regions` (1, 5 or 14) is how many parts of each picture get a
+    vector; None: as many as the index has, 1 for a new one. Files that are gone are marked
+    missing, or dropped with `prune`. `moved` is the registered name of the (one) source, which lay
+    elsewhere when it was indexed: its records keep their ids. An interruption (Ctrl-C) keeps all
+    that was committed and is noted in the report. Where there is no image at all, no index is made.
+    `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`: the new index
+    holds `sources` and nothing else, and takes the old one's place when the run gets to its end.
+    """
+    opened = _opened(sources, label_from_folder)
+    url = os.fspath(into)
+    if not index_exists(url) and not any(_has_items(source) for source in opened):
+        return AddReport(ignored=sum(source.ignored for source in opened))
+    details = read_metadata(metadata) if metadata else None
+    chosen = choose_descriptor(opened, url, descriptor)
+    # A descriptor that cannot run at all should say so once, not once an image.
+    describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)])
+    if regions is not None:
+        region_boxes(regions)
+    files = files_of(chosen)
+    options = {"rebuild": rebuild, "fast_load": fast_load}
+    with closing(create_index(url, chosen.spec, files, **options)) as index:
+        keep_model_of(index, files)
+        boxes = region_boxes(regions or _regions_of(index))
+        run = IndexingRun(index, chosen, boxes, details, on_progress)
+        started = time.perf_counter()
+        if moved is not None:
+            index.move_source(moved, _only(opened).uri)
+        try:
+            run.add_sources(opened, prune)
+        except KeyboardInterrupt:
+            run.report.interrupted = True
+            run.commit()
+        if not rebuild:
+            index.refresh()
+        elif not run.report.interrupted:
+            _take_over(index)
+        run.report.seconds = time.perf_counter() - started
+    if details is not None:
+        run.report.unused_metadata = details.unused()
+    return run.report
+
+
+def choose_descriptor(
+    sources: Sequence[ImageSource], into: str, requested: str | Descriptor | None
+) -> Descriptor:
+    """The descriptor to index with: the requested one, the index's own, or the source's default."""
+    if isinstance(requested, str):
+        return load_descriptor(requested)
+    if requested is not None:
+        return requested
+    if index_exists(into):
+        with closing(open_index(into)) as index:
+            return descriptor_of(index.spec, index.model_files())
+    return default_descriptor(sources)
+
+
+def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
+    """Keep a model in the model store where `index` does not keep its files itself."""
+    if files and not index.model_files():
+        keep_model(files)
+
+
+def default_descriptor(sources: Sequence[ImageSource]) -> Descriptor:
+    """What a new index of `sources` is built with when nothing is said: the sources' own choice."""
+    own = {source.descriptor or DEFAULT_DESCRIPTOR for source in sources}
+    return load_descriptor(own.pop() if len(own) == 1 else DEFAULT_DESCRIPTOR)
+
+
+def _opened(
+    sources: Sequence[str | Path | ImageSource], label_from_folder: bool
+) -> list[ImageSource]:
+    if isinstance(sources, (str, Path)):
+        raise CbirError("sources is one path", f'give a list: ["{sources}"]')
+    return [
+        open_source(os.fspath(source), label_from_folder)
+        if isinstance(source, (str, Path))
+        else source
+        for source in sources
+    ]
+
+
+def _only(sources: Sequence[ImageSource]) -> ImageSource:
+    if len(sources) != 1:
+        raise CbirError(f"{len(sources)} sources cannot be one that moved", "give that one alone")
+    return sources[0]
+
+
+def _take_over(index: Index) -> None:
+    """Put a filled index in the place of the old one; an empty one would only lose it."""
+    if not index.count():
+        raise CbirError(
+            "no image could be indexed anew, so the index stays as it is",
+            "the reasons stand in cbir index SOURCE --into a new place",
+        )
+    index.refresh()
+
+
+def _has_items(source: ImageSource) -> bool:
+    return next(source.items(), None) is not None
+
+
+def _regions_of(index: Index) -> int:
+    """How many parts the records of `index` have; 1 where there is no record yet."""
+    first = next(index.entries(), None)
+    return len(first.vectors) if first else 1

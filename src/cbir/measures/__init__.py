@@ -1,0 +1,1 @@
+"""TREC files and measures, over arrays, runs and qrels only."""

@@ -1,0 +1,140 @@
+"""Class relevance: an indexed image is relevant to a query that has the same label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError
+from cbir.measures.binary import BINARY_FAMILIES, binary_measure, rankings
+from cbir.measures.names import Measure, depth, parse_measures
+
+UNLABELLED = -1
+"""Code of an image without a label: relevant to nothing."""
+
+PADDING = -2
+"""Code that fills a ranking shorter than the others."""
+
+_RANKS_AT_ONCE = 1 << 22
+
+
+def encode_labels(
+    indexed: Sequence[str | None], queries: Sequence[str | None]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Codes (n,) and (q,) of the labels, equal where the labels are; UNLABELLED for None."""
+    codes: dict[str | None, int] = {None: UNLABELLED}
+    for label in chain(indexed, queries):
+        codes.setdefault(label, len(codes) - 1)
+    return _encode(codes, indexed), _encode(codes, queries)
+
+
+def _encode(codes: Mapping[str | None, int], labels: Sequence[str | None]) -> NDArray[np.int32]:
+    return np.fromiter((codes[label] for label in labels), dtype=np.int32, count=len(labels))
+
+
+def relevant_counts(
+    indexed: NDArray[np.int32], queries: NDArray[np.int32], counts_itself: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """R, int64 (q,): how many indexed images are relevant to each query.
+
+    `indexed` (n,) and `queries` (q,) are codes of `encode_labels`. `counts_itself` (q,) marks the
+    queries that are themselves indexed under the label they have: one image less is relevant.
+    """
+    classes = max(int(queries.max(initial=0)), int(indexed.max(initial=0))) + 1
+    sizes = np.bincount(indexed[indexed >= 0], minlength=classes)
+    counts: NDArray[np.int64] = np.where(queries >= 0, sizes[queries] - counts_itself, 0)
+    return counts.astype(np.int64)
+
+
+def class_qrels(
+    queries: Iterable[tuple[str, str | None]], indexed: Mapping[str, str | None]
+) -> Iterator[tuple[str, str, int]]:
+    """Rows (query, document, relevance) of the qrels, for `write_qrels`.
+
+    `queries` are ids and labels, `indexed` maps id to label. A query is never relevant to itself.
+    A query without a label has no row, so that it is in no mean. A labelled query without any
+    relevant image is judged irrelevant to itself: it stays in the mean, as zero.
+    """
+    by_label: dict[str, list[str]] = {}
+    for document, label in indexed.items():
+        if label is not None:
+            by_label.setdefault(label, []).append(document)
+    for query, label in queries:
+        if label is None:
+            continue
+        relevant = [document for document in by_label.get(label, ()) if document != query]
+        yield from ((query, document, 1) for document in relevant)
+        if not relevant:
+            yield (query, query, 0)
+
+
+def require_class_measures(names: Iterable[str]) -> tuple[Measure, ...]:
+    """The measures called `names`, for class relevance.
+
+    Raises `CbirError` as `parse_measures` does, and for measures that mean nothing where every
+    image is judged, and relevant or not: Bpref, infAP and those of another relevance than 1.
+    """
+    measures = parse_measures(names)
+    for measure in measures:
+        if measure.family not in BINARY_FAMILIES:
+            reason = "judgements with gaps: by class every image is judged"
+        elif measure.rel != 1:
+            reason = "graded judgements: by class there is only 1"
+        else:
+            continue
+        raise CbirError(
+            f"measure '{measure.name}' is for {reason}",
+            "judge a run file with --qrels, or leave it out",
+        )
+    return measures
+
+
+def class_measures(
+    ranked_labels: NDArray[np.integer],
+    query_labels: NDArray[np.integer],
+    relevant: NDArray[np.integer],
+    names: Iterable[str],
+) -> dict[str, NDArray[np.float64]]:
+    """Measure -> its value for every query, float64 (q,): what trec_eval says of the same data.
+
+    `ranked_labels` (q, k): codes of the ranked images' labels, best first, filled with PADDING;
+    `query_labels` (q,): the queries' codes; `relevant` (q,): see `relevant_counts`. k is at least
+    `depth(names)`, or the whole ranking where that is None: deeper ranks than k count as not
+    retrieved. Raises `CbirError` if the arrays contradict each other, and as
+    `require_class_measures` does.
+    """
+    measures = require_class_measures(names)
+    shape = ranked_labels.shape
+    if len(shape) != 2 or query_labels.shape != shape[:1] or relevant.shape != shape[:1]:
+        raise CbirError(
+            f"rankings of shape {shape} do not go with {query_labels.shape} query labels "
+            f"and {relevant.shape} counts of relevant images"
+        )
+    values = {measure.name: np.zeros(shape[0]) for measure in measures}
+    deepest = depth(values)
+    rows_at_once = max(1, _RANKS_AT_ONCE // max(1, shape[1]))
+    for start in range(0, shape[0], rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        asked, answered = query_labels[rows, None], ranked_labels[rows]
+        found = (answered == asked) & (asked >= 0)
+        _check_counts(np.count_nonzero(found, axis=1), relevant[rows], start)
+        retrieved = np.count_nonzero(answered != PADDING, axis=1)
+        ranked = rankings(found[:, :deepest], retrieved, relevant[rows])
+        for measure in measures:
+            values[measure.name][rows] = binary_measure(measure, ranked)
+    return values
+
+
+def _check_counts(
+    found: NDArray[np.integer], relevant: NDArray[np.integer], first_row: int
+) -> None:
+    wrong = np.flatnonzero(found > relevant)
+    if wrong.size:
+        row = int(wrong[0])
+        raise CbirError(
+            f"query {first_row + row} has {int(found[row])} relevant images in its ranking "
+            f"but only {int(relevant[row])} in the index"
+        )

@@ -1,0 +1,340 @@
+"""TREC run and qrels files, plain or gzip; trec_eval's order of what we write is our own order.
+
+Formats: https://github.com/usnistgov/trec_eval, README.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import gzip
+import io
+import os
+import re
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO, TextIO, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError
+from cbir.measures.names import MAX_RELEVANCE
+from cbir.types import OnDone
+
+_RUN_LINE = "a line of a run is: query Q0 document rank score tag"
+_QRELS_LINE = "a line of qrels is: query 0 document relevance"
+_NOT_IN_A_WORD = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]|^$")
+_WORD = "it must not be empty nor hold white space, control characters or lone surrogates"
+_LINES_A_TELL = 1 << 16
+_Value = TypeVar("_Value")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def write_run(
+    target: Path | TextIO,
+    rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]],
+    tag: str,
+) -> int:
+    """Write a run file; returns its number of lines.
+
+    `rankings` yields query id, document ids best first, and their scores, float32 (k,), none
+    higher than the one before. trec_eval breaks ties by id descending and knows no rank column,
+    so a score that is not lower than the one above it is written as the next lower float32:
+    trec_eval's order is the given one. `target` is a text stream, or a file that is replaced
+    when all is written, compressed if it is called `.gz`. Raises `CbirError` for an id that TREC
+    files cannot hold, a query or document given twice, scores that rise or are not finite, no
+    line at all, and a file that cannot be written.
+    """
+    _check_word(tag, "tag")
+    return _write(target, _run_texts(rankings, tag))
+
+
+def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> int:
+    """Write a qrels file; returns its number of lines.
+
+    `rows` are query id, document id and relevance (0: not relevant), a query's rows together.
+    `target` and errors as in `write_run`.
+    """
+    return _write(target, _qrels_texts(rows))
+
+
+def check_target(target: Path | TextIO) -> None:
+    """Raise the `CbirError` of a file that plainly cannot be written, before there is what to."""
+    if not isinstance(target, Path):
+        return
+    with _naming(target):
+        file = target.resolve()
+        replaced = file.is_file() or not file.exists()
+        if file.is_dir():
+            raise _error(errno.EISDIR)
+        if not file.parent.is_dir():
+            raise _error(errno.ENOTDIR if file.parent.exists() else errno.ENOENT)
+        if not os.access(file.parent if replaced else file, os.W_OK):
+            raise _error(errno.EACCES)
+
+
+def read_run(
+    path: Path, on_done: OnDone = lambda _done, _total: None
+) -> dict[str, list[tuple[str, float]]]:
+    """Query id -> (document id, score) in trec_eval's order.
+
+    That is: score descending as float32, then id descending; never the rank column. Scores are
+    returned as float32 has them. `on_done` is told bytes of the file. Raises `CbirError` that
+    names file and line for anything that is not a run.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    known: dict[bytes, str] = {}
+    for line, (query, _, document, _, score, _) in _rows(path, 6, _RUN_LINE, on_done):
+        pair = _word(query, known, path, line), _word(document, known, path, line)
+        _add(scores, *pair, _score(score, path, line), path, line)
+    return {query: _ranked(of) for query, of in scores.items()}
+
+
+def read_qrels(
+    path: Path, on_done: OnDone = lambda _done, _total: None
+) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> relevance.
+
+    `on_done` is told bytes of the file. Raises `CbirError` that names file and line for anything
+    that is not a qrels file.
+    """
+    qrels: dict[str, dict[str, int]] = {}
+    known: dict[bytes, str] = {}
+    for line, (query, _, document, relevance) in _rows(path, 4, _QRELS_LINE, on_done):
+        pair = _word(query, known, path, line), _word(document, known, path, line)
+        _add(qrels, *pair, _relevance(relevance, path, line), path, line)
+    return qrels
+
+
+def _run_texts(
+    rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]], tag: str
+) -> Iterator[str]:
+    """The lines of a query after those of another, each query's as one text."""
+    written: set[str] = set()
+    for query, documents, scores in rankings:
+        _check_new(query, written, "query", "the run")
+        if len(documents) != len(scores):
+            raise CbirError(f"query {query}: {len(documents)} documents, {len(scores)} scores")
+        ranked: set[str] = set()
+        for document in documents:
+            _check_new(document, ranked, "document", f"query {query}")
+        lowered = _strictly_falling(np.asarray(scores), query).astype(str).tolist()
+        scored = enumerate(zip(documents, lowered, strict=True), start=1)
+        yield "".join(
+            [f"{query} Q0 {document} {rank} {score} {tag}\n" for rank, (document, score) in scored]
+        )
+
+
+def _qrels_texts(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
+    """As `_run_texts`; a document's id is checked once: class relevance names it often."""
+    written: set[str] = set()
+    known: set[str] = set()
+    for query, of_query in groupby(rows, key=itemgetter(0)):
+        _check_new(query, written, "query", "the qrels")
+        judged = [(document, relevance) for _, document, relevance in of_query]
+        documents = {document for document, _ in judged}
+        if len(documents) < len(judged) or not documents <= known:
+            seen: set[str] = set()
+            for document, _ in judged:
+                _check_new(document, seen, "document", f"query {query}")
+            known |= documents
+        start = f"{query} 0 "
+        yield "".join([f"{start}{document} {relevance}\n" for document, relevance in judged])
+
+
+def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.float32]:
+    """`scores` with each one that is not lower than the one before as the next lower float32.
+
+    Read as integers, float32 numbers of one sign are in order and neighbours differ by one; so
+    the lowering is a running minimum of integers.
+    """
+    if scores.dtype != np.float32 or not np.isfinite(scores).all():
+        raise CbirError(f"query {query}: scores must be finite float32 numbers")
+    if (scores[1:] > scores[:-1]).any():
+        raise CbirError(f"query {query}: scores rise; a ranking is best first")
+    bits = scores.view(np.int32).astype(np.int64)
+    steps = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    places = np.arange(len(scores))
+    steps = np.minimum.accumulate(steps + places) - places
+    bits = np.where(steps >= 0, steps, -steps | 0x80000000)
+    lowered: NDArray[np.float32] = bits.astype(np.uint32).view(np.float32)
+    if not np.isfinite(lowered).all():
+        raise CbirError(f"query {query}: scores are too low to be told apart")
+    return lowered
+
+
+def _check_word(word: str, what: str) -> None:
+    if _NOT_IN_A_WORD.search(word):
+        raise CbirError(f"{what} {word!r} cannot stand in a TREC file", _WORD)
+
+
+def _check_new(word: str, written: set[str], what: str, where: str) -> None:
+    _check_word(word, what)
+    if word in written:
+        raise CbirError(f"{what} {word} comes twice in {where}")
+    written.add(word)
+
+
+def _write(target: Path | TextIO, texts: Iterator[str]) -> int:
+    if not isinstance(target, Path):
+        return _copy(texts, target)
+    check_target(target)
+    file = target.resolve()
+    if file.exists() and not file.is_file():  # a pipe or a device cannot be replaced
+        return _fill(file, texts, target)
+    with _naming(target):
+        folder = tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-")
+    with folder:
+        part = Path(folder.name) / file.name
+        count = _fill(part, texts, target)
+        with _naming(target):
+            part.replace(file)
+    return count
+
+
+def _fill(file: Path, texts: Iterator[str], target: Path) -> int:
+    with _naming(target):
+        stream = _create(file)
+    try:
+        count = _copy(texts, stream, target)
+    except BaseException:
+        with suppress(OSError):
+            stream.close()
+        raise
+    with _naming(target):
+        stream.close()
+    return count
+
+
+def _create(file: Path) -> TextIO:
+    if file.suffix != ".gz":
+        return file.open("w", encoding="utf-8", newline="\n")
+    # No time stamp in the header: the same rankings make the same bytes.
+    compressed = cast(BinaryIO, gzip.GzipFile(file, "wb", compresslevel=6, mtime=0))
+    return io.TextIOWrapper(compressed, encoding="utf-8", newline="\n")
+
+
+def _copy(texts: Iterator[str], stream: TextIO, target: Path | None = None) -> int:
+    count = 0
+    for text in texts:
+        with _naming(target):
+            stream.write(text)
+        count += text.count("\n")
+    if not count:
+        raise CbirError(f"there is nothing to write to {target or 'the stream'}")
+    return count
+
+
+@contextmanager
+def _naming(target: Path | None) -> Iterator[None]:
+    """Say which file could not be written; a stream's errors are its owner's."""
+    try:
+        yield
+    except OSError as error:
+        if target is None:
+            raise
+        raise CbirError(
+            f"cannot write {target}: {error.strerror or error}", "choose another place"
+        ) from error
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[int, list[bytes]]]:
+    """Line number and fields of every line that is not blank."""
+    line = 0
+    try:
+        with path.open("rb") as raw:
+            size = os.fstat(raw.fileno()).st_size
+            on_done(0, size)
+            compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if compressed else raw
+            empty = True
+            for line, text in enumerate(_without_mark(stream), start=1):
+                if line % _LINES_A_TELL == 0:
+                    on_done(raw.tell(), size)
+                fields = text.split()  # bytes: at ASCII white space only, as trec_eval does
+                if len(fields) not in (0, width):
+                    found = f"{width} fields expected, found {len(fields)}"
+                    raise CbirError(f"{path}:{line}: {found}", form)
+                if fields:
+                    empty = False
+                    yield line, fields
+            on_done(size, size)
+    except OSError as error:
+        raise CbirError(f"cannot read {path}: {error.strerror or error}") from error
+    except (EOFError, zlib.error) as error:
+        raise CbirError(f"{path}:{line}: the compressed file is damaged: {error}") from error
+    if empty:
+        raise CbirError(f"{path} is empty", form)
+
+
+def _without_mark(lines: BinaryIO) -> Iterator[bytes]:
+    """The lines, without the byte order mark that some Windows programs write before the first."""
+    first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
+    return chain([first], lines)
+
+
+def _word(raw: bytes, known: dict[bytes, str], path: Path, line: int) -> str:
+    """`raw` as text, the same object every time: a qrels file names a document often."""
+    word = known.get(raw)
+    if word is None:
+        try:
+            word = raw.decode()
+        except UnicodeDecodeError as error:
+            raise CbirError(f"{path}:{line}: {raw!r} is not UTF-8") from error
+        _check_word(word, f"{path}:{line}: id")
+        known[raw] = word
+    return word
+
+
+def _add(
+    rows: dict[str, dict[str, _Value]],
+    query: str,
+    document: str,
+    value: _Value,
+    path: Path,
+    line: int,
+) -> None:
+    of_query = rows.setdefault(query, {})
+    if document in of_query:
+        raise CbirError(f"{path}:{line}: document {document} comes twice for query {query}")
+    of_query[document] = value
+
+
+def _score(raw: bytes, path: Path, line: int) -> float:
+    try:
+        score = float(raw)
+    except ValueError:
+        score = float("nan")
+    if not abs(score) <= _FLOAT32_MAX or b"_" in raw:  # also true for NaN
+        raise CbirError(f"{path}:{line}: score {_shown(raw)} is not a finite float32 number")
+    return score
+
+
+def _relevance(raw: bytes, path: Path, line: int) -> int:
+    if not re.fullmatch(rb"[+-]?\d{1,9}", raw) or abs(int(raw)) > MAX_RELEVANCE:
+        raise CbirError(
+            f"{path}:{line}: relevance {_shown(raw)} is not a whole number "
+            f"from -{MAX_RELEVANCE} to {MAX_RELEVANCE}"
+        )
+    return int(raw)
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw.decode(errors="replace"))
+
+
+def _ranked(scores: dict[str, float]) -> list[tuple[str, float]]:
+    rounded = np.array(list(scores.values())).astype(np.float32).tolist()
+    return sorted(
+        zip(scores, rounded, strict=True), key=lambda pair: (pair[1], pair[0]), reverse=True
+    )

@@ -1,0 +1,1 @@
+"""Training neural networks: the only part that imports torch."""

@@ -1,0 +1,287 @@
+"""One readable training loop: labelled 32x32 images to an `EmbeddingNet`.
+
+What it does: SGD with Nesterov momentum on label-smoothed cross-entropy, a triangular learning
+rate, mirrored and shifted copies; bf16 arithmetic (autocast). Settings follow
+airbench94 (arXiv:2404.00498), rescaled to smaller batches.
+
+The shipped cifar10-cnn: 16 epochs over 45,000 images of CIFAR-10 (JPEG copy), 91 to 97 s an epoch
+on two undisturbed cores of an AMD EPYC (Zen 4: bf16, no AMX), test accuracy 0.8954 (n = 10,000,
+one run). `cbir models show cifar10-cnn --json` has the whole log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cbir.training.network.backbones import HEAD_SCALE, EmbeddingNet, whiten_from
+
+SHIFT = 2
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides the weights, apart from the images."""
+
+    epochs: int = 16
+    batch_size: int = 512
+    peak_rate: float = 0.75
+    bias_rate_factor: float = 64.0
+    weight_decay: float = 1.3e-3
+    momentum: float = 0.85
+    label_smoothing: float = 0.2
+    seed: int = 0
+
+
+def settings_for(images: int, epochs: int, seed: int) -> TrainSettings:
+    """Settings for so many training images: the defaults, with smaller batches for small sets.
+
+    At least 50 steps an epoch, as far as batches of 16 allow; the rate shrinks with the batch
+    (Goyal et al. 2017, arXiv:1706.02677).
+    """
+    full = TrainSettings(epochs=epochs, seed=seed)
+    batch_size = full.batch_size
+    while batch_size > 16 and images < 50 * batch_size:
+        batch_size //= 2
+    rate = full.peak_rate * batch_size / full.batch_size
+    return replace(full, batch_size=batch_size, peak_rate=rate)
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One line of the training log: loss is the mean over the epoch, accuracies lie in 0..1."""
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    held_out_accuracy: float
+    seconds: float
+
+
+def train(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    held_out: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    settings: TrainSettings,
+    classes: int,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochResult], None] = lambda _: None,
+) -> tuple[EmbeddingNet, list[EpochResult]]:
+    """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,), numbers below `classes`.
+
+    `held_out`: images and labels whose accuracy is reported after each epoch, nothing more.
+
+    With `checkpoint` (an .npz path) the state is written there after each epoch, and a run that
+    finds one from the same settings goes on from it; the result is the same as without a stop.
+    """
+    torch.manual_seed(settings.seed)
+    mean, std = normalisation(images)
+    data = _to_tensor(images, mean, std)
+    targets = torch.from_numpy(labels)
+    network = EmbeddingNet(classes)
+    whiten_from(network, data[:5000])
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = _optimizer(network, settings)
+    steps_per_epoch = len(data) // min(settings.batch_size, len(data))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _triangle(step, settings.epochs * steps_per_epoch)
+    )
+    log: list[EpochResult] = []
+    identity = _identity(images, labels, settings)
+    if checkpoint is not None and checkpoint.exists():
+        log = _load(checkpoint, network, optimizer, schedule, identity)
+    for epoch in range(len(log), settings.epochs):
+        started = time.perf_counter()
+        loss, accuracy = _run_epoch(network, data, targets, optimizer, schedule, settings, epoch)
+        held_out_logits = predict(network, held_out[0], mean, std)[1]
+        result = EpochResult(
+            epoch=epoch + 1,
+            loss=loss,
+            train_accuracy=accuracy,
+            held_out_accuracy=float((held_out_logits.argmax(1) == held_out[1]).mean()),
+            seconds=time.perf_counter() - started,
+        )
+        log.append(result)
+        if checkpoint is not None:
+            _save(checkpoint, network, optimizer, schedule, identity, log)
+        on_epoch(result)
+    return network.eval(), log
+
+
+def normalisation(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation a channel, of pixels scaled to 0..1: two tensors (3,)."""
+    pixels = images.reshape(-1, 3)
+    mean = pixels.mean(axis=0) / 255
+    std = pixels.std(axis=0) / 255
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
+def predict(
+    network: EmbeddingNet, images: NDArray[np.uint8], mean: Tensor, std: Tensor
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings (n, 64) and logits (n, classes) in float32, the network in evaluation mode."""
+    network.eval()
+    embeddings, logits = [], []
+    with torch.inference_mode():
+        for start in range(0, len(images), 1000):
+            embedding = network.embed(_to_tensor(images[start : start + 1000], mean, std))
+            embeddings.append(embedding.numpy())
+            logits.append((network.classifier(embedding) * HEAD_SCALE).numpy())
+    return np.concatenate(embeddings), np.concatenate(logits)
+
+
+def _run_epoch(
+    network: EmbeddingNet,
+    data: Tensor,
+    targets: Tensor,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    settings: TrainSettings,
+    epoch: int,
+) -> tuple[float, float]:
+    network.train()
+    # Seeded by epoch, so that a resumed run sees what an unbroken one would have seen.
+    random = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
+    order = torch.randperm(len(data), generator=random)
+    size = min(settings.batch_size, len(data))
+    loss_sum = correct = seen = 0.0
+    for start in range(0, len(data) - size + 1, size):
+        chosen = order[start : start + size]
+        batch = _augment(data[chosen], random)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = network(batch.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(
+            logits.float(), targets[chosen], label_smoothing=settings.label_smoothing
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        loss_sum += float(loss.detach()) * len(chosen)
+        correct += float((logits.argmax(1) == targets[chosen]).sum())
+        seen += len(chosen)
+    return loss_sum / seen, correct / seen
+
+
+def _augment(batch: Tensor, random: torch.Generator) -> Tensor:
+    """Mirror half of the images and shift each by up to two pixels, edges reflected."""
+    mirrored = torch.rand(len(batch), generator=random) < 0.5
+    batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
+    padded = functional.pad(batch, (SHIFT,) * 4, "reflect")
+    shifts = torch.randint(0, 2 * SHIFT + 1, (2, len(batch)), generator=random)
+    size = batch.shape[-1]
+    shifted = torch.empty_like(batch)
+    for dy in range(2 * SHIFT + 1):
+        for dx in range(2 * SHIFT + 1):
+            here = (shifts[0] == dy) & (shifts[1] == dx)
+            shifted[here] = padded[here, :, dy : dy + size, dx : dx + size]
+    return shifted
+
+
+def _optimizer(network: EmbeddingNet, settings: TrainSettings) -> torch.optim.SGD:
+    biases = [m.bias for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    bias_ids = {id(b) for b in biases}
+    weights = [p for p in network.parameters() if p.requires_grad and id(p) not in bias_ids]
+    factor = settings.bias_rate_factor
+    groups: list[dict[str, Any]] = [
+        {"params": weights},
+        {
+            "params": biases,
+            "lr": settings.peak_rate * factor,
+            "weight_decay": settings.weight_decay / factor,
+        },
+    ]
+    return torch.optim.SGD(
+        groups,
+        lr=settings.peak_rate,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        nesterov=True,
+    )
+
+
+def _triangle(step: int, steps: int, start: float = 0.2, peak_at: float = 0.23) -> float:
+    peak = max(1, int(steps * peak_at))
+    if step < peak:
+        return start + (1 - start) * step / peak
+    return max(0.0, (steps - step) / max(1, steps - peak))
+
+
+def _to_tensor(images: NDArray[np.uint8], mean: Tensor, std: Tensor) -> Tensor:
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def _save(
+    path: Path,
+    network: EmbeddingNet,
+    optimizer: torch.optim.SGD,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    identity: str,
+    log: list[EpochResult],
+) -> None:
+    arrays = {f"network/{name}": value.numpy() for name, value in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        arrays[f"momentum/{index}"] = state["momentum_buffer"].numpy()
+    facts = {
+        "identity": identity,
+        "log": [asdict(r) for r in log],
+        "step": schedule.last_epoch,
+    }
+    arrays["facts"] = np.array(json.dumps(facts))
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, **arrays)
+    temporary.replace(path)
+
+
+def _load(
+    path: Path,
+    network: EmbeddingNet,
+    optimizer: torch.optim.SGD,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    identity: str,
+) -> list[EpochResult]:
+    """Take up the state at `path`; returns its log, empty where it is of another training."""
+    with np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(str(stored["facts"]))
+        if facts["identity"] != identity:
+            return []
+        network.load_state_dict(_tensors(stored, "network/"))
+        momentum = {
+            int(index): {"momentum_buffer": buffer}
+            for index, buffer in _tensors(stored, "momentum/").items()
+        }
+    step = schedule.last_epoch = facts["step"]
+    rates = zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    for group, base, factor in rates:
+        group["lr"] = base * factor(step)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": momentum, "param_groups": groups})
+    return [EpochResult(**line) for line in facts["log"]]
+
+
+def _tensors(stored: Any, prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): torch.from_numpy(stored[name])
+        for name in stored
+        if name.startswith(prefix)
+    }
+
+
+def _identity(images: NDArray[np.uint8], labels: NDArray[np.int64], settings: TrainSettings) -> str:
+    """What decides the weights, as one digest: images, labels and settings."""
+    digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(np.ascontiguousarray(images).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,61 @@
+"""The small picture kept with every record."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbir.images.decode import decode
+from cbir.images.thumbnails import MAX_OWN_BYTES, media_type, thumbnail
+from tests.images.support_images import HEIC, encoded, four_colours, noise
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_a_small_file_of_a_web_format_is_its_own_thumbnail(form):
+    data = encoded(four_colours(), form)
+    assert len(data) <= MAX_OWN_BYTES
+    assert thumbnail(data, decode(data)) is data
+
+
+@pytest.mark.parametrize("data", [encoded(four_colours(), "BMP"), HEIC])
+def test_a_small_file_that_browsers_do_not_show_becomes_a_jpeg(data):
+    pixels = decode(data)
+    small = thumbnail(data, pixels)
+    assert media_type(small) == "image/jpeg"
+    assert np.abs(decode(small).astype(int) - pixels.astype(int)).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(600, 300, (256, 128)), (300, 900, (85, 256)), (100, 120, (100, 120)), (5000, 1, (256, 1))],
+)
+def test_large_files_are_shrunk_to_256_pixels_and_never_enlarged(height, width, expected):
+    pixels = np.asarray(four_colours().resize((width, height)))
+    data = encoded(np.vstack([noise(1, 100, 100)]), "PNG")
+    assert len(data) > MAX_OWN_BYTES
+    small = thumbnail(data, pixels)
+    assert media_type(small) == "image/jpeg"
+    assert decode(small).shape == (*expected, 3)
+
+
+def test_the_thumbnail_of_a_large_photo_looks_like_it():
+    pixels = np.asarray(four_colours(900, 600))
+    small = decode(thumbnail(bytes(10_000), pixels))
+    expected = np.asarray(four_colours(256, 170).resize(small.shape[1::-1]))
+    assert np.abs(small.astype(int) - expected.astype(int)).mean() < 5
+
+
+def test_tiny_pixels_without_a_file_are_kept_without_loss():
+    pixels = noise(2)
+    small = thumbnail(None, pixels)
+    assert media_type(small) == "image/png"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(small))), pixels)
+
+
+def test_large_pixels_without_a_file_become_a_small_jpeg():
+    assert media_type(thumbnail(None, noise(3, 400, 400))) == "image/jpeg"
+
+
+def test_the_media_type_of_what_is_no_picture_is_plain_bytes():
+    assert media_type(b"hello") == "application/octet-stream"

@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cbir
+from cbir.errors import CbirError
+from cbir.images.regions import region_boxes
+from cbir.ingest.run import Progress
+from cbir.types import AddReport, RgbImage, Vectors
+from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
+
+
+def index(source: Path, into: Path, **options: object) -> AddReport:
+    return cbir.index_images([str(source)], str(into), descriptor=MeanColour(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "photos.cbir"
+
+
+def ids(place: Path) -> list[str]:
+    opened = cbir.open_index(str(place))
+    try:
+        return list(opened.ids())
+    finally:
+        opened.close()
+
+
+def test_every_image_of_a_folder_is_indexed_with_its_label(photos: Path, place: Path) -> None:
+    report = index(photos, place, label_from_folder=True)
+    assert (report.added, report.updated, report.unchanged) == (12, 0, 0)
+    opened = cbir.open_index(str(place))
+    assert opened.labels() == {f"photos/{c}/{n}.png": c for c in COLOURS for n in range(4)}
+    record = opened.records(["photos/red/2.png"])[0]
+    assert (record.width, record.height) == (40, 30)
+    assert record.file_size == (photos / "red" / "2.png").stat().st_size
+    opened.close()
+
+
+def test_stored_vectors_are_those_of_the_descriptor(photos: Path, place: Path) -> None:
+    index(photos, place)
+    opened = cbir.open_index(str(place))
+    pixels = np.asarray(Image.open(photos / "blue" / "3.png"))
+    expected = MeanColour().describe([pixels])
+    np.testing.assert_array_equal(opened.vectors("photos/blue/3.png"), expected)
+    opened.close()
+
+
+def test_a_second_run_describes_nothing(photos: Path, place: Path) -> None:
+    index(photos, place)
+
+    class Counting(MeanColour):
+        described = 0
+
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            Counting.described += len(images)
+            return super().describe(images)
+
+    report = cbir.index_images([str(photos)], str(place), descriptor=Counting())
+    assert (report.added, report.updated, report.unchanged) == (0, 0, 12)
+    assert Counting.described == 1  # the check that the descriptor works at all
+
+
+def test_a_touched_file_is_read_but_not_described_again(photos: Path, place: Path) -> None:
+    index(photos, place)
+    os.utime(photos / "red" / "0.png", (1, 1))
+    report = index(photos, place)
+    assert (report.updated, report.unchanged) == (0, 12)
+    # The new time is kept: nothing needs to be read again by the run after.
+    opened = cbir.open_index(str(place))
+    assert opened.records(["photos/red/0.png"])[0].mtime_ns == 1_000_000_000
+    opened.close()
+
+
+def test_a_changed_file_replaces_its_record(photos: Path, place: Path) -> None:
+    index(photos, place)
+    Image.fromarray(picture(COLOURS["blue"], 999)).save(photos / "red" / "0.png")
+    report = index(photos, place)
+    assert (report.added, report.updated, report.unchanged) == (0, 1, 11)
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    hits = searcher.search(photos / "blue" / "0.png", k=5)
+    assert "photos/red/0.png" in [hit.id for hit in hits]
+    searcher.close()
+
+
+def test_files_that_are_gone_are_marked_and_dropped_only_by_prune(
+    photos: Path, place: Path
+) -> None:
+    index(photos, place)
+    (photos / "red" / "0.png").unlink()
+    report = index(photos, place)
+    assert (report.missing, report.removed) == (1, 0)
+    opened = cbir.open_index(str(place))
+    assert opened.records(["photos/red/0.png"])[0].missing
+    opened.close()
+    assert index(photos, place, prune=True).removed == 1
+    assert "photos/red/0.png" not in ids(place)
+
+
+def test_a_file_that_is_back_is_no_longer_missing(photos: Path, place: Path) -> None:
+    index(photos, place)
+    away = photos.parent / "away.png"
+    (photos / "red" / "0.png").rename(away)
+    index(photos, place)
+    away.rename(photos / "red" / "0.png")
+    assert index(photos, place).missing == 0
+    opened = cbir.open_index(str(place))
+    assert not opened.records(["photos/red/0.png"])[0].missing
+    opened.close()
+
+
+def test_bad_files_are_rows_of_the_report_and_the_rest_is_indexed(
+    photos: Path, place: Path
+) -> None:
+    (photos / "text.jpg").write_text("this is no picture")
+    whole = (photos / "red" / "0.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    report = index(photos, place)
+    assert report.added == 12
+    reasons = {failure.location: failure.reason for failure in report.failures}
+    assert set(reasons) == {"text.jpg", "cut.png"}
+    assert "not an image" in reasons["text.jpg"]
+    assert "truncated" in reasons["cut.png"]
+    opened = cbir.open_index(str(place))
+    assert {f.location: f.reason for f in opened.failures()} == reasons
+    assert opened.info()["failed"] == 2
+    opened.close()
+
+
+def test_a_repaired_file_is_taken_in_by_the_next_run(photos: Path, place: Path) -> None:
+    (photos / "text.jpg").write_text("this is no picture")
+    index(photos, place)
+    Image.fromarray(picture(COLOURS["red"], 5)).save(photos / "text.jpg")
+    report = index(photos, place)
+    assert (report.added, report.failures) == (1, [])
+    opened = cbir.open_index(str(place))
+    assert opened.failures() == []
+    opened.close()
+
+
+def test_one_image_that_cannot_be_described_costs_one_row(photos: Path, place: Path) -> None:
+    class Moody(MeanColour):
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            if any(image.shape[:2] == (7, 7) for image in images):
+                raise ValueError("seven is unlucky")
+            return super().describe(images)
+
+    Image.fromarray(picture(COLOURS["green"], 1, (7, 7))).save(photos / "green" / "9.png")
+    report = cbir.index_images([str(photos)], str(place), descriptor=Moody())
+    assert report.added == 12
+    assert [f.reason for f in report.failures] == ["cannot be described: seven is unlucky"]
+    opened = cbir.open_index(str(place))
+    pixels = np.asarray(Image.open(photos / "green" / "3.png"))
+    np.testing.assert_array_equal(
+        opened.vectors("photos/green/3.png"), MeanColour().describe([pixels])
+    )
+    opened.close()
+
+
+def test_a_descriptor_that_never_works_is_one_error(photos: Path, place: Path) -> None:
+    class Broken(MeanColour):
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            return np.zeros((len(images), 4), dtype=np.float32)
+
+    with pytest.raises(CbirError, match="norm 0"):
+        cbir.index_images([str(photos)], str(place), descriptor=Broken())
+    assert not place.exists()
+
+
+def test_metadata_joins_by_path_and_is_taken_up_later(photos: Path, place: Path) -> None:
+    index(photos, place)
+    table = photos.parent / "facts.csv"
+    table.write_text("path,year,label\nred/0.png,1999,crimson\nred/1.png,2005,\nnone.png,1,\n")
+    report = index(photos, place, metadata=table)
+    assert (report.updated, report.unchanged) == (2, 10)
+    assert report.unused_metadata == ["none.png"]
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    hits = searcher.search(photos / "blue" / "0.png", where=["year<2000"])
+    assert [(hit.id, hit.record.label) for hit in hits] == [("photos/red/0.png", "crimson")]
+    searcher.close()
+    assert index(photos, place).unchanged == 12  # without the file, what is known stays
+
+
+def test_a_changed_file_keeps_its_label_and_metadata(photos: Path, place: Path) -> None:
+    table = photos.parent / "facts.csv"
+    table.write_text("path,year,label\nred/0.png,1999,crimson\n")
+    index(photos, place, metadata=table)
+    other = photos.parent / "other.csv"
+    other.write_text("path,year\nred/1.png,2001\n")
+    index(photos, place, metadata=other)
+    Image.fromarray(picture(COLOURS["red"], 999)).save(photos / "red" / "0.png")
+    assert index(photos, place).updated == 1
+    opened = cbir.open_index(str(place))
+    first, second = opened.records(["photos/red/0.png", "photos/red/1.png"])
+    assert (first.label, first.metadata) == ("crimson", {"year": 1999})
+    assert (second.label, second.metadata) == (None, {"year": 2001})
+    opened.close()
+
+
+def test_pruning_keeps_everything_when_the_folder_cannot_be_listed(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(photos, place)
+    original = os.scandir
+
+    def refuse(folder: str) -> object:
+        if Path(folder) == photos:
+            raise PermissionError(13, "Permission denied", folder)
+        return original(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = index(photos, place, prune=True)
+    assert (report.removed, report.missing) == (0, 0)
+    assert ["Permission denied" in failure.reason for failure in report.failures] == [True]
+    assert len(ids(place)) == 12
+
+
+def test_a_damaged_archive_costs_what_follows_the_damage_and_no_more(
+    tmp_path: Path, place: Path
+) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=100)
+    archive = tmp_path / "damaged.tar"
+    with tarfile.open(archive, "w") as packed:
+        for path in sorted(photos.rglob("*.png")):
+            packed.add(path, path.relative_to(photos).as_posix())
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size * 9 // 10 - 700])
+    healthy = write_photos(tmp_path / "healthy", per_colour=2)
+    report = cbir.index_images([str(archive), str(healthy)], str(place), descriptor=MeanColour())
+    assert 240 < report.added < 300
+    assert {i.split("/")[0] for i in ids(place)} == {"damaged", "healthy"}
+    assert [failure.source for failure in report.failures] == ["damaged"]
+    assert "damaged.tar" in report.failures[0].reason
+
+
+def test_indexing_one_file_keeps_the_failures_of_its_folder(photos: Path, place: Path) -> None:
+    (photos / "red" / "bad.jpg").write_text("no picture")
+    index(photos, place)
+    index(photos / "red" / "0.png", place)
+    opened = cbir.open_index(str(place))
+    assert [failure.location for failure in opened.failures()] == ["red/bad.jpg"]
+    opened.close()
+
+
+def test_an_interrupted_run_keeps_its_failures(tmp_path: Path, place: Path) -> None:
+    photos = write_photos(tmp_path / "many", per_colour=150)
+    (photos / "blue" / "0.png").write_text("no picture")
+
+    def stop(progress: Progress) -> None:
+        if progress.failed:
+            raise KeyboardInterrupt
+
+    assert index(photos, place, on_progress=stop).interrupted
+    opened = cbir.open_index(str(place))
+    assert [failure.location for failure in opened.failures()] == ["blue/0.png"]
+    opened.close()
+
+
+def test_no_image_makes_no_index(tmp_path: Path, place: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "notes.txt").write_text("nothing to see")
+    report = cbir.index_images([str(empty)], str(place))
+    assert (report.added, report.ignored) == (0, 1)
+    assert not place.exists()
+
+
+def test_paths_may_be_paths(photos: Path, place: Path) -> None:
+    assert cbir.index_images([photos], place, descriptor=MeanColour()).added == 12
+    assert cbir.Searcher.open(place, MeanColour()).index.count() == 12
+    with pytest.raises(CbirError, match="sources is one path"):
+        cbir.index_images(str(photos), place)
+
+
+def test_a_descriptors_own_shrinking_may_fail_for_one_image(photos: Path, place: Path) -> None:
+    class Shrinking(MeanColour):
+        def prepare(self, image: RgbImage) -> RgbImage:
+            if image.shape[:2] == (7, 7):
+                raise ValueError("too small to shrink")
+            return image[::2, ::2]
+
+    Image.fromarray(picture(COLOURS["green"], 1, (7, 7))).save(photos / "green" / "9.png")
+    report = cbir.index_images([str(photos)], str(place), descriptor=Shrinking())
+    assert report.added == 12
+    assert [f.reason for f in report.failures] == ["cannot be described: too small to shrink"]
+
+
+def test_pixels_in_memory_are_bounded_whatever_the_descriptor(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbir.ingest import describe as pipeline
+
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(20):
+        Image.fromarray(picture((9, 9, 9 * number), number, (100, 100))).save(
+            folder / f"{number:02}.png"
+        )
+    sizes: list[int] = []
+
+    class Watching(MeanColour):
+        def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+            sizes.append(sum(image.nbytes for image in images))
+            return super().describe(images)
+
+    monkeypatch.setattr(pipeline, "VIEW_BYTES", 100_000)
+    assert cbir.index_images([folder], place, descriptor=Watching()).added == 20
+    assert max(sizes) <= 100_000 + 30_000
+
+
+def test_two_folders_of_the_same_name_get_different_ids(tmp_path: Path, place: Path) -> None:
+    first = write_photos(tmp_path / "a" / "photos", per_colour=1)
+    second = write_photos(tmp_path / "b" / "photos", per_colour=1)
+    index(first, place)
+    report = index(second, place)
+    assert (report.added, report.missing) == (3, 0)
+    assert ids(place) == sorted(
+        f"{name}/{colour}/0.png" for name in ("photos", "photos-2") for colour in COLOURS
+    )
+
+
+def test_a_folder_that_moved_keeps_its_ids(photos: Path, place: Path) -> None:
+    index(photos, place)
+    elsewhere = photos.rename(photos.parent / "elsewhere")
+    report = index(elsewhere, place, moved="photos")
+    assert (report.added, report.missing) == (0, 0)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    hit = searcher.search(elsewhere / "red" / "1.png", k=1)[0]
+    assert (hit.id, hit.path) == ("photos/red/1.png", str(elsewhere / "red" / "1.png"))
+    searcher.close()
+    with pytest.raises(CbirError, match="no source is called 'pictures'"):
+        index(elsewhere, place, moved="pictures")
+
+
+def test_an_archive_gives_the_same_vectors_as_its_folder(photos: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "packed.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(photos.rglob("*.png")):
+            packed.write(path, path.relative_to(photos).as_posix())
+    index(photos, tmp_path / "a.cbir")
+    index(archive, tmp_path / "b.cbir")
+    one, other = (cbir.open_index(str(tmp_path / f"{x}.cbir")) for x in "ab")
+    np.testing.assert_array_equal(one.matrix()[1], other.matrix()[1])
+    assert [i.partition("/")[2] for i in one.ids()] == [i.partition("/")[2] for i in other.ids()]
+    one.close()
+    other.close()
+
+
+def test_of_an_archives_images_of_one_name_the_last_stays_whenever_it_is_indexed(
+    photos: Path, tmp_path: Path, place: Path
+) -> None:
+    archive = tmp_path / "t.tar"
+    with tarfile.open(archive, "w") as packed:
+        for colour in ("red", "green", "blue"):
+            packed.add(photos / colour / "0.png", "a.png")
+    last = hashlib.sha256((photos / "blue" / "0.png").read_bytes()).hexdigest()
+    for _ in range(3):
+        index(archive, place)
+        with closing(cbir.open_index(place)) as opened:
+            assert opened.records(["t/a.png"])[0].content_hash == last
+
+
+@pytest.mark.parametrize("regions", [5, 14])
+def test_regions_find_a_picture_by_its_quarter(tmp_path: Path, place: Path, regions: int) -> None:
+    folder = tmp_path / "mosaics"
+    folder.mkdir()
+    for number in range(6):
+        corners = [picture((40 * number, 255 - 40 * number, 20 * c * 10), c) for c in range(4)]
+        rows = [np.hstack(corners[:2]), np.hstack(corners[2:])]
+        Image.fromarray(np.vstack(rows)).save(folder / f"{number}.png")
+    index(folder, place, regions=regions)
+    opened = cbir.open_index(str(place))
+    assert opened.vectors("mosaics/3.png").shape == (regions, 4)
+    opened.close()
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    whole = np.asarray(Image.open(folder / "3.png"))
+    hits = searcher.search(np.ascontiguousarray(whole[30:, 40:]), k=6)
+    assert hits[0].id == "mosaics/3.png"
+    assert hits[0].box == (0.5, 0.5, 1.0, 1.0)
+    assert len({hit.id for hit in hits}) == 6
+    searcher.close()
+
+
+def test_regions_stay_as_they_are_when_nothing_is_said(photos: Path, place: Path) -> None:
+    index(photos, place, regions=5)
+    Image.fromarray(picture(COLOURS["red"], 77)).save(photos / "red" / "new.png")
+    report = index(photos, place)
+    assert (report.added, report.unchanged) == (1, 12)
+    opened = cbir.open_index(str(place))
+    assert opened.vectors("photos/red/new.png").shape == (5, 4)
+    opened.close()
+
+
+def test_asking_for_regions_later_describes_again(photos: Path, place: Path) -> None:
+    index(photos, place)
+    assert index(photos, place, regions=5).updated == 12
+    assert index(photos, place, regions=5).unchanged == 12
+
+
+def test_region_boxes_cover_the_picture_and_overlap() -> None:
+    for regions in (1, 5, 14):
+        boxes = region_boxes(regions)
+        assert len(set(boxes)) == len(boxes) == regions
+        assert boxes[0] == (0, 0, 1, 1)
+        for left, top, right, bottom in boxes:
+            assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
+    with pytest.raises(CbirError, match="3 regions"):
+        region_boxes(3)
+
+
+def test_progress_counts_every_image(photos: Path, place: Path) -> None:
+    seen: list[Progress] = []
+    (photos / "bad.jpg").write_bytes(b"bad")
+    index(photos, place, on_progress=seen.append)
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (13, 13, 1)
+
+
+def test_progress_runs_through_all_sources_and_unchanged_images(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbir.ingest import run as indexing
+
+    monkeypatch.setattr(indexing, "TELL_SECONDS", 0)
+    folders = [write_photos(tmp_path / name) for name in ("one", "two")]
+    cbir.index_images(folders, place, descriptor=MeanColour())
+    seen: list[Progress] = []
+    cbir.index_images(folders, place, descriptor=MeanColour(), on_progress=seen.append)
+    assert [p.done for p in seen[:24]] == list(range(1, 25))
+    assert {p.total for p in seen} == {24}
+
+
+def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(
+    tmp_path: Path, place: Path
+) -> None:
+    photos = write_photos(tmp_path / "many", per_colour=150)
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= 64:
+            raise KeyboardInterrupt
+
+    report = index(photos, place, on_progress=stop)
+    assert report.interrupted
+    assert 0 < report.added < 450
+    assert len(ids(place)) == report.added
+    rest = index(photos, place)
+    assert (rest.added, rest.unchanged) == (450 - report.added, report.added)
+    assert not rest.interrupted
+
+
+def test_the_index_is_not_indexed_when_it_lies_in_its_folder(photos: Path) -> None:
+    place = photos / "inside.cbir"
+    index(photos, place)
+    (place / "model").mkdir(exist_ok=True)
+    Image.fromarray(picture(COLOURS["red"], 3)).save(place / "model" / "picture.png")
+    report = index(photos, place)
+    assert (report.unchanged, report.added, report.ignored) == (12, 0, 0)

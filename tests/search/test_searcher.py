@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cbir
+from cbir.errors import CbirError, ImageError, QueryError
+from cbir.search.expand import expanded_query
+from cbir.types import DescriptorSpec
+from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("searched") / "photos", per_colour=6)
+
+
+@pytest.fixture(scope="module")
+def searcher(folder: Path) -> cbir.Searcher:
+    place = str(folder.parent / "photos.cbir")
+    cbir.index_images([str(folder)], place, descriptor=MeanColour(), label_from_folder=True)
+    return cbir.Searcher.open(place, MeanColour())
+
+
+def test_a_path_its_bytes_and_its_pixels_are_the_same_query(
+    searcher: cbir.Searcher, folder: Path
+) -> None:
+    path = folder / "green" / "2.png"
+    pixels = np.asarray(Image.open(path))
+    answers = [searcher.search(query) for query in (path, str(path), path.read_bytes(), pixels)]
+    assert all(answer == answers[0] for answer in answers)
+    first = answers[0][0]
+    assert (first.rank, first.id, first.record.label) == (1, "photos/green/2.png", "green")
+    assert first.score == pytest.approx(1)
+    assert first.path == str(path)
+
+
+def test_scores_and_order_are_those_of_a_matrix_product(
+    searcher: cbir.Searcher, folder: Path
+) -> None:
+    query = picture((200, 180, 60), 77)
+    ids, matrix = searcher.index.matrix()
+    scores = matrix.astype(np.float64) @ MeanColour().describe([query])[0].astype(np.float64)
+    expected = sorted(zip(-scores, ids, strict=True))[:7]
+    hits = searcher.search(query, k=7)
+    assert [hit.id for hit in hits] == [i for _, i in expected]
+    np.testing.assert_allclose([-s for s, _ in expected], [h.score for h in hits], atol=1e-6)
+
+
+def test_an_indexed_id_leaves_itself_out(searcher: cbir.Searcher, folder: Path) -> None:
+    asked = cbir.IndexedId("photos/red/1.png")
+    hits = searcher.search(asked, k=5)
+    assert asked.id not in [hit.id for hit in hits]
+    by_path = searcher.search(folder / "red" / "1.png", k=6)
+    assert [hit.id for hit in hits] == [hit.id for hit in by_path if hit.id != asked.id]
+
+
+def test_a_batch_answers_as_one_at_a_time(searcher: cbir.Searcher, folder: Path) -> None:
+    queries = sorted(folder.rglob("*.png"))
+    together = searcher.search_many(queries, k=4)
+    assert together == [searcher.search(query, k=4) for query in queries]
+    assert together == searcher.search_many(queries, k=4)
+
+
+def test_filters_hold_for_every_hit(searcher: cbir.Searcher, folder: Path) -> None:
+    hits = searcher.search(folder / "red" / "0.png", k=50, where=["label=green,blue"])
+    assert len(hits) == 12
+    assert {hit.record.label for hit in hits} == {"green", "blue"}
+
+
+def test_a_region_of_the_query_is_what_is_searched(searcher: cbir.Searcher) -> None:
+    left, right = picture(COLOURS["red"], 1), picture(COLOURS["blue"], 2)
+    both = np.hstack([left, right])
+    hits = searcher.search(both, k=6, region=(0.5, 0, 1, 1))
+    assert {hit.record.label for hit in hits} == {"blue"}
+    assert hits == searcher.search(np.ascontiguousarray(right), k=6)
+
+
+def test_a_region_of_an_indexed_image_is_cut_from_the_original(
+    searcher: cbir.Searcher, folder: Path
+) -> None:
+    pixels = np.asarray(Image.open(folder / "blue" / "4.png"))
+    asked = cbir.IndexedId("photos/blue/4.png")
+    hits = searcher.search(asked, k=3, region=(0, 0, 0.5, 1))
+    by_pixels = searcher.search(np.ascontiguousarray(pixels[:, :20]), k=4)
+    assert [h.id for h in hits] == [h.id for h in by_pixels if h.id != asked.id][:3]
+
+
+def test_query_expansion_searches_with_the_weighted_mean(
+    searcher: cbir.Searcher, folder: Path
+) -> None:
+    query = MeanColour().describe([picture((120, 120, 40), 3)])
+    first = searcher.match(query, 3)[0]
+    neighbours = np.stack([searcher.index.vectors(i)[0] for i in first.ids])
+    mixed = query[0] + (first.scores**3) @ neighbours
+    expected = searcher.match((mixed / np.linalg.norm(mixed))[None], 5)[0]
+    found = searcher.match(query, 5, expand=3)[0]
+    assert found.ids == expected.ids
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    np.testing.assert_allclose(
+        expanded_query(query[0], neighbours, first.scores), mixed / np.linalg.norm(mixed), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("k", [0, -1, 10_001])
+def test_a_senseless_k_is_refused(searcher: cbir.Searcher, folder: Path, k: int) -> None:
+    with pytest.raises(QueryError, match=f"k is {k}"):
+        searcher.search(folder / "red" / "0.png", k=k)
+
+
+@pytest.mark.parametrize("region", [(0, 0, 0, 1), (0, 0, 2, 1), (0.5, 0, 0.4, 1)])
+def test_a_region_outside_the_picture_is_refused(
+    searcher: cbir.Searcher, region: tuple[float, float, float, float]
+) -> None:
+    with pytest.raises(QueryError, match="no part of a picture"):
+        searcher.search(picture(COLOURS["red"], 1), region=region)
+
+
+def test_bad_queries_are_one_clear_error(searcher: cbir.Searcher, tmp_path: Path) -> None:
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    with pytest.raises(ImageError, match=r"text\.jpg: not an image"):
+        searcher.search(text)
+    with pytest.raises(ImageError, match=r"gone\.jpg: No such file"):
+        searcher.search(tmp_path / "gone.jpg")
+    with pytest.raises(QueryError, match="float64"):
+        searcher.search(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="nobody"):
+        searcher.search(cbir.IndexedId("photos/nobody"))
+
+
+def test_a_gone_original_is_said_and_the_thumbnail_stays(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=1)
+    large = photos / "large.png"
+    Image.fromarray(picture((9, 99, 199), 1, (300, 200))).save(large)
+    assert large.stat().st_size > 8192
+    place = str(tmp_path / "p.cbir")
+    cbir.index_images([str(photos)], place, descriptor=MeanColour())
+    searcher = cbir.Searcher.open(place, MeanColour())
+    assert searcher.original("photos/large.png") == large.read_bytes()
+    small = (photos / "red" / "0.png").read_bytes()
+    shutil.rmtree(photos)
+    with pytest.raises(ImageError, match=r"photos/large\.png is gone"):
+        searcher.original("photos/large.png")
+    assert searcher.index.thumbnail("photos/large.png")
+    assert searcher.original("photos/red/0.png") == small  # kept whole in the index
+    searcher.close()
+
+
+def test_an_index_refuses_another_descriptor(searcher: cbir.Searcher, folder: Path) -> None:
+    class Other(MeanColour):
+        spec = DescriptorSpec("other", 4, "cd" * 32)
+
+    with pytest.raises(CbirError, match="was built with mean-colour@abababab"):
+        cbir.Searcher.open(searcher.index.url, Other())
+    with pytest.raises(CbirError, match=r"mean-colour@abababab \(4-d\); you gave other@cdcdcdcd"):
+        cbir.index_images([str(folder)], searcher.index.url, descriptor=Other())
+
+
+def test_an_index_finds_its_own_descriptor(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=2)
+    place = str(tmp_path / "p.cbir")
+    cbir.index_images([str(photos)], place, descriptor="cifar10-cnn:embedding")
+    searcher = cbir.Searcher.open(place)
+    assert searcher.descriptor.spec.name == "cifar10-cnn:embedding"
+    assert searcher.search(photos / "red" / "0.png")[0].id == "photos/red/0.png"
+    searcher.close()
+
+
+def test_an_index_never_chooses_code_to_import(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", per_colour=1)
+    place = tmp_path / "p.cbir"
+
+    class Named(MeanColour):
+        spec = DescriptorSpec("tests.descriptors.support_photos:MeanColour", 4, "ab" * 32)
+
+    cbir.index_images([photos], place, descriptor=Named())
+    searcher = cbir.Searcher.open(place)
+    with pytest.raises(CbirError, match="is not installed") as caught:
+        searcher.search(photos / "red" / "0.png")
+    assert "--descriptor" in caught.value.hint
+    searcher.close()
+    told = cbir.Searcher.open(place, "tests.descriptors.support_photos:MeanColour")
+    assert told.search(photos / "red" / "0.png", k=1)[0].id == "photos/red/0.png"
+    told.close()
+
+
+def test_expansion_uses_the_part_that_matched(tmp_path: Path) -> None:
+    folder = tmp_path / "mosaics"
+    folder.mkdir()
+    colours = list(COLOURS.values())
+    for number in range(3):
+        four = [picture(colours[(number + c) % 3], number) for c in range(4)]
+        mosaic = np.vstack([np.hstack(four[:2]), np.hstack(four[2:])])
+        Image.fromarray(mosaic).save(folder / f"{number}.png")
+    place = tmp_path / "m.cbir"
+    cbir.index_images([folder], place, descriptor=MeanColour(), regions=5)
+    searcher = cbir.Searcher.open(place, MeanColour())
+    plain = searcher.search(picture(colours[0], 9), k=3)
+    expanded = searcher.search(picture(colours[0], 9), k=3, expand=2)
+    assert all(hit.score > 0.99 for hit in plain)
+    assert all(hit.score > 0.99 for hit in expanded)  # whole pictures would pull it to the middle
+    searcher.close()

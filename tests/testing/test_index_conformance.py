@@ -1,0 +1,83 @@
+"""The conformance kit over every engine, and over engines and descriptors that are wrong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbir import testing
+from cbir.index.embedded.index import EmbeddedIndex
+from cbir.index.open import create_index
+from cbir.types import DescriptorSpec, RgbImage, Vectors
+
+
+def test_the_embedded_engine_conforms(tmp_path: Path) -> None:
+    number = itertools.count()
+    testing.check_index(lambda spec: create_index(str(tmp_path / f"{next(number)}.cbir"), spec))
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [
+        ("search", lambda self, *a, **o: [m for m in real_search(self, *a, **o) for _ in "ab"]),
+        ("search", lambda self, v, k, **o: real_search(self, v, k + 1, **o)),
+        ("search", lambda self, v, k, where=(), **o: real_search(self, v, k, **o)),
+        ("search", lambda self, v, k, exclude=None, **o: real_search(self, v, k, **o)),
+        ("search", lambda self, v, k, **o: real_search(self, -v, k, **o)),
+        ("remove", lambda self, ids: list(ids)),
+        ("mark_missing", lambda self, ids: None),
+        ("set_details", lambda self, details: None),
+        ("thumbnail", lambda self, record_id: b"the same for all"),
+        ("labels", lambda self: {}),
+        ("ids", lambda self: iter(sorted(real_ids(self), reverse=True))),
+    ],
+)
+def test_the_kit_finds_an_engine_that_is_wrong(
+    method: str, wrong: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EmbeddedIndex, method, wrong)
+    number = itertools.count()
+    with pytest.raises((AssertionError, ValueError)):
+        testing.check_index(lambda spec: create_index(str(tmp_path / f"{next(number)}.cbir"), spec))
+
+
+real_search = EmbeddedIndex.search
+real_ids = EmbeddedIndex.ids
+
+
+class MeanColour:
+    """Red, green, blue and one: a descriptor in the fewest lines."""
+
+    spec = DescriptorSpec("mean-colour", 4, "c" * 64)
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        means = [np.append(image.mean(axis=(0, 1)) / 255, 1) for image in images]
+        return testing.unit(np.array(means))
+
+
+def test_a_descriptor_of_a_few_lines_conforms() -> None:
+    testing.check_descriptor(MeanColour())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda rows: rows * 2, "unit norm"),
+        (lambda rows: rows * np.nan, "unit norm"),
+        (lambda rows: rows.astype(np.float64), "float32"),
+        (lambda rows: rows[:-1], "expected shape"),
+        (lambda rows: testing.unit(rows + len(rows)), "alone and in a batch"),
+        (lambda rows: rows[:: 1 if rows[0, 0] <= rows[-1, 0] else -1], "in another place"),
+    ],
+)
+def test_the_kit_finds_a_descriptor_that_is_wrong(change: object, complaint: str) -> None:
+    class Wrong(MeanColour):
+        def describe(self, images: Sequence[RgbImage]) -> Vectors:
+            return change(super().describe(images))  # type: ignore[operator, no-any-return]
+
+    with pytest.raises(AssertionError, match=complaint):
+        testing.check_descriptor(Wrong())

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cbir
+from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.onnx import OnnxDescriptor
+from cbir.errors import CbirError
+
+pytestmark = pytest.mark.training
+
+CLASSES = 3
+
+
+def blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a brighter square whose place is the class: learnt in a few steps."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, count)
+    images = random.integers(0, 120, (count, 32, 32, 3))
+    for image, label in zip(images, labels, strict=True):
+        image[8:24, 10 * label : 10 * label + 10] += 120
+    return images.astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def test_a_network_learns_and_its_exports_are_the_same_function() -> None:
+    from cbir.training.network.export import export_float
+    from cbir.training.network.loop import normalisation, predict, settings_for, train
+    from cbir.training.network.recipe import check_parity
+
+    images, labels = blobs(400)
+    held_out = blobs(100, seed=1)
+    network, log = train(images, labels, held_out, settings_for(400, epochs=4, seed=0), CLASSES)
+    assert [result.epoch for result in log] == [1, 2, 3, 4]
+    assert log[-1].held_out_accuracy > 0.9
+    mean, std = normalisation(images)
+    float_model = export_float(network, mean, std)
+    figures = check_parity(
+        predict(network, held_out[0], mean, std), {"float32": float_model}, held_out[0]
+    )
+    assert figures["float32_cosine"] == pytest.approx(1, abs=1e-5)
+    assert figures["float32_same_class"] == 1
+
+
+def test_int8_keeps_the_answers_of_a_network_without_its_identity_start() -> None:
+    import torch
+    from torch import nn
+
+    from cbir.training.network.backbones import EmbeddingNet, whiten_from
+    from cbir.training.network.export import export_float, quantise
+    from cbir.training.network.loop import predict
+    from cbir.training.network.recipe import INT8_COSINE, check_parity
+
+    images, _ = blobs(300)
+    mean, std = torch.full((3,), 0.4), torch.full((3,), 0.25)
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.4) / 0.25
+    torch.manual_seed(0)
+    network = EmbeddingNet(3)
+    whiten_from(network, pixels)
+    for module in network.features.modules():
+        if isinstance(module, nn.Conv2d):
+            # The identity that training starts from is one large weight among small ones, which
+            # eight bits cannot tell apart; training wears it off.
+            nn.init.kaiming_normal_(module.weight)
+    network(pixels)  # in training mode: sets the statistics of batch norm
+    float_model = export_float(network, mean, std)
+    int8_model = quantise(float_model, images[:200])
+    assert len(int8_model) < 0.4 * len(float_model)
+    figures = check_parity(
+        predict(network, images[200:], mean, std),
+        {"float32": float_model, "int8": int8_model},
+        images[200:],
+    )
+    assert figures["int8_cosine"] > INT8_COSINE
+
+
+def test_an_export_of_another_network_is_refused() -> None:
+    import torch
+
+    from cbir.training.network.backbones import EmbeddingNet
+    from cbir.training.network.export import export_float
+    from cbir.training.network.loop import predict
+    from cbir.training.network.recipe import check_parity
+
+    images, _ = blobs(50)
+    mean, std = torch.full((3,), 0.4), torch.full((3,), 0.3)
+    torch.manual_seed(0)
+    one, other = EmbeddingNet(3).eval(), EmbeddingNet(3).eval()
+    model = export_float(other, mean, std)
+    with pytest.raises(CbirError, match="answers otherwise"):
+        check_parity(predict(one, images, mean, std), {"float32": model}, images)
+
+
+def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
+    from cbir.training.network.loop import EpochResult, TrainSettings, train
+
+    images, labels = blobs(200)
+    held_out = blobs(40, seed=1)
+    settings = TrainSettings(epochs=3, batch_size=50)
+    whole, _ = train(images, labels, held_out, settings, CLASSES)
+
+    def stop(result: EpochResult) -> None:
+        if result.epoch == 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / "state.npz"
+    with pytest.raises(KeyboardInterrupt):
+        train(images, labels, held_out, settings, CLASSES, checkpoint, stop)
+    resumed, log = train(images, labels, held_out, settings, CLASSES, checkpoint)
+    assert [result.epoch for result in log] == [1, 2, 3]
+    for name, value in whole.state_dict().items():
+        np.testing.assert_array_equal(resumed.state_dict()[name].numpy(), value.numpy())
+
+
+def test_a_checkpoint_of_other_images_is_not_taken_up(tmp_path: Path) -> None:
+    from cbir.training.network.loop import EpochResult, TrainSettings, train
+
+    settings = TrainSettings(epochs=1, batch_size=50)
+    checkpoint = tmp_path / "state.npz"
+    train(*blobs(100), blobs(20, 1), settings, CLASSES, checkpoint)
+    seen: list[EpochResult] = []
+    train(*blobs(100, seed=5), blobs(20, 1), settings, CLASSES, checkpoint, seen.append)
+    assert len(seen) == 1
+
+
+def test_small_sets_get_small_batches_and_rates() -> None:
+    from cbir.training.network.loop import TrainSettings, settings_for
+
+    assert settings_for(45_000, epochs=16, seed=0) == TrainSettings()
+    small = settings_for(1_298, epochs=3, seed=0)
+    assert small.batch_size == 16
+    assert small.peak_rate == pytest.approx(TrainSettings().peak_rate * 16 / 512)
+
+
+def test_fusion_is_chosen_by_what_ranks_best() -> None:
+    from cbir.descriptors.fusion import unit_rows
+    from cbir.training.choose import choose_fusion
+
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 400)
+    noise = random.normal(size=(400, 8)).astype(np.float32)
+    telling = (4 * np.eye(4)[labels] + 0.1 * random.normal(size=(400, 4))).astype(np.float32)
+    by_posterior = choose_fusion(unit_rows(noise), telling, labels)
+    assert by_posterior.weight > 0.5
+    assert by_posterior.score > 0.95
+    telling_embedding = np.hstack([telling, np.zeros((400, 4), dtype=np.float32)])
+    by_embedding = choose_fusion(unit_rows(telling_embedding), noise[:, :4], labels)
+    assert by_embedding.weight < 0.5
+
+
+@pytest.mark.slow
+def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "cbir", "train", "cnn", "digits:train", "--name", "digits"),
+        *("--test", "digits:test", "--epochs", "3"),
+    ]
+    killed = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert killed.stderr is not None
+    for line in killed.stderr:
+        if line.startswith("epoch 1/3"):
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    killed.stderr.close()
+    time.sleep(0.1)
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "epoch 1/3" not in again.stderr and "epoch 3/3" in again.stderr
+    folder = Path(again.stdout.strip())
+    card = json.loads((folder / CARD_FILE).read_text())
+    assert len(card["training"]["log"]) == 3
+    assert (card["training"]["precision"] == "int8") == (card["quality"]["int8_cosine"] >= 0.99)
+    assert card["quality"]["test_accuracy"] > 0.6
+    assert card["trained_on"].startswith("digits, 1,298 images")
+    place = str(tmp_path / "d.cbir")
+    report = cbir.index_images(["digits:train"], place, descriptor="digits")
+    assert report.added == 1442
+    searcher = cbir.Searcher.open(place)
+    assert isinstance(searcher.descriptor, OnnxDescriptor)
+    result = cbir.evaluate(searcher, cbir.open_source("digits:test"), ["P@10"])
+    assert result.measures["P@10"] > 0.6
+    assert result.training_images_indexed
+    assert result.accuracy is not None
+    assert result.accuracy["queries"] == pytest.approx(card["quality"]["test_accuracy"], abs=0.01)
+    searcher.close()
+
+
+def test_unlabelled_images_cannot_be_trained_on(tmp_path: Path) -> None:
+    from cbir.training.labelled import read_labelled
+    from tests.descriptors.support_photos import write_photos
+
+    photos = write_photos(tmp_path / "photos", per_colour=1)
+    with pytest.raises(CbirError) as caught:
+        read_labelled(cbir.open_source(str(photos)), lambda image: image)
+    assert "--label-from-folder" in caught.value.hint
+
+
+def test_a_class_that_only_the_held_out_images_have_is_no_damage() -> None:
+    from cbir.training.network.loop import settings_for, train
+
+    images, labels = blobs(100)
+    network, _ = train(images, labels, (images[:5], labels[:5]), settings_for(100, 1, 0), 7)
+    assert network.classifier.out_features == 7

@@ -1,0 +1,108 @@
+"""A small real index, and small real pictures, for the tests of the page."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from waitress import wasyncore
+
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
+from cbir.types import DescriptorSpec, RgbImage, Vectors
+from cbir.web.serve import listen
+
+NAMES = (
+    "warm/red.png",
+    "warm/orange.png",
+    "warm/yellow.jpg",
+    "warm/a b.png",
+    "warm/100%.png",
+    "warm/100%25.png",
+    "cold/blue.png",
+    "cold/q?x=1&y#z+w.png",
+    "cold/grün äß.png",
+    "cold/日本.png",
+    "cold/<b>&\"'.png",
+    "cold/large.png",
+    "cold/print.tif",
+)
+
+
+class Grid:
+    """Describes a picture by the colours of a 4 x 4 grid."""
+
+    @property
+    def spec(self) -> DescriptorSpec:
+        return DescriptorSpec("grid", 48, "9c" * 32)
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        small = [Image.fromarray(image).resize((4, 4), Image.Resampling.BOX) for image in images]
+        rows = np.stack([np.asarray(s, dtype=np.float32).ravel() for s in small]) - 127.25
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def picture(seed: int, side: int = 32, kind: str = "PNG") -> bytes:
+    """A picture that no other seed has: coloured squares."""
+    squares = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(squares).resize((side, side), Image.Resampling.NEAREST)
+    target = io.BytesIO()
+    # Uncompressed, a large one is too large for an index to keep it whole as its thumbnail.
+    image.save(target, kind, **({"compress_level": 0} if kind == "PNG" else {}))
+    return target.getvalue()
+
+
+def noise(side: int) -> bytes:
+    """A PNG of about 3 x side x side bytes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG", compress_level=0)
+    return target.getvalue()
+
+
+def build_index(folder: Path, regions: int = 1) -> str:
+    """An index of the pictures in `NAMES` (seeds in their order), and where it is."""
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF"}
+    for seed, name in enumerate(NAMES):
+        path = folder / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        side = 400 if "large" in name else 32
+        path.write_bytes(picture(seed, side, kinds[path.suffix]))
+    url = str(folder / "pictures.cbir")
+    report = index_images(
+        [str(folder / "pictures")],
+        url,
+        descriptor=Grid(),
+        label_from_folder=True,
+        regions=regions,
+    )
+    assert report.added == len(NAMES), report
+    return url
+
+
+LARGE = "pictures/cold/large.png"
+
+
+def open_searcher(url: str) -> Searcher:
+    return Searcher.open(url, Grid())
+
+
+@contextmanager
+def served(searcher: Searcher) -> Iterator[str]:
+    """The address of a page over `searcher`, answered by the production server."""
+    server, address = listen(searcher, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield address
+    finally:
+        # In the server's own thread, or it might be polling what is being closed.
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        thread.join(timeout=30)
+        server.task_dispatcher.shutdown()
+        assert not thread.is_alive()
