@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.setting import images_per_second
-from cbir.descriptors.base import Descriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.evaluation import Evaluation, evaluate
 from cbir.home import cbir_home

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.setting import cifar10_index
 from benchmarks.vgg16 import UntrainedVgg16
-from cbir.descriptors.base import Descriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.evaluation import Evaluation, describe_queries, evaluate
 from cbir.evaluation.recall import recall_of

@@ -28,7 +28,7 @@ from benchmarks.setting import (
     images_per_second,
     median_ms,
 )
-from cbir.descriptors.base import Descriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.errors import CbirError
 from cbir.evaluation import Evaluation, evaluate

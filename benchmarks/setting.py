@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from cbir.descriptors.base import Descriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.home import cbir_home
 from cbir.ingest.indexing import index_images
 from cbir.machine import processor, usable_cores

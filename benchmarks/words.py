@@ -18,8 +18,8 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.setting import print_setting
-from cbir.descriptors.base import Descriptor, describe
 from cbir.descriptors.bovw import BovwDescriptor
+from cbir.descriptors.contract import Descriptor, describe
 from cbir.evaluation import describe_queries, evaluate
 from cbir.images.decode import load_pixels
 from cbir.images.items import SourceItem

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cbir.descriptors.base import Descriptor
+    from cbir.descriptors.contract import Descriptor
     from cbir.descriptors.models import load_descriptor
     from cbir.errors import CbirError
     from cbir.evaluation import evaluate
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AddReport": "cbir.types",
     "CbirError": "cbir.errors",
-    "Descriptor": "cbir.descriptors.base",
+    "Descriptor": "cbir.descriptors.contract",
     "DescriptorSpec": "cbir.types",
     "Hit": "cbir.types",
     "ImageRecord": "cbir.types",

@@ -45,6 +45,10 @@ class QueryError(CbirError):
     """A question that cannot be answered as asked: unknown id, bad filter, bad k."""
 
 
+class RecordGoneError(QueryError):
+    """An id that the index does not hold: never indexed, or removed since it was found."""
+
+
 class MissingExtraError(CbirError):
     """A feature whose optional packages are not installed."""
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cbir.descriptors.arrays import npz_bytes
-from cbir.descriptors.base import describe
 from cbir.descriptors.blocks import Block, block_rows, head_rows, raw_dim, raw_features, vector_dim
 from cbir.descriptors.bovw import ARRAYS_FILE, BovwCard, BovwDescriptor, Posterior, model_files
 from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.contract import describe
 from cbir.descriptors.fusion import fit_projection, projected
 from cbir.errors import CbirError
 from cbir.testing import check_descriptor

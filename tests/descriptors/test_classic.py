@@ -9,7 +9,7 @@ import pytest
 
 import cbir
 from benchmarks import photos as benchmark
-from cbir.descriptors.base import describe
+from cbir.descriptors.contract import describe
 from cbir.descriptors.models import SHIPPED, card_of, models
 from cbir.types import RgbImage
 from tests.descriptors.support_photos import picture, write_photos

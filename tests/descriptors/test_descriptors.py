@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 import cbir
-from cbir.descriptors.base import describe, describe_each, prepare
 from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.contract import describe, describe_each, prepare
 from cbir.descriptors.fusion import centred, fuse, sqrt_posterior, unit_rows
 from cbir.descriptors.models import SHIPPED, descriptor_of, keep_model, models, newer_model
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxDescriptor

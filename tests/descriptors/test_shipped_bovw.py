@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cbir
-from cbir.descriptors.base import describe
+from cbir.descriptors.contract import describe
 from cbir.descriptors.models import card_of, load_descriptor
 from cbir.images.decode import load_pixels
 from cbir.measures.by_class import class_measures

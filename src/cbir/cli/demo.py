@@ -14,7 +14,7 @@ from cbir.cli.output import progress_bar, progress_stages, say
 from cbir.files import write_whole
 
 if TYPE_CHECKING:
-    from cbir.descriptors.base import Descriptor
+    from cbir.descriptors.contract import Descriptor
 
 DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
 FORMAT = 2

@@ -79,7 +79,7 @@ def _works() -> tuple[str, str, str]:
     try:
         import numpy as np
 
-        from cbir.descriptors.base import describe
+        from cbir.descriptors.contract import describe
         from cbir.descriptors.models import SHIPPED, load_descriptor
 
         descriptor = load_descriptor(SHIPPED[0])

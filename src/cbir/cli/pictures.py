@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cbir.errors import CbirError, ImageError
 
 if TYPE_CHECKING:
-    from cbir.descriptors.base import Descriptor
     from cbir.descriptors.bovw import BovwDescriptor
+    from cbir.descriptors.contract import Descriptor
     from cbir.types import RgbImage
 
 SWEEP_COMMAND = "cbir train bovw SOURCE --recipe seed --sweep --out sweep"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.base import Descriptor, Preparing
+from cbir.descriptors.contract import Descriptor, Preparing
 from cbir.errors import CbirError
 from cbir.types import Vectors
 

@@ -11,9 +11,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-from cbir.descriptors.base import Descriptor
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import CARD_FILE, VARIANTS, Model, ModelCard, card_fields
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.home import cbir_home

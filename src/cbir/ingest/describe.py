@@ -16,7 +16,7 @@ from itertools import islice
 
 import numpy as np
 
-from cbir.descriptors.base import Descriptor, describe_each, prepare
+from cbir.descriptors.contract import Descriptor, describe_each, prepare
 from cbir.errors import CbirError, ImageError
 from cbir.images.decode import decode
 from cbir.images.items import SourceItem, content_hash

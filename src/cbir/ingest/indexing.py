@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbir.descriptors.base import Descriptor, describe
+from cbir.descriptors.contract import Descriptor, describe
 from cbir.descriptors.models import descriptor_of, files_of, keep_model, load_descriptor
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource

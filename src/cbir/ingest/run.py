@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cbir.descriptors.base import Descriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem

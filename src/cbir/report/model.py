@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cbir.descriptors.base import Descriptor
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import ModelCard
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import card_of
 from cbir.images.decode import decode
 from cbir.report.content import Block, Picture, Plot, Section, Table, Text

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.base import Descriptor, describe, prepare
+from cbir.descriptors.contract import Descriptor, describe, prepare
 from cbir.descriptors.models import descriptor_of, load_descriptor
 from cbir.errors import CbirError, ImageError, QueryError
 from cbir.images.decode import decode, load_pixels

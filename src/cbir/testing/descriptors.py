@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cbir.descriptors.base import UNIT_TOLERANCE, Descriptor, Preparing
+from cbir.descriptors.contract import UNIT_TOLERANCE, Descriptor, Preparing
 from cbir.testing.expect import expect, expect_near
 from cbir.types import RgbImage, Vectors
 
