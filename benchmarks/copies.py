@@ -147,7 +147,7 @@ def _measure(
             started = time.perf_counter()
             verify, turn = WAYS[way]
             hits = [
-                searcher.search(query.pixels, 1, verify=verify, any_orientation=turn)[0]
+                searcher.search(query.pixels, k=1, verify=verify, any_orientation=turn)[0]
                 for query in queries
             ]
             answers[edit] = [_answer(*pair) for pair in zip(queries, hits, strict=True)]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.setting import cbir_command, cifar10_index, median_ms, test_files
+from cbir.descriptors.contract import describe, prepare
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.images.decode import decode
 from cbir.search.searcher import Searcher
@@ -55,13 +56,14 @@ def main() -> None:
 
 def _parts(searcher: Searcher, data: bytes) -> str:
     image = decode(data)
-    vector = searcher.query_vectors([image])
-    matches = searcher.match(vector)
+    small = [prepare(searcher.descriptor, image)]
+    vector = describe(searcher.descriptor, small)
+    [found] = searcher.index.search(vector, 10)
     parts = {
         "decode": median_ms(lambda: decode(data), 200),
-        "describe": median_ms(lambda: searcher.query_vectors([image]), 200),
-        "search": median_ms(lambda: searcher.match(vector), 200),
-        "records": median_ms(lambda: searcher.hits(matches), 200),
+        "describe": median_ms(lambda: describe(searcher.descriptor, small), 200),
+        "search": median_ms(lambda: searcher.index.search(vector, 10), 200),
+        "records": median_ms(lambda: searcher.hits(found), 200),
     }
     return ", ".join(f"{name} {value:.2f}" for name, value in parts.items())
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from cbir.index.open import open_index
     from cbir.ingest.copy import copy_index
     from cbir.ingest.indexing import index_images
-    from cbir.search.searcher import IndexedId, Searcher
+    from cbir.search.query import IndexedId, Query, SearchOptions
+    from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
 
 _HOMES = {
@@ -34,7 +35,9 @@ _HOMES = {
     "DescriptorSpec": "cbir.types",
     "Hit": "cbir.types",
     "ImageRecord": "cbir.types",
-    "IndexedId": "cbir.search.searcher",
+    "IndexedId": "cbir.search.query",
+    "Query": "cbir.search.query",
+    "SearchOptions": "cbir.search.query",
     "Searcher": "cbir.search.searcher",
     "copy_index": "cbir.ingest.copy",
     "evaluate": "cbir.evaluation",
@@ -52,6 +55,8 @@ __all__ = [
     "Hit",
     "ImageRecord",
     "IndexedId",
+    "Query",
+    "SearchOptions",
     "Searcher",
     "copy_index",
     "evaluate",

@@ -9,7 +9,9 @@ import pytest
 
 import cbir
 from cbir.evaluation import describe_queries, evaluate
+from cbir.images.decode import load_pixels
 from cbir.index.compare import difference
+from cbir.types import RgbImage, Vectors
 from tests.index.elasticsearch.support_elasticsearch import run_folder, shared_server
 
 pytestmark = [pytest.mark.cifar10, pytest.mark.slow]
@@ -37,13 +39,17 @@ def test_the_shipped_model_reaches_what_the_readme_says(place: str) -> None:
     searcher.close()
 
 
+def described(searcher: cbir.Searcher, images: list[bytes | RgbImage]) -> Vectors:
+    return searcher.descriptor.describe([load_pixels(image) for image in images])
+
+
 def test_search_is_exact_over_all_images(place: str) -> None:
     searcher = cbir.Searcher.open(place)
     ids, matrix = searcher.index.matrix()
     items = list(cbir.open_source("cifar10:test").items())[::500]
-    vectors = searcher.query_vectors([item.read() for item in items])
+    vectors = described(searcher, [item.read() for item in items])
     scores = vectors.astype(np.float64) @ matrix.T.astype(np.float64)
-    for row, found in zip(scores, searcher.match(vectors, 100), strict=True):
+    for row, found in zip(scores, searcher.index.search(vectors, 100), strict=True):
         np.testing.assert_allclose(found.scores, np.sort(row)[::-1][:100], atol=1e-6)
         best = {ids[i] for i in np.flatnonzero(row > found.scores[-1] + 2e-6)}
         assert best <= set(found.ids)
@@ -72,7 +78,7 @@ def test_no_label_of_an_indexed_image_enters_its_vector(place: str, tmp_path: Pa
     hit = searcher.search(tmp_path / "unlabelled.jpg", k=1)[0]
     assert hit.score == pytest.approx(1, abs=2e-6)
     np.testing.assert_allclose(
-        searcher.query_vectors([data])[0], searcher.index.vectors(hit.id)[0], atol=2e-6
+        described(searcher, [data])[0], searcher.index.vectors(hit.id)[0], atol=2e-6
     )
     searcher.close()
 
@@ -99,7 +105,7 @@ def _compare(place: str, url: str) -> None:
     with closing(cbir.Searcher.open(place)) as one, closing(cbir.Searcher.open(url)) as other:
         source = cbir.open_source("cifar10:test")
         vectors = describe_queries(one, source, sample=1000).vectors
-        answers = [searcher.match(vectors, 100, exact=True) for searcher in (one, other)]
+        answers = [each.index.search(vectors, 100, exact=True) for each in (one, other)]
         for mine, theirs in zip(*answers, strict=True):
             assert difference(mine, theirs) == ""
         figures = [evaluate(searcher, source, sample=1000).measures for searcher in (one, other)]

@@ -369,7 +369,7 @@ def test_originals_are_looked_at_again_by_both_engines(
     for target in (place, url):
         cbir.index_images([folder], target, descriptor=Grid())
         with closing(Searcher.open(target, Grid())) as searcher:
-            found.append(searcher.search(corner, 6, verify=True, any_orientation=True))
+            found.append(searcher.search(corner, k=6, verify=True, any_orientation=True))
     assert found[0][0].id == "photos/3.png" and found[0][0].verified
     rows = [[(hit.id, hit.inliers, hit.verified, hit.orientation) for hit in one] for one in found]
     assert rows[0] == rows[1]

@@ -66,8 +66,8 @@ def test_inliers_come_first_then_the_score_which_stays_the_cosine(
     searcher: cbir.Searcher,
 ) -> None:
     for seed in range(COUNT):
-        plain = searcher.search(corner(seed), COUNT)
-        looked = searcher.search(corner(seed), COUNT, verify=True)
+        plain = searcher.search(corner(seed), k=COUNT)
+        looked = searcher.search(corner(seed), k=COUNT, verify=True)
         assert looked[0].id == f"photos/{seed:02}.png"
         assert looked[0].inliers is not None and looked[0].inliers >= MIN_INLIERS
         assert (looked[0].verified, looked[0].mirrored) == (True, False)
@@ -81,39 +81,39 @@ def test_inliers_come_first_then_the_score_which_stays_the_cosine(
 
 def test_more_inliers_come_before_fewer_whatever_their_scores(searcher: cbir.Searcher) -> None:
     both = np.hstack([texture(3)[:, :80], texture(5)[:, 60:]])
-    looked = searcher.search(both, COUNT, verify=True)
+    looked = searcher.search(both, k=COUNT, verify=True)
     assert ids(looked[:2]) == ["photos/05.png", "photos/03.png"]
     assert looked[0].inliers > looked[1].inliers >= MIN_INLIERS
 
 
-def test_the_k_that_are_returned_are_chosen_after_the_second_look(
+def test_the_k_that_are_returned_are_chosen_after_verification(
     searcher: cbir.Searcher,
 ) -> None:
     below = [
         seed
         for seed in range(COUNT)
-        if searcher.search(corner(seed), 1)[0].id[-6:-4] != f"{seed:02}"
+        if searcher.search(corner(seed), k=1)[0].id[-6:-4] != f"{seed:02}"
     ]
     assert below  # the test is about those that the score alone does not put first
     for seed in below:
-        assert ids(searcher.search(corner(seed), 1, verify=True)) == [f"photos/{seed:02}.png"]
+        assert ids(searcher.search(corner(seed), k=1, verify=True)) == [f"photos/{seed:02}.png"]
 
 
 def test_only_the_first_hits_are_looked_at_but_all_k(
     searcher: cbir.Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cbir.search.searcher.LOOKED_AT", 3)
+    monkeypatch.setattr("cbir.search.verify.LOOKED_AT", 3)
     for seed in range(COUNT):
-        plain = ids(searcher.search(corner(seed), COUNT))
-        assert set(ids(searcher.search(corner(seed), 2, verify=True))) <= set(plain[:3])
-        assert set(ids(searcher.search(corner(seed), 5, verify=True))) == set(plain[:5])
+        plain = ids(searcher.search(corner(seed), k=COUNT))
+        assert set(ids(searcher.search(corner(seed), k=2, verify=True))) <= set(plain[:3])
+        assert set(ids(searcher.search(corner(seed), k=5, verify=True))) == set(plain[:5])
 
 
 def test_a_mirrored_copy_is_found_and_its_points_are_those_of_the_query(
     searcher: cbir.Searcher,
 ) -> None:
     query = texture(7)[:, ::-1]
-    hit = searcher.search(query, 1, verify=True)[0]
+    hit = searcher.search(query, k=1, verify=True)[0]
     assert (hit.id, hit.verified, hit.mirrored) == ("photos/07.png", True, True)
     assert hit.matches is not None and hit.matches.shape == (hit.inliers, 4)
     np.testing.assert_allclose(1 - hit.matches[:, 0], hit.matches[:, 2], atol=0.02)
@@ -121,7 +121,7 @@ def test_a_mirrored_copy_is_found_and_its_points_are_those_of_the_query(
 
 
 def test_json_says_what_was_found_but_not_the_points(searcher: cbir.Searcher) -> None:
-    first, second = (hit.to_json() for hit in searcher.search(corner(1), 2, verify=True))
+    first, second = (hit.to_json() for hit in searcher.search(corner(1), k=2, verify=True))
     assert (first["verified"], first["mirrored"]) == (True, False)
     assert first["inliers"] >= MIN_INLIERS
     assert (second["inliers"], second["verified"], second["mirrored"]) == (0, False, None)
@@ -131,14 +131,14 @@ def test_json_says_what_was_found_but_not_the_points(searcher: cbir.Searcher) ->
 def test_an_original_that_is_gone_is_unverified_and_comes_after_the_verified(
     own: cbir.Searcher, tmp_path: Path
 ) -> None:
-    plain = own.search(texture(2), 6)
+    plain = own.search(texture(2), k=6)
     assert plain[0].id == "photos/02.png"
     (tmp_path / "photos" / "02.png").unlink()
-    whole = own.search(texture(2), 6, verify=True)
+    whole = own.search(texture(2), k=6, verify=True)
     assert ids(whole) == ids(plain)  # nothing is verified: the order of the scores
     assert (whole[0].inliers, whole[0].verified, whole[0].score) == (None, False, plain[0].score)
     both = np.vstack([texture(2)[:120], texture(4)[:60]])
-    looked = own.search(both, 6, verify=True)
+    looked = own.search(both, k=6, verify=True)
     assert looked[0].id == "photos/04.png"
     gone = next(hit for hit in looked if hit.id == "photos/02.png")
     assert (gone.inliers, gone.verified) == (None, False)
@@ -149,7 +149,7 @@ def test_another_picture_at_the_originals_place_is_not_taken_for_it(
     own: cbir.Searcher, tmp_path: Path
 ) -> None:
     Image.fromarray(texture(99)).save(tmp_path / "photos" / "03.png")
-    looked = own.search(texture(99), 6, verify=True)
+    looked = own.search(texture(99), k=6, verify=True)
     changed = next(hit for hit in looked if hit.id == "photos/03.png")
     assert (changed.inliers, changed.verified) == (None, False)
 
@@ -157,9 +157,9 @@ def test_another_picture_at_the_originals_place_is_not_taken_for_it(
 def test_a_source_that_is_gone_leaves_the_order_of_the_scores(
     own: cbir.Searcher, tmp_path: Path
 ) -> None:
-    plain = own.search(corner(2), 6)
+    plain = own.search(corner(2), k=6)
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    looked = own.search(corner(2), 6, verify=True)
+    looked = own.search(corner(2), k=6, verify=True)
     assert ids(looked) == ids(plain)
     assert all(hit.inliers is None and hit.verified is False for hit in looked)
 
@@ -168,37 +168,36 @@ def test_an_indexed_id_is_verified_by_its_original(own: cbir.Searcher, tmp_path:
     Image.fromarray(corner(4)).save(tmp_path / "photos" / "part.png")
     cbir.index_images([tmp_path / "photos"], tmp_path / "photos.cbir", descriptor=Grid())
     asked = cbir.IndexedId("photos/part.png")
-    looked = own.search(asked, 6, verify=True)
+    looked = own.search(asked, k=6, verify=True)
     assert looked[0].id == "photos/04.png" and looked[0].verified
     assert asked.id not in ids(looked)
     (tmp_path / "photos" / "04.png").unlink()
     with pytest.raises(ImageError, match=r"the original of photos/04\.png is gone"):
-        own.search(cbir.IndexedId("photos/04.png"), 3, verify=True)
+        own.search(cbir.IndexedId("photos/04.png"), k=3, verify=True)
     with pytest.raises(ImageError, match=r"the original of photos/04\.png is gone"):
-        own.search(cbir.IndexedId("photos/04.png"), 3, any_orientation=True)
-    assert own.search(cbir.IndexedId("photos/04.png"), 3)
+        own.search(cbir.IndexedId("photos/04.png"), k=3, any_orientation=True)
+    assert own.search(cbir.IndexedId("photos/04.png"), k=3)
 
 
 def test_a_region_of_the_query_is_what_is_verified(searcher: cbir.Searcher) -> None:
     both = np.hstack([texture(3), texture(5)])
-    left = searcher.search(both, 1, region=(0, 0, 0.5, 1), verify=True)[0]
-    right = searcher.search(both, 1, region=(0.5, 0, 1, 1), verify=True)[0]
+    left = searcher.search(cbir.Query(both, (0, 0, 0.5, 1)), k=1, verify=True)[0]
+    right = searcher.search(cbir.Query(both, (0.5, 0, 1, 1)), k=1, verify=True)[0]
     assert (left.id, right.id) == ("photos/03.png", "photos/05.png")
 
 
 def test_a_query_with_nothing_on_it_verifies_nothing(searcher: cbir.Searcher) -> None:
     flat = np.full((1, 1, 3), 77, dtype=np.uint8)
-    looked = searcher.search(flat, 4, verify=True)
-    assert ids(looked) == ids(searcher.search(flat, 4))
+    looked = searcher.search(flat, k=4, verify=True)
+    assert ids(looked) == ids(searcher.search(flat, k=4))
     assert all(hit.inliers == 0 for hit in looked)
 
 
-def test_batches_threads_and_repetitions_answer_the_same(searcher: cbir.Searcher) -> None:
+def test_threads_and_repetitions_answer_the_same(searcher: cbir.Searcher) -> None:
     queries = [corner(seed) for seed in range(5)]
-    alone = [searcher.search(query, 4, verify=True) for query in queries]
-    assert searcher.search_many(queries, 4, verify=True) == alone
+    alone = [searcher.search(query, k=4, verify=True) for query in queries]
     with ThreadPoolExecutor(4) as pool:
-        again = pool.map(lambda n: searcher.search(queries[n % 5], 4, verify=True), range(20))
+        again = pool.map(lambda n: searcher.search(queries[n % 5], k=4, verify=True), range(20))
         for number, hits in enumerate(again):
             assert hits == alone[number % 5]
             np.testing.assert_array_equal(hits[0].matches, alone[number % 5][0].matches)
@@ -208,30 +207,32 @@ def test_progress_is_told_and_an_interruption_leaves_no_thread_behind(
     searcher: cbir.Searcher,
 ) -> None:
     told: list[tuple[int, int | None]] = []
-    searcher.search(corner(1), 3, verify=True, on_done=lambda *done: told.append(done))
+    searcher.search(corner(1), k=3, verify=True, on_done=lambda *done: told.append(done))
     assert told == [(number, COUNT) for number in range(1, COUNT + 1)]
 
     def interrupt(done: int, total: int | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        searcher.search(corner(1), 3, verify=True, on_done=interrupt)
+        searcher.search(corner(1), k=3, verify=True, on_done=interrupt)
     assert not [t for t in threading.enumerate() if t.name.startswith("cbir-verify")]
 
 
 # Any orientation
 
 
-@pytest.mark.parametrize("k", [1, 3, 5, COUNT])
-def test_any_orientation_is_the_best_of_eight_searches(searcher: cbir.Searcher, k: int) -> None:
+@pytest.mark.parametrize(("k", "expand"), [(1, 0), (3, 0), (5, 2), (COUNT, 0), (COUNT, 3)])
+def test_any_orientation_is_the_best_of_eight_searches(
+    searcher: cbir.Searcher, k: int, expand: int
+) -> None:
     for seed in (2, 31):
         query = texture(seed)
         best: dict[str, tuple[float, int]] = {}
         for number, turned in enumerate(in_every_orientation(query)):
-            for hit in searcher.search(turned, COUNT):
+            for hit in searcher.search(turned, k=COUNT, expand=expand):
                 best[hit.id] = max(best.get(hit.id, (-2.0, 0)), (hit.score, -number))
         expected = sorted(best.items(), key=lambda pair: (-pair[1][0], pair[0].encode()))[:k]
-        hits = searcher.search(query, k, any_orientation=True)
+        hits = searcher.search(query, k=k, any_orientation=True, expand=expand)
         assert [(h.id, h.score) for h in hits] == [(i, score) for i, (score, _) in expected]
         assert [h.orientation for h in hits] == [ORIENTATIONS[-n] for _, (_, n) in expected]
         assert [h.rank for h in hits] == list(range(1, k + 1))
@@ -256,7 +257,7 @@ def test_the_eight_orientations_are_all_different_and_named_as_they_are() -> Non
 def test_a_picture_is_found_however_it_is_turned(searcher: cbir.Searcher, number: int) -> None:
     query = in_every_orientation(texture(6))[number]
     for verify in (False, True):
-        hit = searcher.search(query, 1, any_orientation=True, verify=verify)[0]
+        hit = searcher.search(query, k=1, any_orientation=True, verify=verify)[0]
         assert hit.id == "photos/06.png"
         assert hit.score == pytest.approx(1, abs=1e-5)
     assert hit.verified
@@ -265,17 +266,9 @@ def test_a_picture_is_found_however_it_is_turned(searcher: cbir.Searcher, number
 
 def test_any_orientation_of_an_indexed_id_leaves_it_out(searcher: cbir.Searcher) -> None:
     asked = cbir.IndexedId("photos/08.png")
-    by_id = searcher.search(asked, 4, any_orientation=True)
-    by_pixels = searcher.search(texture(8), 5, any_orientation=True)
+    by_id = searcher.search(asked, k=4, any_orientation=True)
+    by_pixels = searcher.search(texture(8), k=5, any_orientation=True)
     assert ids(by_id) == [hit.id for hit in by_pixels if hit.id != asked.id][:4]
-
-
-def test_a_batch_in_any_orientation_answers_as_one_at_a_time(searcher: cbir.Searcher) -> None:
-    queries = [corner(seed) for seed in range(4)]
-    together = searcher.search_many(queries, 3, any_orientation=True, expand=2)
-    assert together == [
-        searcher.search(query, 3, any_orientation=True, expand=2) for query in queries
-    ]
 
 
 def test_equal_scores_are_ordered_by_id(tmp_path: Path) -> None:
@@ -285,7 +278,7 @@ def test_equal_scores_are_ordered_by_id(tmp_path: Path) -> None:
         Image.fromarray(turned).save(folder / f"{7 - number}.png")
     cbir.index_images([folder], tmp_path / "same.cbir", descriptor=Grid())
     searcher = cbir.Searcher.open(tmp_path / "same.cbir", Grid())
-    hits = searcher.search(texture(1, 180, 180), 5, any_orientation=True)
+    hits = searcher.search(texture(1, 180, 180), k=5, any_orientation=True)
     assert all(hit.score > 0.9999 for hit in hits)
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id))
     searcher.close()

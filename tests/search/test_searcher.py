@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import cbir
-from cbir.errors import CbirError, ImageError, QueryError
+from cbir.errors import CbirError, ImageError, QueryError, RecordGoneError
+from cbir.images.decode import decode
 from cbir.search.expand import expanded_query
 from cbir.types import DescriptorSpec
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
@@ -59,11 +60,12 @@ def test_an_indexed_id_leaves_itself_out(searcher: cbir.Searcher, folder: Path) 
     assert [hit.id for hit in hits] == [hit.id for hit in by_path if hit.id != asked.id]
 
 
-def test_a_batch_answers_as_one_at_a_time(searcher: cbir.Searcher, folder: Path) -> None:
+def test_a_search_answers_as_a_batch_of_vectors_does(searcher: cbir.Searcher, folder: Path) -> None:
     queries = sorted(folder.rglob("*.png"))
-    together = searcher.search_many(queries, k=4)
+    vectors = MeanColour().describe([np.asarray(Image.open(query)) for query in queries])
+    together = [searcher.hits(found) for found in searcher.index.search(vectors, 4)]
     assert together == [searcher.search(query, k=4) for query in queries]
-    assert together == searcher.search_many(queries, k=4)
+    assert together == [searcher.search(query, k=4) for query in queries]
 
 
 def test_filters_hold_for_every_hit(searcher: cbir.Searcher, folder: Path) -> None:
@@ -75,7 +77,7 @@ def test_filters_hold_for_every_hit(searcher: cbir.Searcher, folder: Path) -> No
 def test_a_region_of_the_query_is_what_is_searched(searcher: cbir.Searcher) -> None:
     left, right = picture(COLOURS["red"], 1), picture(COLOURS["blue"], 2)
     both = np.hstack([left, right])
-    hits = searcher.search(both, k=6, region=(0.5, 0, 1, 1))
+    hits = searcher.search(cbir.Query(both, region=(0.5, 0, 1, 1)), k=6)
     assert {hit.record.label for hit in hits} == {"blue"}
     assert hits == searcher.search(np.ascontiguousarray(right), k=6)
 
@@ -85,7 +87,7 @@ def test_a_region_of_an_indexed_image_is_cut_from_the_original(
 ) -> None:
     pixels = np.asarray(Image.open(folder / "blue" / "4.png"))
     asked = cbir.IndexedId("photos/blue/4.png")
-    hits = searcher.search(asked, k=3, region=(0, 0, 0.5, 1))
+    hits = searcher.search(cbir.Query(asked, region=(0, 0, 0.5, 1)), k=3)
     by_pixels = searcher.search(np.ascontiguousarray(pixels[:, :20]), k=4)
     assert [h.id for h in hits] == [h.id for h in by_pixels if h.id != asked.id][:3]
 
@@ -93,14 +95,15 @@ def test_a_region_of_an_indexed_image_is_cut_from_the_original(
 def test_query_expansion_searches_with_the_weighted_mean(
     searcher: cbir.Searcher, folder: Path
 ) -> None:
-    query = MeanColour().describe([picture((120, 120, 40), 3)])
-    first = searcher.match(query, 3)[0]
+    asked = picture((120, 120, 40), 3)
+    query = MeanColour().describe([asked])
+    [first] = searcher.index.search(query, 3)
     neighbours = np.stack([searcher.index.vectors(i)[0] for i in first.ids])
     mixed = query[0] + (first.scores**3) @ neighbours
-    expected = searcher.match((mixed / np.linalg.norm(mixed))[None], 5)[0]
-    found = searcher.match(query, 5, expand=3)[0]
-    assert found.ids == expected.ids
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    [expected] = searcher.index.search((mixed / np.linalg.norm(mixed))[None], 5)
+    found = searcher.search(asked, k=5, expand=3)
+    assert [hit.id for hit in found] == expected.ids
+    np.testing.assert_allclose([hit.score for hit in found], expected.scores, atol=1e-6)
     np.testing.assert_allclose(
         expanded_query(query[0], neighbours, first.scores), mixed / np.linalg.norm(mixed), atol=1e-6
     )
@@ -117,7 +120,7 @@ def test_a_region_outside_the_picture_is_refused(
     searcher: cbir.Searcher, region: tuple[float, float, float, float]
 ) -> None:
     with pytest.raises(QueryError, match="no part of a picture"):
-        searcher.search(picture(COLOURS["red"], 1), region=region)
+        cbir.Query(picture(COLOURS["red"], 1), region=region)
 
 
 def test_bad_queries_are_one_clear_error(searcher: cbir.Searcher, tmp_path: Path) -> None:
@@ -205,3 +208,57 @@ def test_expansion_uses_the_part_that_matched(tmp_path: Path) -> None:
     assert all(hit.score > 0.99 for hit in plain)
     assert all(hit.score > 0.99 for hit in expanded)  # whole pictures would pull it to the middle
     searcher.close()
+
+
+def test_pixels_are_decoded_once_whatever_is_asked(
+    searcher: cbir.Searcher, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    monkeypatch.setattr(
+        "cbir.search.query.decode", lambda data: decoded.append(len(data)) or decode(data)
+    )
+    data = (folder / "green" / "2.png").read_bytes()
+    assert searcher.search(data, k=3, any_orientation=True, expand=2, verify=True)
+    assert decoded == [len(data)]
+
+
+def test_options_by_name_and_as_a_value_are_the_same_search(
+    searcher: cbir.Searcher, folder: Path
+) -> None:
+    path = folder / "green" / "2.png"
+    options = cbir.SearchOptions(k=4, where=["label=red"], expand=1)
+    assert searcher.search(path, options) == searcher.search(
+        path, k=4, where=["label=red"], expand=1
+    )
+    assert searcher.search(cbir.Query(path), options, k=2) == searcher.search(path, options)[:2]
+    with pytest.raises(TypeError, match="kk"):
+        searcher.search(path, kk=3)  # type: ignore[call-arg]
+
+
+def test_a_wrong_filter_is_parsed_once_and_a_gone_record_is_outrun(
+    searcher: cbir.Searcher, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "green" / "2.png"
+    searched: list[tuple[str, ...]] = []
+    search, records = searcher.index.search, searcher.index.records
+
+    def counted(*args: object, **options: object) -> object:
+        searched.append(tuple(options["where"]))
+        return search(*args, **options)
+
+    monkeypatch.setattr(searcher.index, "search", counted)
+    with pytest.raises(QueryError, match="nonsense"):
+        searcher.search(path, where=["nonsense"])
+    assert searched == [("nonsense",)]
+
+    gone = iter([RecordGoneError("no record 'x' in the index")] * 2)
+
+    def removed_twice(ids: list[str]) -> object:
+        error = next(gone, None)
+        if error is not None:
+            raise error
+        return records(ids)
+
+    monkeypatch.setattr(searcher.index, "records", removed_twice)
+    assert searcher.search(path, k=1)[0].id == "photos/green/2.png"
+    assert len(searched) == 1 + 3

@@ -119,7 +119,7 @@ def test_an_upload_is_answered_with_its_hits_as_json(
     assert set(answer) == {"query", "hits", "took_ms"}
     assert answer["query"] == "mine.png"
     assert answer["took_ms"] > 0
-    expected = searcher.search(picture(3), 5)
+    expected = searcher.search(picture(3), k=5)
     assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in expected]
     assert answer["hits"][0]["id"] == "pictures/warm/a%20b.png"
     for got, hit in zip(answer["hits"], expected, strict=True):
@@ -142,7 +142,7 @@ def test_ten_hits_come_where_no_number_is_asked_for(client: FlaskClient) -> None
 
 def test_an_indexed_id_leaves_itself_out(client: FlaskClient, searcher: Searcher) -> None:
     for record_id in IDS:
-        expected = [hit.id for hit in searcher.search(IndexedId(record_id), 4)]
+        expected = [hit.id for hit in searcher.search(IndexedId(record_id), k=4)]
         got = client.get("/search", query_string={"id": record_id, "k": 4}, headers=JSON).json
         assert got is not None
         assert got["query"] == record_id
@@ -169,7 +169,7 @@ def test_the_page_shows_the_query_and_every_hit(client: FlaskClient, searcher: S
     page = upload(client, picture(5), "mine.png", headers=PAGE, k=13).text
     assert "mine.png" in page
     assert "The 13 most similar pictures" in page
-    for hit in searcher.search(picture(5), 13):
+    for hit in searcher.search(picture(5), k=13):
         shown = unescape(page.replace("<wbr>", ""))
         assert f"<code>{hit.id}</code>" in shown
         assert Path(NAMES[IDS.index(hit.id)]).name in shown
@@ -235,7 +235,7 @@ def test_hits_are_verified_and_turned_where_that_is_asked_for(textured: Searcher
     query = sent.getvalue()
     options: dict[str, str | int] = {"verify": 1, "any_orientation": 1}
     answer = upload(client, query, k=3, **options).json
-    expected = textured.search(query, 3, verify=True, any_orientation=True)
+    expected = textured.search(query, k=3, verify=True, any_orientation=True)
     assert [{**hit.to_json(), "path": None} for hit in expected] == [
         {name: hit[name] for name in expected[0].to_json()} for hit in answer["hits"]
     ]
@@ -296,7 +296,7 @@ def test_search_without_a_picture_leads_to_the_first_page(client: FlaskClient) -
 
 
 def test_uploads_of_the_same_name_at_the_same_time_never_mix(searcher: Searcher) -> None:
-    expected = {seed: [hit.id for hit in searcher.search(picture(seed), 5)] for seed in range(30)}
+    expected = {seed: [hit.id for hit in searcher.search(picture(seed), k=5)] for seed in range(30)}
 
     with served(searcher) as address:
 

@@ -131,7 +131,7 @@ def ids_of(page: Page) -> list[str]:
 
 
 def expected(searcher: Searcher, query: bytes | IndexedId, k: int = 10) -> list[str]:
-    return [hit.id for hit in searcher.search(query, k)]
+    return [hit.id for hit in searcher.search(query, k=k)]
 
 
 def assert_all_pictures_show(page: Page) -> None:
@@ -289,7 +289,9 @@ def test_the_number_of_hits_and_a_filter_can_be_changed(visit: Visit, searcher: 
     page.fill("#where-upload-1", "label=warm")
     page.set_input_files("#image", file(4))
     page.wait_for_url("**/search")
-    assert ids_of(page) == [hit.id for hit in searcher.search(picture(4), 20, where=["label=warm"])]
+    assert ids_of(page) == [
+        hit.id for hit in searcher.search(picture(4), k=20, where=["label=warm"])
+    ]
     assert page.locator("#k-upload").input_value() == "20"
     assert page.locator("#where-upload-1").input_value() == "label=warm"
     page.locator(".sheet-hits a.mat").first.click()

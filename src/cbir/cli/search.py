@@ -14,7 +14,6 @@ from cbir.cli.options import INDEX, descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
 
 if TYPE_CHECKING:
-    from cbir.search.searcher import Query
     from cbir.types import Box, Hit
 
 
@@ -71,28 +70,21 @@ def command(
     """Find the images most similar to each IMAGE ("-" reads one from standard input)."""
     if not images and not ids:
         raise click.UsageError("give at least one IMAGE, or --id ID")
-    from cbir.search.searcher import IndexedId, Searcher
+    from cbir.search.query import IndexedId, Query, SearchOptions
+    from cbir.search.searcher import Searcher
 
-    queries: list[tuple[str, Query]] = [
-        (image, sys.stdin.buffer.read() if image == "-" else image) for image in images
+    options = SearchOptions(k, where, exact, expand, any_orientation, verify)
+    queries = [
+        (image, Query(sys.stdin.buffer.read() if image == "-" else image, region))
+        for image in images
     ]
-    queries += [(record_id, IndexedId(record_id)) for record_id in ids]
+    queries += [(record_id, Query(IndexedId(record_id), region)) for record_id in ids]
     answers = []
     with closing(Searcher.open(index, descriptor)) as searcher:
         for name, query in queries:
             started = time.perf_counter()
             with _named(name), _progress(verify) as on_done:
-                hits = searcher.search(
-                    query,
-                    k,
-                    where=where,
-                    region=region,
-                    exact=exact,
-                    expand=expand,
-                    any_orientation=any_orientation,
-                    verify=verify,
-                    on_done=on_done,
-                )
+                hits = searcher.search(query, options, on_done=on_done)
             answers.append((name, hits, (time.perf_counter() - started) * 1000))
         indexed = searcher.index.count()
     if as_json:

@@ -18,9 +18,9 @@ from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.measures.by_class import PADDING, class_measures, encode_labels, relevant_counts
 from cbir.measures.names import depth
-from cbir.search.expand import expanded_query
+from cbir.search.expand import expanded_by, expanded_query
 from cbir.search.searcher import Searcher
-from cbir.types import OnDone
+from cbir.types import OnDone, Vectors
 
 Protocol = Literal["usual", "unseen", "both"]
 
@@ -30,7 +30,8 @@ _RANKS_AT_ONCE = 1 << 20
 def rank(searcher: Searcher, queries: Queries, k: int, expand: int = 0) -> list[Matches]:
     """The exact k best records for each query; a query that is indexed is left out of its own."""
     exclude = _itself(searcher, queries)
-    return searcher.match(queries.vectors, k, exclude=exclude, exact=True, expand=expand)
+    vectors = _expanded(searcher, queries, expand, exclude)
+    return searcher.index.search(vectors, k, exclude=exclude, exact=True)
 
 
 def ranked_measures(
@@ -74,10 +75,7 @@ def whole_image_trial(
     codes, asked = encode_labels([labels[record_id] for record_id in ids], queries.labels)
     row_of = {record_id: row for row, record_id in enumerate(ids)}
     itself = np.array([row_of.get(query, -1) for query in queries.ids], dtype=np.int64)
-    vectors = queries.vectors
-    if expand:
-        exclude = _itself(searcher, queries)
-        vectors = searcher.expanded(vectors, expand, exclude=exclude, exact=True)
+    vectors = _expanded(searcher, queries, expand, _itself(searcher, queries))
     return Trial(ids, matrix, codes, vectors, asked, itself, shuffled(len(ids), shuffle))
 
 
@@ -111,6 +109,15 @@ def has_parts(index: Index) -> bool:
     """Whether images of the index have more than one vector."""
     facts = index.info()
     return bool(facts["vectors"] != facts["count"])
+
+
+def _expanded(
+    searcher: Searcher, queries: Queries, expand: int, exclude: Sequence[str | None]
+) -> Vectors:
+    if not expand:
+        return queries.vectors
+    first = searcher.index.search(queries.vectors, expand, exclude=exclude, exact=True)
+    return expanded_by(searcher.index, queries.vectors, first)
 
 
 def _itself(searcher: Searcher, queries: Queries) -> list[str | None]:

@@ -1,14 +1,37 @@
-"""Second looks at a ranking: query expansion."""
+"""Query expansion: the query averaged with its first hits, before a second search.
+
+Average query expansion: Chum et al., "Total Recall", ICCV 2007; the weights: Radenovic et al.,
+"Fine-tuning CNN Image Retrieval", TPAMI 2019.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.fusion import unit_rows
+from cbir.index.base import Index, Matches
+from cbir.search.asking import Asking, Views
 from cbir.types import Vectors
 
 ALPHA = 3.0
+
+
+def expand(views: Views, asking: Asking) -> Views:
+    """The step: each view's vector averaged with its own first `options.expand` hits."""
+    m = asking.options.expand
+    if not m:
+        return views
+    first = asking.match(views.vectors, m)
+    return replace(views, vectors=expanded_by(asking.index, views.vectors, first))
+
+
+def expanded_by(index: Index, vectors: Vectors, first: Sequence[Matches]) -> Vectors:
+    """Each of `vectors` (q, dim) averaged with the matched part of each of its `first` hits."""
+    return np.stack([_expanded(index, v, found) for v, found in zip(vectors, first, strict=True)])
 
 
 def expanded_query(
@@ -17,10 +40,17 @@ def expanded_query(
     """The query vector (dim,) averaged with its nearest neighbours (m, dim), unit norm.
 
     Each neighbour weighs its score to the power of ALPHA, the query itself 1; neighbours of
-    negative score weigh nothing. Average query expansion: Chum et al., "Total Recall", ICCV 2007;
-    the weights: Radenovic et al., "Fine-tuning CNN Image Retrieval", TPAMI 2019.
+    negative score weigh nothing.
     """
     weights = np.clip(scores, 0, None).astype(np.float32) ** ALPHA
     mixed = query + weights @ neighbours
     expanded: NDArray[np.float32] = unit_rows(mixed[None].astype(np.float32))[0]
     return expanded
+
+
+def _expanded(index: Index, vector: NDArray[np.float32], found: Matches) -> NDArray[np.float32]:
+    neighbours = [index.vectors(record_id) for record_id in found.ids]
+    if not neighbours:
+        return vector
+    matched = np.stack([parts[np.argmax(parts @ vector)] for parts in neighbours])
+    return expanded_query(vector, matched, found.scores)

@@ -1,4 +1,4 @@
-"""Any orientation: a picture's eight turns and mirror images, and the best answer over them."""
+"""Search in any orientation: the query turned and mirrored, and the best answer over all ways."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbir.index.base import Matches
+from cbir.search.asking import Asking, Views
 from cbir.types import RgbImage
 
 ORIENTATIONS = (
     *("as it is", "turned 90", "turned 180", "turned 270"),
     *("mirrored", "mirrored, turned 90", "mirrored, turned 180", "mirrored, turned 270"),
 )
-"""What was done to the query: left and right changed places, then turned against the clock."""
+"""What was done to the query: mirrored left to right, then turned counter-clockwise."""
+
+
+def orient(views: Views, asking: Asking) -> Views:
+    """The step: the query's vector and those of its seven other orientations."""
+    if not asking.options.any_orientation:
+        return views
+    others = asking.describe(in_every_orientation(asking.pixels)[1:])
+    return Views(np.concatenate([views.vectors, others]), best_orientations)
 
 
 def in_every_orientation(image: RgbImage) -> list[RgbImage]:

@@ -1,4 +1,4 @@
-"""The second look: the first hits of a search, compared with the query point by point."""
+"""Geometric verification of hits: the first ones compared with the query point by point."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from cbir.images.decode import load_pixels
 from cbir.images.items import content_hash
 from cbir.index.base import Index
 from cbir.machine import usable_cores
+from cbir.search.asking import Asking
 from cbir.search.originals import Originals
-from cbir.types import Hit, ImageRecord, OnDone, RgbImage
+from cbir.search.query import SearchOptions
+from cbir.types import Hit, ImageRecord, OnDone
 
 if TYPE_CHECKING:
     from cbir.descriptors.local.geometry import Keypoints, Verdict
@@ -27,36 +29,36 @@ KEPT = 1000
 """Pictures whose keypoints stay in memory (at most about 70 KB each) for the next query."""
 
 
-class SecondLook:
-    """Compares queries with the originals of an index, on all cores. Thread-safe."""
+class Verify:
+    """The step: re-ranks hits by how many points agree with the query. Thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Keypoints] = OrderedDict()
 
-    def ordered(
-        self, image: RgbImage, hits: Sequence[Hit], on_done: OnDone = lambda _d, _t: None
-    ) -> list[Hit]:
-        """`hits` in their new order: inliers first, then score, then as they were; ranks from 1.
+    def needs(self, options: SearchOptions) -> int:
+        return LOOKED_AT if options.verify else 0
 
-        `image`: the query's pixels. A hit whose original cannot be opened, or is no longer the
-        picture that was indexed, has `inliers` None and `verified` False. `on_done(done, total)`
-        is called after each hit. Only one picture a core is in memory at a time.
+    def apply(self, hits: list[Hit], asking: Asking) -> list[Hit]:
+        """`hits` by inliers, then score, then as they were; ranks from 1.
+
+        A hit whose original cannot be opened, or is no longer the picture that was indexed, has
+        `inliers` None and `verified` False. `asking.on_done(done, total)` is called after each
+        hit. One picture a core is in memory at a time.
         """
-        from cbir.descriptors.local.geometry import (  # OpenCV takes a while to load
-            query_keypoints,
-            verdict,
-        )
+        if not asking.options.verify:
+            return hits
+        from cbir.descriptors.local import geometry  # OpenCV takes a while to load
 
-        query = query_keypoints(image)
-        opened = Originals(self._index)
+        query = geometry.query_keypoints(asking.pixels)
+        originals = Originals(self._index)
 
-        def look(hit: Hit) -> Verdict | None:
-            found = self._keypoints(hit.record, opened)
-            return None if found is None else verdict(query, found)
+        def compare(hit: Hit) -> Verdict | None:
+            found = self._keypoints(hit.record, originals)
+            return None if found is None else geometry.verdict(query, found)
 
-        verdicts = list(_on_all_cores(look, hits, on_done))
+        verdicts = list(_on_all_cores(compare, hits, asking.on_done))
         judged = [_judged(hit, one) for hit, one in zip(hits, verdicts, strict=True)]
         judged.sort(key=lambda hit: (-(hit.inliers or 0), -hit.score))  # stable: ties stay by id
         return [replace(hit, rank=rank) for rank, hit in enumerate(judged, 1)]
@@ -84,11 +86,11 @@ class SecondLook:
 
 
 def _on_all_cores(
-    look: Callable[[Hit], Verdict | None], hits: Sequence[Hit], on_done: OnDone
+    compare: Callable[[Hit], Verdict | None], hits: Sequence[Hit], on_done: OnDone
 ) -> Iterable[Verdict | None]:
-    """`look` at each of `hits`, in their order; nothing goes on when the caller is interrupted."""
+    """`compare` each of `hits`, in their order; an interruption cancels what has not begun."""
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="cbir-verify") as pool:
-        pending: list[Future[Verdict | None]] = [pool.submit(look, hit) for hit in hits]
+        pending: list[Future[Verdict | None]] = [pool.submit(compare, hit) for hit in hits]
         try:
             for done, future in enumerate(pending, 1):
                 yield future.result()

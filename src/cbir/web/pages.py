@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from flask import Flask, current_app, g, render_template
 from markupsafe import Markup
 
 from cbir.images.thumbnails import data_uri, thumbnail
 from cbir.index.base import Index
-from cbir.search.searcher import IndexedId
+from cbir.search.query import SearchOptions
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, version_of
-from cbir.web.questions import MAX_K, Choices, Question
+from cbir.web.questions import MAX_K, Question
 from cbir.web.showcase import Showcase
 
 SMALL_SIDE = 96
@@ -89,7 +90,7 @@ def register_pages(app: Flask) -> None:
         version_of=version_of,
     )
     app.jinja_env.globals.update(
-        choices=lambda: g.get("choices", Choices()),
+        search_options=lambda: g.get("options", SearchOptions()),
         max_bytes=app.config["MAX_CONTENT_LENGTH"],
         result_counts=(10, 20, 50, MAX_K),
     )
@@ -112,11 +113,11 @@ def _about(index: Index) -> dict[str, object]:
 
 
 def _query_picture(question: Question, record: ImageRecord | None) -> QueryPicture:
-    pixels = question.image
-    if isinstance(pixels, IndexedId):
-        assert record is not None
+    if record is not None:
         name = file_name(record.location)
         return QueryPicture(name, record.width, record.height, None, record)
+    pixels = question.query.of
+    assert isinstance(pixels, np.ndarray)  # an upload, decoded when it came in
     height, width = pixels.shape[:2]
     return QueryPicture(
         question.name, width, height, data_uri(thumbnail(question.data, pixels)), None

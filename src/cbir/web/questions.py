@@ -8,10 +8,9 @@ from flask import Request, g
 
 from cbir.errors import CbirError, ImageError
 from cbir.images.decode import decode
-from cbir.search.searcher import IndexedId
+from cbir.search.query import IndexedId, Query, SearchOptions
 from cbir.types import RgbImage
 
-DEFAULT_K = 10
 MAX_K = 100
 
 
@@ -24,26 +23,13 @@ class RequestError(CbirError):
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """What the form beside the picture holds; filters stay as typed when they are refused."""
-
-    k: int = DEFAULT_K
-    where: tuple[str, ...] = ()
-    verify: bool = False
-    any_orientation: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
-    """What to search with: an upload's own pixels or an indexed id; `name` is for people.
+    """A query and its options; `name` is for people, `data` an upload's bytes (else empty)."""
 
-    `data` is the upload's bytes, empty for an indexed id.
-    """
-
-    image: RgbImage | IndexedId
+    query: Query
+    options: SearchOptions
     data: bytes
     name: str
-    choices: Choices
 
 
 def wants_json(request: Request) -> bool:
@@ -53,12 +39,15 @@ def wants_json(request: Request) -> bool:
 
 
 def read_question(request: Request) -> Question:
-    """The question in the fields `image` or `id` and those of `Choices`; raises `RequestError`."""
+    """The question in the fields `image` or `id`, `k`, `where`, `verify`, `any_orientation`.
+
+    Raises `RequestError`. `g.options` holds what could be read, for the form on the next page.
+    """
     where = tuple(w.strip() for w in request.values.getlist("where") if w.strip())
-    g.choices = choices = Choices(where=where)
-    choices = replace(choices, k=_read_k(request.values.get("k", str(DEFAULT_K))))
-    g.choices = choices = replace(
-        choices,
+    g.options = options = SearchOptions(where=where)
+    g.options = options = replace(options, k=_read_k(request.values.get("k", str(options.k))))
+    g.options = options = replace(
+        options,
         verify=_read_switch(request, "verify"),
         any_orientation=_read_switch(request, "any_orientation"),
     )
@@ -68,9 +57,9 @@ def read_question(request: Request) -> Question:
         if record_id:
             raise RequestError(400, "Both 'image' and 'id' were given", "Send one of the two.")
         data, name = upload.stream.read(), _file_name(upload.filename)
-        return Question(_decode(data, name), data, name, choices)
+        return Question(Query(_decode(data, name)), options, data, name)
     if record_id:
-        return Question(IndexedId(record_id), b"", record_id, choices)
+        return Question(Query(IndexedId(record_id)), options, b"", record_id)
     raise RequestError(
         400,
         "No picture was chosen",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
 
-from cbir.errors import QueryError
+from cbir.errors import RecordGoneError
 from cbir.index.base import Index
 from cbir.types import ImageRecord
 
@@ -63,11 +63,11 @@ def _sample(index: Index, count: int) -> _Pool:
 def _records(index: Index, ids: Sequence[str]) -> list[ImageRecord]:
     try:
         return index.records(ids)
-    except QueryError:  # a writer removed some of them since the sample was taken
+    except RecordGoneError:  # a writer removed some of them since the sample was taken
         return list(_still_there(index, ids))
 
 
 def _still_there(index: Index, ids: Sequence[str]) -> Iterator[ImageRecord]:
     for record_id in ids:
-        with suppress(QueryError):
+        with suppress(RecordGoneError):
             yield from index.records([record_id])

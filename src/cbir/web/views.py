@@ -8,9 +8,10 @@ from typing import Any
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from cbir.errors import ImageError, QueryError
+from cbir.errors import ImageError, RecordGoneError
 from cbir.images.decode import sniff
-from cbir.search.searcher import IndexedId, Searcher
+from cbir.search.query import IndexedId
+from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.pages import gone_page, home_page, results_page
@@ -41,7 +42,8 @@ def search() -> AnyResponse | str:
     """Search with an upload (`image`) or an indexed picture (`id`)."""
     started = time.perf_counter()
     question = read_question(request)
-    record = _record(question.image.id) if isinstance(question.image, IndexedId) else None
+    of = question.query.of
+    record = _record(of.id) if isinstance(of, IndexedId) else None
     hits = _hits(question)
     took_ms = round((time.perf_counter() - started) * 1000, 3)
     if wants_json(request):
@@ -96,15 +98,8 @@ def _searcher() -> Searcher:
 
 
 def _hits(question: Question) -> list[Hit]:
-    choices = question.choices
     try:
-        return _searcher().search(
-            question.image,
-            choices.k,
-            where=choices.where,
-            any_orientation=choices.any_orientation,
-            verify=choices.verify,
-        )
+        return _searcher().search(question.query, question.options)
     except ImageError as error:
         # Where it was looked for is the operator's business, not the visitor's.
         current_app.logger.warning("%s", error)
@@ -118,7 +113,7 @@ def _hits(question: Question) -> list[Hit]:
 def _record(record_id: str) -> ImageRecord:
     try:
         return _searcher().index.records([record_id])[0]
-    except QueryError as error:
+    except RecordGoneError as error:
         raise RequestError(
             404,
             f"There is no picture '{record_id}' in this index",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir.errors import IndexStateError, QueryError, RecordsRefusedError
+from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRefusedError
 from cbir.index import filters
 from cbir.index.base import Entry, Matches, Stamp
 from cbir.index.elasticsearch import bodies as queries
@@ -391,5 +391,7 @@ class ElasticIndex:
         return self._client.request(method, f"/{self._alias}/{call}", body, patience=patience)
 
 
-def _no_such_record(record_id: str) -> QueryError:
-    return QueryError(f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it")
+def _no_such_record(record_id: str) -> RecordGoneError:
+    return RecordGoneError(
+        f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it"
+    )

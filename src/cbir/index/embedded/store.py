@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cbir.errors import QueryError
+from cbir.errors import QueryError, RecordGoneError
 from cbir.index.base import Entry, Stamp
 from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
@@ -308,9 +308,11 @@ def metadata_fields(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-def no_such_record(record_id: str) -> QueryError:
+def no_such_record(record_id: str) -> RecordGoneError:
     """The error for an id that is not in the index."""
-    return QueryError(f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it")
+    return RecordGoneError(
+        f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it"
+    )
 
 
 def _record_row(record: ImageRecord) -> tuple[Any, ...]:
