@@ -73,8 +73,8 @@ def flower(rng: Random) -> Image.Image:
     image = Image.new("RGB", SIZE, (84, 140, 72))
     draw = ImageDraw.Draw(image)
     for _ in range(500):
-        x, y = rng.integers(0, SIZE[0]), rng.integers(0, SIZE[1])
-        draw.line((x, y, x + rng.integers(-4, 4), y - 18), fill=(60, 115, 55), width=2)
+        x, y, lean = (int(rng.integers(*span)) for span in ((0, SIZE[0]), (0, SIZE[1]), (-4, 4)))
+        draw.line((x, y, x + lean, y - 18), fill=(60, 115, 55), width=2)
     colour = [(230, 80, 120), (240, 200, 70), (180, 110, 220), (245, 245, 250)][rng.integers(4)]
     cx, cy, reach = int(rng.integers(190, 290)), int(rng.integers(150, 210)), 80
     for angle in np.linspace(0, 2 * np.pi, int(rng.integers(7, 11)), endpoint=False):
