@@ -28,9 +28,8 @@ def page() -> str:
 def _sections(
     command: click.Command, path: str, parent: click.Context | None = None
 ) -> Iterator[str]:
-    context = click.Context(
-        command, info_name=path.split()[-1], parent=parent, terminal_width=WIDTH
-    )
+    settings = {**command.context_settings, "terminal_width": WIDTH}
+    context = click.Context(command, info_name=path.split()[-1], parent=parent, **settings)
     yield f"## `{path}`\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
