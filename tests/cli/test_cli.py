@@ -219,7 +219,7 @@ def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> No
     assert header == ["rank", "score", "label", "id", "query", "inliers"]
     found = {row[3]: row[4:] for row in rows}
     assert found["t/3.png"] == ["mirrored", f"{first['inliers']} mirrored"]
-    assert found["t/1.png"][1] == "unverified: the original is gone"
+    assert found["t/1.png"][1] == "original is gone"
     assert found["t/0.png"][1] == "0"
     lost = call("search", "--id", "t/1.png", "--in", place, "--verify")
     assert lost.error[0].startswith("the original of t/1.png is gone")
@@ -408,7 +408,7 @@ def test_the_doctor_finds_all_well_or_says_what_is_broken(
 @needs_signals
 def test_serve_answers_until_ctrl_c_and_leaves_quietly(made: Path, photos: Path) -> None:
     with serving("serve", made, "--port", 0) as (said, address):
-        assert said == [f"{made}: 12 images at {address}  (Ctrl-C ends)\n"]
+        assert said == [f"{made}: 12 images at {address}  (Ctrl-C stops)\n"]
         assert "<form" in look_at(address)
         port = address.rstrip("/").rpartition(":")[2]
         second = call("serve", made, "--port", port)

@@ -286,7 +286,7 @@ def test_a_switch_is_1_or_left_out(client: FlaskClient, field: str) -> None:
 
 def test_no_match_is_said_in_words(client: FlaskClient) -> None:
     page = upload(client, picture(0), headers=PAGE, where="label=lukewarm").text
-    assert "No picture fits" in page
+    assert "No picture matches" in page
     assert "label=lukewarm" in page
 
 
@@ -658,7 +658,7 @@ def test_an_empty_index_says_how_to_fill_it(tmp_path: Path) -> None:
     page = client.get("/").text
     assert "This index is empty" in page
     assert "--into new.cbir" in page
-    assert "nothing else in this index" in upload(client, picture(0), headers=PAGE).text
+    assert "holds no other picture" in upload(client, picture(0), headers=PAGE).text
     searcher.close()
 
 

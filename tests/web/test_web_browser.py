@@ -311,8 +311,8 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     turned = Image.open(io.BytesIO(picture(11, 400))).transpose(Image.Transpose.ROTATE_90)
     sent = io.BytesIO()
     turned.save(sent, "PNG")
-    page.get_by_label("Turned and mirrored, too").check()
-    page.get_by_label("Compare the first hits point by point").check()
+    page.get_by_label("Rotated and mirrored copies too").check()
+    page.get_by_label("Verify the first hits by matching keypoints").check()
     page.set_input_files(
         "#image", {"name": "turned.png", "mimeType": "image/png", "buffer": sent.getvalue()}
     )
@@ -324,9 +324,9 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     assert first.locator(".tag").last.text_content() == "turned 270"
     page.locator(".hit a.mat").first.click()  # what was asked for stays asked for
     page.wait_for_selector("form.refine")
-    for label in ("Turned and mirrored, too", "Compare the first hits point by point"):
+    for label in ("Rotated and mirrored copies too", "Verify the first hits by matching keypoints"):
         assert page.locator("form.refine").get_by_label(label).is_checked()
-    page.locator("form.refine").get_by_label("Turned and mirrored, too").uncheck()
+    page.locator("form.refine").get_by_label("Rotated and mirrored copies too").uncheck()
     page.get_by_role("button", name="Search again").click()
     page.wait_for_url(lambda url: "any_orientation" not in url)
     assert "verify=1" in page.url
@@ -342,7 +342,7 @@ def test_everything_works_without_javascript(visit: Visit, searcher: Searcher) -
     page.locator(".sheet-hits a.mat").nth(2).click()
     page.wait_for_url(re.compile(r"\?id="))
     assert page.locator(".query code").inner_text() == clicked
-    page.get_by_role("link", name="first page").click()
+    page.get_by_role("link", name="start page").click()
     assert page.locator(".sheet-samples li").count() == 12
 
 
@@ -378,7 +378,7 @@ def test_pages_that_are_not_there_keep_the_style(visit: Visit, address: str) -> 
     page = visit(refusals=True)
     page.goto(f"{address}nothing")
     assert page.locator("h1").inner_text() == "There is nothing at this address"
-    page.get_by_role("link", name="To the first page").click()
+    page.get_by_role("link", name="Start page", exact=True).click()
     assert page.url == address
 
 

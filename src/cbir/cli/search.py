@@ -41,16 +41,14 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
     "--region",
     callback=_region,
     metavar="L,T,R,B",
-    help="Search with this part of the picture, in 0..1.",
+    help="Search with this part of the picture, as fractions.",
 )
 @click.option("--expand", default=0, metavar="M", help="Average the query with its first M hits.")
 @click.option(
-    "--any-orientation", is_flag=True, help="Search with the picture turned and mirrored as well."
+    "--any-orientation", is_flag=True, help="Also search with the picture rotated and mirrored."
 )
-@click.option(
-    "--verify", is_flag=True, help="Compare the first 200 hits point by point; matches first."
-)
-@click.option("--exact", is_flag=True, help="No approximation.")
+@click.option("--verify", is_flag=True, help="Re-rank the first 200 hits by matching keypoints.")
+@click.option("--exact", is_flag=True, help="Search without approximation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @descriptor_option
 def command(
@@ -106,7 +104,7 @@ def command(
 
 @contextmanager
 def _progress(verify: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar while hits are compared; nothing else of a search takes long."""
+    """A progress bar while hits are verified; nothing else in a search takes long."""
     if not verify:
         yield lambda done, total: None  # noqa: ARG005
         return
@@ -116,7 +114,7 @@ def _progress(verify: bool) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def _named(query: str) -> Iterator[None]:
-    """Errors about a picture that came through standard input say so."""
+    """Name standard input in errors about a picture that came through it."""
     from cbir.errors import ImageError
 
     try:
@@ -155,5 +153,5 @@ def _print_hits(hits: list[Hit]) -> None:
 
 def _inliers(hit: Hit) -> str:
     if hit.inliers is None:
-        return "unverified: the original is gone"
+        return "original is gone"
     return f"{hit.inliers} mirrored" if hit.mirrored else str(hit.inliers)

@@ -1,4 +1,4 @@
-"""`cbir serve`: the page and the HTTP answers."""
+"""`cbir serve`: the page and the HTTP API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from cbir.cli.options import descriptor_option
 @click.command()
 @click.argument("index", metavar="INDEX")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5000, show_default=True, help="Port to listen on; 0: a free one.")
+@click.option(
+    "--port", default=5000, show_default=True, help="Port to listen on; 0 takes a free one."
+)
 @descriptor_option
 def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     """Serve the search page of an index until Ctrl-C."""
@@ -24,5 +26,8 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     with closing(Searcher.open(index, descriptor)) as searcher:
         count = counted(searcher.index.count(), "image")
         serve(
-            searcher, host, port, ready=lambda url: say(f"{index}: {count} at {url}  (Ctrl-C ends)")
+            searcher,
+            host,
+            port,
+            ready=lambda url: say(f"{index}: {count} at {url}  (Ctrl-C stops)"),
         )

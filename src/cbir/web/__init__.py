@@ -1,1 +1,1 @@
-"""The page and the HTTP answers."""
+"""The page and the HTTP API, on one Flask application."""

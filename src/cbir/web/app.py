@@ -14,7 +14,7 @@ from cbir.web.showcase import Showcase
 from cbir.web.views import views
 
 MAX_UPLOAD = 20 * 1024 * 1024
-"""Bytes of one request; more is answered with 413."""
+"""Largest request (bytes); a larger one gets status 413."""
 
 _CONTENT_SECURITY = "; ".join(
     [
@@ -38,7 +38,7 @@ _SECURITY_HEADERS = {
 
 
 class MemoryRequest(Request):
-    """A request whose uploads stay in memory, so that no visitor's picture touches the disk."""
+    """A request that keeps uploads in memory, so that no visitor's picture touches the disk."""
 
     def _get_file_stream(
         self,
@@ -51,15 +51,15 @@ class MemoryRequest(Request):
 
 
 def create_app(searcher: Searcher) -> Flask:
-    """The page and the HTTP answers over `searcher`, as a WSGI application.
+    """The page and the HTTP API over `searcher`, as a WSGI application.
 
-    Only reads the index. Sets no cookies, needs no other host, writes nothing to disk.
+    Only reads the index. Sets no cookies, contacts no other host, writes nothing to disk.
     """
     app = Flask("cbir.web")
     app.request_class = MemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = MAX_UPLOAD
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    # Ids go into addresses as they are; collapsing slashes would name another id.
+    # URLs hold ids as they are; merged slashes would name another id.
     app.url_map.merge_slashes = False
     app.extensions["cbir.searcher"] = searcher
     app.extensions["cbir.showcase"] = Showcase(searcher.index)

@@ -1,4 +1,4 @@
-"""Errors as answers: JSON for programs, a page in the same style for people."""
+"""Errors as responses: JSON for programs, a page for people."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from cbir.web.questions import RequestError, wants_json
 Answer = tuple[str | Response, int] | AnyResponse
 
 _HTTP = {
-    404: ("There is nothing at this address", "Start again from the first page."),
-    405: ("This address does not answer that kind of request", "Start from the first page."),
-    500: ("Something went wrong on the server", "Its log says what. Try again in a moment."),
+    404: ("There is nothing at this address", "Go back to the start page."),
+    405: ("This address does not accept that kind of request", "Go back to the start page."),
+    500: (
+        "Something went wrong on the server",
+        "Try again in a moment. The server's log has details.",
+    ),
 }
 
 
 def register_failures(app: Flask) -> None:
-    """Answer every error of the application in words."""
+    """Turn every error of the application into a response."""
     app.register_error_handler(CbirError, _from_cbir_error)
     app.register_error_handler(HTTPException, _from_http_error)
 
@@ -30,9 +33,9 @@ def _from_cbir_error(error: CbirError) -> Answer:
         return _answer(error.status, error.message, error.hint)
     if isinstance(error, ImageError | QueryError):
         return _answer(400, error.message[:1].upper() + error.message[1:], error.hint)
-    # Anything else is about this installation; its message may name places on the server.
+    # Anything else is about this installation; its message may hold paths of the server.
     current_app.logger.error("%s", error)
-    return _answer(503, "The index cannot be searched at the moment", "The server's log says why.")
+    return _answer(503, "The index cannot be searched now", "The server's log has the reason.")
 
 
 def _from_http_error(error: HTTPException) -> Answer:

@@ -1,4 +1,4 @@
-"""Image bytes as safe HTTP answers: the type comes from the bytes and from a fixed list."""
+"""Image bytes as safe HTTP responses: the type comes from the bytes and from a fixed list."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from cbir.types import ImageRecord, RgbImage
 _SHOWN = frozenset(
     {"image/jpeg", "image/png", "image/gif", "image/webp", "image/avif", "image/bmp"}
 )
-"""What every browser shows; other images are offered for saving. None of them can hold a script."""
+"""Types that every browser displays; others are downloads. None of them can hold a script."""
 
 _FOREVER = 365 * 24 * 3600
 
 
 def picture_response(request: Request, data: bytes, name: str, versioned: bool) -> Response:
-    """`data` as an answer that a browser shows, or offers to save where it cannot show it.
+    """`data` as a response that a browser displays, or downloads where it cannot display it.
 
-    `name` is the file name that saving proposes. `versioned`: the address carries the content's
-    hash, so that it may be kept for good; otherwise it is asked for again with its ETag.
+    `name` is the file name of a download. `versioned`: the URL carries the content hash, so that
+    browsers may cache the response for good; otherwise they revalidate it by its ETag.
     """
     kind = media_type(data)
     response = Response(data, mimetype=kind)
     disposition = "inline" if kind in _SHOWN else "attachment"
     response.headers["Content-Disposition"] = f"{disposition}; filename*=UTF-8''{quote(name)}"
-    # Even if a browser took it for a page, nothing in it could run.
+    # Nothing in it runs, even if a browser took it for a page.
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     response.cache_control.private = True
     if versioned:
@@ -37,7 +37,7 @@ def picture_response(request: Request, data: bytes, name: str, versioned: bool) 
     else:
         response.cache_control.no_cache = True
     response.add_etag()
-    response.make_conditional(request)  # in place: 304 where the client has it already
+    response.make_conditional(request)  # in place: 304 where the client has it
     return response
 
 
@@ -56,5 +56,5 @@ def file_name(location: str) -> str:
 
 
 def version_of(record: ImageRecord) -> str:
-    """What an address carries of the content's hash, so that it changes with the content."""
+    """The part of the content hash that URLs carry, so that they change with the content."""
     return record.content_hash[:16]

@@ -1,4 +1,4 @@
-"""The pages: what each template is given."""
+"""The pages: what each template receives."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cbir.web.questions import MAX_K, Question
 from cbir.web.showcase import Showcase
 
 SMALL_SIDE = 96
-"""Pictures of at most this many pixels a side are enlarged with sharp edges."""
+"""Pictures up to this many pixels a side are enlarged without smoothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryPicture:
-    """The picture searched with: `uri` holds an upload's thumbnail, None for an indexed one."""
+    """The query's picture; `uri` holds an upload's thumbnail, None for an indexed image."""
 
     name: str
     width: int
@@ -33,7 +33,7 @@ class QueryPicture:
 
 
 def home_page(draw: int) -> str:
-    """The page to begin with: the form and a few pictures of the index."""
+    """The start page: the form and sample pictures of the index."""
     showcase = _showcase()
     return render_template(
         "home.html",
@@ -47,7 +47,7 @@ def home_page(draw: int) -> str:
 def results_page(
     question: Question, record: ImageRecord | None, hits: Sequence[Hit], took_ms: float
 ) -> str:
-    """The query's picture beside its hits; `record` is the query's own if it is indexed."""
+    """The query's picture and its hits; `record` is the query's own if it is indexed."""
     return render_template(
         "results.html",
         about=_about(_index()),
@@ -59,7 +59,7 @@ def results_page(
 
 
 def refused_page(message: str, hint: str) -> str:
-    """What was wrong with a search, above the form to try again."""
+    """Why a search was refused, above the form to try again."""
     return render_template(
         "refused.html",
         about=_about(_index()),
@@ -70,17 +70,17 @@ def refused_page(message: str, hint: str) -> str:
 
 
 def failure_page(status: int, message: str, hint: str) -> str:
-    """A page for everything else that went wrong; asks nothing of the index."""
+    """A page for every other error; does not read the index."""
     return render_template("failure.html", status=status, message=message, hint=hint)
 
 
 def gone_page(record: ImageRecord) -> str:
-    """For a picture whose original no longer opens: its thumbnail and what is known of it."""
+    """For a picture whose original is gone: its thumbnail and its record."""
     return render_template("gone.html", about=_about(_index()), record=record)
 
 
 def register_pages(app: Flask) -> None:
-    """Make known to templates what they use."""
+    """Register the filters and globals that templates use."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
         breakable=_breakable,
@@ -107,7 +107,7 @@ def _showcase() -> Showcase:
 
 
 def _about(index: Index) -> dict[str, object]:
-    """The line that says what is being searched; the name only, never where it lies."""
+    """Facts about the index for the header; its name only, never its path."""
     name = index.url.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return {"name": name, "count": index.count(), "descriptor": index.spec.short}
 
@@ -129,7 +129,7 @@ def _size_class(picture: QueryPicture | ImageRecord) -> str:
 
 
 def _breakable(record_id: str) -> Markup:
-    """An id that may be broken into lines after its slashes."""
+    """An id with possible line breaks after its slashes."""
     return Markup("/<wbr>").join(record_id.split("/"))
 
 

@@ -1,4 +1,4 @@
-"""From a request to a question: which picture, how many answers, which filters."""
+"""Reads a request: the query, the search options, the name of the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_K = 100
 
 
 class RequestError(CbirError):
-    """A request that cannot be answered as asked, with the HTTP status that says so."""
+    """A bad request, with its HTTP status."""
 
     def __init__(self, status: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -24,7 +24,7 @@ class RequestError(CbirError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query and its options; `name` is for people, `data` an upload's bytes (else empty)."""
+    """A query with its options; `name` is for display, `data` an upload's bytes (else empty)."""
 
     query: Query
     options: SearchOptions
@@ -33,15 +33,15 @@ class Question:
 
 
 def wants_json(request: Request) -> bool:
-    """Whether the client asks for JSON rather than the page."""
+    """Whether the client prefers JSON to the page."""
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]
 
 
 def read_question(request: Request) -> Question:
-    """The question in the fields `image` or `id`, `k`, `where`, `verify`, `any_orientation`.
+    """Reads the fields `image` or `id`, `k`, `where`, `verify`, `any_orientation`.
 
-    Raises `RequestError`. `g.options` holds what could be read, for the form on the next page.
+    Raises `RequestError`; `g.options` then holds what could be read, to fill in the form again.
     """
     where = tuple(w.strip() for w in request.values.getlist("where") if w.strip())
     g.options = options = SearchOptions(where=where)
@@ -97,5 +97,5 @@ def _decode(data: bytes, name: str) -> RgbImage:
 
 
 def _file_name(sent: str) -> str:
-    """The last part of the name that the browser sent; only ever shown, never opened."""
+    """The last part of the name that the browser sent, for display only."""
     return sent.rsplit("/", 1)[-1] or sent

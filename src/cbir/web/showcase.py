@@ -1,4 +1,4 @@
-"""A few pictures of the index to begin with, and the labels worth suggesting."""
+"""Sample pictures of the index for the start page, and labels to suggest as filters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Pool:
 
 
 class Showcase:
-    """Draws pictures from an even sample of the index, which is taken again when it has changed.
+    """Draws pictures from an even sample of the index; samples again when the index changes.
 
     Thread-safe. Draw number n of an unchanged index is always the same.
     """
@@ -43,7 +43,7 @@ class Showcase:
         return _records(self._index, chosen)
 
     def labels(self) -> list[str]:
-        """The labels in the sample, sorted; none where there are too many to choose from."""
+        """The labels in the sample, sorted; none where there are more than MAX_LABELS."""
         return self._current().labels
 
     def _current(self) -> _Pool:

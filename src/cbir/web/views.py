@@ -1,4 +1,4 @@
-"""The addresses that the application answers."""
+"""The routes of the application."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cbir.web.questions import Question, RequestError, read_question, wants_json
 views = Blueprint("views", __name__)
 
 _PUBLIC_INFO = ("count", "vectors", "dim", "engine", "descriptor", "labels", "missing", "failed")
-"""What `GET /info` passes on of `Index.info()`: nothing that says where files lie."""
+"""The fields of `Index.info()` that `GET /info` returns: none reveals a path of the server."""
 
 
 @views.get("/")
 def home() -> str:
-    """The page to begin with; `draw` chooses which pictures it offers."""
+    """The start page; `draw` selects the sample pictures."""
     return home_page(draw=request.args.get("draw", 0, type=int))
 
 
 @views.get("/search")
 def search_indexed() -> AnyResponse | str:
-    """Search with an indexed picture (`id`): an address that can be kept and passed on."""
+    """Search with an indexed picture (`id`), at a URL that can be bookmarked and shared."""
     if not request.args.get("id") and not wants_json(request):
         return redirect(url_for("views.home"))
     return search()
@@ -54,7 +54,7 @@ def search() -> AnyResponse | str:
 
 @views.get("/thumb/<path:record_id>")
 def thumb(record_id: str) -> Response:
-    """The picture of an indexed image, at most 256 px."""
+    """The thumbnail of an indexed image, at most 256 px."""
     record = _record(record_id)
     data = _searcher().index.thumbnail(record_id)
     if data is None:
@@ -64,7 +64,7 @@ def thumb(record_id: str) -> Response:
 
 @views.get("/image/<path:record_id>")
 def image(record_id: str) -> Response | tuple[str, int]:
-    """The original of an indexed image, from where it lies now."""
+    """The original of an indexed image, read from its source."""
     record = _record(record_id)
     data = _original(record)
     if data is not None:
@@ -78,14 +78,14 @@ def image(record_id: str) -> Response | tuple[str, int]:
 
 @views.get("/healthz")
 def healthz() -> Response:
-    """For monitors: whether the index answers, and how much is in it."""
+    """For monitoring: whether the index responds, and its size."""
     index = _searcher().index
     return jsonify({"status": "ok", "count": index.count(), "descriptor": index.spec.short})
 
 
 @views.get("/info")
 def info() -> Response:
-    """What the index is, without where it or its pictures lie on the server."""
+    """Facts about the index, without paths of the server."""
     index = _searcher().index
     known: dict[str, Any] = index.info()
     public = {name: known[name] for name in _PUBLIC_INFO if name in known}
@@ -101,7 +101,7 @@ def _hits(question: Question) -> list[Hit]:
     try:
         return _searcher().search(question.query, question.options)
     except ImageError as error:
-        # Where it was looked for is the operator's business, not the visitor's.
+        # The message holds a path: it is for the log, not for visitors.
         current_app.logger.warning("%s", error)
         raise RequestError(
             404,
@@ -122,11 +122,11 @@ def _record(record_id: str) -> ImageRecord:
 
 
 def _original(record: ImageRecord) -> bytes | None:
-    """The original as an image file's bytes, None where there is no image any more."""
+    """The original as an image file's bytes, None where it is gone."""
     try:
         found = _searcher().original(record.id)
     except ImageError as error:
-        # Where it was looked for is the operator's business, not the visitor's.
+        # The message holds a path: it is for the log, not for visitors.
         current_app.logger.warning("%s", error)
         return None
     data = found if isinstance(found, bytes) else png(found)
@@ -139,7 +139,7 @@ def _picture(record: ImageRecord, data: bytes) -> Response:
 
 
 def _hit_json(hit: Hit) -> dict[str, Any]:
-    """A hit as `cbir search --json` has it; addresses in place of the server's own path."""
+    """A hit as `cbir search --json` prints it, with URLs in place of the server's paths."""
     version = version_of(hit.record)
     return {
         **hit.to_json(),
