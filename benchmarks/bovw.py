@@ -2,8 +2,8 @@
 
 Each is fitted by `train_bovw` on the 50,000 training images (a tenth held out to choose by), its
 model kept in CBIR_HOME for the next run; then the training images are indexed and all 10,000 test
-images searched for, exactly, and among each other (unseen index). Takes long, so it runs only when
-it is named.
+images searched for, exactly, and among each other (leave-one-out). Takes long, so it runs only
+when it is named.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ELSEWHERE = ("best", "classic", "words")
 TIMED = 1000
 COLUMNS = (
     "descriptor",
-    "numbers",
+    "dimensions",
     "images/s/core",
-    "AP@100",
     "nAP@100",
-    "unseen nAP@100",
+    "AP@100",
+    "leave-one-out nAP@100",
     "P@10",
     "accuracy, training / test",
 )
@@ -83,8 +83,8 @@ def _figures(result: Evaluation) -> list[str]:
     parts = ("training_images", "queries")
     known = [value for part in parts if (value := accuracy.get(part)) is not None]
     return [
-        f"{measures['AP@100']:.4f}",
         f"{measures['nAP@100']:.3f}",
+        f"{measures['AP@100']:.4f}",
         f"{unseen['nAP@100']:.3f}" if unseen else "-",
         f"{measures['P@10']:.3f}",
         " / ".join(f"{value:.3f}" for value in known) or "-",

@@ -68,7 +68,7 @@ def _one_type(
 ) -> None:
     name = f"ours-{kind}"
     url = f"{server.index_url(name)}?type={kind}"
-    print(f"\n{kind}: {len(entries):,} records of {embedded.spec.dim} numbers")
+    print(f"\n{kind}: {len(entries):,} records of {embedded.spec.dim} dimensions")
     with closing(_client(server)) as client:
         _load(url, embedded, entries)
         body, documents = _creation(client, name), list(_documents(client, name))
@@ -166,7 +166,7 @@ def _equality(embedded: Searcher, url: str, queries: Vectors, right: Sequence[Ma
 
 
 def _measures(evaluation: Evaluation) -> str:
-    return ", ".join(f"{name} {evaluation.measures[name]:.4f}" for name in ("AP@100", "nAP@100"))
+    return ", ".join(f"{name} {evaluation.measures[name]:.4f}" for name in ("nAP@100", "AP@100"))
 
 
 def _end_to_end(server: Server) -> None:

@@ -102,7 +102,7 @@ def data_sets(names: Sequence[str]) -> Iterator[DataSet]:
     if "cifar10" in names:
         yield DataSet(
             "cifar10",
-            "CIFAR-10: 10,000 test images asked, 50,000 training images indexed",
+            "CIFAR-10: 10,000 test images as queries, 50,000 training images indexed",
             open_source("cifar10:train"),
             open_source("cifar10:test"),
             100,
@@ -117,7 +117,7 @@ def data_sets(names: Sequence[str]) -> Iterator[DataSet]:
         whole = open_source(str(archive), label_from_folder=True)
         yield DataSet(
             "photos",
-            "Photos: 200 test photos of 20 Caltech-101 classes asked, 600 indexed",
+            "Photos: 200 test photos of 20 Caltech-101 classes as queries, 600 indexed",
             Part(whole, "train/"),
             Part(whole, "test/"),
             10,
@@ -128,13 +128,13 @@ def data_sets(names: Sequence[str]) -> Iterator[DataSet]:
 QUALITY = (
     "descriptor",
     "{nap}, usual",
-    "{nap}, unseen",
+    "{nap}, leave-one-out",
     "P@10, usual",
-    "P@10, unseen",
+    "P@10, leave-one-out",
     "AP, usual",
-    "AP, unseen",
+    "AP, leave-one-out",
     "64-bit AP, usual",
-    "64-bit AP, unseen",
+    "64-bit AP, leave-one-out",
     "{nap}, no near-duplicates",
     "accuracy, training / test",
     "fitted on",
@@ -143,11 +143,11 @@ QUALITY = (
 )
 COST = (
     "descriptor",
-    "numbers",
-    "bytes a vector",
-    "bytes on disk an image",
-    "images/s a core",
-    "ms a query",
+    "dimensions",
+    "bytes per vector",
+    "bytes on disk per image",
+    "images/s per core",
+    "ms per query",
 )
 
 
@@ -241,17 +241,22 @@ def _head() -> str:
 Written by `python -m benchmarks leaderboard` on {time.strftime("%d %B %Y")}: {processor()},
 Python {platform.python_version()}, cbir {version("cbir")}, {packages}.
 
-Relevant is what has the query's class; search is exact; docs/evaluation.md says what the
-measures and protocols mean. *usual*: test images asked, training images indexed. *unseen*: the
-test images among each other, each left out of its own answer. *Fitted on* says what a descriptor
-learnt from, and whether the usual protocol searches among those images: its figures are then partly
-memory, and those of the unseen index are not. AP reads the whole ranking. *{BITS}-bit*: vectors as
-binary codes of {BITS} bits (ITQ, fitted on the indexed vectors without labels), ranked by
-Hamming distance over everything, ties in a seeded order. *No near-duplicates*: the usual
-protocol without queries of which a near-duplicate is indexed. Bytes on disk are with the
-thumbnail that every image keeps, and with the model. Images a second are of processor time on
-one core, decoded (n={DESCRIBED:,}, or all). A query is a file: decoded, described, searched for
-alone, its ten hits read (median, n={ASKED}).
+An indexed image is relevant if it has the query's class. Search is exact.
+[evaluation.md](evaluation.md) defines the measures and protocols.
+
+- *usual*: the test images are the queries, the training images are indexed.
+- *leave-one-out*: the test images among each other, each left out of its own answer.
+- *fitted on*: what a descriptor learnt from, and whether the usual protocol searches among those
+  images. If so, its figures there are partly memory; those of leave-one-out are not.
+- *AP* reads the whole ranking.
+- *{BITS}-bit*: vectors as binary codes of {BITS} bits (ITQ, fitted on the indexed vectors without
+  labels), ranked by Hamming distance over everything, with ties in a seeded order.
+- *no near-duplicates*: the usual protocol without queries of which a near-duplicate is indexed.
+- *bytes on disk per image* includes the thumbnail that every image keeps, and the model.
+- *images/s per core*: per second of processor time, images decoded beforehand (n={DESCRIBED:,}, or
+  all).
+- *ms per query*: a file is decoded, described and searched for alone, and its ten hits are read
+  (median, n={ASKED}).
 """
 
 

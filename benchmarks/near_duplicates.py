@@ -138,8 +138,8 @@ EDITS: Mapping[str, Edit] = {
     "white frame, 2 % of the longer side": _frame(0.02, "white"),
     "white frame, 5 %": _frame(0.05, "white"),
     "black frame, 5 %": _frame(0.05, "black"),
-    "turned by 2 degrees": _turn(2),
-    "turned by 5 degrees": _turn(5),
+    "rotated by 2 degrees": _turn(2),
+    "rotated by 5 degrees": _turn(5),
 }
 
 
