@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
@@ -78,18 +76,3 @@ def test_the_version_is_the_packages() -> None:
     from importlib.metadata import version
 
     assert call("--version").out.split()[-1] == version("cbir")
-
-
-def test_every_command_line_of_the_readme_exists() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", readme, re.M | re.S)
-    lines = [line for block in blocks for line in re.findall(r"^\$? ?cbir (\S.*)$", block, re.M)]
-    assert lines
-    assert set(re.findall(r"`cbir ([a-z]+)", readme)) <= set(COMMANDS)
-    for line in lines:
-        words = line.partition("#")[0].split()
-        assert words[0] in COMMANDS, line
-        shown = call(words[0], "--help").out
-        options = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
-        if words[0] != "models":
-            assert all(option in shown for option in options), line
