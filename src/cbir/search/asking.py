@@ -10,7 +10,7 @@ from typing import Protocol
 from cbir.images.decode import load_pixels
 from cbir.images.regions import crop
 from cbir.index.base import Index, Matches
-from cbir.search.originals import Originals
+from cbir.search.originals import original
 from cbir.search.query import IndexedId, Query, SearchOptions, pixels_of
 from cbir.types import Hit, OnDone, RgbImage, Vectors
 
@@ -54,7 +54,7 @@ class Asking:
         """The region searched with; raises `ImageError` where an indexed original is gone."""
         of, region = self.query.of, self.query.region
         if isinstance(of, IndexedId):
-            image = load_pixels(Originals(self.index).open(self.index.records([of.id])[0]))
+            image = load_pixels(original(self.index, of.id))
         else:
             image = pixels_of(of)
         return image if region is None else crop(image, region)

@@ -1,4 +1,4 @@
-"""Opens the pictures that records were made of."""
+"""Opens indexed pictures: from the index where it keeps the whole file, else from their source."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from cbir.index.base import Index
 from cbir.types import ImageRecord, RgbImage
 
 
+def original(index: Index, record_id: str) -> bytes | RgbImage:
+    """The indexed picture itself: a file's bytes, or RGB pixels where there is no file.
+
+    Raises `RecordGoneError` for an unknown id, `ImageError` where the original is gone.
+    """
+    return Originals(index).open(index.records([record_id])[0])
+
+
 class Originals:
-    """Opens the pictures that records were made of; each source is found once. Thread-safe."""
+    """Opens the pictures that records were made of; finds each source once. Thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -22,10 +30,7 @@ class Originals:
         self._sources: dict[str, ImageSource] = {}
 
     def open(self, record: ImageRecord) -> bytes | RgbImage:
-        """From the index if it is kept there, else from its source; `ImageError` when it is gone.
-
-        A file's bytes, or RGB pixels where there is no file.
-        """
+        """From the index where it keeps the whole file, else from the source; see `original`."""
         kept = self._index.thumbnail(record.id)
         if kept is not None and content_hash(kept) == record.content_hash:
             return kept  # small files are their own thumbnails

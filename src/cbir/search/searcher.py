@@ -19,7 +19,7 @@ from cbir.images.sources import file_path
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
 from cbir.search.asking import Asking, Views
-from cbir.search.originals import Originals
+from cbir.search.originals import original
 from cbir.search.query import IndexedId, OptionChanges, Picture, Query, SearchOptions
 from cbir.search.steps import steps_over
 from cbir.types import Hit, OnDone, RgbImage, Vectors
@@ -102,11 +102,8 @@ class Searcher:
         ]
 
     def original(self, record_id: str) -> bytes | RgbImage:
-        """The indexed picture itself: from the index if it is kept there, else from its source.
-
-        A file's bytes, or RGB pixels where there is no file. Raises `ImageError` when it is gone.
-        """
-        return Originals(self.index).open(self.index.records([record_id])[0])
+        """The indexed picture itself; see `originals.original`."""
+        return original(self.index, record_id)
 
     def warm_up(self) -> None:
         """Load all that a search needs, so that the first person to search does not wait for it."""
