@@ -13,6 +13,7 @@ Names load when they are first used; importing the package loads none of the hea
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
+
+# ONNX Runtime sends telemetry unless this is set when its library loads. Every import of cbir runs
+# this line first. It overrides the user's environment: cbir never sends telemetry.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "AddReport": "cbir.types",
