@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -17,6 +18,9 @@ from filelock import FileLock
 from cbir.errors import CbirError
 from tools.elasticsearch_address import Address
 from tools.elasticsearch_server import Server, hold, start_server
+
+_NOTICES_S = 0.5
+"""Within this time, a server that nobody held any more has noticed."""
 
 _STARTED: list[Server] = []  # others may use them after us: not ours to wait for
 
@@ -84,9 +88,14 @@ def _joined(note: Path) -> tuple[Address, Any] | None:
     kept = json.loads(note.read_text())
     if "missing" in kept:  # ask for it once a run, not once a worker
         missing(kept["missing"])
+    folder = Path(kept["folder"])
     try:
-        lifeline = hold(Path(kept["folder"]))
+        lifeline = hold(folder)
     except OSError:
+        return None
+    time.sleep(_NOTICES_S)
+    if (folder / "node-0" / "over").exists():  # the last one let go of it just before
+        os.close(lifeline)
         return None
     fields = kept["address"]
     return Address(**{**fields, "urls": tuple(fields["urls"])}), lambda: os.close(lifeline)
