@@ -109,16 +109,18 @@ def test_an_embedded_index_is_copied(place: Path, tmp_path: Path) -> None:
     assert call("copy", target, place, "--json").json["unchanged"] == 12
 
 
-@pytest.fixture
-def restored(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The URL of a stored index that was put back on a server as it was."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     with shared_server(run_folder(tmp_path_factory)) as address:
-        url = restore(address, request.param)
-        keep_in_store(ON_SERVER[request.param])
-        yield url
-        address.request("DELETE", f"/stored-{request.param}-000001")
+        yield address
+
+
+@pytest.fixture
+def restored(request: pytest.FixtureRequest, server: Address) -> Iterator[str]:
+    """The URL of a stored index that was put back on a server as it was."""
+    keep_in_store(ON_SERVER[request.param])
+    yield restore(server, request.param)
+    server.request("DELETE", f"/stored-{request.param}-000001")
 
 
 def restore(address: Address, name: str) -> str:

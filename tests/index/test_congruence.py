@@ -296,7 +296,7 @@ def test_a_copy_goes_on_where_it_was_broken_off(url: str, place: str) -> None:
     with closing(open_index(place, write=True)) as index:
         index.set_details({"b/0001": ("changed", {})})
         index.move_source("a", "/elsewhere")
-    assert copy_index(place, url).copied == 1
+    assert copy_index(place, url, conflicts="overwrite").copied == 1
     with closing(open_index(url)) as index:
         assert index.records(["b/0001"])[0].label == "changed"
         assert index.sources()["a"] == "/elsewhere"
