@@ -132,7 +132,13 @@ def test_files_that_are_gone_are_reported_and_dropped_by_prune(
     assert call("info", place, "--json").json["count"] == 11
     for path in folder.rglob("*.png"):
         path.unlink()
-    emptied = call("index", folder, "--into", place, "--prune")
+    refused = call("index", folder, "--into", place, "--prune")
+    assert refused.error == (
+        "nothing was dropped from photos, where 0 of 11 indexed images were found",
+        "check that the folder or drive is complete; --force-prune drops the records anyway",
+    )
+    assert call("info", place, "--json").json["count"] == 11
+    emptied = call("index", folder, "--into", place, "--force-prune")
     assert (emptied.code, "11 records dropped" in emptied.out) == (0, True)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import cbir
 from cbir.errors import CbirError
 from cbir.images.regions import region_boxes
-from cbir.ingest.run import Progress
+from cbir.ingest.run import Progress, PruneRefusedError
 from cbir.types import AddReport, RgbImage, Vectors
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
 
@@ -228,6 +228,47 @@ def test_pruning_keeps_everything_when_the_folder_cannot_be_listed(
     assert (report.removed, report.missing) == (0, 0)
     assert ["Permission denied" in failure.reason for failure in report.failures] == [True]
     assert len(ids(place)) == 12
+
+
+def test_pruning_a_source_that_lost_most_of_its_images_is_refused(
+    photos: Path, place: Path
+) -> None:
+    index(photos, place)
+    for path in sorted(photos.rglob("*.png"))[:6]:
+        path.unlink()
+    assert index(photos, place, prune=True).removed == 6  # half of them are there
+    kept = sorted(photos.rglob("*.png"))
+    for path in kept[:4]:
+        path.unlink()
+    Image.fromarray(picture(COLOURS["red"], 77)).save(kept[5].parent / "new.png")
+    with pytest.raises(PruneRefusedError, match="from photos, where 2 of 6 indexed") as refused:
+        index(photos, place, prune=True)
+    report = refused.value.report
+    assert (report.added, report.unchanged, report.missing, report.removed) == (1, 2, 4, 0)
+    assert len(ids(place)) == 7
+    report = index(photos, place, prune="force")
+    assert (report.unchanged, report.removed) == (3, 4)
+    assert len(ids(place)) == 3
+
+
+def test_of_several_sources_only_those_that_lost_most_are_not_pruned(
+    tmp_path: Path, place: Path
+) -> None:
+    folders = [write_photos(tmp_path / name) for name in ("one", "two", "three")]
+    cbir.index_images(folders, place, descriptor=MeanColour())
+    for path in (tmp_path / "one").rglob("*.png"):
+        path.unlink()
+    (tmp_path / "two" / "red" / "0.png").unlink()
+    for path in sorted((tmp_path / "three").rglob("*.png"))[1:]:
+        path.unlink()
+    with pytest.raises(PruneRefusedError) as refused:
+        cbir.index_images(folders, place, descriptor=MeanColour(), prune=True)
+    assert refused.value.message == (
+        "nothing was dropped from one, where 0 of 12 indexed images were found, "
+        "and from three, where 1 of 12 were"
+    )
+    assert refused.value.report.removed == 1
+    assert len(ids(place)) == 35
 
 
 def test_a_damaged_archive_costs_what_follows_the_damage_and_no_more(

@@ -37,6 +37,7 @@ INTERRUPTED = 130
     help="Parts of each picture that can be found: whole, + 2x2, + 3x3. [default: 1, or as it is]",
 )
 @click.option("--prune", is_flag=True, help="Drop the records of files that are gone.")
+@click.option("--force-prune", is_flag=True, help="The same, even if most files are gone.")
 @click.option(
     "--moved", metavar="NAME", help="SOURCE is where the indexed source NAME lies now (see info)."
 )
@@ -55,6 +56,7 @@ def command(
     metadata: Path | None,
     regions: str | None,
     prune: bool,
+    force_prune: bool,
     moved: str | None,
     rebuild: bool,
     fast_load: bool,
@@ -66,21 +68,26 @@ def command(
     """
     from cbir.images.sources import open_source
     from cbir.ingest.indexing import index_images
+    from cbir.ingest.run import PruneRefusedError
 
     opened = [open_source(source, label_from_folder) for source in sources]
-    with progress_bar("indexing") as update:
-        report = index_images(
-            opened,
-            into,
-            descriptor=descriptor,
-            metadata=metadata,
-            regions=int(regions) if regions else None,
-            prune=prune,
-            moved=moved,
-            rebuild=rebuild,
-            fast_load=fast_load,
-            on_progress=lambda progress: update(progress.done, progress.total),
-        )
+    refused = None
+    try:
+        with progress_bar("indexing") as update:
+            report = index_images(
+                opened,
+                into,
+                descriptor=descriptor,
+                metadata=metadata,
+                regions=int(regions) if regions else None,
+                prune="force" if force_prune else prune,
+                moved=moved,
+                rebuild=rebuild,
+                fast_load=fast_load,
+                on_progress=lambda progress: update(progress.done, progress.total),
+            )
+    except PruneRefusedError as error:
+        report, refused = error.report, error
     if as_json:
         print_json(asdict(report))
     else:
@@ -88,6 +95,8 @@ def command(
     if report.interrupted:
         say("interrupted: what was added is kept; the same command goes on from here")
         ctx.exit(INTERRUPTED)
+    if refused:
+        raise refused
     _require_images(report, sources)
 
 

@@ -19,7 +19,7 @@ from cbir.images.sources import open_source
 from cbir.index.base import Index
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata
-from cbir.ingest.run import IndexingRun, OnProgress
+from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError
 from cbir.types import AddReport
 
 DEFAULT_DESCRIPTOR = "classic"
@@ -33,7 +33,7 @@ def index_images(
     label_from_folder: bool = False,
     metadata: Path | None = None,
     regions: int | None = None,
-    prune: bool = False,
+    prune: Prune = False,
     moved: str | None = None,
     rebuild: bool = False,
     fast_load: bool = False,
@@ -45,7 +45,9 @@ def index_images(
     metadata that they have unless this run says others; images that cannot be read are listed in
     the report and in the index. `regions` (1, 5 or 14) is how many parts of each picture get a
     vector; None: as many as the index has, 1 for a new one. Files that are gone are marked
-    missing, or dropped with `prune`. `moved` is the registered name of the (one) source, which lay
+    missing, or dropped with `prune`. A source that lost more than half of its indexed images is not
+    pruned, since its drive may not be mounted: `PruneRefusedError` is raised when all else is done,
+    unless `prune` is "force". `moved` is the registered name of the (one) source, which lay
     elsewhere when it was indexed: its records keep their ids. An interruption (Ctrl-C) keeps all
     that was committed and is noted in the report. Where there is no image at all, no index is made.
     `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`: the new index
@@ -82,6 +84,8 @@ def index_images(
         run.report.seconds = time.perf_counter() - started
     if details is not None:
         run.report.unused_metadata = details.unused()
+    if run.lost and not run.report.interrupted:
+        raise PruneRefusedError(run.lost, run.report)
     return run.report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
@@ -21,6 +22,9 @@ TELL_SECONDS = 0.1
 ROOT = "."
 """Location of a failure that is the source's own: its folder or archive cannot be read on."""
 
+Prune = bool | Literal["force"]
+"""Whether to drop the records of files that are gone; "force": even if most of them are."""
+
 Details = tuple[str | None, Mapping[str, MetadataValue]]
 
 
@@ -34,6 +38,22 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+
+
+class PruneRefusedError(CbirError):
+    """Pruning was refused for sources that lost more than half of their indexed images.
+
+    `found`: for each of them, how many were found, and of how many. `report`: what the run did.
+    """
+
+    def __init__(self, found: Mapping[str, tuple[int, int]], report: AddReport) -> None:
+        (first, (number, held)), *others = found.items()
+        super().__init__(
+            f"nothing was dropped from {first}, where {number} of {held} indexed images were found"
+            + "".join(f", and from {name}, where {n} of {of} were" for name, (n, of) in others),
+            "check that the folder or drive is complete; --force-prune drops the records anyway",
+        )
+        self.report = report
 
 
 @dataclass
@@ -73,6 +93,8 @@ class IndexingRun:
         on_progress: OnProgress,
     ) -> None:
         self.report = AddReport()
+        self.lost: dict[str, tuple[int, int]] = {}
+        """Sources that were not pruned: indexed images found, and of how many."""
         self._index = index
         self._descriptor = descriptor
         self._boxes = boxes
@@ -88,7 +110,7 @@ class IndexingRun:
         self._replaced = 0
         self._last_commit = time.monotonic()
 
-    def add_sources(self, sources: Sequence[ImageSource], prune: bool) -> None:
+    def add_sources(self, sources: Sequence[ImageSource], prune: Prune) -> None:
         counts = [source.count for source in sources]
         known = [count for count in counts if count is not None]
         self._total = sum(known) if len(known) == len(counts) else None
@@ -123,7 +145,7 @@ class IndexingRun:
             return len(error.reasons)
         return 0
 
-    def _add_source(self, source: ImageSource, prune: bool) -> None:
+    def _add_source(self, source: ImageSource, prune: Prune) -> None:
         name = self._index.register_source(source.name, source.uri)
         state = self._state = _Source(name, source.scope, self._index.stamps(name))
         finished = False
@@ -260,7 +282,7 @@ class IndexingRun:
         ]
         self._index.set_failures(state.name, [*older, *state.failures])
 
-    def _settle_missing(self, state: _Source, prune: bool) -> None:
+    def _settle_missing(self, state: _Source, prune: Prune) -> None:
         """Mark, or with `prune` drop, records of this source whose files were not found.
 
         What lies in a folder that could not be read was not found either, but may well be there.
@@ -269,18 +291,15 @@ class IndexingRun:
             return
         unread = tuple(f"{make_id(state.name, failure.location)}/" for failure in state.failures)
         start = len(state.name) + 1
-        gone = [
-            record_id
-            for record_id in state.known
-            if record_id not in state.seen
-            and state.covers(record_id[start:])
-            and not record_id.startswith(unread)
-        ]
-        if prune:
+        held = [record_id for record_id in state.known if state.covers(record_id[start:])]
+        gone = [i for i in held if i not in state.seen and not i.startswith(unread)]
+        if prune is True and len(gone) > len(held) / 2:  # an unmounted drive looks the same
+            self.lost[state.name] = (len(held) - len(gone), len(held))
+        elif prune:
             self.report.removed += len(self._index.remove(gone))
-        else:
-            self._index.mark_missing(gone)
-            self.report.missing += len(gone)
+            return
+        self._index.mark_missing(gone)
+        self.report.missing += len(gone)
 
     def _tell(self) -> None:
         now = time.monotonic()
