@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -406,6 +407,29 @@ def test_the_doctor_finds_all_well_or_says_what_is_broken(
     ill = call("doctor")
     assert ill.code == 1
     assert "cannot be written; set CBIR_HOME to another place" in ill.out
+
+
+def test_the_doctor_asks_the_installed_package_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = [
+        "numpy>=1.26",
+        "no-such-core>=1",
+        'no-such-extra[more]<9,>=8; extra == "odd"',
+        "pillow>=11; extra == 'photos'",
+        "pillow>=11; extra == 'all'",
+        "for-others-only; sys_platform == 'nowhere'",
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: wanted)
+    answer = call("doctor", "--json")
+    assert answer.code == 1
+    found = {check["check"]: (check["state"], check["detail"]) for check in json.loads(answer.out)}
+    assert found["numpy"][0] == "ok"
+    assert found["no-such-core"] == ("broken", "not installed; pip install cbir")
+    cure = "no-such-extra not installed; pip install 'cbir[odd]'"
+    assert found["extra odd"] == ("missing", cure)
+    assert found["extra photos"][0] == "ok"
+    assert not {"extra all", "for-others-only", "flask"} & set(found)
 
 
 # --- serve -----------------------------------------------------------------------------------

@@ -1,23 +1,17 @@
-"""`cbir doctor`: what is installed, what is missing, what to do about it."""
+"""`cbir doctor`: what is installed, what is missing and how to fix it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 
 import click
 
-CORE = (
-    *("numpy", "pillow", "pi-heif", "opencv-python-headless", "onnxruntime", "faiss-cpu"),
-    *("threadpoolctl", "filelock", "click", "rich", "flask", "waitress"),
-)
-EXTRAS = {
-    "evaluation": ("ir-measures", "pytrec-eval-terrier", "matplotlib"),
-    "digits": ("scikit-learn",),
-    "bovw": ("scikit-learn", "matplotlib"),
-    "elasticsearch": ("elasticsearch", "orjson"),
-    "train": ("torch", "onnx", "onnxscript"),
-}
+# Name and extra of a requirement in the metadata; one with other conditions does not match.
+REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:; *extra *== *['"]([\w-]+)['"])?""")
 
 
 @click.command(short_help="Check the installation.")
@@ -29,9 +23,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     checks = [
         ("cbir", "ok", f"{_version('cbir')}, Python {platform.python_version()}"),
-        *_core(),
+        *_packages(),
         _works(),
-        *_extras(),
         _cifar10(),
         _home(),
         *_damaged_models(),
@@ -44,25 +37,31 @@ def command(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def _core() -> list[tuple[str, str, str]]:
-    return [
-        (name, "ok", version)
-        if (version := _version(name))
-        else (name, "broken", "not installed; pip install cbir")
-        for name in CORE
-    ]
+def _packages() -> list[tuple[str, str, str]]:
+    """A line for each required package, then one for each extra but "all"."""
+    from importlib.metadata import requires
+
+    core: list[str] = []
+    extras: dict[str, list[str]] = defaultdict(list)
+    for requirement in (requires("cbir") if _version("cbir") else None) or ():
+        if match := REQUIREMENT.fullmatch(requirement):
+            name, extra = match.groups()
+            (extras[extra] if extra else core).append(name)
+    extras.pop("all", None)
+    return [_core(name) for name in core] + [_extra(*extra) for extra in extras.items()]
 
 
-def _extras() -> list[tuple[str, str, str]]:
-    found = []
-    for extra, packages in EXTRAS.items():
-        absent = [name for name in packages if _version(name) is None]
-        versions = ", ".join(f"{name} {_version(name)}" for name in packages)
+def _core(name: str) -> tuple[str, str, str]:
+    version = _version(name)
+    return (name, "ok", version) if version else (name, "broken", "not installed; pip install cbir")
+
+
+def _extra(extra: str, packages: Sequence[str]) -> tuple[str, str, str]:
+    absent = [name for name in packages if _version(name) is None]
+    if absent:
         cure = f"{', '.join(absent)} not installed; pip install 'cbir[{extra}]'"
-        found.append(
-            (f"extra {extra}", "missing", cure) if absent else (f"extra {extra}", "ok", versions)
-        )
-    return found
+        return (f"extra {extra}", "missing", cure)
+    return (f"extra {extra}", "ok", ", ".join(f"{name} {_version(name)}" for name in packages))
 
 
 def _version(package: str) -> str | None:
