@@ -201,11 +201,11 @@ def test_sources_that_hold_nothing_or_are_none_are_named(
     assert not place.exists()  # nothing above is worth making an index for
     assert told(tmp_path / "empty") == (
         f"no images in {tmp_path / 'empty'}",
-        "name the folder, or the archive, that holds them",
+        "name the folder or archive that holds them",
     )
     assert told(tmp_path / "only-bad") == (
         f"no image of {tmp_path / 'only-bad'} could be read",
-        "the reason of each stands above",
+        "see the reasons above",
     )
     assert call("index", photos, "--into", place, "--json").json["added"] == 6
 

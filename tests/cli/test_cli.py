@@ -69,7 +69,7 @@ def test_index_says_what_it_did_and_a_second_run_does_nothing(photos: Path, tmp_
     place = tmp_path / "p.cbir"
     first = call("index", photos, "--into", place)
     assert first.code == 0
-    assert first.out.startswith(f"{place}: 12 added in ") and first.out.endswith(" a second\n")
+    assert first.out.startswith(f"{place}: 12 added in ") and first.out.endswith(" per second\n")
     assert first.err == ""
     second = call("index", photos, "--into", place)
     assert second.out.startswith(f"{place}: 12 unchanged in ") and "second" not in second.out
@@ -105,7 +105,7 @@ def test_metadata_regions_and_the_descriptor_are_taken_as_asked(
         "index", photos, "--into", place, "--descriptor", "cifar10-cnn", "--regions", 5,
         "--metadata", tmp_path / "facts.csv",
     )  # fmt: skip
-    assert "1 metadata row matched no image, 'no.png' among them" in done.out
+    assert "1 metadata row matched no image, for example 'no.png'" in done.out
     info = call("info", place, "--json").json
     assert (info["count"], info["vectors"], info["descriptor"]["name"]) == (12, 60, "cifar10-cnn")
     found = call(
@@ -126,21 +126,22 @@ def test_files_that_are_gone_are_reported_and_dropped_by_prune(
     place = tmp_path / "p.cbir"
     assert call("index", folder, "--into", place).code == 0
     (folder / "red" / "0.png").unlink()
-    assert "1 file gone; --prune drops the records" in call("index", folder, "--into", place).out
+    marked = call("index", folder, "--into", place)
+    assert "1 file missing; --prune removes their records" in marked.out
     assert call("info", place, "--json").json["missing"] == 1
     pruned = call("index", folder, "--into", place, "--prune")
-    assert "1 record dropped, because the files are gone" in pruned.out
+    assert "1 record removed (file missing)" in pruned.out
     assert call("info", place, "--json").json["count"] == 11
     for path in folder.rglob("*.png"):
         path.unlink()
     refused = call("index", folder, "--into", place, "--prune")
     assert refused.error == (
-        "nothing was dropped from photos, where 0 of 11 indexed images were found",
-        "check that the folder or drive is complete; --force-prune drops the records anyway",
+        "refused to prune photos (0 of 11 indexed images found)",
+        "check that the folder or drive is available; --force-prune prunes anyway",
     )
     assert call("info", place, "--json").json["count"] == 11
     emptied = call("index", folder, "--into", place, "--force-prune")
-    assert (emptied.code, "11 records dropped" in emptied.out) == (0, True)
+    assert (emptied.code, "11 records removed (file missing)" in emptied.out) == (0, True)
 
 
 # --- search ----------------------------------------------------------------------------------
@@ -341,7 +342,7 @@ def test_info_keeps_its_promise_and_counts_what_failed(photos: Path, tmp_path: P
     report = call("index", folder, "--into", place)
     assert report.code == 0 and "12 failed:" in report.out
     assert "  photos/bad00.jpg: not an image: " in report.out
-    assert f"  ... all of them: cbir info {place} --json" in report.out
+    assert f"  ... for all of them: cbir info {place} --json" in report.out
     info = call("info", place, "--json").json
     assert (info["count"], info["dim"], info["engine"], info["failed"]) == (4, 512, "embedded", 12)
     assert set(info["descriptor"]) >= {"name", "fingerprint"}
@@ -483,9 +484,7 @@ def test_ctrl_c_keeps_what_was_committed_and_the_same_command_goes_on(
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert err.splitlines() == [
-        "interrupted: what was added is kept; the same command goes on from here"
-    ]
+    assert err.splitlines() == ["interrupted: added images are kept; the same command resumes"]
     kept = count(place)
     assert committed <= kept < MANY
     assert out.startswith(f"{place}: {kept:,} added in ")

@@ -241,7 +241,7 @@ def test_pruning_a_source_that_lost_most_of_its_images_is_refused(
     for path in kept[:4]:
         path.unlink()
     Image.fromarray(picture(COLOURS["red"], 77)).save(kept[5].parent / "new.png")
-    with pytest.raises(PruneRefusedError, match="from photos, where 2 of 6 indexed") as refused:
+    with pytest.raises(PruneRefusedError, match=r"prune photos \(2 of 6 indexed") as refused:
         index(photos, place, prune=True)
     report = refused.value.report
     assert (report.added, report.unchanged, report.missing, report.removed) == (1, 2, 4, 0)
@@ -264,8 +264,7 @@ def test_of_several_sources_only_those_that_lost_most_are_not_pruned(
     with pytest.raises(PruneRefusedError) as refused:
         cbir.index_images(folders, place, descriptor=MeanColour(), prune=True)
     assert refused.value.message == (
-        "nothing was dropped from one, where 0 of 12 indexed images were found, "
-        "and from three, where 1 of 12 were"
+        "refused to prune one (0 of 12 indexed images found), three (1 of 12 indexed images found)"
     )
     assert refused.value.report.removed == 1
     assert len(ids(place)) == 35

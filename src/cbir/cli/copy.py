@@ -1,4 +1,4 @@
-"""`cbir copy`: an index into another, without describing a picture again."""
+"""`cbir copy`: copy an index without describing its images again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import click
 @click.argument("target", metavar="TO")
 @click.option("--overwrite", is_flag=True, help="Where values differ, take those of FROM.")
 @click.option("--keep", is_flag=True, help="Where values differ, keep those of TO.")
-@click.option("--fast-load", is_flag=True, help="Elasticsearch: no replicas until it is loaded.")
+@click.option("--fast-load", is_flag=True, help="Elasticsearch: add replicas only after loading.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     source: str, target: str, overwrite: bool, keep: bool, fast_load: bool, as_json: bool
 ) -> None:
-    """Copy the index FROM into TO: records, vectors, thumbnails, sources, model.
+    """Copy the index FROM to TO: records, vectors, thumbnails, sources, model.
 
-    TO is created if it does not exist. Records that it has are not copied again. Labels and
-    metadata of both are merged; if both have a value and they differ, nothing is copied until you
-    choose --overwrite or --keep. At the end, record counts and the answers to some queries are
-    compared.
+    TO is created if it does not exist. Records that it already has are not copied again. Labels
+    and metadata of both are merged. Where both have a value and the two differ, nothing is copied
+    until you choose --overwrite or --keep. At the end the command compares record counts and the
+    answers to some queries.
     """
     from dataclasses import asdict
 
@@ -37,12 +37,12 @@ def command(
                 source, target, conflicts=conflicts, fast_load=fast_load, on_done=update
             )
     except KeyboardInterrupt:
-        say("what was copied is kept; the same command resumes")
+        say("copied records are kept; the same command resumes")
         raise
     if as_json:
         print_json(asdict(report))
         return
-    rate = f", {report.copied / report.seconds:,.0f} a second" if report.copied else ""
+    rate = f", {report.copied / report.seconds:,.0f} per second" if report.copied else ""
     click.echo(
         f"{target}: {counted(report.copied, 'image')} copied, {report.unchanged:,} there before, "
         f"in {report.seconds:.1f} s{rate}"
@@ -50,5 +50,5 @@ def command(
     if report.conflicts:
         winner = source if overwrite else target
         click.echo(f"{counted(report.conflicts, 'conflict')}: {target} has the values of {winner}")
-    how = "the same answers to" if report.exact else "the same vectors for"
-    click.echo(f"compared: {how} {counted(report.compared, 'query')}")
+    compared = "the same answers to" if report.exact else "the same vectors for"
+    click.echo(f"compared: {compared} {counted(report.compared, 'query')}")

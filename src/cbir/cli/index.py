@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from cbir.types import AddReport
 
 SHOWN_FAILURES = 10
-INTERRUPTED = 130
 
 
 @click.command(short_help="Add images to an index; unchanged ones are skipped.")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option(
-    "--into", required=True, type=INDEX, metavar="INDEX", help="Where the index is, or will be."
+    "--into", required=True, type=INDEX, metavar="INDEX", help="The index to add to or create."
 )
 @click.option("--descriptor", metavar="NAME", help="What turns images into vectors.")
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
@@ -34,104 +33,95 @@ INTERRUPTED = 130
 @click.option(
     "--regions",
     type=click.Choice(["1", "5", "14"]),
-    help="Parts of each picture that can be found: whole, + 2x2, + 3x3. [default: 1, or as it is]",
+    help="Searchable parts of each image: whole, + 2x2, + 3x3. [default: as the index has, or 1]",
 )
-@click.option("--prune", is_flag=True, help="Drop the records of files that are gone.")
-@click.option("--force-prune", is_flag=True, help="The same, even if most files are gone.")
+@click.option("--prune", is_flag=True, help="Remove the records of files that no longer exist.")
 @click.option(
-    "--moved", metavar="NAME", help="SOURCE is where the indexed source NAME lies now (see info)."
+    "--force-prune", is_flag=True, help="Prune even if most files of a source no longer exist."
 )
 @click.option(
-    "--rebuild", is_flag=True, help="Elasticsearch: fill a new index, then put it in place."
+    "--moved", metavar="NAME", help="SOURCE is the new location of the indexed source NAME."
 )
-@click.option("--fast-load", is_flag=True, help="Elasticsearch: no copies until it is loaded.")
+@click.option(
+    "--rebuild", is_flag=True, help="Elasticsearch: build a new index, then replace the old one."
+)
+@click.option("--fast-load", is_flag=True, help="Elasticsearch: add replicas only after loading.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.pass_context
 def command(
-    ctx: click.Context,
     sources: tuple[str, ...],
     into: str,
-    descriptor: str | None,
-    label_from_folder: bool,
-    metadata: Path | None,
     regions: str | None,
     prune: bool,
     force_prune: bool,
-    moved: str | None,
-    rebuild: bool,
-    fast_load: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Add the images of each SOURCE to an index; unchanged ones are skipped.
 
     SOURCE: a folder, a zip or tar file, cifar10:train, cifar10:test, digits:train, digits:test.
     """
-    from cbir.images.sources import open_source
+    from cbir.cli.main import INTERRUPTED
     from cbir.ingest.indexing import index_images
     from cbir.ingest.run import PruneRefusedError
 
-    opened = [open_source(source, label_from_folder) for source in sources]
     refused = None
     try:
         with progress_bar("indexing") as update:
             report = index_images(
-                opened,
+                sources,
                 into,
-                descriptor=descriptor,
-                metadata=metadata,
                 regions=int(regions) if regions else None,
                 prune="force" if force_prune else prune,
-                moved=moved,
-                rebuild=rebuild,
-                fast_load=fast_load,
                 on_progress=lambda progress: update(progress.done, progress.total),
+                **options,
             )
     except PruneRefusedError as error:
         report, refused = error.report, error
     if as_json:
         print_json(asdict(report))
     else:
-        _print_report(report, into)
+        _print_report(report, into, prune)
     if report.interrupted:
-        say("interrupted: what was added is kept; the same command goes on from here")
-        ctx.exit(INTERRUPTED)
+        say("interrupted: added images are kept; the same command resumes")
+        click.get_current_context().exit(INTERRUPTED)
     if refused:
         raise refused
     _require_images(report, sources)
 
 
-def _print_report(report: AddReport, into: str) -> None:
+def _print_report(report: AddReport, into: str, prune: bool) -> None:
     described = report.added + report.updated
     counts = {"added": report.added, "updated": report.updated, "unchanged": report.unchanged}
     done = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    rate = f", {described / report.seconds:,.0f} a second" if described else ""
+    rate = f", {described / report.seconds:,.0f} per second" if described else ""
     click.echo(f"{into}: {done or 'nothing added'} in {report.seconds:.1f} s{rate}")
     if report.missing:
-        click.echo(f"{counted(report.missing, 'file')} gone; --prune drops the records")
+        hint = "" if prune else "; --prune removes their records"
+        click.echo(f"{counted(report.missing, 'file')} missing{hint}")
     if report.removed:
-        click.echo(f"{counted(report.removed, 'record')} dropped, because the files are gone")
+        click.echo(f"{counted(report.removed, 'record')} removed (file missing)")
     if report.ignored:
-        click.echo(f"{counted(report.ignored, 'file')} passed over: no image")
+        click.echo(f"{counted(report.ignored, 'file')} ignored (not an image)")
     if report.unused_metadata:
         click.echo(
             f"{counted(len(report.unused_metadata), 'metadata row')} matched no image, "
-            f"{report.unused_metadata[0]!r} among them"
+            f"for example {report.unused_metadata[0]!r}"
         )
     if report.failures:
         click.echo(f"{len(report.failures):,} failed:")
         for failure in report.failures[:SHOWN_FAILURES]:
             click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
         if len(report.failures) > SHOWN_FAILURES:
-            click.echo(f"  ... all of them: cbir info {into} --json")
+            click.echo(f"  ... for all of them: cbir info {into} --json")
 
 
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:
-    """A run that ends without a single image of its sources in the index has failed."""
+    """Raise if the run left no image of its sources in the index."""
     if report.added + report.updated + report.unchanged + report.missing + report.removed:
         return
     from cbir.errors import CbirError
 
     named = ", ".join(sources)
     if report.failures:
-        raise CbirError(f"no image of {named} could be read", "the reason of each stands above")
-    raise CbirError(f"no images in {named}", "name the folder, or the archive, that holds them")
+        raise CbirError(f"no image of {named} could be read", "see the reasons above")
+    raise CbirError(f"no images in {named}", "name the folder or archive that holds them")

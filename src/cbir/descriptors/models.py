@@ -17,6 +17,7 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.home import cbir_home
+from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
 from cbir.types import DescriptorSpec
 
@@ -139,6 +140,12 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
             (temporary / name).write_bytes(data)
         temporary.replace(folder)
     return folder
+
+
+def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
+    """Keep a model in the store if `index` does not keep its files itself."""
+    if files and not index.model_files():
+        keep_model(files)
 
 
 def read_files(folder: Path | Traversable) -> dict[str, bytes]:

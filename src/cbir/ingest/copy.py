@@ -10,13 +10,12 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from cbir.descriptors.models import descriptor_of, files_of
+from cbir.descriptors.models import descriptor_of, files_of, keep_model_of
 from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedError
 from cbir.images.ids import make_id
 from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp
 from cbir.index.compare import difference
 from cbir.index.open import create_index, open_index
-from cbir.ingest.indexing import keep_model_of
 from cbir.types import OnDone
 from cbir.wording import counted
 

@@ -1,17 +1,17 @@
-"""Indexing: source -> decode -> describe -> add, skipping what has not changed."""
+"""Indexing: sources into an index, without describing again what has not changed."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from cbir.descriptors.contract import Descriptor, describe
-from cbir.descriptors.models import descriptor_of, files_of, keep_model, load_descriptor
+from cbir.descriptors.models import descriptor_of, files_of, keep_model_of, load_descriptor
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.images.regions import region_boxes
@@ -55,28 +55,26 @@ def index_images(
     """
     opened = _opened(sources, label_from_folder)
     url = os.fspath(into)
-    if not index_exists(url) and not any(_has_items(source) for source in opened):
+    exists = index_exists(url)
+    if not exists and not any(_has_items(source) for source in opened):
         return AddReport(ignored=sum(source.ignored for source in opened))
-    details = read_metadata(metadata) if metadata else None
-    chosen = choose_descriptor(opened, url, descriptor)
-    # A descriptor that cannot run at all should say so once, not once an image.
-    describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)])
     if regions is not None:
         region_boxes(regions)
+    details = read_metadata(metadata) if metadata else None
+    chosen = _descriptor(opened, url if exists else None, descriptor)
+    # A descriptor that cannot run at all should say so once, not once an image.
+    describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)])
     files = files_of(chosen)
-    options = {"rebuild": rebuild, "fast_load": fast_load}
-    with closing(create_index(url, chosen.spec, files, **options)) as index:
-        keep_model_of(index, files)
-        boxes = region_boxes(regions or _regions_of(index))
-        run = IndexingRun(index, chosen, boxes, details, on_progress)
+    with closing(
+        create_index(url, chosen.spec, files, rebuild=rebuild, fast_load=fast_load)
+    ) as index:
         started = time.perf_counter()
+        keep_model_of(index, files)
         if moved is not None:
             index.move_source(moved, _only(opened).uri)
-        try:
-            run.add_sources(opened, prune)
-        except KeyboardInterrupt:
-            run.report.interrupted = True
-            run.commit()
+        boxes = region_boxes(regions or _regions_of(index))
+        run = IndexingRun(index, chosen, boxes, details, on_progress)
+        run.add_sources(opened, prune)
         if not rebuild:
             index.refresh()
         elif not run.report.interrupted:
@@ -89,30 +87,19 @@ def index_images(
     return run.report
 
 
-def choose_descriptor(
-    sources: Sequence[ImageSource], into: str, requested: str | Descriptor | None
+def _descriptor(
+    sources: Sequence[ImageSource], existing: str | None, requested: str | Descriptor | None
 ) -> Descriptor:
-    """The descriptor to index with: the requested one, the index's own, or the source's default."""
+    """The requested descriptor, the existing index's, or the one that all sources name."""
     if isinstance(requested, str):
         return load_descriptor(requested)
     if requested is not None:
         return requested
-    if index_exists(into):
-        with closing(open_index(into)) as index:
+    if existing is not None:
+        with closing(open_index(existing)) as index:
             return descriptor_of(index.spec, index.model_files())
-    return default_descriptor(sources)
-
-
-def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
-    """Keep a model in the model store where `index` does not keep its files itself."""
-    if files and not index.model_files():
-        keep_model(files)
-
-
-def default_descriptor(sources: Sequence[ImageSource]) -> Descriptor:
-    """What a new index of `sources` is built with when nothing is said: the sources' own choice."""
-    own = {source.descriptor or DEFAULT_DESCRIPTOR for source in sources}
-    return load_descriptor(own.pop() if len(own) == 1 else DEFAULT_DESCRIPTOR)
+    named = {source.descriptor or DEFAULT_DESCRIPTOR for source in sources}
+    return load_descriptor(named.pop() if len(named) == 1 else DEFAULT_DESCRIPTOR)
 
 
 def _opened(

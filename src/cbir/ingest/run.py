@@ -1,4 +1,4 @@
-"""One indexing run: what is new is described, what is known is kept, all in committed batches."""
+"""One indexing run: new images are described and committed in batches, known ones are kept."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ COMMIT_RECORDS = 1024
 COMMIT_SECONDS = 2.0
 TELL_SECONDS = 0.1
 ROOT = "."
-"""Location of a failure that is the source's own: its folder or archive cannot be read on."""
+"""Location of a failure of the source itself: the rest of its folder or archive is unreadable."""
 
 Prune = bool | Literal["force"]
-"""Whether to drop the records of files that are gone; "force": even if most of them are."""
+"""Whether to remove the records of files that no longer exist; "force": even if most do not."""
 
 Details = tuple[str | None, Mapping[str, MetadataValue]]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: images done, of how many (None: not known), failures among them."""
+    """State of a run: images done, their total (None: unknown) and failures among them."""
 
     done: int
     total: int | None
@@ -47,197 +47,161 @@ class PruneRefusedError(CbirError):
     """
 
     def __init__(self, found: Mapping[str, tuple[int, int]], report: AddReport) -> None:
-        (first, (number, held)), *others = found.items()
+        sources = [f"{name} ({n} of {of} indexed images found)" for name, (n, of) in found.items()]
         super().__init__(
-            f"nothing was dropped from {first}, where {number} of {held} indexed images were found"
-            + "".join(f", and from {name}, where {n} of {of} were" for name, (n, of) in others),
-            "check that the folder or drive is complete; --force-prune drops the records anyway",
+            f"refused to prune {', '.join(sources)}",
+            "check that the folder or drive is available; --force-prune prunes anyway",
         )
         self.report = report
 
 
 @dataclass
-class _Source:
-    """One source during a run: what the index knew of it, and what was seen.
+class IndexingRun:
+    """Adds sources to an index, one after another.
 
-    `again`: what an archive holds a second time. The last one counts, whatever was known.
+    `lost`: the sources that were not pruned; indexed images found, and of how many.
     """
 
-    name: str
-    scope: str
-    known: Mapping[str, Stamp]
-    seen: set[str] = field(default_factory=set)
-    again: set[str] = field(default_factory=set)
-    failures: list[Failure] = field(default_factory=list)
-
-    def stamp(self, record_id: str) -> Stamp | None:
-        """What proves an image unchanged, None where nothing can."""
-        return None if record_id in self.again else self.known.get(record_id)
-
-    def covers(self, key: str) -> bool:
-        """Whether this source yields `key`: its scope is a prefix, or one key."""
-        if self.scope and not self.scope.endswith("/"):
-            return key == self.scope
-        return key.startswith(self.scope)
-
-
-class IndexingRun:
-    """Collects what is described, commits it in batches, keeps the report."""
-
-    def __init__(
-        self,
-        index: Index,
-        descriptor: Descriptor,
-        boxes: Sequence[Box],
-        metadata: Metadata | None,
-        on_progress: OnProgress,
-    ) -> None:
-        self.report = AddReport()
-        self.lost: dict[str, tuple[int, int]] = {}
-        """Sources that were not pruned: indexed images found, and of how many."""
-        self._index = index
-        self._descriptor = descriptor
-        self._boxes = boxes
-        self._metadata = metadata
-        self._on_progress = on_progress
-        self._state: _Source | None = None
-        self._total: int | None = None
-        self._done = 0
-        self._told = 0.0
-        self._entries: list[Entry] = []
-        self._details: dict[str, Details] = {}
-        self._touched: dict[str, tuple[int | None, int | None]] = {}
-        self._replaced = 0
-        self._last_commit = time.monotonic()
+    index: Index
+    descriptor: Descriptor
+    boxes: Sequence[Box]
+    metadata: Metadata | None
+    on_progress: OnProgress
+    report: AddReport = field(default_factory=AddReport)
+    lost: dict[str, tuple[int, int]] = field(default_factory=dict)
+    done: int = 0
+    _total: int | None = None
+    _told: float = 0.0
 
     def add_sources(self, sources: Sequence[ImageSource], prune: Prune) -> None:
+        """Add every image of `sources`; after Ctrl-C the report says that it was interrupted."""
         counts = [source.count for source in sources]
         known = [count for count in counts if count is not None]
         self._total = sum(known) if len(known) == len(counts) else None
-        for source in sources:
-            self._add_source(source, prune)
-        self._on_progress(self._progress())
+        try:
+            for source in sources:
+                _SourceRun(self, source).add(prune)
+            self._tell()
+        except KeyboardInterrupt:
+            self.report.interrupted = True
 
-    def commit(self) -> None:
-        """Make all that was collected durable."""
-        entries, details, touched = self._entries, self._details, self._touched
-        refused = self._refused(entries)
-        if details:
-            self._index.set_details(details)
-        if touched:
-            self._index.touch(touched)
-        self.report.added += len(entries) - self._replaced - refused
-        self.report.updated += self._replaced + len(details)
-        self._entries, self._details, self._touched, self._replaced = [], {}, {}, 0
+    def tell_if_due(self) -> None:
+        """Report progress, unless that happened a moment ago."""
+        if time.monotonic() - self._told >= TELL_SECONDS:
+            self._told = time.monotonic()
+            self._tell()
+
+    def _tell(self) -> None:
+        self.on_progress(Progress(self.done, self._total, len(self.report.failures)))
+
+
+class _SourceRun:
+    """Adds one source: what the index knew of it, what was seen, what waits to be committed.
+
+    `_again`: what an archive holds a second time. The last one counts, whatever was known.
+    """
+
+    def __init__(self, run: IndexingRun, source: ImageSource) -> None:
+        self._run = run
+        self._index = run.index
+        self._report = run.report
+        self._source = source
+        self._name = run.index.register_source(source.name, source.uri)
+        self._known = run.index.stamps(self._name)
+        self._seen: set[str] = set()
+        self._again: set[str] = set()
+        self._failures: list[Failure] = []
+        self._entries: list[Entry] = []
+        self._details: dict[str, Details] = {}
+        self._touched: dict[str, tuple[int | None, int | None]] = {}
         self._last_commit = time.monotonic()
 
-    def _refused(self, entries: Sequence[Entry]) -> int:
-        """Add `entries`; returns how many of them the engine would not take."""
-        if not entries:
-            return 0
-        try:
-            self._index.add(entries)
-        except RecordsRefusedError as error:
-            assert self._state is not None
-            for entry in entries:
-                if entry.record.id in error.reasons:
-                    self._fail(self._state, entry.record.location, error.reasons[entry.record.id])
-            return len(error.reasons)
-        return 0
-
-    def _add_source(self, source: ImageSource, prune: Prune) -> None:
-        name = self._index.register_source(source.name, source.uri)
-        state = self._state = _Source(name, source.scope, self._index.stamps(name))
+    def add(self, prune: Prune) -> None:
+        """Add what is new and changed, then mark or drop what is gone."""
         finished = False
         try:
             for outcomes in describe_items(
-                self._changed(source, state),
-                self._descriptor,
-                self._boxes,
-                lambda item: self._expected_hash(state.stamp(make_id(name, item.key))),
+                self._changed(), self._run.descriptor, self._run.boxes, self._expected_hash
             ):
                 for outcome in outcomes:
-                    self._take(outcome, state)
+                    self._take(outcome)
                 self._commit_if_due()
-                self._tell()
-            self.commit()
+            self._commit()
             finished = True
+        except KeyboardInterrupt:
+            self._commit()
+            raise
         finally:
-            self._keep_failures(state, finished)
-        self._settle_missing(state, prune)
-        self.report.ignored += source.ignored
+            self._keep_failures(finished)
+        self._settle_missing(prune)
+        self._report.ignored += self._source.ignored
 
-    def _changed(self, source: ImageSource, state: _Source) -> Iterator[SourceItem]:
+    def _changed(self) -> Iterator[SourceItem]:
         """The items that must be read, because their stamps do not prove them unchanged."""
-        for item in self._items(source, state):
-            record_id = make_id(state.name, item.key)
-            if record_id in state.seen:
-                state.again.add(record_id)
-            state.seen.add(record_id)
-            stamp = state.stamp(record_id)
-            if stamp is not None and self._same_file(item, stamp):
+        for item in self._items():
+            record_id = self._id(item)
+            if record_id in self._seen:
+                self._again.add(record_id)
+            self._seen.add(record_id)
+            stamp = self._stamp(record_id)
+            if stamp and _same_file(item, stamp):
                 self._keep(record_id, item, stamp)
+                self._commit_if_due()
             else:
                 yield item
 
-    def _items(self, source: ImageSource, state: _Source) -> Iterator[SourceItem]:
+    def _items(self) -> Iterator[SourceItem]:
         """The source's items; damage in the middle of it is a failure, and ends it."""
         try:
-            yield from source.items()
+            yield from self._source.items()
         except CbirError as error:
-            if not state.seen:
+            if not self._seen:
                 raise
-            self._fail(state, ROOT, error.message)
+            self._fail(ROOT, error.message)
 
-    def _same_file(self, item: SourceItem, stamp: Stamp) -> bool:
-        return (
-            item.mtime_ns is not None
-            and item.mtime_ns == stamp.mtime_ns
-            and item.file_size == stamp.file_size
-            and stamp.parts == len(self._boxes)
-        )
+    def _id(self, item: SourceItem) -> str:
+        return make_id(self._name, item.key)
 
-    def _expected_hash(self, stamp: Stamp | None) -> str | None:
-        return stamp.content_hash if stamp and stamp.parts == len(self._boxes) else None
+    def _stamp(self, record_id: str) -> Stamp | None:
+        """What the index knows of an image that need not be described, None where it must be."""
+        stamp = None if record_id in self._again else self._known.get(record_id)
+        return stamp if stamp and stamp.parts == len(self._run.boxes) else None
+
+    def _expected_hash(self, item: SourceItem) -> str | None:
+        stamp = self._stamp(self._id(item))
+        return stamp.content_hash if stamp else None
 
     def _keep(self, record_id: str, item: SourceItem, stamp: Stamp) -> None:
-        """An image that is in the index as it is; what is known about it may have changed."""
-        details = self._facts(record_id, item, stamp)
+        """Keep a record whose image is unchanged; its label, metadata or file may have changed."""
+        details = self._facts(record_id, item)
         if details != (stamp.label, stamp.metadata):
             self._details[record_id] = details
         else:
-            self.report.unchanged += 1
+            self._report.unchanged += 1
         file = (item.file_size, item.mtime_ns)
         if stamp.missing or file != (stamp.file_size, stamp.mtime_ns):
             self._touched[record_id] = file
-        self._done += 1
-        self._commit_if_due()
-        self._tell()
+        self._run.done += 1
 
-    def _take(self, outcome: Outcome, state: _Source) -> None:
+    def _take(self, outcome: Outcome) -> None:
         item = outcome.item
-        record_id = make_id(state.name, item.key)
         if isinstance(outcome, Unchanged):
-            self._keep(record_id, item, state.known[record_id])
+            record_id = self._id(item)
+            self._keep(record_id, item, self._known[record_id])
             return
-        self._done += 1
+        self._run.done += 1
         if isinstance(outcome, Unreadable):
-            self._fail(state, item.location, outcome.reason)
-            return
-        self._entries.append(self._entry(record_id, outcome, state))
-        self._replaced += record_id in state.known
+            self._fail(item.location, outcome.reason)
+        else:
+            self._entries.append(self._entry(outcome))
 
-    def _fail(self, state: _Source, location: str, reason: str) -> None:
-        failure = Failure(state.name, location, reason)
-        state.failures.append(failure)
-        self.report.failures.append(failure)
-
-    def _entry(self, record_id: str, described: Described, state: _Source) -> Entry:
+    def _entry(self, described: Described) -> Entry:
         item = described.item
-        label, metadata = self._facts(record_id, item, state.known.get(record_id))
+        record_id = self._id(item)
+        label, metadata = self._facts(record_id, item)
         record = ImageRecord(
             id=record_id,
-            source=state.name,
+            source=self._name,
             location=item.location,
             label=label,
             content_hash=described.content_hash,
@@ -247,65 +211,104 @@ class IndexingRun:
             mtime_ns=item.mtime_ns,
             metadata=metadata,
         )
-        return Entry(record, described.vectors, self._boxes, described.thumbnail)
+        return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
 
-    def _facts(self, record_id: str, item: SourceItem, stamp: Stamp | None) -> Details:
-        """Label and metadata of an item; where this run says nothing, what the index has stays.
+    def _facts(self, record_id: str, item: SourceItem) -> Details:
+        """Label and metadata of an item; where this run gives none, what the index has stays.
 
-        A row of the metadata file replaces all fields of its record; its label wins over the
+        A row of the metadata file replaces all fields of its record; its label overrides the
         folder's.
         """
+        stamp = self._known.get(record_id)
         label, metadata = (stamp.label, stamp.metadata) if stamp else (None, {})
         label = item.label or label
-        row = dict(self._metadata.lookup(record_id, item.location)) if self._metadata else {}
+        given = self._run.metadata
+        row = given.lookup(record_id, item.location) if given else {}
         if row:
             told = row.pop("label", None)
             label, metadata = (label if told is None else str(told)), row
         return label, metadata
+
+    def _fail(self, location: str, reason: str) -> None:
+        failure = Failure(self._name, location, reason)
+        self._failures.append(failure)
+        self._report.failures.append(failure)
 
     def _commit_if_due(self) -> None:
         waiting = len(self._entries) + len(self._details) + len(self._touched)
         if waiting >= COMMIT_RECORDS or (
             waiting and time.monotonic() - self._last_commit > COMMIT_SECONDS
         ):
-            self.commit()
+            self._commit()
+        self._run.tell_if_due()
 
-    def _keep_failures(self, state: _Source, finished: bool) -> None:
-        """Store this run's failures; those of images that it did not come to stay."""
-        again = {failure.location for failure in state.failures}
+    def _commit(self) -> None:
+        """Make all that was collected durable."""
+        self._add_entries()
+        if self._details:
+            self._index.set_details(self._details)
+        if self._touched:
+            self._index.touch(self._touched)
+        self._report.updated += len(self._details)
+        self._entries, self._details, self._touched = [], {}, {}
+        self._last_commit = time.monotonic()
+
+    def _add_entries(self) -> None:
+        if not self._entries:
+            return
+        refused: Mapping[str, str] = {}
+        try:
+            self._index.add(self._entries)
+        except RecordsRefusedError as error:
+            refused = error.reasons
+        for record in (entry.record for entry in self._entries):
+            if record.id in refused:
+                self._fail(record.location, refused[record.id])
+            elif record.id in self._known:
+                self._report.updated += 1
+            else:
+                self._report.added += 1
+
+    def _keep_failures(self, finished: bool) -> None:
+        """Store this run's failures; those of images that it did not reach stay."""
+        again = {failure.location for failure in self._failures}
         older = [
             failure
             for failure in self._index.failures()
-            if failure.source == state.name
+            if failure.source == self._name
             and failure.location not in again
-            and not (finished and (failure.location == ROOT or state.covers(failure.location)))
+            and not (finished and (failure.location == ROOT or self._covers(failure.location)))
         ]
-        self._index.set_failures(state.name, [*older, *state.failures])
+        self._index.set_failures(self._name, [*older, *self._failures])
 
-    def _settle_missing(self, state: _Source, prune: Prune) -> None:
-        """Mark, or with `prune` drop, records of this source whose files were not found.
+    def _settle_missing(self, prune: Prune) -> None:
+        """Mark as missing, or with `prune` drop, the records whose files were not found.
 
-        What lies in a folder that could not be read was not found either, but may well be there.
+        Files in a folder that could not be read were not found either, but may well exist.
         """
-        if any(failure.location == ROOT for failure in state.failures):
+        if any(failure.location == ROOT for failure in self._failures):
             return
-        unread = tuple(f"{make_id(state.name, failure.location)}/" for failure in state.failures)
-        start = len(state.name) + 1
-        held = [record_id for record_id in state.known if state.covers(record_id[start:])]
-        gone = [i for i in held if i not in state.seen and not i.startswith(unread)]
+        unread = tuple(f"{make_id(self._name, failure.location)}/" for failure in self._failures)
+        start = len(self._name) + 1
+        held = [record_id for record_id in self._known if self._covers(record_id[start:])]
+        gone = [i for i in held if i not in self._seen and not i.startswith(unread)]
         if prune is True and len(gone) > len(held) / 2:  # an unmounted drive looks the same
-            self.lost[state.name] = (len(held) - len(gone), len(held))
+            self._run.lost[self._name] = (len(held) - len(gone), len(held))
         elif prune:
-            self.report.removed += len(self._index.remove(gone))
+            self._report.removed += len(self._index.remove(gone))
             return
         self._index.mark_missing(gone)
-        self.report.missing += len(gone)
+        self._report.missing += len(gone)
 
-    def _tell(self) -> None:
-        now = time.monotonic()
-        if now - self._told >= TELL_SECONDS:
-            self._told = now
-            self._on_progress(self._progress())
+    def _covers(self, key: str) -> bool:
+        """Whether the source yields `key`: its scope is a prefix, or one key."""
+        scope = self._source.scope
+        return key.startswith(scope) if not scope or scope.endswith("/") else key == scope
 
-    def _progress(self) -> Progress:
-        return Progress(self._done, self._total, len(self.report.failures))
+
+def _same_file(item: SourceItem, stamp: Stamp) -> bool:
+    return (
+        item.mtime_ns is not None
+        and item.mtime_ns == stamp.mtime_ns
+        and item.file_size == stamp.file_size
+    )
