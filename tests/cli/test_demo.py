@@ -75,7 +75,7 @@ def test_the_demo_indexes_evaluates_and_serves_and_the_second_run_does_only_that
     shutil.rmtree(data)
     with serving("demo", "--port", 0) as (said, address):
         assert said[0] == f"cifar10: {TRAIN} images in {place()}\n"
-        assert not any("fetching" in line or "indexing" in line for line in said)
+        assert not any("downloading" in line or "indexing" in line for line in said)
         look_at(address)
     monkeypatch.delenv("CBIR_DATA")
     with serving("demo", "--port", 0) as (said, address):
@@ -143,7 +143,7 @@ def test_a_demo_that_was_broken_off_goes_on(
         assert "Traceback" not in err
         if end == signal.SIGINT:
             assert child.returncode == 130
-            told = "what was fetched and indexed is kept; cbir demo goes on from there"
+            told = "the download and the indexed images are kept; cbir demo resumes"
             assert err.splitlines() == [told, "", "interrupted"]
     with serving("demo", "--port", 0) as (_, address):
         look_at(address)
@@ -182,9 +182,9 @@ def test_without_data_and_network_the_digits_stand_in_and_one_line_says_so(
     pytest.importorskip("sklearn")
     monkeypatch.delenv("CBIR_DATA", raising=False)
     with serving("demo", "--port", 0) as (said, address):
-        assert said[0] == "CIFAR-10 is not on this machine; fetching it (170 MB)\n"
+        assert said[0] == "CIFAR-10 is not on this machine; downloading it (170 MB)\n"
         assert said[1].startswith("cannot download https://")
-        assert "going on with scikit-learn's digits. For CIFAR-10, set CBIR_DATA to" in said[1]
+        assert "using scikit-learn's digits. For CIFAR-10, set CBIR_DATA to" in said[1]
         assert said[2] == f"indexing digits:train into {place()}\n"
         look_at(address)
     assert place().name.startswith("digits-")
@@ -211,9 +211,8 @@ def test_without_data_network_and_scikit_learn_one_line_says_what_to_do(
     answer = call("demo", "--port", 0)
     assert answer.code == 1
     assert answer.err.splitlines() == [
-        "no CIFAR-10 in mistyped, which CBIR_DATA names; fetching it (170 MB)",
-        "error: there is nothing to show: CIFAR-10 cannot be fetched, "
-        "scikit-learn is not installed",
+        "no CIFAR-10 in mistyped, which CBIR_DATA names; downloading it (170 MB)",
+        "error: no data set: CIFAR-10 cannot be downloaded and scikit-learn is not installed",
         "  hint: pip install 'cbir[digits]', or set CBIR_DATA to a folder that holds "
-        "cifar-10-python.tar.gz, or run again with network",
+        "cifar-10-python.tar.gz, or connect to a network",
     ]

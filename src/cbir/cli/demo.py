@@ -1,11 +1,11 @@
-"""`cbir demo`: get CIFAR-10, index it, evaluate a sample, open the page."""
+"""`cbir demo`: download CIFAR-10, index it, evaluate a sample, serve the page."""
 
 from __future__ import annotations
 
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -13,20 +13,15 @@ import click
 from cbir.cli.output import progress_bar, progress_stages, say
 from cbir.files import write_whole
 
-if TYPE_CHECKING:
-    from cbir.descriptors.contract import Descriptor
-
 DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
 FORMAT = 2
-"""Of the figures that are kept; those of another format are measured again."""
+"""Version of the stored figures; figures of another version are measured again."""
 
 SAMPLE = 1000
-HOW_TO_GET = (
-    "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or run again with network"
-)
+HOW_TO_GET = "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or connect to a network"
 
 
-@click.command(short_help="Everything on CIFAR-10: index, evaluate, open the page.")
+@click.command(short_help="Show everything on CIFAR-10: index, evaluate, search page.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=5000, show_default=True, help="Port of the page.")
 @click.option(
@@ -35,23 +30,21 @@ HOW_TO_GET = (
     help="Folder or server (elasticsearch://HOST:9200) for the index. [default: CBIR_HOME]",
 )
 def command(host: str, port: int, into: str | None) -> None:
-    """Show everything on CIFAR-10: get it, index 50,000 images, evaluate, serve the page.
+    """Show everything on CIFAR-10: download, index 50,000 images, evaluate, serve the page.
 
-    What was fetched, indexed and measured is kept, so a second run starts at once.
-    Without CIFAR-10 and without network, the digits that come with scikit-learn stand in.
+    The download, the index and the figures are kept, so a second run starts at once. Without
+    CIFAR-10 and without a network, the demo uses the digits that scikit-learn includes.
     """
-    from cbir.descriptors.models import load_descriptor
     from cbir.search.searcher import Searcher
     from cbir.web.serve import check_address, serve
 
     check_address(host, port)
     try:
         data = _data_set(into)
-        descriptor = load_descriptor(DESCRIPTORS[data])
-        place = _place(data, descriptor, into)
-        figures = _finished(data, place) or _carry_out(data, place, descriptor)
+        place = _place(data, into)
+        figures = _finished(data, place) or _measured(data, place)
     except KeyboardInterrupt:
-        say("what was fetched and indexed is kept; cbir demo goes on from there")
+        say("the download and the indexed images are kept; cbir demo resumes")
         raise
     _show(figures, data, place)
     with closing(Searcher.open(place)) as searcher:
@@ -59,27 +52,26 @@ def command(host: str, port: int, into: str | None) -> None:
             searcher,
             host,
             port,
-            ready=lambda url: say(f"The page is at {url} - drop a picture on it. Ctrl-C ends."),
+            ready=lambda url: say(f"The page is at {url} - drop a picture on it. Ctrl-C stops."),
         )
 
 
 def _data_set(into: str | None) -> str:
-    """`cifar10` where it or its finished demo is at hand or can be fetched, else `digits`."""
-    from cbir.descriptors.models import load_descriptor
+    """`cifar10` if it or its finished demo is available or can be downloaded, else `digits`."""
     from cbir.errors import CbirError
     from cbir.images.cifar10 import absence, download_cifar10, find_cifar10
 
     if find_cifar10():
         return "cifar10"
-    if _finished("cifar10", _place("cifar10", load_descriptor(DESCRIPTORS["cifar10"]), into)):
+    if _finished("cifar10", _place("cifar10", into)):
         return "cifar10"
-    say(f"{absence()}; fetching it (170 MB)")
+    say(f"{absence()}; downloading it (170 MB)")
     try:
-        with progress_bar("fetching", "MB") as update:
+        with progress_bar("downloading", "MB") as update:
             download_cifar10(update)
     except CbirError as error:
         _require_digits(error)
-        say(f"{error.message}; going on with scikit-learn's digits. For CIFAR-10, {HOW_TO_GET}")
+        say(f"{error.message}; using scikit-learn's digits. For CIFAR-10, {HOW_TO_GET}")
         return "digits"
     return "cifar10"
 
@@ -91,13 +83,16 @@ def _require_digits(no_cifar10: Exception) -> None:
 
     if find_spec("sklearn") is None:
         raise CbirError(
-            "there is nothing to show: CIFAR-10 cannot be fetched, scikit-learn is not installed",
+            "no data set: CIFAR-10 cannot be downloaded and scikit-learn is not installed",
             f"pip install 'cbir[digits]', or {HOW_TO_GET}",
         ) from no_cifar10
 
 
-def _place(data: str, descriptor: Descriptor, into: str | None) -> str:
-    name = f"{data}-{descriptor.spec.fingerprint[:8]}"
+def _place(data: str, into: str | None) -> str:
+    """Where the index goes; it is named after the data set and the descriptor's version."""
+    from cbir.descriptors.models import load_descriptor
+
+    name = f"{data}-{load_descriptor(DESCRIPTORS[data]).spec.fingerprint[:8]}"
     if into and "://" in into:
         return f"{into.rstrip('/')}/{name}"
     return str(Path(into or _home()) / f"{name}.cbir")
@@ -110,7 +105,7 @@ def _home() -> Path:
 
 
 def _origin(data: str) -> str | None:
-    """Where the pictures come from now; None where they are not at hand any more."""
+    """Where the images come from now; None if they are no longer available."""
     from cbir.images.cifar10 import find_cifar10
 
     found = find_cifar10() if data == "cifar10" else data
@@ -118,7 +113,7 @@ def _origin(data: str) -> str | None:
 
 
 def _finished(data: str, place: str) -> dict[str, Any] | None:
-    """The figures of an earlier run that got to its end over these pictures, if all is there."""
+    """The figures of a completed run over the same images, if its index is complete."""
     from cbir.errors import IndexStateError
     from cbir.index.open import index_exists, open_index
 
@@ -136,11 +131,11 @@ def _finished(data: str, place: str) -> dict[str, Any] | None:
     return figures if count == figures["n_indexed"] else None
 
 
-def _carry_out(data: str, place: str, descriptor: Descriptor) -> dict[str, Any]:
-    """Index and evaluate; kept for the next run only once both are done."""
+def _measured(data: str, place: str) -> dict[str, Any]:
+    """The figures of a new run, stored once indexing and evaluation are complete."""
     origin = _origin(data)
     _summary(place).parent.mkdir(parents=True, exist_ok=True)
-    _index(data, place, descriptor)
+    _index(data, place)
     figures = _evaluate(data, place)
     kept = json.dumps({"format": FORMAT, "origin": origin, "figures": figures})
     write_whole(_summary(place), kept.encode())
@@ -148,13 +143,13 @@ def _carry_out(data: str, place: str, descriptor: Descriptor) -> dict[str, Any]:
 
 
 def _summary(place: str) -> Path:
-    """Beside the index, in CBIR_HOME for one on a server: left by a run that got to its end."""
+    """The file of a completed run's figures: next to the index, or in CBIR_HOME for a server's."""
     if "://" in place:
         return _home() / f"{quote(place, safe='')}.json"
     return Path(place).with_suffix(".json")
 
 
-def _index(data: str, place: str, descriptor: Descriptor) -> None:
+def _index(data: str, place: str) -> None:
     from cbir.ingest.indexing import index_images
 
     say(f"indexing {data}:train into {place}")
@@ -162,15 +157,15 @@ def _index(data: str, place: str, descriptor: Descriptor) -> None:
         report = index_images(
             [f"{data}:train"],
             place,
-            descriptor=descriptor,
-            prune=True,
+            descriptor=DESCRIPTORS[data],
+            prune="force",  # the index follows the data set, whatever that was before
             on_progress=lambda progress: update(progress.done, progress.total),
         )
     if report.interrupted:
         raise KeyboardInterrupt
     new = report.added + report.updated
     if new:
-        say(f"{new:,} images in {report.seconds:.1f} s, {new / report.seconds:,.0f} a second")
+        say(f"{new:,} images in {report.seconds:.1f} s, {new / report.seconds:,.0f} per second")
 
 
 def _evaluate(data: str, place: str) -> dict[str, Any]:
@@ -189,4 +184,4 @@ def _show(figures: dict[str, Any], data: str, place: str) -> None:
 
     say(f"{data}: {figures['n_indexed']:,} images in {place}")
     print_evaluation(figures)
-    say(f"From a terminal: cbir search PICTURE --in {place}")
+    say(f"In a terminal: cbir search PICTURE --in {place}")

@@ -1,9 +1,8 @@
-"""Images in, vectors out: reading, decoding and inference overlapped on all cores, in order.
+"""Describes images on all cores and keeps their order; used by indexing and by evaluation.
 
-Used by indexing and by evaluation. Each worker takes a small batch through all of it (read, hash,
-decode, shrink, describe), so that one worker's decoding overlaps another's inference and nothing
-larger than a few batches is ever in memory: a batch is described in portions of about VIEW_BYTES
-of pixels, because a descriptor need not be able to shrink pictures.
+Each worker takes a small batch through every stage (read, hash, decode, shrink, describe), so that
+one worker decodes while another runs inference. Memory holds no more than a few batches; a batch
+is described in portions of about VIEW_BYTES of pixels, because not every descriptor shrinks images.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -33,7 +33,7 @@ IN_FLIGHT_PER_WORKER = 3
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One image of a source, read: pixels gone, vectors (parts, dim) and thumbnail kept."""
+    """An image of a source with its vectors (parts, dim) and thumbnail, without its pixels."""
 
     item: SourceItem
     content_hash: str
@@ -45,14 +45,14 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """An image whose content hash is the one that was expected; it was not described."""
+    """An image with the expected content hash, which was therefore not described."""
 
     item: SourceItem
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An image that could not be read, decoded or described, and why not (one line)."""
+    """An image that could not be read, decoded or described, and the reason (one line)."""
 
     item: SourceItem
     reason: str
@@ -63,12 +63,11 @@ Outcome = Described | Unchanged | Unreadable
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
+    """A decoded image: the views to describe; `described(vectors)` makes its outcome."""
+
     item: SourceItem
-    content_hash: str
-    width: int
-    height: int
-    thumbnail: bytes
     views: list[RgbImage]
+    described: Callable[[Vectors], Described]
 
 
 def describe_items(
@@ -79,16 +78,16 @@ def describe_items(
 ) -> Iterator[list[Outcome]]:
     """Describe every item; yields lists of outcomes, in the order of `items`.
 
-    `boxes`: the parts of each picture to describe. `known_hash(item)`: the content hash that makes
-    describing unnecessary. Stopping the iteration stops the workers after their current batch.
+    `boxes`: the parts of each image to describe. `known_hash(item)`: an image with this content
+    hash is not described. Closing the iterator stops the workers after their current batch.
     """
     workers = usable_cores()
-    batches = _batched(items)
+    worker = _Worker(descriptor, boxes, known_hash)
     with ThreadPoolExecutor(workers, thread_name_prefix="cbir-describe") as pool:
         pending: deque[Future[list[Outcome]]] = deque()
         try:
-            for batch in batches:
-                pending.append(pool.submit(_process, batch, descriptor, boxes, known_hash))
+            for batch in _batched(items):
+                pending.append(pool.submit(worker.outcomes, batch))
                 if len(pending) >= workers * IN_FLIGHT_PER_WORKER:
                     yield pending.popleft().result()
             while pending:
@@ -98,86 +97,71 @@ def describe_items(
                 future.cancel()
 
 
-def _process(
-    batch: Sequence[SourceItem],
-    descriptor: Descriptor,
-    boxes: Sequence[Box],
-    known_hash: Callable[[SourceItem], str | None],
-) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    waiting: list[_Opened | Unchanged | Unreadable] = []
-    held = 0
-    for item in batch:
-        one = _open(item, descriptor, boxes, known_hash)
-        waiting.append(one)
-        held += sum(view.nbytes for view in one.views) if isinstance(one, _Opened) else 0
-        if held >= VIEW_BYTES:
-            outcomes += _describe(waiting, descriptor, len(boxes))
-            waiting, held = [], 0
-    return outcomes + _describe(waiting, descriptor, len(boxes))
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """Takes batches of items through every stage; used by several threads at once."""
+
+    descriptor: Descriptor
+    boxes: Sequence[Box]
+    known_hash: Callable[[SourceItem], str | None]
+
+    def outcomes(self, batch: Sequence[SourceItem]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        waiting: list[_Opened | Unchanged | Unreadable] = []
+        held = 0
+        for item in batch:
+            one = self._open(item)
+            waiting.append(one)
+            held += sum(view.nbytes for view in one.views) if isinstance(one, _Opened) else 0
+            if held >= VIEW_BYTES:
+                outcomes += self._describe(waiting)
+                waiting, held = [], 0
+        return outcomes + self._describe(waiting)
+
+    def _open(self, item: SourceItem) -> _Opened | Unchanged | Unreadable:
+        try:
+            data = item.read()
+            digest = content_hash(data)
+            if digest == self.known_hash(item):
+                return Unchanged(item)
+            file, image = (data, decode(data)) if isinstance(data, bytes) else (None, data)
+            height, width, _ = image.shape
+            small = thumbnail(file, image)
+            described = partial(Described, item, digest, width, height, small)
+            return _Opened(item, self._views(image), described)
+        except ImageError as error:
+            return Unreadable(item, error.message)
+        except OSError as error:
+            return Unreadable(item, f"cannot be read: {error.strerror or error}")
+        except MemoryError:
+            return Unreadable(item, "needs more memory than there is")
+
+    def _views(self, image: RgbImage) -> list[RgbImage]:
+        try:
+            return [prepare(self.descriptor, crop(image, box)) for box in self.boxes]
+        except Exception as error:
+            # A user's descriptor may raise anything; it costs this image, not the run.
+            raise ImageError(f"cannot be described: {error}") from error
+
+    def _describe(self, opened: Sequence[_Opened | Unchanged | Unreadable]) -> list[Outcome]:
+        views = [view for one in opened if isinstance(one, _Opened) for view in one.views]
+        results = iter(describe_each(self.descriptor, views))
+        return [
+            _outcome(one, list(islice(results, len(self.boxes))))
+            if isinstance(one, _Opened)
+            else one
+            for one in opened
+        ]
 
 
-def _describe(
-    opened: Sequence[_Opened | Unchanged | Unreadable], descriptor: Descriptor, parts: int
-) -> list[Outcome]:
-    views = [view for one in opened if isinstance(one, _Opened) for view in one.views]
-    results = iter(describe_each(descriptor, views))
-    return [
-        _with_vectors(one, list(islice(results, parts))) if isinstance(one, _Opened) else one
-        for one in opened
-    ]
-
-
-def _open(
-    item: SourceItem,
-    descriptor: Descriptor,
-    boxes: Sequence[Box],
-    known_hash: Callable[[SourceItem], str | None],
-) -> _Opened | Unchanged | Unreadable:
-    try:
-        data = item.read()
-        digest = content_hash(data)
-        if digest == known_hash(item):
-            return Unchanged(item)
-        image = decode(data) if isinstance(data, bytes) else data
-        return _Opened(
-            item=item,
-            content_hash=digest,
-            width=image.shape[1],
-            height=image.shape[0],
-            thumbnail=thumbnail(data if isinstance(data, bytes) else None, image),
-            views=_views(image, descriptor, boxes),
-        )
-    except ImageError as error:
-        return Unreadable(item, error.message)
-    except OSError as error:
-        return Unreadable(item, f"cannot be read: {error.strerror or error}")
-    except MemoryError:
-        return Unreadable(item, "needs more memory than there is")
-
-
-def _views(image: RgbImage, descriptor: Descriptor, boxes: Sequence[Box]) -> list[RgbImage]:
-    try:
-        return [prepare(descriptor, crop(image, box)) for box in boxes]
-    except Exception as error:
-        # A user's descriptor may raise anything; it costs this image, not the run.
-        raise ImageError(f"cannot be described: {error}") from error
-
-
-def _with_vectors(opened: _Opened, results: list[Vectors | Exception]) -> Outcome:
-    vectors = [result for result in results if isinstance(result, np.ndarray)]
-    if len(vectors) < len(results):
-        errors = [result for result in results if isinstance(result, Exception)]
-        reason = errors[0].message if isinstance(errors[0], CbirError) else str(errors[0])
-        return Unreadable(opened.item, f"cannot be described: {reason}")
-    return Described(
-        item=opened.item,
-        content_hash=opened.content_hash,
-        width=opened.width,
-        height=opened.height,
-        thumbnail=opened.thumbnail,
-        vectors=np.stack(vectors),
-    )
+def _outcome(opened: _Opened, results: list[Vectors | Exception]) -> Outcome:
+    vectors = []
+    for result in results:
+        if isinstance(result, Exception):
+            reason = result.message if isinstance(result, CbirError) else str(result)
+            return Unreadable(opened.item, f"cannot be described: {reason}")
+        vectors.append(result)
+    return opened.described(np.stack(vectors))
 
 
 def _batched(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
