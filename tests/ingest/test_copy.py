@@ -205,7 +205,7 @@ def test_records_of_a_target_alone_are_not_lost(source: str, target: str) -> Non
         index.refresh()
     before = known(target)
     for options in ([], ["--overwrite"], ["--keep"]):
-        assert "holds 1 records" in call("copy", source, target, *options).error[0]
+        assert "holds 1 record that" in call("copy", source, target, *options).error[0]
     assert known(target) == before
     with pytest.raises(CbirError):
         copy_index(source, target)

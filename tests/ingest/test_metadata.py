@@ -114,16 +114,16 @@ CSV_ERRORS = [
     ("name\nx\n", ":1: one column 'id' or 'path' expected, found: name"),
     ("id;name\na;x\n", ":1: one column 'id' or 'path' expected, found: id;name"),
     ("id,path\na,b\n", ":1: one column 'id' or 'path' expected, found: id, path"),
-    ("id,width\na,1\n", ":1: 'width' is a field that every record has"),
-    ("id,source\na,1\n", ":1: 'source' is a field that every record has"),
-    ("id,n,n\na,1,2\n", ":1: column 'n' comes twice"),
-    ("id,\na,1\n", ":1: a column cannot be called ''"),
-    ("id,a>b\na,1\n", ":1: a column cannot be called 'a>b'"),
+    ("id,width\na,1\n", ":1: 'width' is a reserved name"),
+    ("id,source\na,1\n", ":1: 'source' is a reserved name"),
+    ("id,n,n\na,1,2\n", ":1: column 'n' appears twice"),
+    ("id,\na,1\n", ":1: '' is no valid column name"),
+    ("id,a>b\na,1\n", ":1: 'a>b' is no valid column name"),
     ("id,n\na,1\nb\n", ":3: 2 cells expected, found 1"),
     ("id,n\na,1,2\n", ":2: 2 cells expected, found 3"),
     ("id,n\na,1\n\n,2\n", ":4: the row has neither 'id' nor 'path'"),
-    ('id,n\na,"two\nlines"\na,1\n', ":4: id 'a' comes twice"),
-    ("path,n\na/b,1\na\\b,1\n", ":3: path 'a\\b' comes twice"),
+    ('id,n\na,"two\nlines"\na,1\n', ":4: id 'a' appears twice"),
+    ("path,n\na/b,1\na\\b,1\n", ":3: path 'a\\b' appears twice"),
     ('id,n\na,"x"y\n', ":2: not CSV: "),
     ('id,n\na,1\nb,"x\n', ":3: not CSV: "),
 ]
@@ -142,22 +142,22 @@ JSON_ERRORS = [
     ('["id", "b"]', "not a JSON object"),
     ('"b"', "not a JSON object"),
     ('{"id": "b"} {"id": "c"}', "not JSON: "),
-    ('{"id": "b", "n": NaN}', "not JSON: NaN is not a number of JSON"),
-    ('{"id": "b", "n": 1, "n": 2}', "'n' comes twice"),
+    ('{"id": "b", "n": NaN}', "not JSON: NaN is not valid JSON"),
+    ('{"id": "b", "n": 1, "n": 2}', "'n' appears twice"),
     ('{"id": "b", "n": {"x": 1}}', "'n' is neither text nor a number"),
     ('{"id": "b", "n": {}}', "'n' is neither text nor a number"),
     ('{"id": "b", "n": [1]}', "'n' is neither text nor a number"),
     ('{"id": "b", "n": true}', "'n' is neither text nor a number"),
     ('{"id": "b", "n": 1e999}', "'n' is too large a number"),
     ('{"id": "b", "n": 9223372036854775808}', "'n' is too large a number"),
-    ('{"id": "b", "height": 1}', "'height' is a field that every record has"),
-    ('{"id": "b", "a=b": 1}', "a column cannot be called 'a=b'"),
-    ('{"id": "a"}', "id 'a' comes twice"),
+    ('{"id": "b", "height": 1}', "'height' is a reserved name"),
+    ('{"id": "b", "a=b": 1}', "'a=b' is no valid column name"),
+    ('{"id": "a"}', "id 'a' appears twice"),
     ('{"id": 1}', "id 1 is not text"),
     ('{"id": ""}', "id '' is not text"),
     ('{"id": null, "n": 1}', "the row has neither 'id' nor 'path'"),
     ('{"id": "b", "path": "b"}', "the row has both 'id' and 'path'"),
-    ('{"path": "b"}', "this row has no 'id', which the first row has"),
+    ('{"path": "b"}', "this row has no 'id', but the first has"),
 ]
 
 
@@ -171,7 +171,7 @@ def test_bad_json_is_refused_with_its_line(tmp_path: Path, text: str, message: s
 
 def test_a_file_that_says_nothing_is_refused(tmp_path: Path) -> None:
     for name, text in (("a.csv", ""), ("a.csv", "id,n\n"), ("a.jsonl", "\n"), ("a.jsonl", "")):
-        with pytest.raises(CbirError, match=rf"{name} says nothing of any image"):
+        with pytest.raises(CbirError, match=rf"{name} has no rows"):
             read_metadata(written(tmp_path, name, text))
 
 

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.options import INDEX
-from cbir.cli.output import print_json, progress_bar, say
+from cbir.cli.output import print_failures, print_json, progress_bar, say
 from cbir.wording import counted
 
 if TYPE_CHECKING:
     from cbir.types import AddReport
-
-SHOWN_FAILURES = 10
 
 
 @click.command(short_help="Add images to an index; unchanged ones are skipped.")
@@ -109,10 +107,7 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         )
     if report.failures:
         click.echo(f"{len(report.failures):,} failed:")
-        for failure in report.failures[:SHOWN_FAILURES]:
-            click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
-        if len(report.failures) > SHOWN_FAILURES:
-            click.echo(f"  ... for all of them: cbir info {into} --json")
+        print_failures(report.failures, into)
 
 
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import click
 
-SHOWN_FAILURES = 10
-
 
 @click.command()
 @click.argument("index", metavar="INDEX")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def command(index: str, as_json: bool) -> None:
-    """Say what an index holds, how it was built and what failed."""
+    """Show what an index holds, how it was built and what failed."""
     from contextlib import closing
     from dataclasses import asdict
 
-    from cbir.cli.output import print_json, print_table
+    from cbir.cli.output import print_failures, print_json, print_table
     from cbir.descriptors.models import newer_model
     from cbir.index.open import open_index
 
@@ -39,9 +37,6 @@ def command(index: str, as_json: bool) -> None:
         ["on disk", f"{info['bytes'] / 1e6:,.1f} MB"],
     ]
     print_table(["what", index], rows)
-    for failure in failures[:SHOWN_FAILURES]:
-        click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
-    if len(failures) > SHOWN_FAILURES:
-        click.echo(f"  ... all of them: cbir info {index} --json")
+    print_failures(failures, index)
     if newer:
-        click.echo(f"a newer model is at hand: {newer.short}; index into a new place to use it")
+        click.echo(f"a newer model is available: {newer.short}; index into a new place to use it")

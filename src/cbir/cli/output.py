@@ -14,8 +14,9 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Task
 
-    from cbir.types import OnDone, OnStage
+    from cbir.types import Failure, OnDone, OnStage
 
+SHOWN_FAILURES = 10
 BAR_WIDTH = 24
 """Narrow enough that a line, and the ^C of a person who has waited enough, fit in 80 columns."""
 
@@ -37,6 +38,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in table:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
+
+
+def print_failures(failures: Sequence[Failure], index: str) -> None:
+    """The first failures of an index, on standard output."""
+    for failure in failures[:SHOWN_FAILURES]:
+        click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
+    if len(failures) > SHOWN_FAILURES:
+        click.echo(f"  ... for all of them: cbir info {index} --json")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`cbir remove`: take records out of an index."""
+"""`cbir remove`: remove records from an index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the removed ids as JSON.")
 def command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
-    """Remove the records with these ids. The pictures themselves stay where they are."""
+    """Remove the records with these ids. The image files themselves stay."""
     from contextlib import closing
 
     from cbir.cli.output import print_json
@@ -27,5 +27,5 @@ def command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
     absent = [record_id for record_id in ids if record_id not in removed]
     if absent:
         raise QueryError(
-            f"not in {index}: {', '.join(absent)}", "copy ids as cbir search shows them"
+            f"not in {index}: {', '.join(absent)}", "use the ids that cbir search prints"
         )

@@ -1,11 +1,12 @@
-"""Copies an index into another, of any engine, without describing a picture again."""
+"""Copies an index into another, of any engine, without describing its images again."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -34,8 +35,8 @@ class CopyReport:
     """What a copy did.
 
     `records`: in the target at the end; `copied`: written by this copy; `unchanged`: there before.
-    `conflicts`: values that both indexes had, and that differed. `compared`: queries that both
-    answered alike; `exact`: whether by exact search (otherwise only their vectors were compared).
+    `conflicts`: values that differed. `compared`: queries with the same answers in both indexes;
+    `exact`: whether exact search gave them (otherwise only vectors were compared).
     """
 
     records: int
@@ -45,34 +46,6 @@ class CopyReport:
     compared: int
     exact: bool
     seconds: float
-
-
-@dataclass
-class _Merging:
-    """Chooses between the values of two indexes and counts their conflicts."""
-
-    keep: bool
-    conflicts: int = 0
-    first: str = ""
-
-    def value(self, name: str, mine: _Value, theirs: _Value | None) -> _Value:
-        """The source's value (`mine`), or the target's (`theirs`) if that is to be kept."""
-        if theirs is None or mine == theirs:
-            return mine
-        self.first = self.first or f"{name}: {mine!r} and {theirs!r}"
-        self.conflicts += 1
-        return theirs if self.keep else mine
-
-    def stamp(self, record_id: str, mine: Stamp, theirs: Stamp) -> Stamp:
-        """The source's stamp with the label and metadata of both."""
-        label = theirs.label
-        if mine.label is not None:
-            label = self.value(f"label of '{record_id}'", mine.label, label)
-        metadata = {
-            name: self.value(f"{name} of '{record_id}'", value, theirs.metadata.get(name))
-            for name, value in mine.metadata.items()
-        }
-        return replace(mine, label=label, metadata={**theirs.metadata, **metadata})
 
 
 def copy_index(
@@ -85,39 +58,31 @@ def copy_index(
 ) -> CopyReport:
     """Copy the index at `source` to `target`, which is created if it does not exist.
 
-    Records that the target has are not copied again, so that an interrupted copy resumes. Labels,
-    metadata and failures merge: a value is never replaced by nothing. A conflict is a label, a
-    metadata field or the location of a source for which both indexes have values that differ:
+    Records that the target already has are not copied again, so an interrupted copy resumes.
+    Labels, metadata and failures are merged: a value is never replaced by nothing. A conflict is a
+    label, a metadata field or a source's location for which the two indexes have different values:
     "overwrite" takes the source's value, "keep" the target's, and "refuse" raises `CbirError`
     before anything is written.
 
-    At the end both must hold as many records and answer a sample of the source's own vectors
-    alike. Raises `CbirError` if they do not, and if the target holds other records or another
-    spec. `fast_load`: see `index.open.create_index`.
+    At the end both indexes must have the same number of records and give the same answers to a
+    sample of the source's vectors. Raises `CbirError` if they do not, and if the target holds
+    other records or another spec. `fast_load`: see `index.open.create_index`.
     """
     started = time.perf_counter()
     with closing(open_index(source)) as old:
         files = _model_of(old)
         with closing(create_index(target, old.spec, files, fast_load=fast_load)) as new:
-            ids = list(old.ids())
-            _require_no_others(old, new, ids)
-            merging = _Merging(keep=conflicts == "keep")
-            sources = _merged_sources(old, new, merging)
-            wanted = _wanted(old, new, ids, merging)
-            if merging.conflicts and conflicts == "refuse":
-                raise _in_conflict(old, new, merging)
+            copy = _Copy(old, new, conflicts)
             keep_model_of(new, files)
-            _copy_sources(new, sources)
-            _copy_records(old, new, ids, wanted, on_done)
-            _copy_failures(old, new, ids)
+            copy.write(on_done)
             new.refresh()
             compared, exact = _compare(old, new)
             count = new.count()
     return CopyReport(
         records=count,
-        copied=len(wanted),
-        unchanged=len(ids) - len(wanted),
-        conflicts=merging.conflicts,
+        copied=len(copy.wanted),
+        unchanged=len(copy.ids) - len(copy.wanted),
+        conflicts=copy.conflicts,
         compared=compared,
         exact=exact,
         seconds=time.perf_counter() - started,
@@ -128,126 +93,142 @@ def _model_of(index: Index) -> Mapping[str, bytes]:
     """The files of the index's model, from the index or from the model store."""
     kept = index.model_files()
     if not kept:
-        # A descriptor that is no model has no files, and one that is not at hand none to copy.
+        # A descriptor that is not a model has no files; one that is not installed has none to copy.
         with suppress(CbirError):
             return files_of(descriptor_of(index.spec, {}))
     return kept
 
 
-def _require_no_others(old: Index, new: Index, ids: Sequence[str]) -> None:
-    others = sorted(set(new.ids()).difference(ids))
-    if others:
-        raise IndexStateError(
-            f"{new.url} holds {len(others)} records that {old.url} has not, '{others[0]}' for one",
-            "copy into a new place, or remove them: cbir remove",
-        )
+class _Copy:
+    """What is to be copied from `old` to `new`: decided first, then written.
 
+    `wanted`: the ids to write, each with its merged stamp if `new` has a record of that id.
+    """
 
-def _in_conflict(old: Index, new: Index, merging: _Merging) -> CbirError:
-    return CbirError(
-        f"{old.url} and {new.url} disagree on {counted(merging.conflicts, 'value')}, "
-        f"for example the {merging.first}",
-        f"--overwrite takes the values of {old.url}, --keep those of {new.url}",
-    )
-
-
-def _merged_sources(old: Index, new: Index, merging: _Merging) -> dict[str, str]:
-    """Where each source of `old` lies, according to both indexes."""
-    there = new.sources()
-    return {
-        name: merging.value(f"location of source '{name}'", uri, there.get(name))
-        for name, uri in old.sources().items()
-    }
-
-
-def _wanted(
-    old: Index, new: Index, ids: Sequence[str], merging: _Merging
-) -> dict[str, Stamp | None]:
-    """The ids to write, each with the merged stamp if the target has a record of that id."""
-    wanted: dict[str, Stamp | None] = dict.fromkeys(ids)
-    for name in old.sources():
-        there = new.stamps(name)
-        for record_id, stamp in old.stamps(name).items():
-            if record_id in there:
-                wanted[record_id] = merged = merging.stamp(record_id, stamp, there[record_id])
-                if merged == there[record_id]:
-                    del wanted[record_id]
-    return wanted
-
-
-def _copy_sources(new: Index, sources: Mapping[str, str]) -> None:
-    there = new.sources()
-    for name, uri in sources.items():
-        if name in there:
-            if there[name] != uri:
-                new.move_source(name, uri)
-        elif new.register_source(name, uri) != name:
-            raise IndexStateError(
-                f"{new.url} knows {uri} by another name than '{name}'", "copy into a new place"
+    def __init__(self, old: Index, new: Index, conflicts: Conflicts) -> None:
+        self._old, self._new = old, new
+        self._keep = conflicts == "keep"
+        self._example = ""
+        self.conflicts = 0
+        self.ids = list(old.ids())
+        self._require_no_others()
+        self._sources = self._merged_sources()
+        self.wanted = self._merged_records()
+        if self.conflicts and conflicts == "refuse":
+            raise CbirError(
+                f"{old.url} and {new.url} disagree on {counted(self.conflicts, 'value')}, "
+                f"for example the {self._example}",
+                f"--overwrite takes the values of {old.url}, --keep those of {new.url}",
             )
 
+    def _require_no_others(self) -> None:
+        others = sorted(set(self._new.ids()).difference(self.ids))
+        if others:
+            raise IndexStateError(
+                f"{self._new.url} holds {counted(len(others), 'record')} that {self._old.url} "
+                f"lacks, for example '{others[0]}'",
+                "copy into a new place, or remove them: cbir remove",
+            )
 
-def _copy_failures(old: Index, new: Index, ids: Sequence[str]) -> None:
-    """Add the failures of `old`; those of the target stay unless the image is a record now."""
-    indexed = set(ids)
-    for name in old.sources():
-        failures = {
-            failure.location: failure
-            for index in (new, old)
-            for failure in index.failures()
-            if failure.source == name and make_id(name, failure.location) not in indexed
+    def _merged_sources(self) -> dict[str, str]:
+        """Names and locations of the sources."""
+        there = self._new.sources()
+        return {
+            name: self._merged(f"location of source '{name}'", uri, there.get(name))
+            for name, uri in self._old.sources().items()
         }
-        new.set_failures(name, list(failures.values()))
 
+    def _merged_records(self) -> dict[str, Stamp | None]:
+        wanted: dict[str, Stamp | None] = dict.fromkeys(self.ids)
+        for name in self._sources:
+            there = self._new.stamps(name)
+            for record_id, stamp in self._old.stamps(name).items():
+                if record_id in there:
+                    wanted[record_id] = self._merged_stamp(record_id, stamp, there[record_id])
+                    if wanted[record_id] == there[record_id]:
+                        del wanted[record_id]
+        return wanted
 
-def _copy_records(
-    old: Index,
-    new: Index,
-    ids: Sequence[str],
-    wanted: Mapping[str, Stamp | None],
-    on_done: OnDone,
-) -> None:
-    """Copy the records of the ids `wanted`, out of all `ids` in byte order."""
-    refused: dict[str, str] = {}
-    done = len(ids) - len(wanted)
-    on_done(done, len(ids))
-    for entries in _batches(_entries(old, ids, wanted)):
-        try:
-            new.add(entries)
-        except RecordsRefusedError as error:
-            refused.update(error.reasons)
-        done += len(entries)
-        on_done(done, len(ids))
-    if refused:
-        raise RecordsRefusedError(refused)
+    def _merged_stamp(self, record_id: str, mine: Stamp, theirs: Stamp) -> Stamp:
+        """The stamp of the old index with the label and metadata of both."""
+        label = theirs.label
+        if mine.label is not None:
+            label = self._merged(f"label of '{record_id}'", mine.label, label)
+        metadata = {
+            name: self._merged(f"{name} of '{record_id}'", value, theirs.metadata.get(name))
+            for name, value in mine.metadata.items()
+        }
+        return replace(mine, label=label, metadata={**theirs.metadata, **metadata})
 
+    def _merged(self, name: str, mine: _Value, theirs: _Value | None) -> _Value:
+        """The value of the old index, or that of the new one if it is to be kept."""
+        if theirs is None or mine == theirs:
+            return mine
+        self._example = self._example or f"{name}: {mine!r} and {theirs!r}"
+        self.conflicts += 1
+        return theirs if self._keep else mine
 
-def _entries(old: Index, ids: Sequence[str], wanted: Mapping[str, Stamp | None]) -> Iterator[Entry]:
-    first = next((number for number, i in enumerate(ids) if i in wanted), None)
-    if first is None:
-        return
-    for entry in old.entries(after=ids[first - 1] if first else ""):
-        record = entry.record
-        if record.id in wanted:
-            merged = wanted[record.id]
-            if merged:
-                record = replace(record, label=merged.label, metadata=merged.metadata)
-            yield replace(entry, record=record)
+    def write(self, on_done: OnDone) -> None:
+        """Write all that is wanted to the new index."""
+        self._write_sources()
+        self._write_records(on_done)
+        self._write_failures()
 
+    def _write_sources(self) -> None:
+        there = self._new.sources()
+        for name, uri in self._sources.items():
+            if name in there:
+                if there[name] != uri:
+                    self._new.move_source(name, uri)
+            elif self._new.register_source(name, uri) != name:
+                raise IndexStateError(
+                    f"{self._new.url} knows {uri} by another name than '{name}'",
+                    "copy into a new place",
+                )
 
-def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
-    for entry in entries:
-        batch.append(entry)
-        if len(batch) == AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    def _write_records(self, on_done: OnDone) -> None:
+        refused: dict[str, str] = {}
+        done = len(self.ids) - len(self.wanted)
+        on_done(done, len(self.ids))
+        entries = self._entries()
+        while batch := list(islice(entries, AT_ONCE)):
+            try:
+                self._new.add(batch)
+            except RecordsRefusedError as error:
+                refused.update(error.reasons)
+            done += len(batch)
+            on_done(done, len(self.ids))
+        if refused:
+            raise RecordsRefusedError(refused)
+
+    def _entries(self) -> Iterator[Entry]:
+        """The wanted entries in byte order of their ids."""
+        first = next((number for number, i in enumerate(self.ids) if i in self.wanted), None)
+        if first is None:
+            return
+        for entry in self._old.entries(after=self.ids[first - 1] if first else ""):
+            record = entry.record
+            if record.id in self.wanted:
+                merged = self.wanted[record.id]
+                if merged:
+                    record = replace(record, label=merged.label, metadata=merged.metadata)
+                yield replace(entry, record=record)
+
+    def _write_failures(self) -> None:
+        """Add failures; those of the new index stay unless the image is a record by now."""
+        indexed = set(self.ids)
+        failures = [*self._new.failures(), *self._old.failures()]
+        for name in self._sources:
+            kept = {
+                failure.location: failure
+                for failure in failures
+                if failure.source == name and make_id(name, failure.location) not in indexed
+            }
+            self._new.set_failures(name, list(kept.values()))
 
 
 def _compare(old: Index, new: Index) -> tuple[int, bool]:
-    """Check that both hold the same; how many queries were compared, and whether exactly."""
+    """Check that both hold the same; the number of queries compared, and whether by search."""
     counts = old.count(), new.count()
     if counts[0] != counts[1]:
         raise _unequal(old, new, f"{counts[0]} and {counts[1]} records")
@@ -259,20 +240,20 @@ def _compare(old: Index, new: Index) -> tuple[int, bool]:
     queries = np.stack([old.vectors(i)[0] for i in sample])
     try:
         answers = [index.search(queries, COMPARED_HITS, exact=True) for index in (old, new)]
-    except QueryError:  # a server without scripts, and vectors that are not `flat`
+    except QueryError:  # a server without scripts whose vectors are not `flat`
         for record_id in sample:
             gap = np.abs(old.vectors(record_id) - new.vectors(record_id)).max()
             if gap > SCORE_TOLERANCE:
                 raise _unequal(old, new, f"vectors of '{record_id}'") from None
         return len(sample), False
     for record_id, mine, theirs in zip(sample, *answers, strict=True):
-        if told := difference(mine, theirs):
-            raise _unequal(old, new, f"searched with '{record_id}': {told}")
+        if found := difference(mine, theirs):
+            raise _unequal(old, new, f"answers to '{record_id}': {found}")
     return len(sample), True
 
 
 def _unequal(old: Index, new: Index, what: str) -> IndexStateError:
     return IndexStateError(
-        f"{new.url} is not the same as {old.url}: {what}",
-        "was one of them written to meanwhile? Run the same command again",
+        f"{new.url} differs from {old.url}: {what}",
+        "if something wrote to one of them meanwhile, run the same command again",
     )

@@ -1,4 +1,4 @@
-"""Indexing: sources into an index, without describing again what has not changed."""
+"""Adds the images of sources to an index."""
 
 from __future__ import annotations
 
@@ -39,19 +39,21 @@ def index_images(
     fast_load: bool = False,
     on_progress: OnProgress = lambda _: None,
 ) -> AddReport:
-    """Add every image of `sources` to the index at `into`, which is created if need be.
+    """Add every image of `sources` to the index at `into`, which is created if it does not exist.
 
-    Unchanged images are skipped; changed ones replace their records, and keep the label and
-    metadata that they have unless this run says others; images that cannot be read are listed in
-    the report and in the index. `regions` (1, 5 or 14) is how many parts of each picture get a
-    vector; None: as many as the index has, 1 for a new one. Files that are gone are marked
-    missing, or dropped with `prune`. A source that lost more than half of its indexed images is not
-    pruned, since its drive may not be mounted: `PruneRefusedError` is raised when all else is done,
-    unless `prune` is "force". `moved` is the registered name of the (one) source, which lay
-    elsewhere when it was indexed: its records keep their ids. An interruption (Ctrl-C) keeps all
-    that was committed and is noted in the report. Where there is no image at all, no index is made.
-    `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`: the new index
-    holds `sources` and nothing else, and takes the old one's place when the run gets to its end.
+    Unchanged images are skipped. Changed images replace their records, which keep their labels and
+    metadata unless this run provides others. The report and the index list the images that cannot
+    be read. If there is no image at all, no index is created.
+
+    `regions` (1, 5 or 14): how many parts of each image get a vector; by default as many as in the
+    index, or 1. `prune`: remove the records of missing files instead of marking them. A source that
+    lost more than half of its indexed images is not pruned, since its drive may not be mounted:
+    unless `prune` is "force", `PruneRefusedError` is raised after everything else is done. `moved`:
+    the registered name of the (only) source, which has moved; its records keep their ids.
+    `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`; the new index
+    holds `sources` only and replaces the old one at the end of the run.
+
+    After an interruption (Ctrl-C) the report says so, and the same call resumes.
     """
     opened = _opened(sources, label_from_folder)
     url = os.fspath(into)
@@ -62,7 +64,7 @@ def index_images(
         region_boxes(regions)
     details = read_metadata(metadata) if metadata else None
     chosen = _descriptor(opened, url if exists else None, descriptor)
-    # A descriptor that cannot run at all should say so once, not once an image.
+    # A descriptor that cannot run at all should fail once, not once per image.
     describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)])
     files = files_of(chosen)
     with closing(
@@ -117,16 +119,16 @@ def _opened(
 
 def _only(sources: Sequence[ImageSource]) -> ImageSource:
     if len(sources) != 1:
-        raise CbirError(f"{len(sources)} sources cannot be one that moved", "give that one alone")
+        raise CbirError(f"{len(sources)} sources cannot be the moved one", "give that source alone")
     return sources[0]
 
 
 def _take_over(index: Index) -> None:
-    """Put a filled index in the place of the old one; an empty one would only lose it."""
+    """Replace the old index by the rebuilt one, unless that is empty."""
     if not index.count():
         raise CbirError(
-            "no image could be indexed anew, so the index stays as it is",
-            "the reasons stand in cbir index SOURCE --into a new place",
+            "no image could be indexed, so the old index stays",
+            "index into a new place to see the reasons",
         )
     index.refresh()
 
@@ -136,6 +138,6 @@ def _has_items(source: ImageSource) -> bool:
 
 
 def _regions_of(index: Index) -> int:
-    """How many parts the records of `index` have; 1 where there is no record yet."""
+    """The number of parts of the records of `index`; 1 if there is no record."""
     first = next(index.entries(), None)
     return len(first.vectors) if first else 1

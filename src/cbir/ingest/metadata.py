@@ -1,4 +1,4 @@
-"""Metadata files: what a CSV or JSONL file says of images, joined by id or by path."""
+"""Metadata files: CSV or JSONL rows, joined to images by id or by path."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LABEL = "label"
 _OPERATORS = re.compile("[=!<>]")
 _LEADING_ZERO = re.compile(r"[+-]?0\d")
 _LARGEST_INTEGER = 2**63 - 1
-_ONE_KEY = "give each row its image in one column, 'id' or 'path' (relative to the source)"
+_ONE_KEY = "name each row's image in one column, 'id' or 'path' (relative to the source)"
 
 
 @dataclass
 class Metadata:
-    """Fields of images, found by what the file names them by.
+    """Fields of images by id or by path; `key` says which.
 
-    `key` is "id" or "path". `label` is a field like the others, always text.
+    `label` is a field like the others and always text.
     """
 
     key: Key
@@ -48,26 +48,34 @@ class Metadata:
         return dict(self._fields[place])
 
     def unused(self) -> list[str]:
-        """Ids or paths, as the file has them, that no `lookup` has asked for."""
+        """The ids or paths, as written in the file, that no `lookup` has matched."""
         return [name for place, name in self._names.items() if place not in self._used]
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One image of the file: its line, and its fields (absent ones left out)."""
+    """One image of the file: its line and the fields that are present."""
 
     line: int
     fields: Mapping[str, Any]
 
 
-def read_metadata(path: Path) -> Metadata:
-    """The metadata in a `.csv` file (with a header line) or a `.jsonl` file (an object a line).
+class _LineError(Exception):
+    """What is wrong with a line of the file, and the hint."""
 
-    A column `id` or `path` says which image a row is about; a path is relative to the source, with
-    `/` or `\\`. `label` becomes the record's label. In a CSV file a column is numbers if all its
-    cells are (no leading zeros, at most 18 digits), else text; an empty cell, as a null in JSON,
-    is an absent field. Both are UTF-8. Raises `CbirError` naming file and line for everything
-    else: a row without a key, a key that comes twice, nested values, fields with reserved names.
+    def __init__(self, line: int, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.line, self.problem, self.hint = line, problem, hint
+
+
+def read_metadata(path: Path) -> Metadata:
+    """The metadata in a `.csv` file (with a header) or a `.jsonl` file (one object per line).
+
+    A column `id` or `path` identifies the image; a path is relative to the source and uses `/` or
+    `\\`. `label` becomes the record's label. A CSV column is numeric if all its cells are numbers
+    (no leading zeros, at most 18 digits), otherwise text. An empty cell or a JSON null is an absent
+    field. Files are UTF-8. Raises `CbirError` with file and line for anything else: a row without
+    a key, a duplicate key, a nested value, a field with a reserved name.
     """
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     reader = readers.get(path.suffix.lower())
@@ -75,38 +83,40 @@ def read_metadata(path: Path) -> Metadata:
         raise CbirError(f"metadata file {path} is neither .csv nor .jsonl", "rename or convert it")
     try:
         rows = list(reader(path))
+        if not rows:
+            raise CbirError(f"{path} has no rows", _ONE_KEY)
+        return _joined(rows)
+    except _LineError as error:
+        raise CbirError(f"{path}:{error.line}: {error.problem}", error.hint) from error
     except OSError as error:
         raise CbirError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise CbirError(f"{path} is not UTF-8 text", "save it as UTF-8") from error
-    if not rows:
-        raise CbirError(f"{path} says nothing of any image", _ONE_KEY)
-    return _joined(path, rows)
 
 
-def _joined(path: Path, rows: Sequence[_Row]) -> Metadata:
-    key = _key_of(path, rows[0])
+def _joined(rows: Sequence[_Row]) -> Metadata:
+    key = _key_of(rows[0])
     fields: dict[str, Fields] = {}
     names: dict[str, str] = {}
     for row in rows:
-        if _key_of(path, row) != key:
-            _refuse(path, row.line, f"this row has no '{key}', which the first row has", _ONE_KEY)
+        if _key_of(row) != key:
+            raise _LineError(row.line, f"this row has no '{key}', but the first has", _ONE_KEY)
         name = row.fields[key]
         if not isinstance(name, str) or not name:
-            _refuse(path, row.line, f"{key} {name!r} is not text", _ONE_KEY)
+            raise _LineError(row.line, f"{key} {name!r} is not text", _ONE_KEY)
         place = name if key == "id" else _place(name)
         if place in names:
-            _refuse(path, row.line, f"{key} '{name}' comes twice", "keep one row an image")
+            raise _LineError(row.line, f"{key} '{name}' appears twice", "keep one row per image")
         names[place] = name
         fields[place] = {k: value for k, value in row.fields.items() if k != key}
     return Metadata(key, fields, names)
 
 
-def _key_of(path: Path, row: _Row) -> Key:
+def _key_of(row: _Row) -> Key:
     keys = [key for key in _KEYS if key in row.fields]
     if len(keys) != 1:
         found = "both 'id' and 'path'" if keys else "neither 'id' nor 'path'"
-        _refuse(path, row.line, f"the row has {found}", _ONE_KEY)
+        raise _LineError(row.line, f"the row has {found}", _ONE_KEY)
     return keys[0]
 
 
@@ -119,10 +129,10 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
     if not cells:
         return
     header = cells[0]
-    _check_header(path, lines[0], header)
+    _check_header(lines[0], header)
     for line, row in zip(lines, cells, strict=True):
         if len(row) != len(header):
-            _refuse(path, line, f"{len(header)} cells expected, found {len(row)}")
+            raise _LineError(line, f"{len(header)} cells expected, found {len(row)}")
     columns = [
         column if name in (*_KEYS, _LABEL) else _typed(column)
         for name, column in zip(header, zip(*cells[1:], strict=True), strict=False)
@@ -133,7 +143,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
 
 
 def _csv_cells(path: Path) -> tuple[list[int], list[list[str]]]:
-    """The rows that are not blank and the line each starts at; cells without outer space."""
+    """The non-blank rows and the line on which each starts; cells without outer spaces."""
     lines, cells = [], []
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, skipinitialspace=True, strict=True)
@@ -145,22 +155,22 @@ def _csv_cells(path: Path) -> tuple[list[int], list[list[str]]]:
                     cells.append([cell.strip() for cell in row])
                 line = reader.line_num + 1
         except csv.Error as error:
-            _refuse(path, line, f"not CSV: {error}")
+            raise _LineError(line, f"not CSV: {error}") from error
     return lines, cells
 
 
-def _check_header(path: Path, line: int, header: Sequence[str]) -> None:
+def _check_header(line: int, header: Sequence[str]) -> None:
     if len({"id", "path"} & set(header)) != 1:
         listed = ", ".join(header)
-        _refuse(path, line, f"one column 'id' or 'path' expected, found: {listed}", _ONE_KEY)
+        raise _LineError(line, f"one column 'id' or 'path' expected, found: {listed}", _ONE_KEY)
     for number, name in enumerate(header):
         if name in header[:number]:
-            _refuse(path, line, f"column '{name}' comes twice")
-        _check_name(path, line, name)
+            raise _LineError(line, f"column '{name}' appears twice")
+        _check_name(line, name)
 
 
 def _typed(column: Sequence[str]) -> Sequence[MetadataValue]:
-    """The cells as whole numbers, else as numbers, else as they are; empty ones stay."""
+    """The cells as integers, else as floats, else unchanged; empty ones stay."""
     numbers: dict[str, int | float] = {}
     for cell in filter(None, column):
         number = _number(cell)
@@ -172,7 +182,7 @@ def _typed(column: Sequence[str]) -> Sequence[MetadataValue]:
 
 
 def _number(cell: str) -> int | float | None:
-    """None also for what only looks like a number: article codes such as 007, very long ones."""
+    """The number in `cell`; None for text that looks like one (007, or too many digits)."""
     number = as_number(cell)
     if number is None or not math.isfinite(number) or _LEADING_ZERO.match(cell):
         return None
@@ -183,51 +193,45 @@ def _json_rows(path: Path) -> Iterator[_Row]:
     with path.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, start=1):
             if text.strip():
-                yield _Row(line, dict(_json_fields(path, line, _json_object(path, line, text))))
+                yield _Row(line, dict(_json_fields(line, _json_object(line, text))))
 
 
-def _json_object(path: Path, line: int, text: str) -> list[tuple[str, Any]]:
+def _json_object(line: int, text: str) -> list[tuple[str, Any]]:
     def refuse_constant(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not a number of JSON")
+        raise ValueError(f"{constant} is not valid JSON")
 
     try:
-        # Pairs instead of a dict, so that a name given twice is seen.
+        # Pairs instead of a dict, so that duplicate names are noticed.
         found = json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
-        _refuse(path, line, f"not JSON: {error}", "write one object a line")
+        raise _LineError(line, f"not JSON: {error}", "write one object per line") from error
     if not isinstance(found, _Pairs):
-        _refuse(path, line, "not a JSON object", "write one object a line")
+        raise _LineError(line, "not a JSON object", "write one object per line")
     return found
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object, apart from a JSON array."""
+    """The members of a JSON object; tells it from a JSON array."""
 
 
-def _json_fields(
-    path: Path, line: int, pairs: Iterable[tuple[str, Any]]
-) -> Iterator[tuple[str, Any]]:
+def _json_fields(line: int, pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for name, value in pairs:
         if name in seen:
-            _refuse(path, line, f"'{name}' comes twice")
+            raise _LineError(line, f"'{name}' appears twice")
         seen.add(name)
-        _check_name(path, line, name)
+        _check_name(line, name)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            _refuse(path, line, f"'{name}' is neither text nor a number", "flatten it to fields")
+            raise _LineError(line, f"'{name}' is neither text nor a number", "use flat fields")
         if not isinstance(value, str) and not abs(value) <= _LARGEST_INTEGER:
-            _refuse(path, line, f"'{name}' is too large a number", "write it as text")
+            raise _LineError(line, f"'{name}' is too large a number", "write it as text")
         yield name, str(value) if name == _LABEL else value
 
 
-def _check_name(path: Path, line: int, name: str) -> None:
+def _check_name(line: int, name: str) -> None:
     if name in FIELDS and name not in (*_KEYS, _LABEL):
-        _refuse(path, line, f"'{name}' is a field that every record has", "rename the column")
+        raise _LineError(line, f"'{name}' is a reserved name", "rename the column")
     if not name or name != name.strip() or _OPERATORS.search(name):
-        _refuse(path, line, f"a column cannot be called '{name}'", "use no space around, nor =!<>")
-
-
-def _refuse(path: Path, line: int, problem: str, hint: str = "") -> NoReturn:
-    raise CbirError(f"{path}:{line}: {problem}", hint)
+        raise _LineError(line, f"'{name}' is no valid column name", "avoid outer spaces and =!<>")
