@@ -19,7 +19,7 @@ import cbir
 from cbir.images.decode import decode
 from tests.cli.support_cli import call
 from tests.descriptors.support_photos import write_photos
-from tests.index.elasticsearch.support_elasticsearch import run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import session_server
 from tools.elasticsearch_address import Address
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -110,14 +110,17 @@ def test_an_embedded_index_is_copied(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    with shared_server(run_folder(tmp_path_factory)) as address:
-        yield address
+def server(tmp_path_factory: pytest.TempPathFactory) -> Address:
+    return session_server(tmp_path_factory)
 
 
 @pytest.fixture
-def restored(request: pytest.FixtureRequest, server: Address) -> Iterator[str]:
+def restored(
+    request: pytest.FixtureRequest, server: Address, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """The URL of a stored index that was put back on a server as it was."""
+    for variable, value in server.environment().items():
+        monkeypatch.setenv(variable, value)
     keep_in_store(ON_SERVER[request.param])
     yield restore(server, request.param)
     server.request("DELETE", f"/stored-{request.param}-000001")

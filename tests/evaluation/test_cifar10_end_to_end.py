@@ -12,7 +12,7 @@ from cbir.evaluation import describe_queries, evaluate
 from cbir.images.decode import load_pixels
 from cbir.index.compare import difference
 from cbir.types import RgbImage, Vectors
-from tests.index.elasticsearch.support_elasticsearch import run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import session_server
 
 pytestmark = [pytest.mark.cifar10, pytest.mark.slow]
 
@@ -87,17 +87,17 @@ def test_no_label_of_an_indexed_image_enters_its_vector(place: str, tmp_path: Pa
 def test_a_server_answers_as_the_embedded_index_does(
     place: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with shared_server(run_folder(tmp_path_factory)) as server:
-        for variable, value in server.environment().items():
-            monkeypatch.setenv(variable, value)
-        name = f"cifar10-{uuid.uuid4().hex[:8]}"
-        url = server.index_url(name)
-        try:
-            report = cbir.copy_index(place, url)
-            assert (report.copied, report.compared, report.exact) == (50_000, 50, True)
-            _compare(place, url)
-        finally:
-            server.request("DELETE", f"/{name}-000001")
+    server = session_server(tmp_path_factory)
+    for variable, value in server.environment().items():
+        monkeypatch.setenv(variable, value)
+    name = f"cifar10-{uuid.uuid4().hex[:8]}"
+    url = server.index_url(name)
+    try:
+        report = cbir.copy_index(place, url)
+        assert (report.copied, report.compared, report.exact) == (50_000, 50, True)
+        _compare(place, url)
+    finally:
+        server.request("DELETE", f"/{name}-000001")
 
 
 def _compare(place: str, url: str) -> None:

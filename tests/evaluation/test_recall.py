@@ -18,7 +18,7 @@ from cbir.testing import make_entry
 from cbir.types import DescriptorSpec, Vectors
 from tests.cli.support_cli import call
 from tests.descriptors.support_photos import MeanColour, write_photos
-from tests.index.elasticsearch.support_elasticsearch import run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import session_server
 from tools.elasticsearch_address import Address
 
 DIM = 16
@@ -159,9 +159,8 @@ def test_recall_is_asked_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    with shared_server(run_folder(tmp_path_factory)) as address:
-        yield address
+def server(tmp_path_factory: pytest.TempPathFactory) -> Address:
+    return session_server(tmp_path_factory)
 
 
 @pytest.fixture(params=["hnsw", "int8_hnsw", "flat"])

@@ -25,7 +25,7 @@ from cbir.types import Failure
 from cbir.web.app import create_app
 from tests.cli.support_cli import call, many_pictures
 from tests.descriptors.local.support_textures import texture
-from tests.index.elasticsearch.support_elasticsearch import own_server, run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import own_server, session_server
 from tests.index.embedded.support_index import MODEL, SPEC
 from tests.web.support_web import Grid
 from tools.elasticsearch_address import Address
@@ -35,12 +35,9 @@ QUERIES = unit(np.random.default_rng(7).normal(size=(20, 8)))
 
 
 @pytest.fixture(scope="module", params=["open", "secured"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Address]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Address:
     wanted = {"security": True} if request.param == "secured" else {}
-    with shared_server(run_folder(tmp_path_factory), **wanted) as address:
-        yield address
+    return session_server(tmp_path_factory, **wanted)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from cbir.ingest.copy import copy_index
 from cbir.testing import sample_entries
 from cbir.types import Failure, ImageRecord, MetadataValue
 from tests.cli.support_cli import call
-from tests.index.elasticsearch.support_elasticsearch import run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import session_server
 from tests.index.embedded.support_index import SPEC
 from tools.elasticsearch_address import Address
 
@@ -33,17 +33,20 @@ def source(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    with shared_server(run_folder(tmp_path_factory)) as address:
-        yield address
+def server(tmp_path_factory: pytest.TempPathFactory) -> Address:
+    return session_server(tmp_path_factory)
 
 
 @pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.elasticsearch)])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     if request.param == "embedded":
         yield str(tmp_path / "target.cbir")
         return
     server, name = request.getfixturevalue("server"), f"copied-{uuid.uuid4().hex[:12]}"
+    for variable, value in server.environment().items():
+        monkeypatch.setenv(variable, value)
     yield server.index_url(name)
     for index in server.request("GET", f"/{name}*"):
         server.request("DELETE", f"/{index}")

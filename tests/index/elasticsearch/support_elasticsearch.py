@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -19,9 +18,7 @@ from cbir.errors import CbirError
 from tools.elasticsearch_address import Address
 from tools.elasticsearch_server import Server, hold, start_server
 
-_NOTICES_S = 0.5
-"""Within this time, a server that nobody held any more has noticed."""
-
+_HELD = ExitStack()
 _STARTED: list[Server] = []  # others may use them after us: not ours to wait for
 
 
@@ -32,10 +29,18 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def run_folder(factory: pytest.TempPathFactory) -> Path:
+def _run_folder(factory: pytest.TempPathFactory) -> Path:
     """The folder that all workers of this test run have in common."""
     base = factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def session_server(factory: pytest.TempPathFactory, **wanted: Any) -> Address:
+    """The server that all workers of a test run share; each holds it until it exits.
+
+    One that was let go of may not be joined again: it may be shutting down already.
+    """
+    return _HELD.enter_context(shared_server(_run_folder(factory), **wanted))
 
 
 @contextmanager
@@ -53,7 +58,7 @@ def own_server(**wanted: Any) -> Iterator[Server]:
 def shared_server(folder: Path, **wanted: Any) -> Iterator[Address]:
     """The server that all workers of a test run share, started by the first that asks.
 
-    `folder` is one that they have in common (`run_folder`). `wanted` is as for `start_server`;
+    `folder` is one that they have in common. `wanted` is as for `start_server`;
     what differs in it is another server. It stops when the last of them is done.
     CBIR_ELASTICSEARCH_URL names a running one to use instead (`http://USER:PASSWORD@HOST:PORT`).
     """
@@ -88,14 +93,9 @@ def _joined(note: Path) -> tuple[Address, Any] | None:
     kept = json.loads(note.read_text())
     if "missing" in kept:  # ask for it once a run, not once a worker
         missing(kept["missing"])
-    folder = Path(kept["folder"])
     try:
-        lifeline = hold(folder)
+        lifeline = hold(Path(kept["folder"]))
     except OSError:
-        return None
-    time.sleep(_NOTICES_S)
-    if (folder / "node-0" / "over").exists():  # the last one let go of it just before
-        os.close(lifeline)
         return None
     fields = kept["address"]
     return Address(**{**fields, "urls": tuple(fields["urls"])}), lambda: os.close(lifeline)

@@ -24,7 +24,7 @@ from cbir.index.open import create_index, index_exists, open_index
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.types import Failure
 from tests.cli.support_cli import call, many_pictures
-from tests.index.elasticsearch.support_elasticsearch import own_server, run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import own_server, session_server
 from tests.index.embedded.support_index import OTHER_SPEC, SPEC, answers, expected
 from tools.elasticsearch_address import Address
 
@@ -34,9 +34,8 @@ DIM = 64
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    with shared_server(run_folder(tmp_path_factory)) as address:
-        yield address
+def server(tmp_path_factory: pytest.TempPathFactory) -> Address:
+    return session_server(tmp_path_factory)
 
 
 @pytest.fixture

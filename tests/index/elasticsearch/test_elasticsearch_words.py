@@ -24,7 +24,7 @@ from cbir.index.open import create_index, open_index
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.types import WHOLE, Vectors
 from tests.cli.support_cli import call
-from tests.index.elasticsearch.support_elasticsearch import run_folder, shared_server
+from tests.index.elasticsearch.support_elasticsearch import session_server
 from tests.index.embedded.support_index import SPEC, answers, new_index
 from tools.elasticsearch_address import Address
 
@@ -242,9 +242,8 @@ def test_one_page_is_enough_where_scores_drop() -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    with shared_server(run_folder(tmp_path_factory)) as address:
-        yield address
+def server(tmp_path_factory: pytest.TempPathFactory) -> Address:
+    return session_server(tmp_path_factory)
 
 
 @pytest.fixture
