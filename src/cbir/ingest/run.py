@@ -43,7 +43,8 @@ OnProgress = Callable[[Progress], None]
 class PruneRefusedError(CbirError):
     """Pruning was refused for sources that lost more than half of their indexed images.
 
-    `found`: for each of them, how many were found, and of how many. `report`: what the run did.
+    `found`: by source, the number of images found and the number indexed. `report`: what the run
+    did; it removed no record of these sources.
     """
 
     def __init__(self, found: Mapping[str, tuple[int, int]], report: AddReport) -> None:
@@ -59,7 +60,7 @@ class PruneRefusedError(CbirError):
 class IndexingRun:
     """Adds sources to an index, one after another.
 
-    `lost`: the sources that were not pruned; indexed images found, and of how many.
+    `lost`: the sources that were not pruned, see `PruneRefusedError`.
     """
 
     index: Index
@@ -75,10 +76,10 @@ class IndexingRun:
 
     def add_sources(self, sources: Sequence[ImageSource], prune: Prune) -> None:
         """Add every image of `sources`; after Ctrl-C the report says that it was interrupted."""
-        counts = [source.count for source in sources]
-        known = [count for count in counts if count is not None]
-        self._total = sum(known) if len(known) == len(counts) else None
         try:
+            counts = [source.count for source in sources]
+            known = [count for count in counts if count is not None]
+            self._total = sum(known) if len(known) == len(counts) else None
             for source in sources:
                 _SourceRun(self, source).add(prune)
             self._tell()
@@ -96,9 +97,9 @@ class IndexingRun:
 
 
 class _SourceRun:
-    """Adds one source: what the index knew of it, what was seen, what waits to be committed.
+    """Adds one source; holds what the index knew, what was seen and what is not committed yet.
 
-    `_again`: what an archive holds a second time. The last one counts, whatever was known.
+    `_again`: ids that an archive contains more than once; the last image counts, known or not.
     """
 
     def __init__(self, run: IndexingRun, source: ImageSource) -> None:
