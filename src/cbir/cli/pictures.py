@@ -150,7 +150,7 @@ def _pixels(path: Path) -> RgbImage:
 
 
 def _write(pictures: Mapping[str, RgbImage], folder: Path) -> list[Path]:
-    from cbir.cli.trained import write_files
+    from cbir.files import write_files
 
     files = {f"{name}.png": _png(picture) for name, picture in pictures.items()}
     write_files(files, folder)

@@ -167,7 +167,7 @@ def _sweep(
     as_json: bool,
 ) -> None:
     from cbir.cli.output import print_json, print_table, say
-    from cbir.cli.trained import write_files
+    from cbir.files import write_files
     from cbir.training.bovw.rows import preparing
     from cbir.training.bovw.sweep import curve, sweep, words_plan
     from cbir.training.labelled import read_labelled

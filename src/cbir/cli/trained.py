@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,20 +23,9 @@ def check_name(name: str, stored: bool) -> None:
 def keep(files: Mapping[str, bytes], out: Path | None) -> Path:
     """Write a model's files to the folder `out`, or to the model store; returns the folder."""
     from cbir.descriptors.models import keep_model
+    from cbir.files import write_files
 
-    return keep_model(files) if out is None else write_files(files, out)
-
-
-def write_files(files: Mapping[str, bytes], out: Path) -> Path:
-    """Write `files` by name into the folder `out`, each whole or not at all; returns `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = {name: out / f".{name}.{os.getpid()}" for name in files}
-    try:
-        for name, data in files.items():
-            temporary[name].write_bytes(data)
-        for name, path in temporary.items():
-            path.replace(out / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+    if out is None:
+        return keep_model(files)
+    write_files(files, out)
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cbir.descriptors.cards import CARD_FILE, VARIANTS, Model, ModelCard, card_f
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.errors import CbirError
+from cbir.files import replacing
 from cbir.home import cbir_home
 from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
@@ -133,12 +133,12 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
     """Write a model's files to the store as `NAME@FINGERPRINT`; returns that folder."""
     spec = model_of(model_files).spec
     folder = _store() / f"{spec.name}@{spec.fingerprint[:16]}"
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     if not folder.is_dir():
-        temporary.mkdir(parents=True, exist_ok=True)
-        for name, data in model_files.items():
-            (temporary / name).write_bytes(data)
-        temporary.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder) as draft:
+            draft.mkdir()
+            for name, data in model_files.items():
+                (draft / name).write_bytes(data)
     return folder
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from cbir.errors import CbirError
+from cbir.files import put_in_place
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there, and how many there will be (None: not known)."""
@@ -39,7 +40,7 @@ def fetch(url: str, target: Path, md5: str, progress: Progress) -> Path:
             if not target.exists():
                 _fetch_part(url, part, progress)
                 _check(part, md5, url)
-                part.replace(target)
+                put_in_place(part, target)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full" if full else error.strerror or str(error)

@@ -11,10 +11,9 @@ import gzip
 import io
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
+from cbir.files import replacing
 from cbir.measures.names import MAX_RELEVANCE
 from cbir.types import OnDone
 
@@ -188,13 +188,12 @@ def _write(target: Path | TextIO, texts: Iterator[str]) -> int:
     file = target.resolve()
     if file.exists() and not file.is_file():  # a pipe or a device cannot be replaced
         return _fill(file, texts, target)
-    with _naming(target):
-        folder = tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-")
-    with folder:
-        part = Path(folder.name) / file.name
+    with ExitStack() as draft:
+        with _naming(target):
+            part = draft.enter_context(replacing(file))
         count = _fill(part, texts, target)
         with _naming(target):
-            part.replace(file)
+            draft.close()
     return count
 
 

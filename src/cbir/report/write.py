@@ -10,7 +10,7 @@ from typing import Any
 
 from cbir.errors import CbirError
 from cbir.evaluation import Compared, Evaluation
-from cbir.files import write_whole
+from cbir.files import write_files
 from cbir.report.case import case_of
 from cbir.report.content import Report
 from cbir.report.drawing import require_matplotlib
@@ -90,9 +90,7 @@ def _write(target: Path, report: Report) -> list[Path]:
     text, pictures = markdown(report)
     files = {"index.html": page(report).encode(), "report.md": text.encode(), **pictures}
     try:
-        for name, data in files.items():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target / name, data)
+        write_files(files, target)
     except OSError as error:
         raise CbirError(
             f"cannot write {error.filename or target}: {error.strerror or error}",

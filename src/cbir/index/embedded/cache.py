@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.files import put_in_place
 from cbir.index.embedded.block import Block, Ids
 
 FORMAT = 1
@@ -72,9 +72,7 @@ def write(path: Path, draft: Path, cached: Cached, index_id: str) -> None:
         }
         file.seek(0)
         file.write(_first_page(facts))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    put_in_place(draft, path)
 
 
 def read(path: Path, index_id: str, dim: int) -> Cached:

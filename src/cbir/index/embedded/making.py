@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
+from cbir.files import write_whole
 from cbir.index.embedded import layout, store, thumbs
 from cbir.index.embedded.locking import lock_for_writing, unlock
 from cbir.index.embedded.sqlite import Database
@@ -62,10 +62,7 @@ def _write_files(url: str, folder: Path, model_files: Mapping[str, bytes]) -> No
         (folder / layout.CACHE).unlink(missing_ok=True)
         (folder / layout.MODEL).mkdir(exist_ok=True)
         for name, content in model_files.items():
-            with (folder / layout.MODEL / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_whole(folder / layout.MODEL / name, content)
     except OSError as error:
         raise _cannot_make(url, error) from error
 

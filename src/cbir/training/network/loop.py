@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cbir.files import replacing
 from cbir.training.network.backbones import HEAD_SCALE, EmbeddingNet, whiten_from
 
 SHIFT = 2
@@ -240,9 +241,8 @@ def _save(
         "step": schedule.last_epoch,
     }
     arrays["facts"] = np.array(json.dumps(facts))
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **arrays)
-    temporary.replace(path)
+    with replacing(path) as draft:
+        np.savez(draft, **arrays)
 
 
 def _load(
