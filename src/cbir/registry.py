@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
@@ -10,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from cbir.errors import CbirError
+from cbir.wording import did_you_mean
 
 
 def entry_point(name: str, group: str) -> Callable[[], Any] | None:
@@ -30,7 +30,7 @@ def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
     module_name, _, attribute = name.partition(":")
     if not attribute or not _importable(module_name):
         names = {*known, *(entry.name for entry in entry_points(group=group))}
-        raise CbirError(f"unknown name '{name}'", _near(name, names))
+        raise CbirError(f"unknown name '{name}'", did_you_mean(name, sorted(names)))
     return _load(name, name)
 
 
@@ -48,9 +48,3 @@ def _importable(module_name: str) -> bool:
         return importlib.util.find_spec(module_name) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    listed = ", ".join(sorted(known))
-    return f"did you mean '{close[0]}'?" if close else f"known names: {listed}"

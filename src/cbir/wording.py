@@ -1,8 +1,8 @@
-"""Numbers and lists as people read them."""
+"""Numbers, lists and hints as people read them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _PLURALS = {"query": "queries", "class": "classes"}
 
@@ -15,3 +15,17 @@ def counted(number: int, noun: str) -> str:
 def listed(words: Sequence[str], shown: int = 10) -> str:
     """The first of `words`: `a, b, c ...`."""
     return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of the `known` names that `name` may be a slip of, None if none is similar."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, known, n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The hint for an unknown name: the nearest of the `known`, else `otherwise` or all of them."""
+    known = list(known)
+    near = nearest(name, known)
+    return f"did you mean '{near}'?" if near else otherwise or f"known: {', '.join(known)}"

@@ -192,7 +192,7 @@ def test_sources_that_hold_nothing_or_are_none_are_named(
     assert told("") == ("the name of a source is empty", "name a folder, an archive or an image")
     assert told("cifar10:trian") == (
         "unknown source 'cifar10:trian'",
-        "did you mean cifar10:train?",
+        "did you mean 'cifar10:train'?",
     )
     assert told("cifar10") == ("unknown source 'cifar10'", "use cifar10:train or cifar10:test")
     assert told(made) == (f"{made} is an index, not a source of images", "name the images' folder")

@@ -494,10 +494,10 @@ def test_an_original_that_is_gone_says_so(tmp_path):
     ("text", "message", "hint"),
     [
         ("nowhere/at all", "nowhere/at all: no such file or folder", "check the spelling"),
-        ("cifar10:tran", "unknown source 'cifar10:tran'", "did you mean cifar10:train?"),
+        ("cifar10:tran", "unknown source 'cifar10:tran'", "did you mean 'cifar10:train'?"),
         ("cifar10", "unknown source 'cifar10'", "use cifar10:train or cifar10:test"),
-        ("digits:tests", "unknown source 'digits:tests'", "did you mean digits:test?"),
-        ("cifar-10:train", "no such file or folder", "did you mean cifar10:train?"),
+        ("digits:tests", "unknown source 'digits:tests'", "did you mean 'digits:test'?"),
+        ("cifar-10:train", "no such file or folder", "did you mean 'cifar10:train'?"),
     ],
 )
 def test_a_source_that_is_not_there_is_refused_at_once_with_the_cure(text, message, hint):

@@ -52,7 +52,7 @@ def test_a_filter_is_read(text: str, condition: Condition) -> None:
         ("missing<1", "missing=true"),
         ("lable=cat", "did you mean 'label'"),
         ("prise<3", "did you mean 'price'"),
-        ("zzzzzz=3", "known fields: .*label.*price"),
+        ("zzzzzz=3", "known: .*label.*price"),
         ("label=a\nb", "cannot be read"),
     ],
 )

@@ -123,14 +123,14 @@ def _require_answers(
     qrels: Path, judged: Mapping[str, Mapping[str, int]], run: Path, ranking: _Run
 ) -> None:
     """Raise `QueryError` where no query of the run is one of the qrels: every figure would be 0."""
-    from difflib import get_close_matches
     from itertools import islice
 
     from cbir.errors import QueryError
+    from cbir.wording import nearest
 
     if judged.keys().isdisjoint(ranking):
         asked, first = next(iter(ranking)), next(iter(judged))
-        [meant] = get_close_matches(asked, islice(judged, _LOOKED_AT), 1) or [first]
+        meant = nearest(asked, islice(judged, _LOOKED_AT)) or first
         raise QueryError(
             f"{run} answers none of the queries of {qrels}",
             f"the run has '{asked}', the qrels have '{meant}': "

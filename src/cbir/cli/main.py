@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from cbir.errors import CbirError
+from cbir.wording import did_you_mean, nearest
 
 COMMANDS = (
     "demo",
@@ -48,11 +49,8 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from difflib import get_close_matches
-
-        near = get_close_matches(args[0], COMMANDS, n=1)
-        if near and near[0] != args[0]:
-            ctx.fail(f"No such command '{args[0]}'; did you mean '{near[0]}'?")
+        if args[0] not in COMMANDS and nearest(args[0], COMMANDS):
+            ctx.fail(f"No such command '{args[0]}'; {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 

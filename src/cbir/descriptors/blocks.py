@@ -21,6 +21,7 @@ from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import Vocabulary, vocabulary_of
 from cbir.errors import CbirError
 from cbir.types import RgbImage, Vectors
+from cbir.wording import did_you_mean
 
 if TYPE_CHECKING:
     from cbir.descriptors.local.sift import LocalFeatures
@@ -125,14 +126,15 @@ def vector_dim(block: Block, arrays: Arrays, size: Size) -> int:
 def settings_of(block: Block) -> dict[str, Any]:
     """All settings of a block, defaults too; raises `CbirError` where one is not possible."""
     if block.feature not in FEATURES:
-        raise CbirError(f"unknown feature '{block.feature}'", f"known: {', '.join(FEATURES)}")
+        raise CbirError(f"unknown feature '{block.feature}'", did_you_mean(block.feature, FEATURES))
     if not (block.weight >= 0 and 0 < block.power <= 1):
         raise CbirError(f"{block.feature}: weight {block.weight}, power {block.power}")
     defaults = {**FEATURES[block.feature].defaults, "size": None}
     for name, value in block.params.items():
         if name not in defaults:
-            known = ", ".join(defaults)
-            raise CbirError(f"{block.feature} has no setting '{name}'", f"it has {known}")
+            raise CbirError(
+                f"{block.feature} has no setting '{name}'", did_you_mean(name, defaults)
+            )
         if not _possible(name, value, defaults[name]):
             raise CbirError(f"{block.feature}: {name} cannot be {value!r}")
     settings = {**defaults, **block.params}

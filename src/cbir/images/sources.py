@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tarfile
 import zipfile
@@ -19,6 +18,7 @@ from cbir.images.items import ImageSource, SourceItem
 from cbir.images.members import ARCHIVE_SUFFIXES
 from cbir.images.tars import TarSource
 from cbir.images.zips import ZipSource
+from cbir.wording import did_you_mean
 
 __all__ = ["ImageSource", "SourceItem", "file_path", "open_source", "source_for_uri"]
 
@@ -43,7 +43,7 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
     name, _, split = text.partition(":")
     if name in _BUILTIN:
         if split not in _SPLITS:
-            raise CbirError(f"unknown source '{text}'", _nearest(text))
+            raise CbirError(f"unknown source '{text}'", _hint(text))
         return _BUILTIN[name](split)
     if not text:  # an unset variable, say; not the folder that one is in
         raise CbirError("the name of a source is empty", "name a folder, an archive or an image")
@@ -52,7 +52,7 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
         if "\0" in text:
             raise ValueError("a NUL is in it")
         if not path.exists():
-            raise CbirError(f"{text}: no such file or folder", _nearest(text))
+            raise CbirError(f"{text}: no such file or folder", _hint(text))
         path = path.resolve()
     except (OSError, ValueError) as error:  # no permission, too long, a NUL in it
         raise CbirError(f"{text!r}: cannot be opened: {error}") from error
@@ -121,9 +121,8 @@ def _check_utf8(path: Path) -> None:
         ) from error
 
 
-def _nearest(text: str) -> str:
+def _hint(text: str) -> str:
     known = [f"{name}:{split}" for name in _BUILTIN for split in _SPLITS]
-    close = difflib.get_close_matches(text, known, n=1, cutoff=0.75)
     if text in _BUILTIN:
         return f"use {text}:train or {text}:test"
-    return f"did you mean {close[0]}?" if close else "check the spelling, or give the full path"
+    return did_you_mean(text, known, "check the spelling, or give the full path")

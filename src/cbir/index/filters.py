@@ -8,13 +8,13 @@ is a number it is compared with the value as a number, else as text, by code poi
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from cbir.errors import QueryError
+from cbir.wording import did_you_mean
 
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
 
@@ -67,7 +67,9 @@ def _parse_one(text: str, known: Sequence[str]) -> Condition:
         raise QueryError(f"filter '{text}' cannot be read", EXAMPLE)
     field, operator, right = match[1], match[2], match[3]
     if field not in known:
-        raise QueryError(f"filter '{text}': unknown field '{field}'", _near(field, known))
+        raise QueryError(
+            f"filter '{text}': unknown field '{field}'", did_you_mean(field, sorted(known))
+        )
     values = _values(text, right)
     if len(values) > 1 and operator not in ("=", "!="):
         raise QueryError(f"filter '{text}': {operator} takes one value", EXAMPLE)
@@ -90,10 +92,3 @@ def _flags(text: str, operator: str, values: tuple[str, ...]) -> tuple[str, ...]
     if operator not in ("=", "!=") or any(value.lower() not in _FLAGS for value in values):
         raise QueryError(f"filter '{text}' cannot be read", "write missing=true or missing=false")
     return tuple(_FLAGS[value.lower()] for value in values)
-
-
-def _near(field: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(field, known, n=1, cutoff=0.4)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return f"known fields: {', '.join(sorted(known))}"

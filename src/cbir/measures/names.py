@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cbir.errors import CbirError, MissingExtraError
+from cbir.wording import nearest
 
 DEFAULT_MEASURES = ("AP@100", "nAP@100", "P@1", "P@10", "P@100", "RR@100")
 
@@ -150,11 +150,10 @@ def ir_measure(name: str) -> Any:
 def _nearest(name: str) -> str:
     parts = re.match(r"([A-Za-z_]*?)_?(?:\(.*\))?[@_.]?(\d[\d.]*)?$", name)
     family, number = (parts[1], parts[2]) if parts else (name, None)
-    close = difflib.get_close_matches(family.lower(), _OTHER_NAMES, n=1)
-    nearest = _OTHER_NAMES[close[0]] if close else ""
-    if number is None and nearest in _NEEDS_CUTOFF:
+    likely = _OTHER_NAMES.get(nearest(family.lower(), _OTHER_NAMES) or "", "")
+    if number is None and likely in _NEEDS_CUTOFF:
         number = "10"
-    likely = f"{nearest}@{number}" if number else nearest
+    likely = f"{likely}@{number}" if number else likely
     if likely in ("", name):
         return f"known measures: {', '.join(_FAMILIES)}, most with a cut-off as in nDCG@10"
     return f"did you mean '{likely}'?"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, fields
 from urllib.parse import parse_qsl
 
 from cbir.errors import CbirError
+from cbir.wording import did_you_mean
 
 PLAIN, ENCRYPTED = "elasticsearch", "elasticsearch+https"
 SCHEMES = (PLAIN, ENCRYPTED)
@@ -95,9 +95,7 @@ def _options(url: str, query: str) -> Options:
     known = [field.name for field in fields(Options)]
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            near = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-            raise CbirError(f"{url}: unknown option '{name}'", near)
+            raise CbirError(f"{url}: unknown option '{name}'", did_you_mean(name, known))
     kind = given.get("type")
     if kind is not None and kind not in TYPES:
         raise CbirError(f"{url}: unknown type '{kind}'", f"choose one of {', '.join(TYPES)}")

@@ -8,7 +8,6 @@ holds one matrix of rows and two of columns x columns.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from cbir.descriptors.fusion import Floats
 from cbir.errors import CbirError
 from cbir.training.bovw.rows import limited_threads
+from cbir.wording import did_you_mean
 
 BATCH = 2048
 ITERATIONS = 1000
@@ -98,8 +98,7 @@ def require_kind(name: str) -> str:
     known = f"heads: {', '.join(KINDS)}"
     if name in _NOT_LINEAR:
         raise CbirError(f"'{name}' cannot be a head: {_NOT_LINEAR[name]}", known)
-    near = difflib.get_close_matches(name, [*KINDS, *_NOT_LINEAR], n=1)
-    raise CbirError(f"unknown head '{name}'", f"did you mean '{near[0]}'?" if near else known)
+    raise CbirError(f"unknown head '{name}'", did_you_mean(name, [*KINDS, *_NOT_LINEAR], known))
 
 
 def _ridge(

@@ -6,13 +6,13 @@ those of `cbir.descriptors.blocks`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cbir.descriptors.blocks import Block, Size
 from cbir.errors import CbirError
+from cbir.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,4 @@ def recipe_called(name: str) -> Recipe:
     """The recipe of that name; raises `CbirError` with the nearest one."""
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    known = f"known: {', '.join(RECIPES)}"
-    raise CbirError(f"unknown recipe '{name}'", f"did you mean '{near[0]}'?" if near else known)
+    raise CbirError(f"unknown recipe '{name}'", did_you_mean(name, RECIPES))
