@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, MissingExtraError
 from cbir.wording import did_you_mean
 
 
 def entry_point(name: str, group: str) -> Callable[[], Any] | None:
-    """What an installed package registered as `name` in `group`, None if nobody did."""
+    """The factory that an installed package registered as `name` in `group`, None if none did."""
     for entry in entry_points(group=group, name=name):
         return _load(name, entry.value)
     return None
@@ -22,7 +22,7 @@ def entry_point(name: str, group: str) -> Callable[[], Any] | None:
 def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
     """The factory registered as `name` in the entry points `group`, or at `module:attribute`.
 
-    Raises `CbirError` with the nearest of the registered and the `known` names where nothing fits.
+    Raises `CbirError` with a hint from the registered and the `known` names if there is none.
     """
     installed = entry_point(name, group)
     if installed is not None:
@@ -32,6 +32,12 @@ def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
         names = {*known, *(entry.name for entry in entry_points(group=group))}
         raise CbirError(f"unknown name '{name}'", did_you_mean(name, sorted(names)))
     return _load(name, name)
+
+
+def require_extra(feature: str, extra: str, *modules: str) -> None:
+    """Raise `MissingExtraError` unless all `modules` that `feature` needs are installed."""
+    if not all(map(_importable, modules)):
+        raise MissingExtraError(feature, extra)
 
 
 def _load(name: str, target: str) -> Callable[[], Any]:

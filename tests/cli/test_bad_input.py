@@ -189,13 +189,16 @@ def test_sources_that_hold_nothing_or_are_none_are_named(
         f"{lost}: no such file or folder",
         "check the spelling, or give the full path",
     )
-    assert told("") == ("the name of a source is empty", "name a folder, an archive or an image")
+    assert told("") == ("the name of a source is empty", "give a folder, an archive or an image")
     assert told("cifar10:trian") == (
         "unknown source 'cifar10:trian'",
         "did you mean 'cifar10:train'?",
     )
     assert told("cifar10") == ("unknown source 'cifar10'", "use cifar10:train or cifar10:test")
-    assert told(made) == (f"{made} is an index, not a source of images", "name the images' folder")
+    assert told(made) == (
+        f"{made} is an index, not a source of images",
+        "give the folder of the images",
+    )
     assert told(tmp_path / "text.txt")[0].endswith("neither an image nor a folder nor an archive")
     assert told(tmp_path / "torn.zip")[0].endswith("damaged, or not the archive its name says")
     assert not place.exists()  # nothing above is worth making an index for

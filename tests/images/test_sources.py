@@ -1,5 +1,6 @@
 """Ids, and everything that a person can name as a source of images."""
 
+import importlib.util
 import io
 import os
 import stat
@@ -17,7 +18,6 @@ from hypothesis import strategies as st
 
 from cbir.errors import CbirError, ImageError, MissingExtraError
 from cbir.images import decode as decode_module
-from cbir.images import digits
 from cbir.images.ids import decode_path, encode_path, make_id
 from cbir.images.sources import file_path, open_source, source_for_uri
 from tests.images.support_images import add_to_tar, encoded, four_colours, noise, write
@@ -588,7 +588,7 @@ def test_digits_are_reopened_from_what_an_index_keeps():
 
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
-    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match="the digits source needs the 'digits' extra"):
         open_source("digits:train")
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 in its canonical form: six pickled batches, read without trusting the pickles.
+"""CIFAR-10 in its canonical form: six pickled batches, read by a restricted unpickler.
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -63,7 +63,7 @@ def batch_items(path: Path, split: str) -> Iterator[SourceItem]:
 
 
 def open_row(path: Path, location: str) -> RgbImage:
-    """The pixels at a location such as `data_batch_1/17`; `ImageError` if it is not there."""
+    """The pixels at a location such as `data_batch_1/17`; raises `ImageError` if it is missing."""
     match = _LOCATION.fullmatch(location)
     rows = _kept_batch(path, match[1]).rows if match else np.empty((0, 0), np.uint8)
     if match is None or int(match[2]) >= len(rows):
@@ -82,7 +82,7 @@ def _pixels(row: NDArray[np.uint8]) -> RgbImage:
 
 
 def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The named files' bytes, in the order of `names`, each let go of once it was yielded."""
+    """The bytes of the named files, in the order of `names`; keeps none after yielding it."""
     if path.is_dir():
         for name in names:
             try:
@@ -90,7 +90,7 @@ def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
             except OSError as error:
                 raise _damaged(f"{path / name}: {error.strerror or error}") from error
         return
-    # The archive holds its batches in an order of its own, and can only be read from the front.
+    # The archive has its own order of batches, and can only be read from the front.
     found: dict[str, bytes] = {}
     for member in stream_tar(path):
         name = member.key.rpartition("/")[2]
@@ -122,11 +122,11 @@ def _unpickle(data: bytes, where: str) -> Batch:
 
 
 def _damaged(what: str) -> CbirError:
-    return CbirError(f"CIFAR-10 cannot be read: {what}", "remove it and fetch it again")
+    return CbirError(f"CIFAR-10 cannot be read: {what}", "delete it and fetch it again")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Builds lists, dictionaries, strings and NumPy arrays, and nothing else."""
+    """Builds only lists, dictionaries, strings and NumPy arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:

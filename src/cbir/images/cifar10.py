@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009) in whichever form it is at hand, with the same ids and labels."""
+"""CIFAR-10 (Krizhevsky, 2009) in any of its forms, with the same ids and labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cbir.errors import CbirError
 from cbir.home import cbir_home
@@ -16,10 +15,7 @@ from cbir.images.batches import ARCHIVE, BATCHES, CLASSES, FOLDER, batch_items, 
 from cbir.images.folders import FolderSource
 from cbir.images.items import SourceItem
 from cbir.images.tars import member_item, open_member, stream_tar
-from cbir.types import RgbImage
-
-if TYPE_CHECKING:
-    from cbir.images.download import Progress
+from cbir.types import OnDone, RgbImage
 
 DEFAULT_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3a45b9a66d0"
@@ -28,16 +24,16 @@ SPLITS = ("train", "test")
 
 
 class MissingDataError(CbirError):
-    """CIFAR-10 is not on this machine."""
+    """CIFAR-10 was not found."""
 
 
 @dataclass
 class Cifar10Source:
     """The images of a split (None: both) of CIFAR-10 at `path`, in one of its forms.
 
-    The canonical batches yield pixels (32, 32, 3) in canonical order; a class-folder tree
-    `train/<class>/NNNN.jpg`, or an archive of one, yields files in the order of their names, or
-    of the archive. `count` is counted in a tree, else the size of the full data set.
+    The canonical batches yield pixels (32, 32, 3) in canonical order. A tree of class folders
+    `train/<class>/NNNN.jpg`, or an archive of one, yields files ordered by name, or as archived.
+    `count` is counted in a tree; otherwise it is the size of the full data set.
     """
 
     path: Path
@@ -79,12 +75,12 @@ class Cifar10Source:
             return batch_items(self.path, split)
         if _is_tree(self.path):
             return _named(_folder_items(self.path, split), split)
-        # What follows the last image of the split need not be unpacked.
+        # Nothing after the last image of the split needs to be unpacked.
         return islice(_named(_archive_items(self.path, split), split), SPLIT_SIZES[split])
 
 
 def open_split(split: str | None) -> Cifar10Source:
-    """CIFAR-10's "train" or "test" split, or both; raises `MissingDataError` with the cure."""
+    """Open the "train" or "test" split, or both; raises `MissingDataError` with a hint."""
     path = find_cifar10()
     if path is None:
         raise _missing(absence())
@@ -92,10 +88,10 @@ def open_split(split: str | None) -> Cifar10Source:
 
 
 def find_cifar10() -> Path | None:
-    """Where CIFAR-10 lies: in (or at) the environment's `CBIR_DATA`, else in the cache.
+    """The path of CIFAR-10: in (or at) the environment's `CBIR_DATA`, else in the cache.
 
-    The archive of the canonical batches, their extracted folder, a folder with `train/<class>/`
-    in it, or an archive of such a folder (`cifar10*.tar*`), whichever is there first.
+    The first that exists of: the archive of the canonical batches, their extracted folder, a
+    folder with `train/<class>/` in it, an archive of such a folder (`cifar10*.tar*`).
     """
     named = os.environ.get("CBIR_DATA")
     places = [Path(named).expanduser()] if named else []
@@ -104,18 +100,18 @@ def find_cifar10() -> Path | None:
 
 
 def absence() -> str:
-    """What is to be said where `find_cifar10` finds nothing."""
+    """The message for when `find_cifar10` finds nothing."""
     named = os.environ.get("CBIR_DATA")
     if named:
         return f"no CIFAR-10 in {named}, which CBIR_DATA names"
     return "CIFAR-10 is not on this machine"
 
 
-def download_cifar10(progress: Progress, url: str = DEFAULT_URL) -> Path:
+def download_cifar10(progress: OnDone, url: str = DEFAULT_URL) -> Path:
     """Download the canonical archive (170 MB) into the cache; returns its path.
 
-    `progress` is called with the bytes that are there and the bytes in all (None: not known).
-    An interrupted download goes on where it stopped. Raises `CbirError` (see `download.fetch`).
+    `progress` is a callback for bytes done and bytes in total (None: unknown). An interrupted
+    download resumes. Raises `CbirError` (see `download.fetch`).
     """
     from cbir.images.download import fetch
 
@@ -141,7 +137,7 @@ def _is_batches(path: Path) -> bool:
 
 
 def _is_tree(path: Path) -> bool:
-    """Whether a folder of CIFAR-10's, and not of other classes, has a folder for each class."""
+    """Whether `path` holds a split with a folder for each of CIFAR-10's classes."""
     return any(all((path / split / word).is_dir() for word in CLASSES) for split in SPLITS)
 
 
@@ -157,7 +153,7 @@ def _archive_items(path: Path, split: str) -> Iterator[SourceItem]:
 
 
 def _named(items: Iterable[SourceItem], split: str) -> Iterator[SourceItem]:
-    """Items of a tree with the ids and labels that CIFAR-10's images have in every form."""
+    """Items of a tree, with the keys and labels that all forms of CIFAR-10 share."""
     for item in items:
         if place := _tree_place(item.location, split):
             word, stem = place
@@ -174,5 +170,5 @@ def _tree_place(location: str, split: str) -> tuple[str, str] | None:
 
 def _missing(what: str) -> MissingDataError:
     return MissingDataError(
-        what, "`cbir demo` downloads it; or set CBIR_DATA to the folder that it is in"
+        what, "`cbir demo` downloads it; or set CBIR_DATA to the folder that contains it"
     )

@@ -1,4 +1,4 @@
-"""Bytes of an image file to RGB pixels, with limits that keep hostile files out."""
+"""Decodes image files to RGB pixels, with limits against hostile files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 BYTE_LIMIT = 100_000_000
-"""Bytes that one image file may have."""
+"""The most bytes of one image file."""
 
 PIXEL_LIMIT = 100_000_000
-"""Width times height that one image may have; checked before the pixels are decoded."""
+"""The most pixels of one image; checked before they are decoded."""
 
 JPEG = "image/jpeg"
 PNG = "image/png"
 TIFF = "image/tiff"
 
-# One class of Pillow (or of a Pillow plugin) for each type. Called directly rather than through
-# Image.open: it is faster, no other plugin gets to see the bytes, and the limit on pixels is ours.
+# One class of Pillow (or of a Pillow plugin) per type. Calling it directly is faster than
+# Image.open, keeps the bytes from other plugins, and leaves the limit on pixels to us.
 _READERS = {
     JPEG: ("JPEG", "PIL.JpegImagePlugin", "JpegImageFile"),
     PNG: ("PNG", "PIL.PngImagePlugin", "PngImageFile"),
@@ -56,7 +56,7 @@ _MAGIC = (
     (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "image/avif"),
     (re.compile(rb"....ftyp(mif1|msf1)....(....){0,8}?(avif|avis)", re.DOTALL), "image/avif"),
     (re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "image/heic"),
-    # The size of the header that follows tells a bitmap from a text that begins with "BM".
+    # The size of the header tells a bitmap from a text that begins with "BM".
     (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "image/bmp"),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), TIFF),
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), "image/jp2"),
@@ -73,25 +73,25 @@ _warnings_lock = threading.Lock()
 
 
 def sniff(data: bytes) -> str | None:
-    """The media type that the first bytes (64 are enough) say, None where no image is known."""
+    """The media type by the first bytes (64 are enough), None if they are of no known image."""
     if data[:3] == b"\xff\xd8\xff":
         return JPEG
     return next((kind for magic, kind in _MAGIC if magic.match(data)), None)
 
 
 def decode(data: bytes) -> RgbImage:
-    """The RGB pixels of an image file, uint8 (height, width, 3); the array may be read-only.
+    """Decode an image file to RGB, uint8 (height, width, 3); the array may be read-only.
 
-    The type is taken from the bytes. EXIF orientation is applied; transparency is laid on white;
-    of an animation the first frame is taken. 16-bit values are scaled to 8 bits over their whole
-    range, floats from 0..1 or 0..255, any other range from its own least and greatest value.
-    Raises `ImageError` with the reason in one line: no image, damaged, truncated, or more than
-    `BYTE_LIMIT` bytes or `PIXEL_LIMIT` pixels.
+    Takes the type from the bytes, applies EXIF orientation, puts transparency on white, and takes
+    the first frame of an animation. Scales 16-bit values to 8 bits over their whole range, floats
+    from 0..1 or 0..255, and any other range from its own minimum and maximum. Raises `ImageError`
+    with the reason in one line: not an image, damaged, truncated, or more than `BYTE_LIMIT` bytes
+    or `PIXEL_LIMIT` pixels.
     """
     kind = sniff(data)
     if kind is None:
-        empty, unknown = "the file is empty", "not an image: the bytes are of no known image format"
-        raise ImageError(unknown if data else empty)
+        unknown = "not an image: the bytes are of no known image format"
+        raise ImageError(unknown if data else "the file is empty")
     check_size(len(data))
     try:
         if kind == JPEG and b"Exif\0" not in data:
@@ -101,23 +101,23 @@ def decode(data: bytes) -> RgbImage:
         return _decode_any(kind, data)
     except ImageError:
         raise
-    except Exception as error:  # decoders fed with hostile bytes may raise anything
+    except Exception as error:  # on hostile bytes, decoders may raise anything
         raise ImageError(_reason(kind, error)) from error
 
 
 def load_pixels(data: bytes | RgbImage) -> RgbImage:
-    """What a source item's `read` returned, as RGB pixels: decoded where it is a file's bytes."""
+    """RGB pixels from the result of a source item's `read`; decodes it if it is a file's bytes."""
     return decode(data) if isinstance(data, bytes) else data
 
 
 def check_size(size: int) -> None:
-    """Raise `ImageError` where a file of `size` bytes is too large to be decoded."""
+    """Raise `ImageError` if a file of `size` bytes is too large to decode."""
     if size > BYTE_LIMIT:
         raise ImageError(f"{size / 1e6:,.0f} MB is over the limit of {BYTE_LIMIT / 1e6:,.0f} MB")
 
 
 def decoder_name() -> str:
-    """The decoders that pixels depend on, as in "Pillow 13.0.0, libjpeg-turbo 3.1.0"."""
+    """The decoders on which pixels depend, as in "Pillow 13.0.0, libjpeg-turbo 3.1.0"."""
     import PIL
     from PIL import features
 
@@ -129,7 +129,7 @@ def decoder_name() -> str:
 def _decode_any(kind: str, data: bytes) -> RgbImage:
     with _quietly():
         image: Image = _open(kind, data)
-    # Only these two parse metadata, and may warn, while they load their pixels.
+    # Only these two parse metadata, and may warn, while loading pixels.
     talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
     with _quietly() if talkative else nullcontext():
         image.load()
@@ -144,7 +144,7 @@ def _decode_any(kind: str, data: bytes) -> RgbImage:
 
 
 def _open(kind: str, data: bytes) -> ImageFile:
-    """The image with its header read, its pixels not yet decoded and not too many."""
+    """Read the header of an image and check the number of its pixels, without decoding them."""
     image = _reader(kind)(BytesIO(data))
     width, height = image.size
     if width * height > PIXEL_LIMIT:
@@ -181,12 +181,12 @@ def _rgb(image: Image) -> Image:
 
 
 def _from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """0..65535 to 0..255, rounded to the nearest."""
+    """Scale 0..65535 to 0..255, rounding to the nearest."""
     return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def _from_any_range(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Integers of 16 bits, floats of 0..1 or 0..255 to 0..255; other ranges are stretched."""
+    """Scale 16-bit integers, floats in 0..1 or 0..255, or any other range to 0..255."""
     is_float = values.dtype.kind == "f"
     finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
@@ -198,10 +198,10 @@ def _from_any_range(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _turn(image: Image) -> str:
-    """The name of the transposition that EXIF (or XMP) asks for, "" for none."""
+    """The name of the transposition in EXIF (or XMP), "" for none."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF says nothing about a picture that is whole
+    except Exception:  # noqa: BLE001 - damaged EXIF does not make the pixels damaged
         return ""
     known = isinstance(orientation, int) and 1 <= orientation <= len(_TURNS)
     return _TURNS[orientation - 1] if known else ""
@@ -209,7 +209,7 @@ def _turn(image: Image) -> str:
 
 def _reason(kind: str, error: Exception) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    # Pillow lets these through where the bytes end too early, some of them as a SyntaxError.
+    # Pillow raises these if the bytes end too early, some of them as a SyntaxError.
     ended = isinstance(error.__cause__ or error, (EOFError, IndexError, struct.error))
     if ended or re.search("truncat|end of file", text, re.IGNORECASE):
         return "image is truncated"
@@ -218,10 +218,10 @@ def _reason(kind: str, error: Exception) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep Pillow's warnings about odd metadata from the user.
+    """Suppress Pillow's warnings about odd metadata.
 
-    Warning filters are global to the process, hence the lock, and hence the short stay: only
-    where headers and metadata are parsed, which holds the interpreter's lock anyway.
+    Warning filters are global to the process. So a lock guards them, and the block is short: it
+    only parses headers and metadata, which holds the interpreter's lock anyway.
     """
     with _warnings_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(PIL|pi_heif)\.")

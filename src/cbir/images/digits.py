@@ -1,8 +1,7 @@
-"""scikit-learn's handwritten digits: 1,797 labelled 8 x 8 pictures that need no download."""
+"""scikit-learn's handwritten digits: 1,797 labelled 8 x 8 images that need no download."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,22 +10,23 @@ from functools import cache, cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.errors import ImageError, MissingExtraError
+from cbir.errors import ImageError
 from cbir.images.items import SourceItem
+from cbir.registry import require_extra
 from cbir.types import RgbImage
 
 TEST_EVERY = 5
-"""Every fifth picture of a class is a test picture."""
+"""Every fifth image of a class is a test image."""
 
 _BRIGHTEST = 16
 
 
 @dataclass
 class DigitsSource:
-    """The pictures of a split (None: both), as RGB pixels (8, 8, 3); keys `train/3/0007`.
+    """The images of a split (None: both) as RGB pixels (8, 8, 3), with keys such as `train/3/0007`.
 
     From the UCI set "Optical Recognition of Handwritten Digits" (CC BY 4.0). Grey 0..16 is
-    scaled to 0..255; numbered within the class of the split, in scikit-learn's order.
+    scaled to 0..255. Numbered within a class of a split, in scikit-learn's order.
     """
 
     split: str | None
@@ -59,15 +59,14 @@ class DigitsSource:
 
 
 def open_split(split: str | None) -> DigitsSource:
-    """The digits' "train" or "test" split, or both; `MissingExtraError` without scikit-learn."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise MissingExtraError("the digits source", "digits")
+    """Open the "train" or "test" split, or both; `MissingExtraError` without scikit-learn."""
+    require_extra("the digits source", "digits", "sklearn")
     return DigitsSource(split)
 
 
 @cache
 def _load() -> dict[str, NDArray[np.float64]]:
-    """Grey pictures by key, the train split first."""
+    """Grey images by key, the train split first."""
     from sklearn.datasets import load_digits
 
     data = load_digits()

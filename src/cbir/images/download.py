@@ -1,4 +1,4 @@
-"""Fetching a large file over HTTP: with progress, resumed where it broke off, checked by md5."""
+"""Downloads a large file over HTTP: reports progress, resumes, and checks the md5."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import http.client
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,20 @@ from filelock import FileLock
 
 from cbir.errors import CbirError
 from cbir.files import put_in_place
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and how many there will be (None: not known)."""
+from cbir.types import OnDone
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30.0
 _BY_HAND = "download it by hand and name its folder in CBIR_DATA"
 
 
-def fetch(url: str, target: Path, md5: str, progress: Progress) -> Path:
-    """Download `url` to `target`, unless it is there; returns `target`.
+def fetch(url: str, target: Path, md5: str, progress: OnDone) -> Path:
+    """Download `url` to `target` unless it exists; returns `target`.
 
-    Bytes go to `target` + ".part", which the next call (or, when a connection breaks that has
-    brought something, the next attempt of this call) continues with a Range request. The file
-    gets its name only once its md5 (hex) is right. A second process waits for the first. Raises
-    `CbirError` for no network, an HTTP error, a full disk, or a wrong md5.
+    Writes to `target` + ".part". The next call resumes it with a Range request, and so does this
+    one if a connection breaks after some progress. The file gets its name only if its md5 (hex)
+    is right. A second process waits for the first. Raises `CbirError` for no network, an HTTP
+    error, a full disk, or a wrong md5.
     """
     part = target.with_name(f"{target.name}.part")
     try:
@@ -49,7 +46,7 @@ def fetch(url: str, target: Path, md5: str, progress: Progress) -> Path:
     return target
 
 
-def _fetch_part(url: str, part: Path, progress: Progress) -> None:
+def _fetch_part(url: str, part: Path, progress: OnDone) -> None:
     complete = False
     while not complete:
         before = _size(part)
@@ -63,11 +60,11 @@ def _fetch_part(url: str, part: Path, progress: Progress) -> None:
 
 
 class _BrokenError(Exception):
-    """The network's fault, apart from the disk's."""
+    """A failure of the network, not of the disk."""
 
 
-def _attempt(url: str, part: Path, progress: Progress) -> bool:
-    """Append what is still missing; returns whether the file is complete now."""
+def _attempt(url: str, part: Path, progress: OnDone) -> bool:
+    """Append the missing bytes; returns whether the file is complete."""
     start = _size(part)
     try:
         response = _ask(url, start)
@@ -80,7 +77,7 @@ def _attempt(url: str, part: Path, progress: Progress) -> bool:
         raise _BrokenError(getattr(error, "reason", None) or error) from error
     with response:
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            start = 0  # a server that knows no ranges sends it all again
+            start = 0  # a server without Range support sends everything again
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         return _append(response, part, start, total, progress)
@@ -94,7 +91,7 @@ def _ask(url: str, start: int) -> Any:
     return urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
 
 
-def _append(response: Any, part: Path, start: int, total: int | None, progress: Progress) -> bool:
+def _append(response: Any, part: Path, start: int, total: int | None, progress: OnDone) -> bool:
     done = start
     with part.open("ab" if start else "wb") as file:
         progress(done, total)
@@ -116,7 +113,7 @@ def _receive(response: Any) -> bytes:
 
 
 def _already_whole(error: urllib.error.HTTPError, part: Path) -> bool:
-    """Asked for what lies behind the end: the part is the whole file, or it is a wrong one."""
+    """After a request beyond the end: whether the part is the complete file; deletes it if not."""
     size = re.search(r"/(\d+)$", error.headers.get("Content-Range", ""))
     if size and int(size[1]) == _size(part):
         return True

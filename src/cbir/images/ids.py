@@ -1,4 +1,4 @@
-"""Ids and locations as text: paths percent-encoded so that they hold no white space."""
+"""Ids and locations as text: paths, percent-encoded so that they contain no white space."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import unquote_to_bytes
 MAX_ID_BYTES = 512
 KEPT_BYTES = 400
 
-# White space of any script, control characters, `%` itself, and bytes that are not UTF-8 (which
-# Python's file names carry as lone surrogates).
+# White space of any script, control characters, `%` itself, and bytes that are not UTF-8 (lone
+# surrogates in Python's file names).
 _UNSAFE = re.compile("[%\\s\x00-\x1f\x7f-\x9f\udc80-\udcff]")
 _CUT_ESCAPE = re.compile("%[0-9A-F]?$")
 
@@ -18,15 +18,15 @@ _CUT_ESCAPE = re.compile("%[0-9A-F]?$")
 def encode_path(path: bytes | str) -> str:
     """`path` as UTF-8 text with `%`, white space, control and non-UTF-8 bytes as `%XX`.
 
-    Reversible (`decode_path`), so different paths stay different. A `str` may be a file name as
-    `os.fsdecode` gives it.
+    Reversible (`decode_path`), so different paths stay different. A `str` may be a file name from
+    `os.fsdecode`.
     """
     text = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
     return _UNSAFE.sub(_escape, text)
 
 
 def decode_path(text: str) -> bytes:
-    """The bytes that `encode_path` was given."""
+    """The bytes that `encode_path` encoded."""
     return unquote_to_bytes(text)
 
 

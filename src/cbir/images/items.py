@@ -1,4 +1,4 @@
-"""The contract of image sources: what each yields, and the calls that all answer."""
+"""The contract of image sources: the items they yield, and the calls that all implement."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cbir.types import RgbImage
 class SourceItem:
     """One image of a source, not decoded yet.
 
-    `key`: percent-encoded path inside the source that the id is made of (CIFAR-10:
+    `key`: percent-encoded path inside the source, from which the id is made (CIFAR-10:
     `train/airplane/0000`). `location`: percent-encoded path that opens it again (with extension);
-    equal to `key` for folders and archives. `read` returns the file's bytes, or RGB pixels where
-    there is no file; it may raise OSError or ImageError, may be called from any thread, once.
+    equal to `key` for folders and archives. `read` returns the file's bytes, or RGB pixels if
+    there is no file. It may raise OSError or ImageError; call it once, from any thread.
     """
 
     key: str
@@ -32,12 +32,12 @@ class ImageSource(Protocol):
     """Yields images in a stable order.
 
     `name` is proposed for registration (folder or archive name without its extension, `cifar10`);
-    `uri` says where it lies (absolute path, or `cifar10`); `scope` is the key prefix that this
-    source covers ("train/" for cifar10:train, "" for all; one that does not end in "/" is exactly
-    one key), so that records outside of it are not taken for missing; `descriptor` names the
-    source's own default descriptor, or None.
-    `count` is the number of items if it is known before iterating. `ignored` counts files passed
-    over because neither name nor bytes say that they are images; it is final after `items()`.
+    `uri` is its location (absolute path, or `cifar10`); `scope` is the key prefix that this
+    source covers ("train/" for cifar10:train, "" for all; without a final "/" exactly one key),
+    so that records outside of it do not count as missing; `descriptor` names the source's own
+    default descriptor, or None.
+    `count` is the number of items if it is known before iterating. `ignored` counts files skipped
+    because neither name nor bytes identify an image; it is final after `items()`.
     """
 
     name: str
@@ -52,9 +52,9 @@ class ImageSource(Protocol):
     def items(self) -> Iterator[SourceItem]: ...
 
     def open(self, location: str) -> bytes | RgbImage:
-        """The original at `location`; raises ImageError when it is gone or outside the source."""
+        """The original at `location`; raises ImageError if it is gone or outside the source."""
 
 
 def content_hash(data: bytes | RgbImage) -> str:
-    """sha256 (hex) of a file's bytes, or of the RGB pixels where there is no file."""
+    """sha256 (hex) of a file's bytes, or of the RGB pixels if there is no file."""
     return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()

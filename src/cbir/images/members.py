@@ -1,16 +1,43 @@
-"""The members of an archive: their keys; and the labels that keys name."""
+"""The members of folders and archives: which ones are images, their keys and their labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from cbir.images.candidates import is_hidden
+from cbir.images.decode import sniff
 from cbir.images.ids import decode_path, encode_path
+
+HEAD_SIZE = 64
+"""Bytes of a file that `sniff` needs."""
 
 ARCHIVE_SUFFIXES = (
     *(".zip", ".tar", ".tgz", ".txz", ".tbz", ".tbz2", ".tzst"),
     *(".tar.gz", ".tar.xz", ".tar.bz2", ".tar.zst"),
 )
+_IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"),
+    *(".heic", ".heif", ".hif", ".bmp", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jpf"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether `name` has the extension of an image format that can be decoded."""
+    return name.lower().endswith(_IMAGE_SUFFIXES)
+
+
+def is_candidate(name: str, read_head: Callable[[], bytes]) -> bool:
+    """Whether to read a file as an image: by its extension, else by its first bytes.
+
+    `read_head` returns the first `HEAD_SIZE` bytes; it is called only if the name does not decide.
+    """
+    return has_image_suffix(name) or sniff(read_head()) is not None
+
+
+def is_hidden(part: str) -> bool:
+    """Whether one component of a path is a hidden file or folder (`.git`, `._photo.jpg`)."""
+    return part.startswith(".") and part not in (".", "..")
 
 
 def archive_name(path: Path) -> str:
@@ -21,9 +48,9 @@ def archive_name(path: Path) -> str:
 
 
 def member_key(name: str) -> str | None:
-    """The key of the member called `name`, None if it or a folder above it is hidden.
+    """The key of the archive member called `name`, None if it or a folder above it is hidden.
 
-    Names are only names here: `..` and a leading `/` lead nowhere, as nothing is extracted.
+    Nothing is extracted, so `..` and a leading `/` are harmless parts of a name.
     """
     parts = name.split("/")
     while len(parts) > 1 and parts[0] == ".":
@@ -32,9 +59,9 @@ def member_key(name: str) -> str | None:
 
 
 def label_of(key: str, source: str) -> str | None:
-    """The name of the folder that `key` lies in; at the top, that of its source, called `source`.
+    """The name of the folder that contains `key`; at the top level, the name of the `source`.
 
-    So that unpacking an archive changes no label, and an id names the label of its image.
+    So unpacking an archive changes no label, and an id contains the label of its image.
     """
     folder = f"{source}/{key}".rpartition("/")[0].rpartition("/")[2]
     return decode_path(folder).decode("utf-8", "replace") or None

@@ -1,4 +1,4 @@
-"""Regions: the parts of a picture that get a vector of their own, and cutting them out."""
+"""Regions: the parts of an image that have vectors of their own, and how to crop them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cbir.types import WHOLE, Box, RgbImage
 
 
 def region_boxes(regions: int) -> list[Box]:
-    """The parts of a picture that get a vector: 1 (whole), 5 (+ 2x2) or 14 (+ 3x3 overlapping)."""
+    """The boxes of 1 (whole), 5 (whole and 2x2) or 14 (the same and overlapping 3x3) regions."""
     quarters = _grid(count=2, size=0.5)
     ninths = _grid(count=3, size=0.4)
     layouts = {1: [WHOLE], 5: [WHOLE, *quarters], 14: [WHOLE, *quarters, *ninths]}

@@ -1,4 +1,4 @@
-"""Where images come from: folder, zip, tar, `cifar10:train|test`, `digits:train|test`."""
+"""Opens image sources by name: a folder, zip, tar, `cifar10:train|test`, `digits:train|test`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from pathlib import Path
 
 from cbir.errors import CbirError
 from cbir.images import cifar10, digits
-from cbir.images.candidates import HEAD_SIZE, has_image_suffix
 from cbir.images.decode import sniff
 from cbir.images.folders import INDEX_FILE, FolderSource
 from cbir.images.ids import decode_path
-from cbir.images.items import ImageSource, SourceItem
-from cbir.images.members import ARCHIVE_SUFFIXES
+from cbir.images.items import ImageSource
+from cbir.images.members import ARCHIVE_SUFFIXES, HEAD_SIZE, has_image_suffix
 from cbir.images.tars import TarSource
 from cbir.images.zips import ZipSource
 from cbir.wording import did_you_mean
-
-__all__ = ["ImageSource", "SourceItem", "file_path", "open_source", "source_for_uri"]
 
 _BUILTIN: dict[str, Callable[[str | None], ImageSource]] = {
     "cifar10": cifar10.open_split,
@@ -31,48 +28,47 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
-    """The source that `text` names: a built-in set, or the path of a folder, archive or image.
+    """Open the source named `text`: a built-in set, or the path of a folder, archive or image.
 
-    Nothing is walked or read yet, but a path that is not there, or a file of unknown type, raises
-    `CbirError` at once. One image file is a source of one item: its folder's, so that its id is
-    the same as when the whole folder is indexed. With `label_from_folder` each item is labelled
-    with the name of the folder that it lies in, at the top of an archive with the archive's
-    (CIFAR-10 and digits always carry their labels).
-    A file or folder called like a built-in set is to be written `./cifar10:train`.
+    Walks and reads nothing yet, but raises `CbirError` at once for a missing path or a file of
+    unknown type. One image file is a source of one item of its folder, so that its id is the same
+    as when the whole folder is indexed. `label_from_folder` labels each item with the name of its
+    folder, or at the top of an archive with the archive's name (CIFAR-10 and digits always have
+    labels). Write `./cifar10:train` for a file or folder named like a built-in set.
     """
     name, _, split = text.partition(":")
     if name in _BUILTIN:
         if split not in _SPLITS:
             raise CbirError(f"unknown source '{text}'", _hint(text))
         return _BUILTIN[name](split)
-    if not text:  # an unset variable, say; not the folder that one is in
-        raise CbirError("the name of a source is empty", "name a folder, an archive or an image")
+    if not text:  # an unset shell variable, for example; not the current folder
+        raise CbirError("the name of a source is empty", "give a folder, an archive or an image")
     path = Path(text)
     try:
         if "\0" in text:
-            raise ValueError("a NUL is in it")
+            raise ValueError("it contains a NUL")
         if not path.exists():
             raise CbirError(f"{text}: no such file or folder", _hint(text))
         path = path.resolve()
-    except (OSError, ValueError) as error:  # no permission, too long, a NUL in it
+    except (OSError, ValueError) as error:  # no permission, too long, a NUL
         raise CbirError(f"{text!r}: cannot be opened: {error}") from error
     _check_utf8(path)
     if path.is_dir():
         if (path / INDEX_FILE).is_file():
             raise CbirError(
-                f"{text} is an index, not a source of images", "name the images' folder"
+                f"{text} is an index, not a source of images", "give the folder of the images"
             )
         return FolderSource(path, label_from_folder)
     return _open_file(path, label_from_folder)
 
 
 def source_for_uri(uri: str) -> ImageSource:
-    """The source registered under `uri`, to open its originals; `CbirError` where it is gone."""
+    """Open the source registered under `uri` for its originals; `CbirError` if it is gone."""
     return _BUILTIN[uri](None) if uri in _BUILTIN else open_source(uri)
 
 
 def file_path(uri: str, location: str) -> str | None:
-    """The path of the item's own file, None where it has none (in an archive, pixels only)."""
+    """The path of an item's own file, None if it has none (in an archive, or only pixels)."""
     if uri in _BUILTIN or not Path(uri).is_dir():
         return None
     return str(Path(uri) / os.fsdecode(decode_path(location)))
@@ -90,8 +86,8 @@ def _open_file(path: Path, label_from_folder: bool) -> ImageSource:
             return TarSource(path, label_from_folder)
     except OSError as error:
         raise CbirError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except EOFError as error:  # a compressed file cut off in its first bytes
-        raise CbirError(f"{path}: the archive is cut off", "fetch or make it again") from error
+    except EOFError as error:  # a compressed file truncated in its first bytes
+        raise CbirError(f"{path}: the archive is cut off", "fetch or create it again") from error
     return _refuse_file(path, head)
 
 
@@ -99,7 +95,7 @@ def _refuse_file(path: Path, head: bytes) -> ImageSource:
     if head.startswith(_ZSTD_MAGIC):
         raise CbirError(
             f"{path}: this Python cannot read zstd archives",
-            "use Python 3.14 or newer, or unpack it and name the folder",
+            "use Python 3.14 or newer, or unpack it and give the folder",
         )
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         raise CbirError(f"{path}: damaged, or not the archive its name says", "fetch it again")

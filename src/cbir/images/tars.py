@@ -1,4 +1,4 @@
-"""The images in a tar file, compressed or not, streamed in order; nothing is extracted to disk."""
+"""A tar file as an image source: compressed or not, streamed in order, never extracted to disk."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import IO, Self
 
 from cbir.errors import CbirError, ImageError
-from cbir.images.candidates import HEAD_SIZE, has_image_suffix, is_candidate
 from cbir.images.decode import BYTE_LIMIT, check_size
 from cbir.images.items import SourceItem
-from cbir.images.members import archive_name, label_of, member_key
+from cbir.images.members import (
+    HEAD_SIZE,
+    archive_name,
+    has_image_suffix,
+    is_candidate,
+    label_of,
+    member_key,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
     """A visible file of the tar `path`; `file` is None for a link.
 
-    It can be read only until the next member is asked for.
+    It can be read only until the next member is requested.
     """
 
     path: Path
@@ -32,7 +38,7 @@ class TarMember:
     file: IO[bytes] | None
 
     def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, -1 for all that are left; `CbirError` where the tar is damaged."""
+        """The next `size` bytes, -1 for the rest; raises `CbirError` if the tar is damaged."""
         assert self.file is not None
         with _naming(self.path):
             return self.file.read(size)
@@ -42,8 +48,8 @@ class TarMember:
 class TarSource:
     """The images in the tar file `path`, in its own order.
 
-    An item carries its bytes, so only as many are held as the consumer has not dropped. Raises
-    `CbirError` where the archive is damaged, after the items before the damage.
+    An item carries its bytes, so memory holds only the items the consumer keeps. If the archive
+    is damaged, `items` yields the items before the damage and then raises `CbirError`.
     """
 
     path: Path
@@ -71,17 +77,17 @@ class TarSource:
 
 
 def stream_tar(path: Path) -> Iterator[TarMember]:
-    """Every visible file of a tar (or link in it), in order; raises `CbirError` on damage."""
+    """Every visible file or link in a tar, in order; raises `CbirError` at a damaged place."""
     with _naming(path), tarfile.open(path, "r|*", tarinfo=_StrictInfo) as tar:
         while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # else every header read is kept
+            tar.members = []  # type: ignore[attr-defined]  # otherwise it keeps every header
             key = member_key(info.name)
             if key is not None and not info.isdir():
                 yield TarMember(path, key, info, tar.extractfile(info) if info.isreg() else None)
 
 
 def member_item(member: TarMember) -> SourceItem | None:
-    """The item of a member, labelled with its folder; None where nothing says it is an image."""
+    """The item of a member, labelled with its folder; None if it is not an image."""
     info, key = member.info, member.key
     if member.file is None:
         if not has_image_suffix(key):
@@ -100,9 +106,9 @@ def member_item(member: TarMember) -> SourceItem | None:
 
 
 def open_member(path: Path, location: str) -> bytes:
-    """The bytes of the image at `location` in a tar, found by reading up to it."""
+    """The bytes of the image at `location` in a tar; reads the archive up to it."""
     if not path.is_file():
-        raise ImageError(f"the original is gone: {path} is not there any more")
+        raise ImageError(f"the original is gone: {path} no longer exists")
     for member in stream_tar(path):
         if member.key == location and (item := member_item(member)):
             data = item.read()
@@ -112,7 +118,7 @@ def open_member(path: Path, location: str) -> bytes:
 
 
 class _StrictInfo(tarfile.TarInfo):
-    """A header that is damaged in mid-archive is an error, where tarfile takes it for the end."""
+    """Raises an error for a damaged header inside an archive; tarfile takes it for the end."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:

@@ -1,4 +1,4 @@
-"""The small picture that is kept with every record."""
+"""Thumbnails: the small picture in every record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cbir.images.decode import sniff
 from cbir.types import RgbImage
 
 MAX_OWN_BYTES = 8192
-"""A file of at most this size, in a format that browsers show, is its own thumbnail."""
+"""A file of at most this size in a format that browsers display is its own thumbnail."""
 
 MAX_SIDE = 256
 JPEG_QUALITY = 85
@@ -19,11 +19,11 @@ _LOSSLESS_SIDE = 64
 
 
 def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
-    """An encoded picture of at most 256 px a side of an image.
+    """Encode an image as a picture of at most 256 x 256 pixels.
 
-    `data` is the file's bytes, None where there is no file; `image` its pixels. A small file in a
-    web format is returned as it is; pixels of at most 64 px a side without a file become a PNG
-    (nothing is lost, and it is small); all else a JPEG of quality 85.
+    `data` is the file's bytes, None if there is no file; `image` its pixels. Returns a small file
+    in a web format unchanged; makes a PNG from at most 64 x 64 pixels without a file (lossless,
+    and small), and a JPEG of quality 85 from anything else.
     """
     if data is not None and len(data) <= MAX_OWN_BYTES and sniff(data) in _WEB_TYPES:
         return data
@@ -40,10 +40,10 @@ def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
 
 
 def media_type(thumbnail: bytes) -> str:
-    """The media type of an encoded picture, `application/octet-stream` where it is none."""
+    """The media type of an encoded picture, `application/octet-stream` if it is unknown."""
     return sniff(thumbnail) or "application/octet-stream"
 
 
 def data_uri(data: bytes) -> str:
-    """A thumbnail as an address that holds it."""
+    """A thumbnail as a `data:` URI."""
     return f"data:{media_type(data)};base64,{base64.b64encode(data).decode()}"

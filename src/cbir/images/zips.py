@@ -1,4 +1,4 @@
-"""The images in a .zip file, read one by one; nothing is extracted to disk."""
+"""A .zip file as an image source: members are read one by one, never extracted to disk."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from pathlib import Path
 from threading import Lock
 
 from cbir.errors import CbirError, ImageError
-from cbir.images.candidates import HEAD_SIZE, is_candidate
 from cbir.images.decode import check_size
 from cbir.images.items import SourceItem
-from cbir.images.members import archive_name, label_of, member_key
+from cbir.images.members import HEAD_SIZE, archive_name, is_candidate, label_of, member_key
 
 _ENCRYPTED = 0x1
 _MEMBER_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError),
-    *(NotImplementedError, RuntimeError),  # a compression that is not known; a password
+    *(NotImplementedError, RuntimeError),  # unknown compression; a password
 )
 
 
 @dataclass
 class ZipSource:
-    """The images in the .zip file `path`, by the bytes of their names.
+    """The images in the .zip file `path`, ordered by the bytes of their names.
 
-    Members are read lazily, one at a time under a lock. Raises `CbirError` where the archive
-    itself is damaged; a damaged or encrypted member is an item whose `read` says so.
+    Reads members lazily, one at a time under a lock. Raises `CbirError` if the archive itself is
+    damaged; a damaged or encrypted member is an item whose `read` says so.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class ZipSource:
 
     def open(self, location: str) -> bytes:
         if not self.path.is_file():
-            raise ImageError(f"the original is gone: {self.uri} is not there any more")
+            raise ImageError(f"the original is gone: {self.uri} no longer exists")
         if location not in self._images:
             raise ImageError(f"the original is gone: no image {location} in {self.uri}")
         return self._read(self._members[location])
@@ -76,7 +75,7 @@ class ZipSource:
 
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
-        """Visible files by key; of two members of one name the last counts, as in `unzip`."""
+        """Visible files by key; of two members with one name the last counts, as in `unzip`."""
         members = {}
         for member in self._archive.infolist():
             key = member_key(member.filename)
@@ -97,7 +96,7 @@ class ZipSource:
         try:
             with self._lock, self._archive.open(member) as file:
                 return file.read(HEAD_SIZE)
-        except _MEMBER_ERRORS:  # nothing says that this unreadable member is an image
+        except _MEMBER_ERRORS:  # unreadable, and not an image by its name
             return b""
 
     def _read(self, member: zipfile.ZipInfo) -> bytes:
