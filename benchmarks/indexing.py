@@ -54,7 +54,7 @@ def main() -> None:
 def _bare_loop(files: list[bytes], descriptor: OnnxDescriptor) -> None:
     def work(batch: list[bytes]) -> int:
         pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in batch]
-        return len(descriptor.outputs(np.stack(pixels))[0])
+        return len(descriptor.network.outputs(np.stack(pixels))[0])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
         assert sum(pool.map(work, _batches(files))) == len(files)

@@ -32,11 +32,11 @@ def main() -> None:
     assert isinstance(descriptor, OnnxDescriptor)
     batches = [decode(data)[None] for data in files]
     searcher.search(files[0])
-    descriptor.outputs(np.ascontiguousarray(batches[0]))
+    descriptor.network.outputs(np.ascontiguousarray(batches[0]))
     model, whole = [], []
     for data, batch in zip(files, batches, strict=True):
         started = time.perf_counter()
-        descriptor.outputs(batch)
+        descriptor.network.outputs(batch)
         between = time.perf_counter()
         searcher.search(data)
         model.append(between - started)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 RgbImage: TypeAlias = NDArray[np.uint8]
 """Height x width x 3, RGB, 0..255, EXIF orientation applied."""
 
+Floats: TypeAlias = NDArray[np.float32]
+"""Numbers of any shape."""
+
 Vectors: TypeAlias = NDArray[np.float32]
 """n x dim, rows of unit L2 norm."""
 

@@ -118,9 +118,9 @@ def test_wrong_input_is_one_line_with_its_cure(folder: Path, tmp_path: Path) -> 
     message, _ = error("--recipe", "patches", "--label-from-folder", source=folder / "checks")
     assert "two labels" in message
     message, hint = error("--recipe", "hog", "--head", "knn", "--label-from-folder")
-    assert "'knn' cannot be a head: it reproduces the labels" in message and "ridge" in hint
+    assert "'knn' cannot be a head: it remembers its training labels" in message and "ridge" in hint
     message, _ = error("--recipe", "hog", "--head", "random-forest", "--label-from-folder")
-    assert "reproduces the labels" in message
+    assert "remembers its training labels" in message
     message, hint = error("--recipe", "hog", "--head", "rigde", "--label-from-folder")
     assert "unknown head" in message and "ridge" in hint
     few = call("train", "bovw", folder, "--name", "m", "--recipe", "seed", "--limit", 5)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from cbir.descriptors.blocks import Block, raw_dim
-from cbir.descriptors.bovw import BovwCard, BovwDescriptor, Posterior, model_files
+from cbir.descriptors.bovw import BovwCard, BovwDescriptor, model_files
+from cbir.descriptors.fusion import Posterior
 
 CLASSES = ("cat", "dog", "ship")
 

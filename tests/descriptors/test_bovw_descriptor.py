@@ -17,10 +17,10 @@ from PIL import Image
 
 from cbir.descriptors.arrays import npz_bytes
 from cbir.descriptors.blocks import Block, block_rows, head_rows, raw_dim, raw_features, vector_dim
-from cbir.descriptors.bovw import ARRAYS_FILE, BovwCard, BovwDescriptor, Posterior, model_files
+from cbir.descriptors.bovw import ARRAYS_FILE, BovwCard, BovwDescriptor, model_files
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe
-from cbir.descriptors.fusion import fit_projection, projected
+from cbir.descriptors.fusion import Posterior, fit_projection, projected
 from cbir.errors import CbirError
 from cbir.testing import check_descriptor
 from tests.descriptors.support_bovw import BLOCKS, CLASSES, arrays_for, arrays_of, card, descriptor
@@ -165,7 +165,7 @@ def test_a_projection_is_pca_with_its_components_whitened_as_asked(
 def test_a_projection_to_more_than_the_rows_vary_in_is_refused() -> None:
     rows = np.outer(np.arange(9), np.ones(5)).astype(np.float32)
     fit_projection(rows, 1)
-    with pytest.raises(CbirError, match="to 2 numbers of rows that vary in 1 direction"):
+    with pytest.raises(CbirError, match="to 2 dimensions: the rows vary in 1 direction"):
         fit_projection(rows, 2)
 
 
@@ -246,7 +246,7 @@ def block_0(**params: object) -> Change:
 MISFITS: dict[str, tuple[Change, str]] = {
     "words of another width": (
         cut("1/words", columns=64),
-        "block 1 does not fit: words of 64 numbers do not fit SIFT, which gives 128",
+        "block 1 does not fit: words of 64 dimensions do not fit SIFT, which has 128",
     ),
     "idf of fewer words": (cut("1/idf", 11), "block 1 does not fit: idf of shape .11,."),
     "no words": (lambda c, a: a.pop("1/words"), "block 1 does not fit: .* lacks .* 'words'"),
@@ -254,7 +254,7 @@ MISFITS: dict[str, tuple[Change, str]] = {
     "a mean of another width": (cut("0/mean", 9), "block 0 does not fit: a mean of shape .9,."),
     "a projection of another width": (
         cut("0/projection", 300),
-        "block 0 does not fit: a projection of shape .300, 6. does not fit 324 numbers",
+        "block 0 does not fit: a projection of shape .300, 6. does not fit 324 dimensions",
     ),
     "filters of another size": (cut("2/filters", columns=12), "block 2 .* patches of 3x3 pixels"),
     "a head of more classes than the card": (
@@ -263,14 +263,14 @@ MISFITS: dict[str, tuple[Change, str]] = {
     ),
     "a head for other blocks": (
         cut("head/weights", 100),
-        "a head for 100 numbers does not fit blocks of 424",
+        "a head for 100 dimensions does not fit blocks of 424",
     ),
-    "half a head": (lambda c, a: a.pop("head/bias"), "not the two arrays of a head"),
-    "a head of odd shapes": (cut("head/bias", 2), "fits nothing"),
+    "half a head": (lambda c, a: a.pop("head/bias"), r"model.npz has no head \(two arrays\)"),
+    "a head of odd shapes": (cut("head/bias", 2), "do not make a head"),
     "a head without posterior": (lambda c, a: c.update(posterior=None), "has no posterior"),
     "an array of no block": (
         lambda c, a: a.update({"3/words": np.ones((2, 2), np.float32)}),
-        "holds '3/words', and the card has no such block",
+        "holds '3/words', but the card has no such block",
     ),
     "an array of no use": (
         lambda c, a: a.update({"0/words": np.ones((2, 2), np.float32)}),

@@ -13,7 +13,7 @@ from PIL import Image
 import cbir
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe, describe_each, prepare
-from cbir.descriptors.fusion import centred, fuse, sqrt_posterior, unit_rows
+from cbir.descriptors.fusion import fuse, projected, sqrt_posterior, unit_rows
 from cbir.descriptors.models import SHIPPED, descriptor_of, keep_model, models, newer_model
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxDescriptor
 from cbir.errors import CbirError
@@ -85,7 +85,7 @@ def test_the_fused_vector_holds_the_embedding_and_the_posterior(cnn: OnnxDescrip
     weight = cnn.card.posterior_weight
     dim = embedding.shape[1]
     np.testing.assert_allclose(fused[:, :dim], np.sqrt(1 - weight) * embedding, atol=1e-6)
-    _, logits = cnn.outputs(np.stack(images))
+    _, logits = cnn.network.outputs(np.stack(images))
     tempered = np.exp(logits / cnn.card.temperature)
     posterior = tempered / tempered.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(fused[:, dim:] ** 2 / weight, posterior, atol=1e-5)
@@ -213,7 +213,7 @@ def test_rows_are_always_of_unit_norm(rows: np.ndarray) -> None:
 
 def test_a_row_with_nothing_to_say_is_the_first_unit_vector() -> None:
     mean = np.array([1, 2, 3], dtype=np.float32)
-    np.testing.assert_array_equal(centred(mean[None], mean), [[1, 0, 0]])
+    np.testing.assert_array_equal(projected(mean[None], mean), [[1, 0, 0]])
 
 
 @settings(deadline=None)

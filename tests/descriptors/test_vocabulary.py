@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Callable
 
@@ -13,15 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cbir.descriptors.arrays import npz_bytes, read_npz
+from cbir.descriptors.arrays import fingerprint, npz_bytes, read_npz
 from cbir.descriptors.vocabulary import (
-    FACTS_FILE,
-    WORDS_FILE,
     Vocabulary,
     cells_of,
     inverse_document_frequency,
-    read_vocabulary,
-    vocabulary_files,
+    vocabulary_of,
 )
 from cbir.errors import CbirError
 
@@ -172,25 +168,26 @@ def test_an_image_without_descriptors_has_an_empty_histogram() -> None:
 # --- Files -----------------------------------------------------------------------------------
 
 
-def test_a_vocabulary_comes_back_from_its_files_as_it_was() -> None:
-    vocabulary = Vocabulary(some(6, 4), np.abs(some(6)))
-    files = vocabulary_files(vocabulary, {"images": "photos/", "seed": 0})
-    assert files == vocabulary_files(vocabulary, {"images": "photos/", "seed": 0})
-    back = read_vocabulary(files)
-    np.testing.assert_array_equal(back.words, vocabulary.words)
-    np.testing.assert_array_equal(back.idf, vocabulary.idf)
-    assert json.loads(files[FACTS_FILE])["fingerprint"] == back.fingerprint
-    assert read_vocabulary(vocabulary_files(Vocabulary(some(2, 3)), {})).idf is None
+def vocabulary_in(data: bytes) -> Vocabulary:
+    return vocabulary_of(read_npz(data, "model.npz"), "model.npz")
+
+
+def test_a_vocabulary_comes_back_from_its_arrays_as_it_was() -> None:
+    words, idf = some(6, 4), np.abs(some(6))
+    back = vocabulary_in(npz_bytes({"words": words, "idf": idf}))
+    np.testing.assert_array_equal(back.words, words)
+    np.testing.assert_array_equal(back.idf, idf)
+    assert vocabulary_in(npz_bytes({"words": words})).idf is None
 
 
 def test_words_and_idf_change_the_fingerprint() -> None:
     words, idf = some(6, 4), np.abs(some(6))
     fingerprints = {
-        Vocabulary(words).fingerprint,
-        Vocabulary(words, idf).fingerprint,
-        Vocabulary(words, idf + 1).fingerprint,
-        Vocabulary(words[::-1].copy()).fingerprint,
-        Vocabulary(words.reshape(4, 6)).fingerprint,
+        fingerprint({"words": words}),
+        fingerprint({"words": words, "idf": idf}),
+        fingerprint({"words": words, "idf": idf + 1}),
+        fingerprint({"words": words[::-1]}),
+        fingerprint({"words": words.reshape(4, 6)}),
     }
     assert len(fingerprints) == 5
 
@@ -224,36 +221,19 @@ def saved(array: np.ndarray) -> bytes:
         (zipped({"words.npy": saved(np.full((2, 2), np.nan, np.float32))}), "not finite"),
         (zipped({"words.npy": saved(np.full((2, 2), np.inf, np.float16))}), "not finite"),
         (zipped({"idf.npy": saved(np.ones(2, np.float32))}), "lacks 'words'"),
-        (zipped({"words.npy": saved(np.ones(4, np.float32))}), "rows of numbers"),
-        (zipped({"words.npy": saved(np.ones((0, 4), np.float32))}), "rows of numbers"),
+        (zipped({"words.npy": saved(np.ones(4, np.float32))}), "are not a matrix"),
+        (zipped({"words.npy": saved(np.ones((0, 4), np.float32))}), "are not a matrix"),
         (npz_bytes({"words": some(3, 2), "idf": np.ones(2, np.float32)}), "does not fit 3 words"),
         (npz_bytes({"words": some(3, 2), "idf": -np.ones(3, np.float32)}), "negative"),
-        (npz_bytes({"words": some(3, 2)}), "is not the vocabulary that"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_words_that_are_damaged_or_fit_nothing_are_refused_in_one_line(
     data: bytes, why: str
 ) -> None:
-    files = {**vocabulary_files(Vocabulary(some(3, 2)), {}), WORDS_FILE: data}
     with pytest.raises(CbirError, match=why) as caught:
-        read_vocabulary(files)
+        vocabulary_in(data)
     assert "\n" not in caught.value.message
-
-
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b'"x"'])
-def test_facts_that_are_none_are_refused(data: bytes) -> None:
-    files = {**vocabulary_files(Vocabulary(some(3, 2)), {}), FACTS_FILE: data}
-    with pytest.raises(CbirError, match=FACTS_FILE):
-        read_vocabulary(files)
-
-
-@pytest.mark.parametrize("name", [WORDS_FILE, FACTS_FILE])
-def test_a_file_that_is_missing_is_named(name: str) -> None:
-    files = vocabulary_files(Vocabulary(some(3, 2)), {})
-    del files[name]
-    with pytest.raises(CbirError, match=f"lacks {name}"):
-        read_vocabulary(files)
 
 
 def test_descriptors_of_another_width_are_refused() -> None:
@@ -264,7 +244,7 @@ def test_descriptors_of_another_width_are_refused() -> None:
         lambda: vocabulary.vlad(some(5, 64)),
     ]
     for call in calls:
-        with pytest.raises(CbirError, match=r"of 64 numbers do not fit .* of 128"):
+        with pytest.raises(CbirError, match=r"of 64 dimensions do not fit words of 128"):
             call()
 
 

@@ -1,4 +1,4 @@
-"""`cbir train`: models of one's own, from images."""
+"""`cbir train`: models from one's own images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cbir.cli.train_cnn import cnn
 
 @click.group(short_help="Train a model: a small CNN, or Bag of Visual Words.")
 def command() -> None:
-    """Train a model on images of one's own; then `cbir index --descriptor NAME`."""
+    """Train a model on your own images, then use it with `cbir index --descriptor NAME`."""
 
 
 command.add_command(cnn)

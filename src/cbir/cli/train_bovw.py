@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cbir.cli.trained import training_options
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cbir.images.items import ImageSource
-    from cbir.training.bovw.heads import Compared
+    from cbir.training.bovw.heads import HeadResult
     from cbir.training.bovw.recipes import Recipe
     from cbir.training.bovw.sweep import Sweep
 
@@ -23,25 +25,24 @@ SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.png"
 
 
 @click.command(short_help="Bag of Visual Words: classic features, words, a linear head.")
-@click.argument("source", metavar="SOURCE")
-@click.option("--recipe", metavar="NAME", help="What it is made of; a wrong name lists all.")
-@click.option("--name", help="What the model will be called.")
+@click.option("--recipe", metavar="NAME", help="The recipe; a wrong name lists all.")
+@click.option("--name", help="Name of the model.")
 @click.option(
-    "--head", metavar="KIND", help="ridge, lda, logistic, svm or none; else the recipe's."
+    "--head",
+    metavar="KIND",
+    help="ridge, lda, logistic, svm or none, instead of the recipe's head.",
 )
-@click.option("--test", metavar="SOURCE", help="Labelled images to measure on, at the end.")
-@click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
-@click.option("--seed", default=0, show_default=True, help="Seed of everything that is random.")
+@training_options
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write here instead of to the model store.",
-)
-@click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help="Local descriptors to fit words on."
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Fit words on at most N local descriptors.",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N images at random.")
-@click.option("--trained-on", metavar="TEXT", help="What the card says of SOURCE, else its name.")
+@click.option(
+    "--trained-on", metavar="TEXT", help="Name of SOURCE in the card, instead of its own."
+)
 @click.option("--sweep", "sweeping", is_flag=True, help="Compare vocabulary sizes instead.")
 @click.option("--sizes", default=SIZES, metavar="N,N,...", help="Sizes for --sweep.")
 @click.option("--compare-heads", "comparing", is_flag=True, help="Compare classifiers instead.")
@@ -65,28 +66,61 @@ def bovw(
 ) -> None:
     """Fit a Bag of Visual Words to SOURCE; use it with `cbir index --descriptor NAME`.
 
-    A recipe with a head needs labels; a tenth of the images is held out to choose by. --sweep
-    fits vocabularies of several sizes and judges them by the Davies-Bouldin index (lower is
-    better): a table, and a plot and JSON in --out. --compare-heads compares seven classifiers on
-    the recipe's features by cross-validation.
+    A recipe with a head needs labels; a tenth of the images is held out for choices. --sweep fits
+    vocabularies of several sizes and compares them by the Davies-Bouldin index (lower is better):
+    it prints a table, and writes a plot and JSON to --out. --compare-heads compares seven
+    classifiers on the recipe's features by cross-validation.
     """
+    from cbir.cli.output import say
+    from cbir.cli.trained import check_name, keep
     from cbir.images.sources import open_source
-    from cbir.training.bovw.extra import require_extra
+    from cbir.registry import require_extra
     from cbir.training.bovw.recipes import recipe_called
+    from cbir.training.bovw.rows import preparing
+    from cbir.training.labelled import read_labelled
 
     _require_consistent(sweeping, comparing, recipe, name, out, as_json)
-    require_extra(*(["matplotlib"] if sweeping else []))
+    require_extra("cbir train bovw", "bovw", "sklearn", *(["matplotlib"] if sweeping else []))
     chosen = _with_head(recipe_called(recipe or DEFAULT_RECIPE), head)
     opened = open_source(source, label_from_folder)
+    prepare = preparing(chosen.size)
+    read = partial(read_labelled, opened, prepare, limit=limit, seed=seed, say=say)
     if sweeping:
+        from cbir.training.bovw.sweep import sweep, words_plan
+
+        plan, counts = words_plan(chosen), _numbers(sizes)
+        images = read(need_labels=False).images
+        result = sweep(plan, images, counts, seed=seed, sample=sample, say=say)
         assert out is not None
-        _sweep(opened, chosen, _numbers(sizes), out, seed, sample, limit, as_json)
+        _write_sweep(result, out, as_json)
     elif comparing:
-        _compare(opened, chosen, seed, sample, limit, as_json)
+        from cbir.training.bovw.heads import compare_heads, reduced_rows
+
+        labelled = read()
+        rows = reduced_rows(chosen, labelled, seed, sample, say)
+        results = compare_heads(rows, labelled.labels, seed=seed, say=say)
+        if as_json:
+            _print_json(results, chosen.name, rows.shape, labelled.classes)
+        else:
+            _print_heads(results, labelled.classes)
     else:
+        from cbir.training.bovw.fit import train_bovw
+
         assert name is not None
         tested = open_source(test, label_from_folder) if test else None
-        _train(opened, name, chosen, tested, out, seed, sample, limit, trained_on)
+        check_name(name, stored=out is None)
+        files = train_bovw(
+            opened,
+            name,
+            chosen,
+            seed=seed,
+            test=tested,
+            sample=sample,
+            limit=limit,
+            trained_on=trained_on,
+            say=say,
+        )
+        keep(files, out)
 
 
 def _require_consistent(
@@ -98,7 +132,7 @@ def _require_consistent(
     as_json: bool,
 ) -> None:
     if sweeping and comparing:
-        raise click.UsageError("--sweep and --compare-heads are two commands: give one of them")
+        raise click.UsageError("--sweep and --compare-heads exclude each other")
     if sweeping and out is None:
         raise click.UsageError("--sweep writes a plot and JSON: say where, as in --out sweep")
     if sweeping or comparing:
@@ -114,7 +148,7 @@ def _require_consistent(
 
 
 def _with_head(recipe: Recipe, kind: str | None) -> Recipe:
-    """The recipe with another head, or none, where one is asked for."""
+    """The recipe with the head that --head names, or without one."""
     from cbir.training.bovw.linear import STRENGTHS, require_kind
     from cbir.training.bovw.recipes import HeadPlan
 
@@ -126,132 +160,73 @@ def _with_head(recipe: Recipe, kind: str | None) -> Recipe:
     return replace(recipe, head=HeadPlan(require_kind(kind), STRENGTHS[kind], mirror))
 
 
-def _train(
-    source: ImageSource,
-    name: str,
-    recipe: Recipe,
-    test: ImageSource | None,
-    out: Path | None,
-    seed: int,
-    sample: int | None,
-    limit: int | None,
-    trained_on: str | None,
-) -> None:
-    from cbir.cli.output import say
-    from cbir.cli.trained import check_name, keep
-    from cbir.training.bovw.fit import train_bovw
-
-    check_name(name, stored=out is None)
-    files = train_bovw(
-        source,
-        name,
-        recipe,
-        seed=seed,
-        test=test,
-        sample=sample,
-        limit=limit,
-        trained_on=trained_on,
-        say=say,
-    )
-    click.echo(str(keep(files, out)))
-
-
-def _sweep(
-    source: ImageSource,
-    recipe: Recipe,
-    sizes: Sequence[int],
-    out: Path,
-    seed: int,
-    sample: int | None,
-    limit: int | None,
-    as_json: bool,
-) -> None:
+def _write_sweep(result: Sweep, out: Path, as_json: bool) -> None:
     from cbir.cli.output import print_json, print_table, say
     from cbir.files import write_files
-    from cbir.training.bovw.rows import preparing
-    from cbir.training.bovw.sweep import curve, sweep, words_plan
-    from cbir.training.labelled import read_labelled
+    from cbir.training.bovw.sweep import curve
 
-    plan = words_plan(recipe)
-    images = read_labelled(
-        source, preparing(recipe.size), need_labels=False, limit=limit, seed=seed, say=say
-    )
-    result = sweep(plan, images.images, sizes, seed=seed, sample=sample, say=say)
     data = json.dumps(result.to_json(), indent=1).encode()
     write_files({SWEEP_JSON: data, SWEEP_PLOT: curve(result)}, out)
     if as_json:
         print_json(result.to_json())
     else:
-        print_table(["words", "Davies-Bouldin", "unused words", "seconds"], _sweep_rows(result))
+        rows = [
+            [
+                f"{row.words:,}",
+                f"{row.davies_bouldin:.4f}" + (" *" if row == result.best else ""),
+                str(row.unused_words),
+                f"{row.seconds:.1f}",
+            ]
+            for row in result.rows
+        ]
+        print_table(["words", "Davies-Bouldin", "unused words", "seconds"], rows)
         click.echo(f"best: {result.best.words:,} words (lower is better)")
     say(f"plot and numbers: {out / SWEEP_PLOT}, {out / SWEEP_JSON}")
 
 
-def _sweep_rows(result: Sweep) -> list[list[str]]:
-    return [
-        [
-            f"{row.words:,}",
-            f"{row.davies_bouldin:.4f}" + (" *" if row == result.best else ""),
-            str(row.unused_words),
-            f"{row.seconds:.1f}",
-        ]
-        for row in result.rows
-    ]
-
-
-def _compare(
-    source: ImageSource,
-    recipe: Recipe,
-    seed: int,
-    sample: int | None,
-    limit: int | None,
-    as_json: bool,
+def _print_json(
+    results: Sequence[HeadResult], recipe: str, shape: tuple[int, ...], classes: Sequence[str]
 ) -> None:
     from dataclasses import asdict
 
-    from cbir.cli.output import print_json, print_table, say
-    from cbir.training.bovw.heads import compare_heads, reduced_rows
-    from cbir.training.bovw.rows import preparing
-    from cbir.training.labelled import read_labelled
+    from cbir.cli.output import print_json
 
-    images = read_labelled(source, preparing(recipe.size), limit=limit, seed=seed, say=say)
-    rows = reduced_rows(recipe, images, seed, sample, say)
-    results = compare_heads(rows, images.labels, seed=seed, say=say)
-    if as_json:
-        print_json(
-            {
-                "recipe": recipe.name,
-                "images": len(rows),
-                "dims": rows.shape[1],
-                "classes": list(images.classes),
-                "heads": [asdict(result) for result in results],
-            }
-        )
-        return
+    print_json(
+        {
+            "recipe": recipe,
+            "images": shape[0],
+            "dims": shape[1],
+            "classes": list(classes),
+            "heads": [asdict(result) for result in results],
+        }
+    )
+
+
+def _print_heads(results: Sequence[HeadResult], classes: Sequence[str]) -> None:
+    from cbir.cli.output import print_table
+
     print_table(
         ["classifier", "accuracy", "precision", "recall", "seconds", "in a vector", "parameters"],
-        [_told(result) for result in results],
+        [
+            [
+                result.name,
+                f"{result.accuracy:.4f}",
+                f"{result.precision:.4f}",
+                f"{result.recall:.4f}",
+                f"{result.seconds:.1f}",
+                "yes" if result.may_be_head else "no",
+                result.settings(),
+            ]
+            for result in results
+        ],
     )
     click.echo(f"\nconfusion matrix of {results[0].name} (rows: true, columns: predicted)")
-    numbers = [[str(count) for count in row] for row in results[0].confusion]
-    pairs = zip(images.classes, numbers, strict=True)
-    print_table(["", *images.classes], [[label, *row] for label, row in pairs])
-
-
-def _told(result: Compared) -> list[str]:
-    return [
-        result.name,
-        f"{result.accuracy:.4f}",
-        f"{result.precision:.4f}",
-        f"{result.recall:.4f}",
-        f"{result.seconds:.1f}",
-        "yes" if result.may_be_head else "no",
-        result.told(),
-    ]
+    pairs = zip(classes, results[0].confusion, strict=True)
+    print_table(["", *classes], [[label, *map(str, counts)] for label, counts in pairs])
 
 
 def _numbers(text: str) -> list[int]:
-    """The sizes in `100,200,...`, each once, rising."""
+    """The distinct sizes in `100,200,...`, ascending."""
     try:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError as error:

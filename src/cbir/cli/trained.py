@@ -1,14 +1,40 @@
-"""What `cbir train cnn` and `cbir train bovw` share: a model's name, and where its files go."""
+"""The parts shared by `cbir train cnn` and `cbir train bovw`: options, the name, the output."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import click
+
+_OPTIONS = (
+    click.argument("source", metavar="SOURCE"),
+    click.option("--test", metavar="SOURCE", help="Labelled images to measure on, at the end."),
+    click.option(
+        "--label-from-folder", is_flag=True, help="Label each image with its folder's name."
+    ),
+    click.option("--seed", default=0, show_default=True, help="Seed of all random choices."),
+    click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Write here instead of to the model store.",
+    ),
+)
+
+
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add SOURCE, --test, --label-from-folder, --seed and --out to a command."""
+    decorated: Any = command
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
 
 
 def check_name(name: str, stored: bool) -> None:
-    """Raise `CbirError` where `name` cannot be a model's, or is a shipped one's (in the store)."""
+    """Raise `CbirError` if a model cannot have this `name`, or a shipped one has it (`stored`)."""
     from cbir.descriptors.models import SHIPPED
     from cbir.errors import CbirError
 
@@ -20,12 +46,13 @@ def check_name(name: str, stored: bool) -> None:
         raise CbirError(f"'{name}' is a shipped model", "choose another --name, or write to --out")
 
 
-def keep(files: Mapping[str, bytes], out: Path | None) -> Path:
-    """Write a model's files to the folder `out`, or to the model store; returns the folder."""
+def keep(files: Mapping[str, bytes], out: Path | None) -> None:
+    """Write a model's files to the folder `out`, or to the model store, and print the folder."""
     from cbir.descriptors.models import keep_model
     from cbir.files import write_files
 
     if out is None:
-        return keep_model(files)
-    write_files(files, out)
-    return out
+        out = keep_model(files)
+    else:
+        write_files(files, out)
+    click.echo(str(out))

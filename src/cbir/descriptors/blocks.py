@@ -1,10 +1,10 @@
-"""Blocks: what a Bag-of-Visual-Words vector is made of, from pixels to unit rows.
+"""Blocks: the parts of a Bag-of-Visual-Words vector, from pixels to unit rows.
 
-A block is one feature of `cbir.descriptors.local` with its settings. Its way:
+A block is one feature of `cbir.descriptors.local` with its settings:
 
     images -> raw_features -> head_rows (power, unit norm) -> block_rows (mean, projection, unit)
 
-A head reads `head_rows` of all blocks side by side; the vector is made of `block_rows`.
+A head reads the `head_rows` of all blocks side by side; the vector consists of `block_rows`.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cbir.descriptors.arrays import Arrays
-from cbir.descriptors.fusion import Floats, projected, signed_power, unit_rows
-from cbir.descriptors.resize import resized
+from cbir.descriptors.fusion import projected, signed_power, unit_rows
+from cbir.descriptors.resize import Size, resized
 from cbir.descriptors.vocabulary import Vocabulary, vocabulary_of
 from cbir.errors import CbirError
-from cbir.types import RgbImage, Vectors
+from cbir.types import Floats, RgbImage, Vectors
 from cbir.wording import did_you_mean
 
 if TYPE_CHECKING:
     from cbir.descriptors.local.sift import LocalFeatures
 
 Settings = Mapping[str, Any]
-Size = tuple[int, int] | int
-"""Width and height, or the longest side of pictures whose aspect ratio is kept."""
+Width = Callable[[Settings, Arrays, Size], int]
+Rows = Callable[[Settings, Arrays, Sequence[RgbImage]], Floats]
 
 SIFT_DIM = 128
 ENCODINGS = ("hard", "soft", "vlad")
@@ -36,11 +36,12 @@ ENCODINGS = ("hard", "soft", "vlad")
 
 @dataclass(frozen=True)
 class Block:
-    """One feature (a name in `FEATURES`) and what is done with it.
+    """One feature (a name in `FEATURES`) and how it enters the vector.
 
-    `params` differ from the feature's defaults; "size" [width, height] brings the picture to a
-    size of the block's own first. `weight` is the share in the fused cosine: 0 feeds the head
-    alone. `power` is applied to raw rows with their sign kept, before unit norm.
+    `params` are the settings that differ from the feature's defaults; "size" [width, height]
+    first resizes the image for this block alone. `weight` is the share of the fused cosine: a
+    block of weight 0 serves only the head. `power` applies to raw rows, keeping their sign,
+    before unit norm.
     """
 
     feature: str
@@ -51,16 +52,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Feature:
-    """How a feature is computed: its settings, arrays, width and rows.
+    """How a feature is computed: its default settings, arrays, dimensions and rows.
 
-    `version` stands in fingerprints: change it when the rows of unchanged settings change.
-    `fixed_size`: all pictures must be of one size.
+    `version` is part of fingerprints: change it when the rows of unchanged settings change.
+    `fixed_size`: all images must have one size.
     """
 
     version: str
     defaults: Settings
-    width: Callable[[Settings, Arrays, Size], int]
-    rows: Callable[[Settings, Arrays, Sequence[RgbImage]], Floats]
+    width: Width
+    rows: Rows
     arrays: tuple[str, ...] = ()
     optional_arrays: tuple[str, ...] = ()
     fixed_size: bool = False
@@ -68,7 +69,7 @@ class Feature:
 
 
 def raw_features(block: Block, arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    """Raw rows (n, D) of `images`, finite; zero where an image has nothing to say.
+    """Raw rows (n, D) of `images`, finite; zero for an image in which the block finds nothing.
 
     `arrays` are the block's own, without the block's number: "words", "idf", "filters", ...
     """
@@ -80,21 +81,21 @@ def raw_features(block: Block, arrays: Arrays, images: Sequence[RgbImage]) -> Fl
 
 
 def head_rows(block: Block, raw: Floats) -> Vectors:
-    """Raw rows (n, D) to the block's power and unit norm: what a head is fitted on."""
+    """Raw rows (n, D) to the block's power and unit norm: the input of a head."""
     return unit_rows(signed_power(raw, block.power))
 
 
 def block_rows(block: Block, arrays: Arrays, raw: Floats) -> Vectors:
-    """Raw rows (n, D) as they stand in the vector: power, unit, `mean`, `projection`, unit."""
+    """Raw rows (n, D) as the vector holds them: power, unit norm, `mean`, `projection`, unit."""
     return projected(
         head_rows(block, raw), _float32(arrays, "mean"), _float32(arrays, "projection")
     )
 
 
 def raw_dim(block: Block, arrays: Arrays, size: Size) -> int:
-    """How many numbers `raw_features` gives for a picture of the model's `size`.
+    """The dimensions of `raw_features` for images of the model's `size`.
 
-    Raises `CbirError` where the settings are not possible or the arrays do not fit them.
+    Raises `CbirError` if the settings are not possible or the arrays do not fit them.
     """
     settings = settings_of(block)
     feature = FEATURES[block.feature]
@@ -111,30 +112,30 @@ def raw_dim(block: Block, arrays: Arrays, size: Size) -> int:
 
 
 def vector_dim(block: Block, arrays: Arrays, size: Size) -> int:
-    """How many numbers `block_rows` gives; raises `CbirError` as `raw_dim` does."""
+    """The dimensions of `block_rows`; raises `CbirError` as `raw_dim` does."""
     width = raw_dim(block, arrays, size)
     mean, projection = arrays.get("mean"), arrays.get("projection")
     if mean is not None and mean.shape != (width,):
-        raise CbirError(f"a mean of shape {mean.shape} does not fit {width} numbers")
+        raise CbirError(f"a mean of shape {mean.shape} does not fit {width} dimensions")
     if projection is None:
         return width
     if projection.ndim != 2 or len(projection) != width or not projection.shape[1]:
-        raise CbirError(f"a projection of shape {projection.shape} does not fit {width} numbers")
+        raise CbirError(f"a projection of shape {projection.shape} does not fit {width} dimensions")
     return int(projection.shape[1])
 
 
 def settings_of(block: Block) -> dict[str, Any]:
-    """All settings of a block, defaults too; raises `CbirError` where one is not possible."""
+    """All settings of a block, defaults included; raises `CbirError` if one is not possible."""
     if block.feature not in FEATURES:
-        raise CbirError(f"unknown feature '{block.feature}'", did_you_mean(block.feature, FEATURES))
+        hint = did_you_mean(block.feature, FEATURES)
+        raise CbirError(f"unknown feature '{block.feature}'", hint)
     if not (block.weight >= 0 and 0 < block.power <= 1):
         raise CbirError(f"{block.feature}: weight {block.weight}, power {block.power}")
     defaults = {**FEATURES[block.feature].defaults, "size": None}
     for name, value in block.params.items():
         if name not in defaults:
-            raise CbirError(
-                f"{block.feature} has no setting '{name}'", did_you_mean(name, defaults)
-            )
+            hint = did_you_mean(name, defaults)
+            raise CbirError(f"{block.feature} has no setting '{name}'", hint)
         if not _possible(name, value, defaults[name]):
             raise CbirError(f"{block.feature}: {name} cannot be {value!r}")
     settings = {**defaults, **block.params}
@@ -153,7 +154,7 @@ def _possible(name: str, value: object, default: object) -> bool:
     if isinstance(default, Sequence):
         kind = int if all(isinstance(number, int) for number in default) else float
         return _is_numbers(value, kind) and (name != "bins" or len(value) == len(default))  # type: ignore[arg-type]
-    lowest_is_zero = default == 0  # a limit of none, a bias of none
+    lowest_is_zero = default == 0  # no limit, no bias
     return _is_number(value, type(default)) and (value > 0 or (lowest_is_zero and value == 0))  # type: ignore[operator]
 
 
@@ -196,22 +197,13 @@ def _hog_rows(settings: Settings, _arrays: Arrays, images: Sequence[RgbImage]) -
 # --- Histograms of grey and colour -----------------------------------------------------------
 
 
-def _gray_rows(settings: Settings, _arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    from cbir.descriptors.local.histograms import gray_histogram
+def _histogram_rows(feature: str) -> Rows:
+    def rows(settings: Settings, _arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
+        from cbir.descriptors.local.histograms import HISTOGRAMS
 
-    return gray_histogram(images, settings["bins"], settings["grid"])
+        return HISTOGRAMS[feature](images, settings["bins"], settings["grid"])
 
-
-def _lab_rows(settings: Settings, _arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    from cbir.descriptors.local.histograms import lab_histogram
-
-    return lab_histogram(images, tuple(settings["bins"]), settings["grid"])
-
-
-def _hsv_rows(settings: Settings, _arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    from cbir.descriptors.local.histograms import hsv_histogram
-
-    return hsv_histogram(images, tuple(settings["bins"]), settings["grid"])
+    return rows
 
 
 def _bins_width(settings: Settings, _arrays: Arrays, _size: Size) -> int:
@@ -222,7 +214,7 @@ def _bins_width(settings: Settings, _arrays: Arrays, _size: Size) -> int:
 
 
 def local_features(feature: str, settings: Settings, image: RgbImage) -> LocalFeatures:
-    """What a block of words ("sift" or "dense-sift") compares with its words in `image`."""
+    """The local features of `image` that a block of words ("sift" or "dense-sift") encodes."""
     from cbir.descriptors.local.sift import dense_sift, keypoint_sift, root_sift
 
     if feature == "sift":
@@ -234,13 +226,13 @@ def local_features(feature: str, settings: Settings, image: RgbImage) -> LocalFe
     return found
 
 
-def _words_rows(feature: str) -> Callable[[Settings, Arrays, Sequence[RgbImage]], Floats]:
+def _words_rows(feature: str) -> Rows:
     def rows(settings: Settings, arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
         vocabulary = vocabulary_of(arrays, "the block")
         found = (local_features(feature, settings, image) for image in images)
         return np.stack(
             [
-                encode(settings, vocabulary, local.points, local.descriptors, image.shape)
+                _encoded(settings, vocabulary, local, image.shape)
                 for local, image in zip(found, images, strict=True)
             ]
         )
@@ -248,32 +240,26 @@ def _words_rows(feature: str) -> Callable[[Settings, Arrays, Sequence[RgbImage]]
     return rows
 
 
-def encode(
-    settings: Settings,
-    vocabulary: Vocabulary,
-    points: Floats,
-    descriptors: Floats,
-    shape: tuple[int, ...],
+def _encoded(
+    settings: Settings, vocabulary: Vocabulary, local: LocalFeatures, shape: tuple[int, ...]
 ) -> Floats:
-    """One image's row (D,) of its `descriptors` (n, dim) at `points`, as the settings say."""
+    """The row (D,) of one image of `shape` (height, width, 3)."""
     if settings["encoding"] == "vlad":
-        return vocabulary.vlad(descriptors)
+        return vocabulary.vlad(local.descriptors)
     if settings["encoding"] == "soft":
-        found = vocabulary.soft(descriptors, settings["nearest"], settings["sigma"])
+        found = vocabulary.soft(local.descriptors, settings["nearest"], settings["sigma"])
     else:
-        found = vocabulary.hard(descriptors)
-    row = vocabulary.histogram(found, points, shape, settings["pyramid"])
+        found = vocabulary.hard(local.descriptors)
+    row = vocabulary.histogram(found, local.points, shape, settings["pyramid"])
     return vocabulary.weighted(row) if settings["idf"] else row
 
 
 def _words_width(settings: Settings, arrays: Arrays, _size: Size) -> int:
     vocabulary = vocabulary_of(arrays, "the block")
     if vocabulary.dim != SIFT_DIM:
-        raise CbirError(
-            f"words of {vocabulary.dim} numbers do not fit SIFT, which gives {SIFT_DIM}"
-        )
+        raise CbirError(f"words of {vocabulary.dim} dimensions do not fit SIFT, which has 128")
     if settings["idf"] != ("idf" in arrays):
-        raise CbirError(f"the setting idf is {settings['idf']}, and the array 'idf' says otherwise")
+        raise CbirError(f"the setting idf is {settings['idf']}, but the array 'idf' says otherwise")
     if settings["encoding"] == "vlad":
         return vocabulary.size * vocabulary.dim
     return vocabulary.size * sum(int(grid) ** 2 for grid in settings["pyramid"])
@@ -291,15 +277,8 @@ def _patch_rows(settings: Settings, arrays: Arrays, images: Sequence[RgbImage]) 
         mean=arrays["whitening-mean"].astype(np.float32, copy=False),
         size=settings["patch"],
     )
-    return patch_features(
-        np.stack(images),
-        filters,
-        activation=settings["activation"],
-        bias=settings["bias"],
-        grid=settings["grid"],
-        stride=settings["stride"],
-        mirror=settings["mirror"],
-    )
+    options = ("activation", "bias", "grid", "stride", "mirror")
+    return patch_features(np.stack(images), filters, **{name: settings[name] for name in options})
 
 
 def _patch_width(settings: Settings, arrays: Arrays, _size: Size) -> int:
@@ -325,14 +304,23 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "activation": ("triangle", "relu", "cosine"),
 }
 
-_WORDS: Settings = {
-    "root": True,
-    "encoding": "hard",
-    "nearest": 3,
-    "sigma": 0.2,
-    "pyramid": [1],
-    "idf": False,
-}
+
+def _words(feature: str, defaults: Settings) -> Feature:
+    encoding: Settings = {
+        "root": True,
+        "encoding": "hard",
+        "nearest": 3,
+        "sigma": 0.2,
+        "pyramid": [1],
+        "idf": False,
+    }
+    rows = _words_rows(feature)
+    return Feature("1", {**defaults, **encoding}, _words_width, rows, ("words",), ("idf",))
+
+
+def _histogram(feature: str, bins: int | list[int]) -> Feature:
+    return Feature("1", {"bins": bins, "grid": 1}, _bins_width, _histogram_rows(feature))
+
 
 FEATURES: Mapping[str, Feature] = {
     "hog": Feature(
@@ -343,20 +331,11 @@ FEATURES: Mapping[str, Feature] = {
         fixed_size=True,
         uses_opencv=False,
     ),
-    "gray": Feature("1", {"bins": 32, "grid": 1}, _bins_width, _gray_rows),
-    "lab": Feature("1", {"bins": [4, 7, 7], "grid": 1}, _bins_width, _lab_rows),
-    "hsv": Feature("1", {"bins": [8, 4, 4], "grid": 1}, _bins_width, _hsv_rows),
-    "sift": Feature(
-        "1", {"limit": 0, **_WORDS}, _words_width, _words_rows("sift"), ("words",), ("idf",)
-    ),
-    "dense-sift": Feature(
-        "1",
-        {"step": 4, "sizes": [8.0], **_WORDS},
-        _words_width,
-        _words_rows("dense-sift"),
-        ("words",),
-        ("idf",),
-    ),
+    "gray": _histogram("gray", 32),
+    "lab": _histogram("lab", [4, 7, 7]),
+    "hsv": _histogram("hsv", [8, 4, 4]),
+    "sift": _words("sift", {"limit": 0}),
+    "dense-sift": _words("dense-sift", {"step": 4, "sizes": [8.0]}),
     "patches": Feature(
         "1",
         {
@@ -374,4 +353,4 @@ FEATURES: Mapping[str, Feature] = {
         uses_opencv=False,
     ),
 }
-"""The features by name, with their settings' defaults."""
+"""The features by name, with the defaults of their settings."""

@@ -1,26 +1,29 @@
-"""What every model has: its card `model.json`, and what a model can do."""
+"""What every model has: its card `model.json`, a spec made from it, and what a model can do."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.contract import Descriptor, Preparing
 from cbir.errors import CbirError
-from cbir.types import Vectors
+from cbir.images.decode import decoder_name
+from cbir.types import DescriptorSpec, Vectors
 
 CARD_FILE = "model.json"
 VARIANTS = ("fused", "embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """What the card of a model of any kind says, and no vector depends on."""
+class ModelCard(ABC):
+    """The part of the card that models of every kind share; no vector depends on these fields."""
 
     kind: ClassVar[str]
     name: str
@@ -30,18 +33,52 @@ class ModelCard:
     training: Mapping[str, Any]
     quality: Mapping[str, Any]
 
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a card from UTF-8 JSON; raises `CbirError` if it is not one of this kind."""
+        stored = card_fields(data)
+        try:
+            return cls(**cls.converted({field.name: stored[field.name] for field in fields(cls)}))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _no_card(error) from error
+
+    @classmethod
+    def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """The fields as the class holds them, from JSON values."""
+        return stored | {"classes": tuple(stored["classes"])}
+
     @property
     def training_prefix(self) -> str:
-        """What the ids of the images begin with that the model was trained on."""
+        """The beginning of the ids of all images that the model was trained on."""
         return str(self.training["images"])
+
+    @abstractmethod
+    def vector_facts(self) -> dict[str, Any]:
+        """Everything in the card that changes a vector, as JSON values."""
+
+    def spec(
+        self, variant: str, dim: int, weights: bytes, preprocessing: Mapping[str, str]
+    ) -> DescriptorSpec:
+        """The spec of a model with this card; its fingerprint covers `weights` and the facts."""
+        facts = {**self.vector_facts(), "variant": variant}
+        digest = hashlib.sha256(weights)
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        return DescriptorSpec(
+            name=self.name if variant == "fused" else f"{self.name}:{variant}",
+            dim=dim,
+            fingerprint=digest.hexdigest(),
+            preprocessing={"decoder": decoder_name(), **preprocessing},
+            trained_on=self.trained_on,
+            licence=self.licence,
+        )
 
 
 @runtime_checkable
 class Model(Descriptor, Preparing, Protocol):
-    """A descriptor that is data: a card and the files that it can be made from again.
+    """A descriptor that is data: a card and the files it can be made from again.
 
-    `files` are by name and travel with an index. `variant` is "fused" (with the posterior, where
-    there is a head) or "embedding" (without).
+    `files` are by name and travel with an index. `variant` is "fused" (with the posterior, if
+    the model has a head) or "embedding" (without).
     """
 
     @property
@@ -54,28 +91,28 @@ class Model(Descriptor, Preparing, Protocol):
     def card(self) -> ModelCard: ...
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
-        """Class numbers (n,) that `vectors` say, by their posterior; None if they do not."""
+        """Class numbers (n,) by the posterior inside `vectors`; None if they hold none."""
         ...
 
 
 def card_fields(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data` (UTF-8); raises `CbirError` where it is none."""
+    """The JSON object in `data` (UTF-8); raises `CbirError` if there is none."""
     try:
-        fields = json.loads(data)
+        stored = json.loads(data)
     except ValueError as error:
-        raise CbirError(f"{CARD_FILE} is not a model card: {error}") from error
-    if not isinstance(fields, dict):
-        raise CbirError(f"{CARD_FILE} is not a model card: it holds no object")
-    return fields
+        raise _no_card(error) from error
+    if not isinstance(stored, dict):
+        raise _no_card("it holds no object")
+    return stored
 
 
-def common_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `ModelCard` in a card; raises `KeyError` or `TypeError`."""
-    return {
-        "name": fields["name"],
-        "classes": tuple(fields["classes"]),
-        "trained_on": fields["trained_on"],
-        "licence": fields["licence"],
-        "training": fields["training"],
-        "quality": fields["quality"],
-    }
+def checked_files(files: Mapping[str, bytes], needed: tuple[str, ...], variant: str) -> None:
+    """Raise `CbirError` if a `needed` file is missing, or if no model has such a variant."""
+    if variant not in VARIANTS:
+        raise CbirError(f"unknown variant '{variant}'", f"known: {', '.join(VARIANTS)}")
+    if missing := sorted(set(needed) - set(files)):
+        raise CbirError(f"the model lacks {', '.join(missing)}")
+
+
+def _no_card(why: object) -> CbirError:
+    return CbirError(f"{CARD_FILE} is not a model card: {why}")

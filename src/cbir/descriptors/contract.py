@@ -1,25 +1,28 @@
-"""What a descriptor is, and the checks that every description goes through."""
+"""What a descriptor is, and the checks that every call of one goes through."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbir.errors import CbirError
 from cbir.types import DescriptorSpec, RgbImage, Vectors
 
 UNIT_TOLERANCE = 1e-4
 
+_Rows = TypeVar("_Rows", bound=Sequence[Any] | NDArray[Any])
+
 
 @runtime_checkable
 class Descriptor(Protocol):
-    """Turns images into vectors. An object with these two is a descriptor; no base class needed.
+    """Turns images into vectors. Any object with these two members is a descriptor.
 
     `describe` takes n RGB images of any size and returns exactly n finite rows of unit L2 norm,
-    float32 (n, spec.dim), in the same order, or raises. It may be called from several threads.
-    A descriptor with nothing to say about an image returns a fixed, documented unit vector.
+    float32 (n, spec.dim), in the same order, or raises. Several threads may call it at once. For
+    an image in which it finds nothing, it returns a fixed, documented unit vector.
     """
 
     @property
@@ -30,7 +33,7 @@ class Descriptor(Protocol):
 
 @runtime_checkable
 class Preparing(Protocol):
-    """A descriptor that can shrink a picture to what it needs, so that batches stay small.
+    """A descriptor that can shrink an image to what it needs, so that batches stay small.
 
     `describe([prepare(image)])` equals `describe([image])`.
     """
@@ -39,12 +42,12 @@ class Preparing(Protocol):
 
 
 def prepare(descriptor: Descriptor, image: RgbImage) -> RgbImage:
-    """`image` as small as `descriptor` can do with; the image itself if it does not say."""
+    """`image` as small as `descriptor` needs it; unchanged if the descriptor does not prepare."""
     return descriptor.prepare(image) if isinstance(descriptor, Preparing) else image
 
 
 def describe(descriptor: Descriptor, images: Sequence[RgbImage]) -> Vectors:
-    """Vectors of `images`, float32 (n, dim), checked; raises `CbirError` on a broken answer."""
+    """Checked vectors of `images`, float32 (n, dim); raises `CbirError` if they are not valid."""
     dim = descriptor.spec.dim
     if not images:
         return np.empty((0, dim), dtype=np.float32)
@@ -66,10 +69,10 @@ def describe(descriptor: Descriptor, images: Sequence[RgbImage]) -> Vectors:
 
 
 def describe_each(descriptor: Descriptor, images: Sequence[RgbImage]) -> list[Vectors | Exception]:
-    """One (dim,) vector or one exception an image, in order.
+    """One vector (dim,) or one exception per image, in order.
 
-    The batch is described at once; when that fails, image by image, so that one bad image costs
-    one row and never shifts the others.
+    Describes the batch at once and, when that fails, image by image: one bad image costs one row
+    and never shifts the others.
     """
     try:
         return list(describe(descriptor, images))
@@ -77,3 +80,9 @@ def describe_each(descriptor: Descriptor, images: Sequence[RgbImage]) -> list[Ve
         if len(images) == 1:
             return [error]
     return [result for image in images for result in describe_each(descriptor, [image])]
+
+
+def batches(rows: _Rows, size: int) -> Iterator[_Rows]:
+    """Split `rows` into slices of `size`; the last one may be smaller."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]  # type: ignore[misc]

@@ -1,22 +1,37 @@
-"""Makes unit vectors of raw features: power, centring, PCA, square-root posterior, fusion.
+"""Unit vectors from raw features: power, centring, PCA, square-root posterior, fusion.
 
-Everything here works on float32 rows and returns rows of unit L2 norm. A row with nothing to say
-(zero after centring) becomes the first unit vector (1, 0, ..., 0): fixed, valid, never NaN.
+All functions work on float32 rows and return rows of unit L2 norm. A row that holds nothing (zero
+after centring) becomes the first unit vector (1, 0, ..., 0): fixed, valid, never NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.types import Vectors
-
-Floats = NDArray[np.float32]
+from cbir.types import Floats, Vectors
 
 RANK_TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """How a head's class scores enter a vector: the `temperature` of their softmax (higher is
+    flatter), and the `weight` of the posterior in the fused cosine."""
+
+    temperature: float
+    weight: float
+
+    def fused(self, embedding: Vectors, logits: Floats) -> Vectors:
+        """Unit rows of `embedding` (n, dim) beside the posteriors of `logits` (n, classes)."""
+        posterior = sqrt_posterior(logits, self.temperature)
+        return fuse([embedding, posterior], [1 - self.weight, self.weight])
+
+    def __str__(self) -> str:
+        return f"sqrt posterior (T={self.temperature:g}, weight {self.weight:g})"
 
 
 def unit_rows(rows: Floats) -> Vectors:
@@ -28,13 +43,8 @@ def unit_rows(rows: Floats) -> Vectors:
     return units
 
 
-def centred(rows: Floats, mean: Floats) -> Vectors:
-    """Rows (n, dim) minus `mean` (dim,), then scaled to unit norm."""
-    return unit_rows(rows - mean)
-
-
 def signed_power(rows: Floats, power: float) -> Floats:
-    """sign(x) * abs(x) ** power of each number; 0.5 is the Hellinger map of histograms."""
+    """sign(x) * abs(x) ** power of each value; 0.5 is the Hellinger map of histograms."""
     if power == 1:
         return rows
     sizes = np.abs(rows)
@@ -42,10 +52,10 @@ def signed_power(rows: Floats, power: float) -> Floats:
     return np.copysign(raised, rows)
 
 
-def projected(rows: Floats, mean: Floats | None, projection: Floats | None) -> Vectors:
+def projected(rows: Floats, mean: Floats | None, projection: Floats | None = None) -> Vectors:
     """Rows (n, dim) minus `mean` (dim,), times `projection` (dim, fewer), to unit norm.
 
-    Either may be None and is then left out. A row equal to the mean becomes (1, 0, ..., 0).
+    None leaves the mean or the projection out. A row equal to the mean becomes (1, 0, ..., 0).
     """
     if mean is not None:
         rows = rows - mean
@@ -57,9 +67,9 @@ def projected(rows: Floats, mean: Floats | None, projection: Floats | None) -> V
 def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Floats, Floats]:
     """Mean (dim,) and PCA projection (dim, `dims`) of `rows` (n, dim), largest variance first.
 
-    Each component is divided by its standard deviation to the power `whitening`: 0 keeps the
+    Divides each component by its standard deviation to the power `whitening`: 0 keeps the
     variances, 1 makes them equal (Jégou & Chum 2012), 0.5 lies between. Exact: one symmetric
-    eigenproblem of the smaller side of `rows`. Raises `CbirError` where the rows do not vary in
+    eigenproblem of the smaller side of `rows`. Raises `CbirError` if the rows vary in fewer than
     `dims` directions.
     """
     mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -72,7 +82,7 @@ def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Flo
     rank = int(np.sum(values > values[0] * RANK_TOLERANCE)) if values[0] > 0 else 0
     if dims > rank:
         raise CbirError(
-            f"a projection to {dims} numbers of rows that vary in {rank} directions",
+            f"cannot project to {dims} dimensions: the rows vary in {rank} directions",
             "choose fewer, or fit on more images",
         )
     axes = varied.T @ vectors[:, :dims] if wide else vectors[:, :dims]
@@ -87,7 +97,7 @@ def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:
     """Square roots of softmax(logits / temperature), (n, classes).
 
     Their dot product is the Bhattacharyya coefficient of two posteriors (Bhattacharyya 1943), and
-    they are of unit norm as they stand. Higher temperatures flatten the posterior.
+    they have unit norm. Higher temperatures flatten the posterior.
     """
     scaled = logits.astype(np.float64) / (2 * temperature)
     scaled -= scaled.max(axis=1, keepdims=True)
@@ -98,8 +108,8 @@ def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:
 def fuse(blocks: Sequence[Vectors], weights: Sequence[float]) -> Vectors:
     """Unit blocks side by side, so that cosines add: cos = sum of weight x block cosine.
 
-    `weights` are non-negative and sum to 1; each block is scaled by the square root of its own.
-    Returns (n, sum of dims), unit norm.
+    `weights` are non-negative and sum to 1; each block is scaled by the square root of its
+    weight. Returns (n, sum of dims), unit norm.
     """
     return np.hstack(
         [np.float32(np.sqrt(w)) * block for block, w in zip(blocks, weights, strict=True)]

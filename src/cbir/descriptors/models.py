@@ -1,4 +1,4 @@
-"""Where models lie: shipped in the package, kept in the model store, or beside an index."""
+"""The models at hand: shipped in the package, kept in the model store, or beside an index."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
     "onnx": OnnxDescriptor,
     "bovw": BovwDescriptor,
 }
-"""What makes a descriptor of a model's files, by the "kind" in its card; without one: "onnx"."""
+"""The class that makes a descriptor from a model's files, by the card's "kind" (default "onnx")."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model at hand: its descriptor, where it lies, and since when (seconds since 1970)."""
+    """A model at hand: its descriptor, where it comes from, and its folder."""
 
     descriptor: Model
     origin: Literal["shipped", "store"]
     place: str
-    modified: float
 
 
 def load_descriptor(name: str) -> Descriptor:
-    """The descriptor called `name`.
+    """Load the descriptor called `name`.
 
-    `name` is a shipped model (`cifar10-cnn`), one of the model store (the newest of that name, or
-    `NAME@FINGERPRINT`), a model's folder (with a path separator: `./my-model`), each of them with
-    `:embedding` for the vector without the posterior, or else an entry point of the group
+    `name` is a shipped model (`cifar10-cnn`), a model of the store (the newest of that name, or
+    `NAME@FINGERPRINT`), or a model's folder (with a path separator: `./my-model`); each may end in
+    `:embedding` for vectors without the posterior. Otherwise it is an entry point of the group
     `cbir.descriptors`, or `module:attribute`.
     """
     model_name, variant = _split_variant(name)
@@ -58,19 +57,19 @@ def load_descriptor(name: str) -> Descriptor:
 
 
 def model_of(files: Mapping[str, bytes], variant: str = "fused") -> Model:
-    """The model that `files` make, of the kind that their card says."""
+    """Make a model from its files; the card says of which kind it is."""
     if CARD_FILE not in files:
         raise CbirError(f"the model lacks {CARD_FILE}")
     return _kind(files[CARD_FILE])(files, variant)
 
 
 def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor:
-    """The descriptor that made the vectors of an index with `spec`.
+    """Find the descriptor that made the vectors of an index with `spec`.
 
     `kept` are the model's files beside the index, if it keeps any; otherwise the package, the
-    model store and the entry points are asked. A name of the form `module:attribute` is not
-    imported: an index from elsewhere must not choose code to run. Raises `CbirError` when nothing
-    has that fingerprint.
+    model store and the entry points are searched. A name of the form `module:attribute` is not
+    imported: an index from elsewhere must not choose code to run. Raises `CbirError` if no
+    descriptor has that fingerprint.
     """
     model_name, variant = _split_variant(spec.name)
     if kept:
@@ -85,7 +84,7 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
     if not candidates:
         raise CbirError(
             f"the index was built with {spec.short}, which is not installed",
-            "say what it is: --descriptor MODULE:ATTRIBUTE",
+            "name it: --descriptor MODULE:ATTRIBUTE",
         )
     raise CbirError(
         f"the index was built with {spec.short}, but only {candidates[0].spec.short} is at hand",
@@ -94,7 +93,7 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
 
 
 def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
-    """The spec of the model that `spec.name` loads now, if it is another one."""
+    """The spec of the model that `spec.name` loads now, if it is a different one."""
     model_name, variant = _split_variant(spec.name)
     for model in models(model_name):
         current = _as(variant, model.descriptor).spec
@@ -103,27 +102,26 @@ def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
 
 
 def models(name: str | None = None) -> Iterator[StoredModel]:
-    """Shipped models, then those of the model store, newest first; damaged ones are passed over.
+    """Yield the shipped models, then those of the store, newest first; skip damaged ones.
 
-    With `name` only those of that name; of the others no more than the card is read.
+    With `name`, yield only models of that name; of the others only the card is read.
     """
     for shipped in SHIPPED:
         if name in (None, shipped):
-            folder = _shipped_folder(shipped)
-            yield StoredModel(model_of(read_files(folder)), "shipped", str(folder), 0.0)
+            folder = files("cbir.descriptors") / "shipped" / shipped
+            yield StoredModel(model_of(read_files(folder)), "shipped", str(folder))
     for kept in _stored_folders():
-        # `damaged_models` says what is wrong with the others.
-        with suppress(CbirError):
+        with suppress(CbirError):  # `damaged_models` says what is wrong with the others
             if name in (None, _name_in(kept)):
-                yield _stored(kept)
+                yield StoredModel(model_of(read_files(kept)), "store", str(kept))
 
 
 def damaged_models() -> dict[str, str]:
-    """Folders of the model store that hold no whole model, and why not."""
+    """The folders of the model store that hold no complete model, and why not."""
     found = {}
     for kept in _stored_folders():
         try:
-            _stored(kept)
+            model_of(read_files(kept))
         except CbirError as error:
             found[str(kept)] = error.message
     return found
@@ -149,7 +147,7 @@ def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
 
 
 def read_files(folder: Path | Traversable) -> dict[str, bytes]:
-    """The bytes of a model's files, by name; raises `CbirError` where one is missing."""
+    """The bytes of a model's files, by name; raises `CbirError` if one is missing."""
     card = _read(folder, CARD_FILE)
     return {name: _read(folder, name) for name in _kind(card).FILES}
 
@@ -160,7 +158,7 @@ def card_of(descriptor: Descriptor) -> ModelCard | None:
 
 
 def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
-    """The files that an index should keep, so that it can be searched without this package."""
+    """The files that an index keeps, so that searching it does not need this package's models."""
     return descriptor.files if isinstance(descriptor, Model) else {}
 
 
@@ -172,7 +170,6 @@ def _kind(card: bytes) -> type[OnnxDescriptor] | type[BovwDescriptor]:
 
 
 def _as(variant: str, model: Model) -> Model:
-    """`model` in its other variant, where it is not in this one."""
     return model if model.variant == variant else model_of(model.files, variant)
 
 
@@ -180,16 +177,13 @@ def _read(folder: Path | Traversable, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except OSError as error:
+        data_files = " or ".join(kind.FILES[0] for kind in KINDS.values())
         raise CbirError(
             f"the model in {folder} is damaged: {name}: {error.strerror}"
             if folder.is_dir()
             else f"no model in {folder}",
-            f"a model's folder holds {CARD_FILE} and {_data_files()}",
+            f"a model's folder holds {CARD_FILE} and {data_files}",
         ) from error
-
-
-def _data_files() -> str:
-    return " or ".join(kind.FILES[0] for kind in KINDS.values())
 
 
 def _known() -> set[str]:
@@ -205,14 +199,9 @@ def _name_in(folder: Path) -> str:
     return str(card_fields(_read(folder, CARD_FILE)).get("name"))
 
 
-def _names(descriptor: Model) -> set[str]:
-    name, fingerprint = descriptor.card.name, descriptor.spec.fingerprint
-    return {
-        name,
-        f"{name}@{fingerprint}",
-        f"{name}@{fingerprint[:16]}",
-        f"{name}@{fingerprint[:8]}",
-    }
+def _names(model: Model) -> set[str]:
+    name, fingerprint = model.card.name, model.spec.fingerprint
+    return {name, *(f"{name}@{fingerprint[:length]}" for length in (8, 16, None))}
 
 
 def _split_variant(name: str) -> tuple[str, str]:
@@ -231,19 +220,10 @@ def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:
 
 
 def _stored_folders() -> list[Path]:
-    """The model store's folders, newest first; those being written are hidden."""
+    """The folders of the model store, newest first; unfinished ones are hidden."""
     store = _store()
     folders = [f for f in store.iterdir() if not f.name.startswith(".")] if store.is_dir() else []
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
-
-
-def _stored(folder: Path) -> StoredModel:
-    descriptor = model_of(read_files(folder))
-    return StoredModel(descriptor, "store", str(folder), folder.stat().st_mtime)
-
-
-def _shipped_folder(name: str) -> Traversable:
-    return files("cbir.descriptors") / "shipped" / name
 
 
 def _store() -> Path:

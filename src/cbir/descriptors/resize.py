@@ -1,6 +1,8 @@
-"""How descriptors bring a picture to their own size."""
+"""How descriptors bring an image to their own size."""
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import numpy as np
 
@@ -8,13 +10,21 @@ from cbir.types import RgbImage
 
 RESIZE = "Pillow, bicubic, reducing gap 3, aspect ratio not kept"
 FIT = "Pillow, bicubic, reducing gap 3, aspect ratio kept, short side at least 16"
-"""What `resized` and `fitted` do. Parts of fingerprints: change them with the code."""
+"""What `resized` and `fitted` do. Part of fingerprints: change these texts with the code."""
 
 MIN_SIDE = 16
 
+Size: TypeAlias = tuple[int, int] | int
+"""Width and height, or the longest side of an image that keeps its aspect ratio."""
+
+
+def at_size(image: RgbImage, size: Size) -> RgbImage:
+    """Bring `image` to a model's `size`."""
+    return fitted(image, size) if isinstance(size, int) else resized(image, *size)
+
 
 def resized(image: RgbImage, width: int, height: int) -> RgbImage:
-    """`image` at `width` x `height`; the image itself where it is of that size."""
+    """Resize `image` to `width` x `height`; an image of that size is returned unchanged."""
     if image.shape == (height, width, 3):
         return image
     from PIL import Image
@@ -24,10 +34,10 @@ def resized(image: RgbImage, width: int, height: int) -> RgbImage:
 
 
 def fitted(image: RgbImage, longest: int) -> RgbImage:
-    """`image` enlarged or shrunk until its longer side is `longest` pixels.
+    """Resize `image` so that its longer side is `longest` pixels, keeping the aspect ratio.
 
-    The aspect ratio is kept, but for a shorter side of less than 16 pixels, which becomes 16: a
-    picture of one row still has room for a local descriptor.
+    The shorter side has at least 16 pixels: an image of one row still has room for a local
+    descriptor.
     """
     height, width = image.shape[:2]
     scale = longest / max(height, width)

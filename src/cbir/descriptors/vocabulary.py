@@ -1,34 +1,29 @@
-"""A visual vocabulary: which words local descriptors are, and what an image is in words.
+"""A visual vocabulary: assigns words to local descriptors, and encodes an image by its words.
 
 Sivic & Zisserman 2003 (words, tf-idf), Philbin et al. 2008 (soft assignment), Lazebnik, Schmid &
 Ponce 2006 (spatial pyramid), Jégou et al. 2010 with Arandjelovic & Zisserman 2013 (VLAD).
 
-All functions take the descriptors of ONE image: a matrix product over several images at once
-rounds differently, and a descriptor between two words would change its word with its neighbours.
+All functions take the descriptors of ONE image: a matrix product over several images rounds
+differently, so a descriptor between two words would change its word with its neighbours.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.arrays import Arrays, fingerprint, npz_bytes, read_npz
-from cbir.descriptors.fusion import Floats
+from cbir.descriptors.arrays import Arrays
 from cbir.errors import CbirError
-
-WORDS_FILE = "vocabulary.npz"
-FACTS_FILE = "vocabulary.json"
+from cbir.types import Floats
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Words of n descriptors: `words` (n, r) numbers and `weights` (n, r), each row sums to 1."""
+    """The r words of each of n descriptors: numbers `words` (n, r); `weights` (n, r) sum to 1."""
 
     words: NDArray[np.intp]
     weights: Floats
@@ -36,9 +31,9 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`words` float32 (k, dim), one a row; `idf` float32 (k,), not negative, or None.
+    """`words` float32 (k, dim); `idf` float32 (k,), not negative, or None.
 
-    Raises `CbirError` where they are not of these shapes, or not finite.
+    Raises `CbirError` if they do not have these shapes or are not finite.
     """
 
     words: Floats
@@ -46,44 +41,37 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if self.words.ndim != 2 or 0 in self.words.shape:
-            raise CbirError(f"a vocabulary's words are rows of numbers, not {self.words.shape}")
+            raise CbirError(
+                f"words of shape {self.words.shape} are not a matrix (words, dimensions)"
+            )
         if not np.isfinite(self.words).all():
-            raise CbirError("a vocabulary's words hold numbers that are not finite")
+            raise CbirError("the words hold values that are not finite")
         if self.idf is None:
             return
         if self.idf.shape != (self.size,):
             raise CbirError(f"idf of shape {self.idf.shape} does not fit {self.size} words")
         if not (np.isfinite(self.idf).all() and (self.idf >= 0).all()):
-            raise CbirError("a vocabulary's idf holds numbers that are negative or not finite")
+            raise CbirError("the idf holds values that are negative or not finite")
 
     @property
     def size(self) -> int:
-        """How many words."""
+        """The number of words."""
         return len(self.words)
 
     @property
     def dim(self) -> int:
-        """How many numbers a word is."""
+        """The dimensions of a word."""
         return int(self.words.shape[1])
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Sha256 (hex) of words and idf."""
-        return fingerprint(self.arrays())
-
-    def arrays(self) -> dict[str, NDArray[np.floating[Any]]]:
-        """The arrays by the names that they have in files."""
-        return {"words": self.words} | ({} if self.idf is None else {"idf": self.idf})
-
     def hard(self, descriptors: Floats) -> Assignment:
-        """The nearest word (Euclidean; the lower number of two) of `descriptors` (n, dim)."""
+        """The nearest word (Euclidean; of two the lower) of each of `descriptors` (n, dim)."""
         nearest = np.argmin(self._distances(descriptors), axis=1)[:, None]
         return Assignment(nearest, np.ones(nearest.shape, dtype=np.float32))
 
     def soft(self, descriptors: Floats, nearest: int, sigma: float) -> Assignment:
         """The `nearest` words of each of (n, dim), weighted exp(-distance^2 / (2 sigma^2)).
 
-        `sigma` is in the descriptors' own unit (Philbin et al. 2008).
+        `sigma` has the unit of the descriptors (Philbin et al. 2008).
         """
         distances = self._distances(descriptors)
         rows = np.arange(len(distances))
@@ -106,11 +94,11 @@ class Vocabulary:
         shape: tuple[int, ...],
         grids: Sequence[int] = (1,),
     ) -> Floats:
-        """Words by share, over a spatial pyramid: (sum of g*g for g in `grids`) * k numbers.
+        """Shares of the words over a spatial pyramid, ((sum of g*g for g in `grids`) * k,).
 
         `points` (n, 2 or more): x, y in an image of `shape` (height, width, ...). Grid g counts
-        the words of g x g cells apart, row by row of cells. Levels are weighted as by Lazebnik et
-        al. 2006 (finer ones more, 1 in all), so the whole sums to 1, or to 0 without descriptors.
+        the words in each of g x g cells, row by row. Levels are weighted as in Lazebnik et al.
+        2006 (finer ones more, 1 in total): the row sums to 1, or to 0 without descriptors.
         """
         top = len(grids) - 1
         levels = []
@@ -123,9 +111,9 @@ class Vocabulary:
         return np.concatenate(levels).astype(np.float32)
 
     def weighted(self, histogram: Floats) -> Floats:
-        """Histograms (cells * k,) times idf, cell by cell; as they are where there is no idf.
+        """A histogram (cells * k,) times idf, cell by cell; unchanged without idf.
 
-        Their square root (a block's power of 0.5) makes the cosine a Hellinger kernel weighted by
+        With its square root (a block's power of 0.5) the cosine is a Hellinger kernel weighted by
         idf.
         """
         if self.idf is None:
@@ -134,10 +122,10 @@ class Vocabulary:
         return cells.ravel()
 
     def vlad(self, descriptors: Floats) -> Floats:
-        """Sums of what (n, dim) differ from their words by, each of unit norm: (k * dim,).
+        """VLAD of `descriptors` (n, dim): for each word its summed residuals, (k * dim,).
 
-        Intra-normalisation: one word's burst does not outweigh the others (Arandjelovic &
-        Zisserman 2013). A word without descriptors is zero.
+        Each word's sum has unit norm (intra-normalisation), so that one word's burst does not
+        outweigh the others (Arandjelovic & Zisserman 2013), or is zero without descriptors.
         """
         sums = np.zeros(self.words.shape, dtype=np.float64)
         words = self.hard(descriptors).words[:, 0]
@@ -156,11 +144,10 @@ class Vocabulary:
         return np.asarray(squares / 2, dtype=np.float32)
 
     def _distances(self, descriptors: Floats) -> Floats:
-        """Squared distances (n, k) less each descriptor's own square, which changes no order."""
+        """Squared distances (n, k) minus each descriptor's own square, which changes no order."""
         if descriptors.ndim != 2 or descriptors.shape[1] != self.dim:
             raise CbirError(
-                f"descriptors of {descriptors.shape[-1]} numbers do not fit a vocabulary whose "
-                f"words are of {self.dim}"
+                f"descriptors of {descriptors.shape[-1]} dimensions do not fit words of {self.dim}"
             )
         distances: Floats = descriptors @ self.words.T
         np.subtract(self._half_squares, distances, out=distances)
@@ -169,7 +156,7 @@ class Vocabulary:
 
 
 def cells_of(points: Floats, shape: tuple[int, ...], grid: int) -> NDArray[np.intp]:
-    """The cell (n,) of each point (x, y, ...) in `grid` x `grid` cells of an image (h, w, ...)."""
+    """The cell (n,) of each point (x, y, ...), of `grid` x `grid` in an image (h, w, ...)."""
     height, width = shape[:2]
     places = points[:, :2] * (grid / np.array([width, height], dtype=np.float32))
     columns, rows = np.clip(places.astype(np.intp), 0, grid - 1).T
@@ -177,45 +164,16 @@ def cells_of(points: Floats, shape: tuple[int, ...], grid: int) -> NDArray[np.in
 
 
 def inverse_document_frequency(histograms: Floats) -> Floats:
-    """ln(n / how many of n images have the word), (k,), from histograms (n, k).
+    """ln(n / number of images with the word), (k,), from histograms (n, k) of n images.
 
-    A word of every image says nothing (0); one of no image counts as of one.
+    A word of every image says nothing (0); a word of no image counts as a word of one.
     """
     images = np.maximum(np.count_nonzero(histograms, axis=0), 1)
     return np.asarray(np.log(max(1, len(histograms)) / images), dtype=np.float32)
 
 
-def vocabulary_files(vocabulary: Vocabulary, fitted: Mapping[str, Any]) -> dict[str, bytes]:
-    """The vocabulary's files by name, NPZ and JSON; `fitted` says what it was fitted on and how."""
-    facts = {
-        "words": vocabulary.size,
-        "dim": vocabulary.dim,
-        "fingerprint": vocabulary.fingerprint,
-        "fitted": dict(fitted),
-    }
-    return {
-        WORDS_FILE: npz_bytes(vocabulary.arrays()),
-        FACTS_FILE: json.dumps(facts, indent=1).encode(),
-    }
-
-
-def read_vocabulary(files: Mapping[str, bytes]) -> Vocabulary:
-    """The vocabulary in `files`; raises `CbirError` where they are damaged or do not agree."""
-    missing = {WORDS_FILE, FACTS_FILE} - set(files)
-    if missing:
-        raise CbirError(f"the vocabulary lacks {', '.join(sorted(missing))}")
-    vocabulary = vocabulary_of(read_npz(files[WORDS_FILE], WORDS_FILE), WORDS_FILE)
-    try:
-        said = json.loads(files[FACTS_FILE])["fingerprint"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CbirError(f"{FACTS_FILE} is not a vocabulary's: {error}") from error
-    if said != vocabulary.fingerprint:
-        raise CbirError(f"{WORDS_FILE} is not the vocabulary that {FACTS_FILE} speaks of")
-    return vocabulary
-
-
 def vocabulary_of(arrays: Arrays, what: str) -> Vocabulary:
-    """The vocabulary of `words` and, if it is there, `idf` among `arrays`, as float32."""
+    """The vocabulary of `words` and optional `idf` in `arrays`, as float32; `what` holds them."""
     if "words" not in arrays:
         raise CbirError(f"{what} lacks 'words'")
     idf = arrays.get("idf")

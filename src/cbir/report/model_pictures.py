@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cbir.descriptors.arrays import read_npz
 from cbir.descriptors.blocks import Block, raw_features, settings_of
 from cbir.descriptors.bovw import ARRAYS_FILE, BovwDescriptor
-from cbir.descriptors.fusion import Floats
 from cbir.descriptors.local.hog import hog_picture
 from cbir.descriptors.local.patches import ANSWERS
 from cbir.descriptors.local.sift import CELLS
@@ -49,7 +48,7 @@ from cbir.report.word_patches import (
     patch_of,
     rows_of,
 )
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 Pictures = dict[str, RgbImage]
 

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.blocks import Block, local_features, settings_of
-from cbir.descriptors.fusion import Floats
 from cbir.descriptors.local.sift import CELL_WIDTH, CELLS
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import Vocabulary
 from cbir.report.canvas import Row, cut_out
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 WINDOW = CELLS * CELL_WIDTH
 """The side of what a SIFT descriptor sees, in keypoint sizes."""

@@ -1,40 +1,29 @@
-"""What is chosen on held-out images by how well they find each other: weights, temperatures.
+"""Choices on held-out images, by how well they find each other: weights and temperatures.
 
-One half of the images is the index, the other the queries; nothing here sees a test image.
+One half of the images is the index, the other half the queries; test images are never used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.fusion import sqrt_posterior
+from cbir.descriptors.fusion import Posterior, sqrt_posterior
 from cbir.measures.by_class import class_measures
-from cbir.types import Vectors
+from cbir.types import Floats, Vectors
 
 TEMPERATURES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)
 WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.95)
-"""Shares of the posterior to choose from. Not 1: images that a classifier is equally sure of have
-the same posterior, and would be ordered by their ids."""
+"""Shares of the posterior to choose from. Not 1: images of which a classifier is equally sure have
+the same posterior, so their ids alone would order them."""
 STEPS = (0.25, 0.5, 2.0, 4.0)
 ROUNDS = 2
 MEASURE = "nAP@100"
 DEPTH = 100
 
-Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen on the held-out images, and what it scored there."""
-
-    temperature: float
-    weight: float
-    score: float
 
 
 def cosines(vectors: Vectors) -> Floats:
@@ -45,9 +34,9 @@ def cosines(vectors: Vectors) -> Floats:
 
 
 def score(similarities: Floats, labels: Labels) -> float:
-    """Mean nAP@100 of the second half of the images searched in the first.
+    """Mean nAP@100 of the second half of the images as queries to the first.
 
-    `similarities` (queries, index) as of `cosines`, `labels` (n,) of both halves.
+    `similarities` (queries, index) are those of `cosines`; `labels` (n,) cover both halves.
     """
     half = len(labels) // 2
     index, queries = labels[:half], labels[half:]
@@ -61,8 +50,8 @@ def choose_fusion(
     logits: Floats,
     labels: Labels,
     temperatures: Sequence[float] = TEMPERATURES,
-) -> Choice:
-    """The temperature and posterior weight that rank best.
+) -> tuple[Posterior, float]:
+    """The temperature and weight of the posterior that rank best, and their score.
 
     `embeddings` are unit rows (n, dim), `logits` (n, classes), `labels` (n,).
     """
@@ -72,17 +61,17 @@ def choose_fusion(
         by_posterior = cosines(sqrt_posterior(logits, temperature))
         for weight in WEIGHTS:
             fused = (1 - weight) * by_embedding + weight * by_posterior
-            choices.append(Choice(temperature, weight, score(fused, labels)))
-    return max(choices, key=lambda choice: choice.score)
+            choices.append((Posterior(temperature, weight), score(fused, labels)))
+    return max(choices, key=lambda choice: choice[1])
 
 
 def choose_weights(
     blocks: Sequence[Vectors], labels: Labels, start: Sequence[float]
 ) -> tuple[list[float], float]:
-    """Shares of unit `blocks` (n, dim each) in the fused cosine, and what they score.
+    """Shares of unit `blocks` (n, dim each) in the fused cosine, and their score.
 
-    Starts at `start` and changes one block at a time, by a factor, as long as that ranks better;
-    the shares sum to 1.
+    Begins at `start` and multiplies one share at a time, as long as that ranks better; the
+    shares sum to 1.
     """
     by_block = np.stack([cosines(block) for block in blocks])
 
@@ -107,7 +96,7 @@ def _shares(weights: Sequence[float]) -> list[float]:
 
 
 def _best(similarities: Floats, count: int) -> NDArray[np.intp]:
-    """The `count` best columns of each row, best first, equal ones by number."""
+    """The `count` best columns of each row, best first; ties by column number."""
     if count < similarities.shape[1]:
         columns = np.argpartition(-similarities, count - 1, axis=1)[:, :count]
     else:

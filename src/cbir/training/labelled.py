@@ -1,4 +1,4 @@
-"""Images to learn from, with their labels: reading them, holding some of them out."""
+"""Labelled images to train and to test on: reading them, and holding some of them out."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Prepare = Callable[[RgbImage], RgbImage]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images and their class numbers int64 (n,), UNLABELLED where an image has no label.
+    """Images and their class numbers int64 (n,), UNLABELLED for an image without a label.
 
-    `classes` are the labels' names by number; `origin` says where the images are from.
+    `classes` are the names of the labels by number; `origin` names the data set.
     """
 
     images: list[RgbImage]
@@ -55,11 +55,11 @@ def read_labelled(
     seed: int = 0,
     say: Say = lambda _: None,
 ) -> Labelled:
-    """The images of `source`, each through `prepare`, in its order.
+    """Read the images of `source` in its order, and prepare each with `prepare`.
 
-    `limit` takes a random sample of so many. Images that cannot be read are left out and said.
-    Raises `CbirError` where there is nothing to learn from, and with `need_labels` where an image
-    has no label or all have the same.
+    `limit` takes a random sample of that size. Images that cannot be read are skipped and
+    reported. Raises `CbirError` if no image is left; with `need_labels` also if an image has no
+    label or all have the same.
     """
     items = source.items() if limit is None else _sampled(source, limit, seed)
     images: list[RgbImage] = []
@@ -71,7 +71,7 @@ def read_labelled(
             continue
         if need_labels and item.label is None:
             raise CbirError(
-                f"{item.location} has no label", "train needs labels: --label-from-folder"
+                f"{item.location} has no label", "training needs labels: --label-from-folder"
             )
         images.append(found)
         labels.append(item.label)
@@ -88,10 +88,20 @@ def read_labelled(
     )
 
 
-def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
-    """(held out, training): a tenth at random, and the rest.
+def read_test(
+    source: ImageSource, prepare: Prepare, classes: tuple[str, ...], say: Say
+) -> Labelled:
+    """Read labelled test images; raises `CbirError` if they do not have exactly these classes."""
+    tested = read_labelled(source, prepare, say=say)
+    if tested.classes != classes:
+        raise CbirError("the test images have other classes than the training images")
+    return tested
 
-    A class whose images were all held out is given back: what has never been seen cannot be learnt.
+
+def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """(held out, training): a random tenth, and the rest.
+
+    If all images of a class were held out, they go back: a class never seen cannot be learnt.
     """
     order = np.random.default_rng(seed).permutation(len(everything.images))
     held_count = round(len(order) * HELD_OUT)
@@ -106,6 +116,11 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     return float(np.mean(logits.argmax(axis=1) == labels))
 
 
+def prefix_of(source: ImageSource) -> str:
+    """The beginning of the ids of all images in `source`, as a model's card holds it."""
+    return f"{source.name}/{source.scope}"
+
+
 def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]:
     """A random sample of the items of `source`, in their order."""
     items = list(source.items())
@@ -116,7 +131,7 @@ def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]
 def _read(
     items: Iterator[SourceItem], prepare: Prepare
 ) -> Iterator[tuple[SourceItem, RgbImage | str]]:
-    """Each item with its prepared pixels, or with the reason why there are none."""
+    """Each item with its prepared pixels, or with the reason why it has none."""
 
     def read(item: SourceItem) -> RgbImage | str:
         try:

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.local.opencv import cv2
 from cbir.descriptors.local.sift import keypoint_sift, root_sift
-from cbir.types import RgbImage
-
-Floats = NDArray[np.float32]
+from cbir.types import Floats, RgbImage
 
 MIN_INLIERS = 8
 """Fewer matches that agree are chance, and count as none."""

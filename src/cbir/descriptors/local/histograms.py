@@ -8,16 +8,15 @@ side, a mirrored picture has mirrored cells, and a picture smaller than the grid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.local.opencv import cv2
 from cbir.descriptors.local.sift import grey
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
-Floats = NDArray[np.float32]
 Bins = tuple[int, int, int]
 
 _ROUNDING = 1e-4
@@ -46,6 +45,13 @@ def hsv_histogram(images: Sequence[RgbImage], bins: Bins = (8, 4, 4), grid: int 
     Bins are of equal width: H over 0..360 degrees from red, S and V over 0..1. Greys have hue 0.
     """
     return _joint(images, cv2.COLOR_RGB2HSV, bins, ((0, 360), (0, 1), (0, 1)), grid)
+
+
+HISTOGRAMS: Mapping[str, Callable[..., Floats]] = {
+    "gray": gray_histogram,
+    "lab": lab_histogram,
+    "hsv": hsv_histogram,
+}
 
 
 def _joint(

@@ -7,10 +7,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 _EPSILON = 1e-5
 _CLIP = 0.2

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.local.histograms import grid_spans
 from cbir.errors import CbirError
+from cbir.types import Floats
 
 Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 CONTRAST_FLOOR = 10.0
 """Added to a patch's variance (0..255 scale), so that noise in flat places stays small."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.local.opencv import cv2
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 SIDE = 32
 """Both pictures' height and width."""
@@ -29,8 +29,6 @@ _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 _SMOOTHING = 3  # pixels, the side of a Gaussian kernel
 _BORDER = 2  # pixels that are not compared: frames, and the edges of a resized picture
 _MOST_TURNED = 0.08  # off the map's diagonal, 4.6 degrees; with more, silhouettes are made to fit
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.local.opencv import cv2
 from cbir.errors import CbirError
-from cbir.types import RgbImage
-
-Floats = NDArray[np.float32]
+from cbir.types import Floats, RgbImage
 
 DIM = 128
 CELLS = 4

@@ -1,4 +1,4 @@
-"""From a recipe and images to a model's files: what is fitted, what is chosen, what is measured."""
+"""From a recipe and images to a model's files: fits, chooses on held-out images, measures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.bovw import BovwCard, BovwDescriptor, Posterior, model_files
-from cbir.descriptors.fusion import Floats, fit_projection, fuse, projected, sqrt_posterior
+from cbir.descriptors.bovw import HEAD, BovwCard, BovwDescriptor, model_files
+from cbir.descriptors.fusion import Posterior, fit_projection, fuse, projected
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
@@ -25,25 +25,25 @@ from cbir.training.labelled import (
     Labelled,
     Say,
     accuracy,
+    prefix_of,
     read_labelled,
+    read_test,
     split,
 )
-from cbir.types import Vectors
+from cbir.types import Floats, Vectors
 
 PROJECTION_IMAGES = 10_000
 FEWEST_TO_HOLD_OUT = 20
 SPREADS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-"""Temperatures to choose from, in deviations of the logits: heads differ in scale."""
+"""Temperatures to choose from, as multiples of the logits' deviation: heads differ in scale."""
 CHECKED_IMAGES = 64
 SAME = 1e-3
 PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn")
 
-Labels = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Embedding:
-    """What is fitted to make vectors of rows: each block's mean and projection, and its share."""
+    """How rows become vectors: the mean and projection of each block, and its share."""
 
     parts: Sequence[Fitted]
     columns: Sequence[slice]
@@ -64,7 +64,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class ChosenHead:
-    """A head, the strength that did best on the held-out images, and how it is fused."""
+    """The head with the best strength on the held-out images, and how it is fused."""
 
     head: Head
     strength: float
@@ -85,27 +85,33 @@ def train_bovw(
 ) -> dict[str, bytes]:
     """Fit `recipe` to the images of `source` and return the model's files.
 
-    Where all images have labels, a tenth is held out: strength, temperature and shares are chosen
-    on it (half as index, half as queries), and figures measured. A recipe without a head needs no
-    labels. `test` is only measured, at the end. `sample` is the most local descriptors to fit a
-    vocabulary on, `limit` the most images to take. `trained_on` is what the card says of the
-    images, instead of the source's name and their number. The same images, recipe and seed give
-    the same files.
+    If all images have labels, a tenth is held out to choose strength, temperature and shares (half
+    as index, half as queries) and to measure. A recipe without a head needs no labels. `test` is
+    only measured, at the end. `sample` limits the local descriptors to fit a vocabulary on,
+    `limit` the images. `trained_on` replaces the source's name and the number of images in the
+    card. The same images, recipe and seed give the same files.
     """
-    images, tested = _read(source, test, recipe, limit, seed, say)
+    if test is not None and recipe.head is None:
+        raise CbirError(
+            f"recipe '{recipe.name}' has no head, so that there is no test accuracy",
+            "give it one, as in --head ridge, or leave out --test",
+        )
+    prepare, need = preparing(recipe.size), recipe.head is not None
+    images = read_labelled(source, prepare, need_labels=need, limit=limit, seed=seed, say=say)
+    tested = None if test is None else read_test(test, prepare, images.classes, say)
     held_out, training = _parts(images, recipe, seed)
     say(f"{len(training.images):,} images to train on, {len(held_out.images):,} held out")
     arrays = [fit_block(plan, training.images, seed, sample, say) for plan in recipe.plans]
     encoder = Encoder([plan.block() for plan in recipe.plans], arrays, recipe.size)
     rows = encoder.rows(training.images, say)
     held_rows = encoder.rows(held_out.images)
-    say(f"rows of {rows.shape[1]:,} numbers")
+    say(f"rows of {rows.shape[1]:,} dimensions")
     embedding = fit_embedding(recipe, rows, encoder.columns, seed, say)
     if recipe.tune_weights and len(held_rows):
         shares, _ = choose_weights(embedding.blocks(held_rows), held_out.labels, embedding.shares)
         embedding = _with_shares(embedding, shares)
-        told = zip(recipe.plans, embedding.shares, strict=True)
-        say("shares: " + ", ".join(f"{plan.feature} {share:.2f}" for plan, share in told))
+        pairs = zip(recipe.plans, embedding.shares, strict=True)
+        say("shares: " + ", ".join(f"{plan.feature} {share:.2f}" for plan, share in pairs))
     quality: dict[str, float] = {}
     chosen = None
     if recipe.head is not None:
@@ -144,13 +150,13 @@ def train_bovw(
 def fit_embedding(
     recipe: Recipe, rows: Floats, columns: Sequence[slice], seed: int, say: Say = lambda _: None
 ) -> Embedding:
-    """Mean and projection of each block that has one planned, on at most 10,000 of `rows`."""
+    """Fit the planned means and projections of the blocks, on at most 10,000 of `rows`."""
     some = np.sort(np.random.default_rng(seed).permutation(len(rows))[:PROJECTION_IMAGES])
     parts: list[Fitted] = []
     for plan, own in zip(recipe.plans, columns, strict=True):
         part: Fitted = {}
         if plan.projection is not None and plan.weight:
-            say(f"{plan.feature}: {own.stop - own.start:,} numbers to {plan.projection.dims:,}")
+            say(f"{plan.feature}: {own.stop - own.start:,} dimensions to {plan.projection.dims:,}")
             mean, projection = _fit_projection(plan.projection, rows[some, own])
             part = {"mean": mean, "projection": _as_kept(projection)}
         parts.append(part)
@@ -166,32 +172,8 @@ def _fit_projection(wanted: Projection, rows: Floats) -> tuple[Floats, Floats]:
     return mean * deviation, projection / deviation[:, None]
 
 
-def _read(
-    source: ImageSource,
-    test: ImageSource | None,
-    recipe: Recipe,
-    limit: int | None,
-    seed: int,
-    say: Say,
-) -> tuple[Labelled, Labelled | None]:
-    if test is not None and recipe.head is None:
-        raise CbirError(
-            f"recipe '{recipe.name}' has no head, so that there is no test accuracy",
-            "give it one, as in --head ridge, or leave out --test",
-        )
-    prepare = preparing(recipe.size)
-    need = recipe.head is not None
-    images = read_labelled(source, prepare, need_labels=need, limit=limit, seed=seed, say=say)
-    if test is None:
-        return images, None
-    tested = read_labelled(test, prepare, say=say)
-    if tested.classes != images.classes:
-        raise CbirError("the test images have other classes than the training images")
-    return images, tested
-
-
 def _parts(everything: Labelled, recipe: Recipe, seed: int) -> tuple[Labelled, Labelled]:
-    """(held out, training); nothing is held out where nothing can be measured on it."""
+    """(held out, training); holds nothing out if nothing could be measured on it."""
     count = len(everything.images)
     labelled = len(everything.classes) > 1 and (everything.labels >= 0).all()
     if labelled and count >= FEWEST_TO_HOLD_OUT:
@@ -233,28 +215,25 @@ def _chosen_head(
     logits = head.logits(held_rows)
     spread = float(logits.std())
     temperatures = [float(f"{factor * spread:.3g}") for factor in SPREADS]
-    choice = choose_fusion(embedding.vectors(held_rows), logits, held_out.labels, temperatures)
-    say(f"fusion: temperature {choice.temperature:g}, posterior weight {choice.weight:g}")
-    return ChosenHead(head, strength, Posterior(choice.temperature, choice.weight))
+    vectors = embedding.vectors(held_rows)
+    posterior, _ = choose_fusion(vectors, logits, held_out.labels, temperatures)
+    say(f"fusion: temperature {posterior.temperature:g}, posterior weight {posterior.weight:g}")
+    return ChosenHead(head, strength, posterior)
 
 
 def _with_shares(embedding: Embedding, shares: Sequence[float]) -> Embedding:
-    """`embedding` with other shares for the blocks that have one."""
+    """`embedding` with new shares for the blocks that have one."""
     rest = iter(shares)
     return replace(embedding, shares=[next(rest) if old else 0.0 for old in embedding.shares])
 
 
 def _fused(embedding: Embedding, chosen: ChosenHead | None, rows: Floats) -> Vectors:
     vectors = embedding.vectors(rows)
-    if chosen is None:
-        return vectors
-    share = chosen.posterior.weight
-    posterior = sqrt_posterior(chosen.head.logits(rows), chosen.posterior.temperature)
-    return fuse([vectors, posterior], [1 - share, share])
+    return chosen.posterior.fused(vectors, chosen.head.logits(rows)) if chosen else vectors
 
 
 def _as_kept(array: Floats) -> Floats:
-    """`array` rounded to float16 as the model keeps it, so that what follows sees its rounding."""
+    """`array` rounded to float16 as in the model, so that what follows sees the rounding."""
     kept: Floats = array.astype(np.float16).astype(np.float32)
     return kept
 
@@ -262,14 +241,14 @@ def _as_kept(array: Floats) -> Floats:
 def _named(
     arrays: Sequence[Fitted], embedding: Embedding, chosen: ChosenHead | None
 ) -> dict[str, NDArray[np.floating[Any]]]:
-    """All arrays by the names that they have in the model's file."""
+    """All arrays by their names in the model's file."""
     named: dict[str, NDArray[np.floating[Any]]] = {}
     for number, (own, part) in enumerate(zip(arrays, embedding.parts, strict=True)):
         named |= {f"{number}/{name}": array for name, array in {**own, **part}.items()}
         if "projection" in part:
             named[f"{number}/projection"] = part["projection"].astype(np.float16)
     if chosen is not None:
-        named |= {"head/weights": chosen.head.weights, "head/bias": chosen.head.bias}
+        named |= {f"{HEAD}/weights": chosen.head.weights, f"{HEAD}/bias": chosen.head.bias}
     return named
 
 
@@ -277,7 +256,7 @@ def _training_facts(
     source: ImageSource, recipe: Recipe, chosen: ChosenHead | None, seed: int, sample: int | None
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
-        "images": f"{source.name}/{source.scope}",
+        "images": prefix_of(source),
         "recipe": recipe.name,
         "seed": seed,
         "sample": sample,
@@ -296,8 +275,8 @@ def _training_facts(
 
 
 def _check_same(files: dict[str, bytes], training: Labelled, expected: Vectors) -> None:
-    """Raise where the finished model does not give the vectors that were measured."""
+    """Raise if the finished model does not give the vectors that were measured."""
     described = BovwDescriptor(files).describe(training.images[: len(expected)])
     furthest = float(np.abs(described - expected).max())
     if furthest > SAME:
-        raise CbirError(f"the finished model answers otherwise than the fitted one: {furthest:g}")
+        raise CbirError(f"the finished model differs from the fitted one by {furthest:g}")

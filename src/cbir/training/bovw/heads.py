@@ -1,8 +1,8 @@
-"""Which classifier reads a recipe's rows best: cross-validated grid search over seven of them.
+"""Compares seven classifiers on a recipe's rows, by cross-validated grid search.
 
-All are compared on the same PCA-reduced, standardised rows. kNN and random forest reproduce the
-labels of the images that they learnt from: their posterior in the vectors of an index of those
-images would be memory, so they are compared by accuracy and never put into a vector.
+All get the same PCA-reduced, standardised rows. kNN and random forest reproduce the labels of
+their training images: in an index of those images, their posterior would be memory. So they are
+compared by accuracy and never enter a vector.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.fusion import Floats
 from cbir.errors import CbirError
 from cbir.training.bovw.linear import KINDS
 from cbir.training.bovw.recipes import Recipe
 from cbir.training.bovw.rows import Encoder
 from cbir.training.bovw.sample import fit_block
 from cbir.training.labelled import Labelled, Say
+from cbir.types import Floats
 
 FOLDS = 5
 DIMS = 128
@@ -34,12 +34,12 @@ Grid = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Compared:
+class HeadResult:
     """A classifier with its best parameters, by cross-validation.
 
-    `precision` and `recall` are means over the classes. `confusion` counts images, rows are true
-    classes, columns predicted ones. `seconds` is the whole grid search. `converged`: whether the
-    solver says so of its best parameters. `may_be_head`: whether it can be in a vector.
+    `precision` and `recall` are means over the classes. `confusion` counts images: rows are true
+    classes, columns predicted ones. `seconds` covers the whole grid search. `converged`: whether
+    the solver converged with the best parameters. `may_be_head`: whether it can enter a vector.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Compared:
     converged: bool
     may_be_head: bool
 
-    def told(self) -> str:
+    def settings(self) -> str:
         """The parameters, for people."""
-        told = ", ".join(f"{key}={value}" for key, value in self.parameters.items())
-        return told if self.converged else f"{told} (not converged)"
+        text = ", ".join(f"{key}={value}" for key, value in self.parameters.items())
+        return text if self.converged else f"{text} (not converged)"
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class _Candidate:
 def reduced_rows(
     recipe: Recipe, images: Labelled, seed: int, sample: int | None, say: Say
 ) -> Floats:
-    """The recipe's rows of `images`, by PCA at most 128 numbers: (n, dims).
+    """The recipe's rows of `images`, reduced by PCA to at most 128 dimensions: (n, dims).
 
-    Vocabularies and PCA see all images, and no labels.
+    Vocabularies and PCA see all images, but no labels.
     """
     from sklearn.decomposition import PCA
 
@@ -77,18 +77,18 @@ def reduced_rows(
     blocks = [plan.block() for plan in recipe.plans]
     rows = Encoder(blocks, arrays, recipe.size).rows(images.images, say)
     dims = min(DIMS, len(rows) - 1, rows.shape[1])
-    say(f"{len(rows):,} images, {rows.shape[1]:,} numbers each, by PCA {dims:,}")
+    say(f"{len(rows):,} images, {rows.shape[1]:,} dimensions each, by PCA {dims:,}")
     reduced: Floats = PCA(dims, svd_solver="full", random_state=seed).fit_transform(rows)
     return reduced
 
 
 def compare_heads(
     rows: Floats, labels: Labels, *, seed: int = 0, say: Say = lambda _: None
-) -> list[Compared]:
-    """All classifiers on `rows` (n, dims) with `labels` (n,), the most accurate first.
+) -> list[HeadResult]:
+    """Compare all classifiers on `rows` (n, dims) with `labels` (n,), the most accurate first.
 
-    Stratified k-fold (five, fewer where a class has fewer images); each image is predicted by a
-    model that has not seen it. Raises `CbirError` where a class has a single image.
+    Stratified k-fold (five, or fewer if a class has fewer images); each image is predicted by a
+    model that has not seen it. Raises `CbirError` if a class has a single image.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -99,15 +99,15 @@ def compare_heads(
     results = []
     for name, candidate in _candidates(seed).items():
         result = _searched(name, candidate, rows, labels, split)
-        say(f"{name}: accuracy {result.accuracy:.4f}, {result.told()}, {result.seconds:.0f} s")
+        say(f"{name}: accuracy {result.accuracy:.4f}, {result.settings()}, {result.seconds:.0f} s")
         results.append(result)
     return sorted(results, key=lambda result: -result.accuracy)
 
 
 def _searched(
     name: str, candidate: _Candidate, rows: Floats, labels: Labels, split: Any
-) -> Compared:
-    """The best of the candidate's parameters by accuracy; the first of equal ones."""
+) -> HeadResult:
+    """The candidate with its best parameters by accuracy; the first of equally good ones."""
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     started = time.monotonic()
@@ -120,7 +120,7 @@ def _searched(
     precision, recall, _, _ = precision_recall_fscore_support(
         labels, predicted, average="macro", zero_division=0.0
     )
-    return Compared(
+    return HeadResult(
         name=name,
         accuracy=accuracy,
         precision=float(precision),
@@ -134,7 +134,7 @@ def _searched(
 
 
 def _predicted(model: Any, rows: Floats, labels: Labels, split: Any) -> tuple[Labels, bool]:
-    """What a model that has not seen an image says of it, and whether its solver converged."""
+    """The class of each image by a model that has not seen it, and whether the solver converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline

@@ -1,9 +1,9 @@
 """Heads that are linear maps: ridge, LDA, logistic regression, linear SVM.
 
-All are fitted on standardised rows (mean 0, deviation 1 in each column), and the standardisation
-is folded into weights and bias afterwards: logits = rows @ weights + bias on the rows as they are.
-Ridge and LDA need the columns' products alone, which are added up batch by batch, so that memory
-holds one matrix of rows and two of columns x columns.
+All are fitted on standardised rows (mean 0, deviation 1 in each column). The standardisation is
+then folded into weights and bias: logits = rows @ weights + bias on the original rows. Ridge and
+LDA need only the products of columns, summed batch by batch, so that memory holds one matrix of
+rows and two of columns x columns.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.fusion import Floats
+from cbir.descriptors.contract import batches
 from cbir.errors import CbirError
-from cbir.training.bovw.rows import limited_threads
+from cbir.machine import limited_threads
+from cbir.types import Floats
 from cbir.wording import did_you_mean
 
 BATCH = 2048
@@ -30,13 +31,13 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Head:
-    """`weights` float32 (D, classes) and `bias` (classes,), for rows as they are."""
+    """`weights` float32 (D, classes) and `bias` (classes,), for rows that are not standardised."""
 
     weights: Floats
     bias: Floats
 
     def logits(self, rows: Floats) -> Floats:
-        """(n, classes) of `rows` (n, D)."""
+        """Class scores (n, classes) of `rows` (n, D)."""
         answers: Floats = rows @ self.weights + self.bias
         return answers
 
@@ -55,7 +56,7 @@ class Standard:
         return standard
 
     def folded(self, weights: Doubles, bias: Doubles) -> Head:
-        """The head for rows as they are, of one for standardised rows."""
+        """The head for original rows, from weights (D, classes) and bias for standardised ones."""
         plain = weights / self.deviation[:, None]
         return Head(plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32))
 
@@ -63,14 +64,14 @@ class Standard:
 def standard_of(rows: Floats) -> Standard:
     """Mean and deviation of the columns of `rows` (n, D), in float64, batch by batch."""
     total = np.zeros(rows.shape[1])
-    for batch in _batches(rows):
+    for batch in batches(rows, BATCH):
         total += batch.sum(axis=0, dtype=np.float64)
     mean = total / len(rows)
     squares = np.zeros_like(mean)
-    for batch in _batches(rows):
+    for batch in batches(rows, BATCH):
         squares += np.square(batch - mean).sum(axis=0)
     deviation = np.sqrt(squares / len(rows))
-    # Rounding leaves a column of equal numbers a deviation that is not quite zero.
+    # Rounding leaves a constant column a deviation that is not quite zero.
     still = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-12)
     return Standard(mean, np.where(still, 1.0, deviation))
 
@@ -78,9 +79,9 @@ def standard_of(rows: Floats) -> Standard:
 def fit_heads(
     kind: str, rows: Floats, labels: Labels, classes: int, strengths: Sequence[float], seed: int
 ) -> Iterator[tuple[float, Head]]:
-    """A head of `kind` for each of `strengths`, fitted on `rows` (n, D) with `labels` (n,).
+    """Fit a head of `kind` for each of `strengths` on `rows` (n, D) with `labels` (n,).
 
-    Classes that `labels` do not show are never predicted. What a strength is: see `KINDS`.
+    Classes that are not among `labels` are never predicted. See `KINDS` for what a strength is.
     """
     present = np.unique(labels)
     numbers = np.searchsorted(present, labels)
@@ -92,7 +93,7 @@ def fit_heads(
 
 
 def require_kind(name: str) -> str:
-    """`name`, if it is a linear head; else raises `CbirError` that says why not."""
+    """Return `name` if it is a linear head; otherwise raise `CbirError` and say why not."""
     if name in KINDS:
         return name
     known = f"heads: {', '.join(KINDS)}"
@@ -104,9 +105,9 @@ def require_kind(name: str) -> str:
 def _ridge(
     rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], _seed: int
 ) -> Iterator[tuple[float, Doubles, Doubles]]:
-    """Least squares on targets of -1 and 1, squares of the weights punished (Hoerl & Kennard 1970).
+    """Least squares on targets -1 and 1 with an L2 penalty (Hoerl & Kennard 1970).
 
-    A strength is the punishment divided by the number of rows.
+    A strength is the penalty divided by the number of rows.
     """
     targets = np.where(labels[:, None] == np.arange(labels.max() + 1), 1.0, -1.0)
     products = _products(rows, standard)
@@ -131,7 +132,7 @@ def _lda(
     within /= len(rows)
     level = np.trace(within) / len(within)
     for strength in strengths:
-        # (1 - s) W + s level I, divided by 1 - s: the same solution but for that factor.
+        # (1 - s) W + s level I, divided by 1 - s: the same solution up to that factor.
         weights = _solved(within, strength * level / (1 - strength), means) / (1 - strength)
         bias = np.log(counts / len(rows)) - 0.5 * np.sum(weights * means, axis=0)
         yield strength, weights, bias
@@ -145,7 +146,7 @@ def _logistic(
 
     ready = standard.rows(rows)
     model = LogisticRegression(max_iter=ITERATIONS, random_state=seed, warm_start=True)
-    for strength in sorted(strengths, reverse=True):  # each begins where a smoother one ended
+    for strength in sorted(strengths, reverse=True):  # each starts from the smoother one before
         model.set_params(C=1 / (strength * len(rows)))
         yield strength, *_two_sided(model.fit(ready, labels))
 
@@ -153,7 +154,7 @@ def _logistic(
 def _svm(
     rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], seed: int
 ) -> Iterator[tuple[float, Doubles, Doubles]]:
-    """Linear SVMs, one a class against the rest, squared hinge; a strength is 1 / (C x rows)."""
+    """Linear SVMs, each class against the rest, squared hinge; a strength is 1 / (C x rows)."""
     from sklearn.svm import LinearSVC
 
     ready = standard.rows(rows)
@@ -181,31 +182,25 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "logistic": (1e-3, 1e-2, 1e-1),
     "svm": (1e-1, 1.0, 10.0),
 }
-"""What is tried where a recipe does not say."""
+"""The strengths to try if a recipe names none."""
 
-_MEMORY = "it reproduces the labels of the images that it learnt from, so that an index of them \
-would be searched by label"
+_MEMORY = "it remembers its training labels, so an index of those images would be searched by label"
 _NOT_LINEAR = {
     "knn": _MEMORY,
     "random-forest": _MEMORY,
-    "naive-bayes": "it is no linear map",
+    "naive-bayes": "it is not a linear map",
 }
 
 
-def _batches(rows: Floats) -> Iterator[Floats]:
-    for start in range(0, len(rows), BATCH):
-        yield rows[start : start + BATCH]
-
-
 def _products(rows: Floats, standard: Standard) -> Doubles:
-    """Products (D, D) of the standardised columns; only the lower triangle and diagonal hold.
+    """Products (D, D) of the standardised columns; only the lower triangle is valid.
 
     Each batch is multiplied in float32 and added in float64.
     """
     from scipy.linalg.blas import ssyrk
 
     total = np.zeros((rows.shape[1], rows.shape[1]), order="F")
-    for batch in _batches(rows):
+    for batch in batches(rows, BATCH):
         # The transposed batch is in column order already, which saves BLAS a copy.
         total += ssyrk(1.0, standard.rows(batch).T, lower=1)
     return total
@@ -214,9 +209,8 @@ def _products(rows: Floats, standard: Standard) -> Doubles:
 def _columns_times(rows: Floats, standard: Standard, targets: Doubles) -> Doubles:
     """Standardised columns times `targets` (n, m): (D, m)."""
     total = np.zeros((rows.shape[1], targets.shape[1]))
-    for start in range(0, len(rows), BATCH):
-        some = slice(start, start + BATCH)
-        total += standard.rows(rows[some]).T @ targets[some].astype(np.float32)
+    for some, wanted in zip(batches(rows, BATCH), batches(targets, BATCH), strict=True):
+        total += standard.rows(some).T @ wanted.astype(np.float32)
     return total
 
 
@@ -226,7 +220,7 @@ def _solved(products: Doubles, added: float, wanted: Doubles) -> Doubles:
 
     system = products.copy(order="F")
     system[np.diag_indices_from(system)] += added
-    # On several threads OpenBLAS's Cholesky ends the process from about 18,000 columns on.
+    # On several threads, OpenBLAS's Cholesky crashes from about 18,000 columns on.
     with limited_threads():
         factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
     solution: Doubles = cho_solve(factor, wanted, check_finite=False)
@@ -234,7 +228,7 @@ def _solved(products: Doubles, added: float, wanted: Doubles) -> Doubles:
 
 
 def _two_sided(model: Any) -> tuple[Doubles, Doubles]:
-    """Weights (D, classes) and bias of a scikit-learn model; for two it has one column."""
+    """Weights (D, classes) and bias of a scikit-learn model; for two classes it has one column."""
     weights, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
     if weights.shape[1] == 1:
         return np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
@@ -242,7 +236,7 @@ def _two_sided(model: Any) -> tuple[Doubles, Doubles]:
 
 
 def _spread(head: Head, present: Labels, classes: int) -> Head:
-    """`head` of the `present` classes as one of all; the others are never the largest."""
+    """Extend `head` from the `present` classes to all; the others never have the largest score."""
     weights = np.repeat(head.weights.mean(axis=1, keepdims=True), classes, axis=1)
     bias = np.full(classes, head.bias.mean() + _NEVER, dtype=np.float32)
     weights[:, present], bias[present] = head.weights, head.bias

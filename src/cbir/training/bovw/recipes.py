@@ -1,7 +1,7 @@
-"""The named recipes: what a Bag-of-Visual-Words model is to be made of, as data.
+"""The named recipes for Bag-of-Visual-Words models, as data.
 
-Change a number or add a block here; nothing else has to know. A block's `feature` and `params` are
-those of `cbir.descriptors.blocks`.
+Change a number or add a block here, and nowhere else. A block's `feature` and `params` are those
+of `cbir.descriptors.blocks`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cbir.descriptors.blocks import Block, Size
+from cbir.descriptors.blocks import Block
+from cbir.descriptors.resize import Size
 from cbir.errors import CbirError
+from cbir.training.bovw.linear import STRENGTHS
 from cbir.wording import did_you_mean
 
 
@@ -27,8 +29,8 @@ class Words:
 class Filters:
     """Patch filters to fit: `count` of them, ZCA whitening with `epsilon` on `sample` patches.
 
-    `kind` "random": whitened patches as they come (Thiry et al. 2021); "kmeans": their centres
-    (Coates, Lee and Ng 2011).
+    `kind` "random": random whitened patches (Thiry et al. 2021); "kmeans": the centres of their
+    clusters (Coates, Lee and Ng 2011).
     """
 
     count: int
@@ -39,9 +41,9 @@ class Filters:
 
 @dataclass(frozen=True)
 class Projection:
-    """PCA to `dims` numbers; components divided by their deviation to the power `whitening`.
+    """PCA to `dims` dimensions; divides components by their deviation to the power `whitening`.
 
-    `standardised`: of the correlations, every number counting alike, not of the covariances.
+    `standardised`: PCA of the correlations instead of the covariances.
     """
 
     dims: int
@@ -51,10 +53,10 @@ class Projection:
 
 @dataclass(frozen=True)
 class Plan:
-    """One block of a recipe and what is to be fitted for it.
+    """One block of a recipe, and what to fit for it.
 
-    `weight` 0 gives the block to the head alone. Without a `projection` its rows stand in the
-    vector as they are.
+    A block of `weight` 0 serves only the head. Without a `projection` its rows enter the vector
+    unchanged.
     """
 
     feature: str
@@ -66,7 +68,7 @@ class Plan:
     projection: Projection | None = None
 
     def block(self, weight: float | None = None) -> Block:
-        """The block as a card holds it."""
+        """The block as it appears in a card."""
         return Block(
             self.feature, self.params, self.weight if weight is None else weight, self.power
         )
@@ -76,7 +78,7 @@ class Plan:
 class HeadPlan:
     """A linear head: its `kind` (a name in `linear.KINDS`) and the `strengths` to choose from.
 
-    `mirror` also shows it each training image mirrored.
+    `mirror` also fits it on the mirror image of each training image.
     """
 
     kind: str
@@ -86,10 +88,10 @@ class HeadPlan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a model is made of.
+    """The plan of a whole model.
 
     `size`: width and height, or one number: the longest side. With `tune_weights` the blocks'
-    shares are chosen on held-out images, starting from their weights.
+    shares are chosen on held-out images, beginning at their weights.
     """
 
     name: str
@@ -103,15 +105,14 @@ class Recipe:
 CIFAR: Size = (32, 32)
 PHOTO: Size = 256
 
-# Relative to the number of images: what is added to the diagonal of the correlation matrix.
-RIDGE = HeadPlan("ridge", (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
+RIDGE = HeadPlan("ridge", STRENGTHS["ridge"])
 
 HOG = Plan("hog")
 GRAY = Plan("gray", {"bins": 32}, power=0.5)
 LAB = Plan("lab", {"bins": [4, 7, 7], "grid": 2}, power=0.5)
 SIFT = Plan("sift", {"root": False, "idf": True}, power=0.5, words=Words(400))
-# SIFT blurs a picture before it looks at it, which leaves little of 32 x 32 pixels: enlarged four
-# times, these say twice as much (nAP@100 0.144 against 0.073 on 8,000 training images).
+# SIFT first blurs the image, which leaves little of 32 x 32 pixels: enlarged four times, these
+# images score twice as high (nAP@100 0.144 against 0.073 on 8,000 training images).
 GRID = {"size": [128, 128], "step": 8, "sizes": [8.0]}
 DENSE = Plan(
     "dense-sift",
@@ -127,7 +128,7 @@ VLAD = Plan(
     projection=Projection(256, 0.5),
 )
 PATCHES = Plan("patches", filters=Filters(800, kind="kmeans"), projection=Projection(256, 0.5))
-# Cosines of both signs, and each filter with its mirror image: 18,000 numbers from 2,000 filters.
+# Cosines of both signs, and each filter with its mirror image: 18,000 dimensions, 2,000 filters.
 SIGNED_PATCHES = Plan(
     "patches",
     {"activation": "cosine", "bias": 0.15, "grid": 3, "mirror": True},
@@ -216,7 +217,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe_called(name: str) -> Recipe:
-    """The recipe of that name; raises `CbirError` with the nearest one."""
+    """The recipe called `name`; raises `CbirError` with the nearest name if there is none."""
     if name in RECIPES:
         return RECIPES[name]
     raise CbirError(f"unknown recipe '{name}'", did_you_mean(name, RECIPES))

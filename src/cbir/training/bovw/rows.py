@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from cbir.descriptors.arrays import Arrays
-from cbir.descriptors.blocks import Block, Size, head_rows, raw_dim, raw_features
-from cbir.descriptors.fusion import Floats
-from cbir.descriptors.resize import fitted, resized
-from cbir.machine import usable_cores
+from cbir.descriptors.blocks import Block, head_rows, raw_dim, raw_features
+from cbir.descriptors.resize import Size, at_size
+from cbir.machine import limited_threads, usable_cores
 from cbir.training.labelled import Prepare, Say
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 BATCH = 64
 SECONDS_OF_SILENCE = 15.0
@@ -24,7 +22,7 @@ SECONDS_OF_SILENCE = 15.0
 
 @dataclass(frozen=True)
 class Encoder:
-    """Blocks whose words and filters are fitted, for prepared images of `size`."""
+    """Blocks with fitted words and filters, for prepared images of `size`."""
 
     blocks: Sequence[Block]
     arrays: Sequence[Arrays]
@@ -32,7 +30,7 @@ class Encoder:
 
     @property
     def columns(self) -> list[slice]:
-        """Where each block's numbers stand in a row."""
+        """The columns of each block in a row."""
         widths = [
             raw_dim(block, arrays, self.size)
             for block, arrays in zip(self.blocks, self.arrays, strict=True)
@@ -41,7 +39,7 @@ class Encoder:
         return [slice(end - width, end) for width, end in zip(widths, ends, strict=True)]
 
     def rows(self, images: Sequence[RgbImage], say: Say = lambda _: None) -> Floats:
-        """What a head reads of `images`: (n, D), the blocks' raw rows to power and unit norm."""
+        """The input of a head for `images`: (n, D), the blocks' rows with power and unit norm."""
         columns = self.columns
         matrix = np.empty((len(images), columns[-1].stop), dtype=np.float32)
 
@@ -60,20 +58,9 @@ class Encoder:
         return matrix
 
 
-@contextmanager
-def limited_threads() -> Iterator[None]:
-    """Keep linear algebra on one thread a caller, for pools that use all cores themselves."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield
-
-
 def preparing(size: Size) -> Prepare:
-    """What brings a picture to a model's `size`: what its descriptor does."""
-    if isinstance(size, int):
-        return lambda image: fitted(image, size)
-    return lambda image: resized(image, *size)
+    """The function that prepares an image for a model of this `size`, as its descriptor does."""
+    return lambda image: at_size(image, size)
 
 
 def mirrored(images: Sequence[RgbImage]) -> list[RgbImage]:

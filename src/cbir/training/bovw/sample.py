@@ -1,4 +1,4 @@
-"""What is fitted before any image has a row: words of local descriptors, filters of patches."""
+"""Fits what raw rows need: words of local descriptors, filters of patches."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.descriptors.blocks import Block, local_features, raw_features, settings_of
-from cbir.descriptors.fusion import Floats, unit_rows
+from cbir.descriptors.contract import batches
+from cbir.descriptors.fusion import unit_rows
 from cbir.descriptors.local.patches import fit_whitening, mirrored_patches, normalised_patches
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import inverse_document_frequency
 from cbir.errors import CbirError
-from cbir.machine import usable_cores
+from cbir.machine import limited_threads, usable_cores
 from cbir.training.bovw.recipes import Filters, Plan, Words
-from cbir.training.bovw.rows import BATCH, limited_threads
+from cbir.training.bovw.rows import BATCH
 from cbir.training.labelled import Say
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 Fitted = dict[str, NDArray[np.floating[Any]]]
 
@@ -33,12 +34,12 @@ RESTARTS = 3
 def fit_block(
     plan: Plan, images: Sequence[RgbImage], seed: int, sample: int | None, say: Say
 ) -> Fitted:
-    """The arrays that `plan` needs for raw rows: words and idf, or filters and whitening.
+    """Fit the arrays that `plan` needs for raw rows: words and idf, or filters and whitening.
 
-    All random choices come from `seed`. `sample` is the most local descriptors (or patches) to
-    fit on, the plan's own number if it is None. Raises `CbirError` where the images do not give
-    enough of them. Words and filters are float16, as the model keeps them, so that all that is
-    fitted on their rows sees the rows that describing will give.
+    All random choices come from `seed`. `sample` limits the local descriptors (or patches) to
+    fit on; None takes the plan's own limit. Raises `CbirError` if the images do not yield enough
+    of them. Words and filters are float16, as the model keeps them, so that whatever is fitted
+    on their rows sees the rows that the model will give.
     """
     if plan.words is not None:
         return _fit_words(plan, plan.words, images, seed, sample, say)
@@ -48,14 +49,14 @@ def fit_block(
 
 
 def sample_local(block: Block, images: Sequence[RgbImage], most: int, seed: int) -> Floats:
-    """At most `most` local descriptors (n, dim), some each of images taken at random, shuffled."""
+    """At most `most` local descriptors (n, dim), a few from each of random images, shuffled."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(images))
     quota = max(FEWEST_OF_AN_IMAGE, -(-most // len(images)))
     parts: list[Floats] = []
     with limited_threads(), ThreadPoolExecutor(usable_cores()) as pool:
-        for start in range(0, len(order), BATCH):
-            some = [images[row] for row in order[start : start + BATCH]]
+        for rows in batches(order, BATCH):
+            some = [images[row] for row in rows]
             for found in pool.map(lambda image: local_descriptors(block, image), some):
                 parts.append(found[random.permutation(len(found))[:quota]])
             if sum(map(len, parts)) >= most:
@@ -65,7 +66,7 @@ def sample_local(block: Block, images: Sequence[RgbImage], most: int, seed: int)
 
 
 def local_descriptors(block: Block, image: RgbImage) -> Floats:
-    """What `block` compares with its words (n, 128) or, whitened, with its filters (n, d)."""
+    """The descriptors of `image` for the words of `block` (n, 128), or its patches (n, d)."""
     settings = settings_of(block)
     if settings["size"] is not None:
         image = resized(image, *settings["size"])
@@ -76,7 +77,7 @@ def local_descriptors(block: Block, image: RgbImage) -> Floats:
 
 
 def fit_words(descriptors: Floats, count: int, seed: int) -> Floats:
-    """`count` words (count, dim) of `descriptors` (n, dim) by mini-batch k-means (Sculley 2010)."""
+    """Fit words (`count`, dim) to `descriptors` (n, dim) by mini-batch k-means (Sculley 2010)."""
     from sklearn.cluster import MiniBatchKMeans
 
     if len(descriptors) < count:
@@ -87,7 +88,7 @@ def fit_words(descriptors: Floats, count: int, seed: int) -> Floats:
     model = MiniBatchKMeans(
         count, batch_size=KMEANS_BATCH, n_init=RESTARTS, random_state=seed, max_no_improvement=20
     )
-    # One thread: the sums of several are added in no fixed order.
+    # One thread: several would add their sums in no fixed order.
     with limited_threads():
         model.fit(descriptors)
     return np.asarray(model.cluster_centers_, dtype=np.float32)
@@ -106,13 +107,12 @@ def _fit_words(
 
 
 def _idf(plan: Plan, words: Fitted, images: Sequence[RgbImage]) -> Floats:
-    """The idf (k,) of words: in how many of `images` each is found."""
+    """The idf (k,) of words, by the number of `images` that have each."""
     block = replace(plan.block(), params={**plan.params, "idf": False, "pyramid": [1]})
     if settings_of(block)["encoding"] == "vlad":
         raise CbirError(f"{plan.feature}: vlad has no idf", "leave it out of the recipe")
-    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
     with limited_threads(), ThreadPoolExecutor(usable_cores()) as pool:
-        rows = list(pool.map(lambda some: raw_features(block, words, some), parts))
+        rows = list(pool.map(lambda some: raw_features(block, words, some), batches(images, BATCH)))
     return inverse_document_frequency(np.concatenate(rows))
 
 

@@ -1,8 +1,8 @@
-"""How many words? Mini-batch k-means for each size, judged by the Davies-Bouldin index.
+"""Compares vocabulary sizes: mini-batch k-means for each, judged by the Davies-Bouldin index.
 
-Davies & Bouldin 1979: for each word the largest ratio of the spread of it and another to the
-distance between the two, averaged; lower is better. Measured on descriptors that no word was
-fitted on.
+Davies & Bouldin 1979: for each word the largest ratio of its spread plus another word's to the
+distance between the two, averaged; lower is better. Measured on descriptors on which no word was
+fitted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.fusion import Floats
 from cbir.descriptors.vocabulary import Vocabulary
 from cbir.errors import CbirError
 from cbir.training.bovw.recipes import Plan, Recipe
 from cbir.training.bovw.sample import fit_words, sample_local
 from cbir.training.labelled import Say
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 HELD_OUT = 0.2
 AT_ONCE = 10_000
@@ -30,7 +29,7 @@ AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A vocabulary size, its index, how many words no held-out descriptor has, seconds."""
+    """A vocabulary size, its index, the words that no held-out descriptor has, and the seconds."""
 
     words: int
     davies_bouldin: float
@@ -40,7 +39,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The sizes tried, and on what: block, how many local descriptors to fit and to measure on."""
+    """The sizes tried, the block's feature, and the local descriptors fitted and measured on."""
 
     feature: str
     rows: tuple[SweepRow, ...]
@@ -50,16 +49,16 @@ class Sweep:
 
     @property
     def best(self) -> SweepRow:
-        """The size of the lowest index."""
+        """The size with the lowest index."""
         return min(self.rows, key=lambda row: row.davies_bouldin)
 
     def to_json(self) -> dict[str, Any]:
-        """What the JSON file and `--json` hold."""
+        """The content of the JSON file and of `--json`."""
         return {**asdict(self), "best": self.best.words, "lower_is_better": True}
 
 
 def words_plan(recipe: Recipe) -> Plan:
-    """The recipe's first block of visual words; raises `CbirError` where it has none."""
+    """The recipe's first block of visual words; raises `CbirError` if it has none."""
     for plan in recipe.plans:
         if plan.words is not None:
             return plan
@@ -79,8 +78,7 @@ def sweep(
 ) -> Sweep:
     """Fit a vocabulary of each of `sizes` to the local descriptors of prepared `images`.
 
-    At most `sample` descriptors are taken (the plan's number if it is None); a fifth of them is
-    held out and measured on.
+    Takes at most `sample` descriptors (None: the plan's limit), and holds a fifth out to measure.
     """
     assert plan.words is not None
     found = sample_local(plan.block(), images, sample or plan.words.sample, seed)
@@ -101,7 +99,7 @@ def sweep(
 
 
 def davies_bouldin(descriptors: Floats, words: Floats) -> tuple[float, int]:
-    """The index of `descriptors` (n, dim) by their nearest word, and how many words have none."""
+    """The index of `descriptors` (n, dim) by nearest word, and the number of unused words."""
     from sklearn.metrics import davies_bouldin_score
 
     vocabulary = Vocabulary(words)
@@ -109,7 +107,7 @@ def davies_bouldin(descriptors: Floats, words: Floats) -> tuple[float, int]:
     labels: NDArray[np.intp] = np.concatenate([vocabulary.hard(p).words[:, 0] for p in parts])
     used = len(np.unique(labels))
     if used < 2:
-        raise CbirError("all local descriptors are of one word", "give more images, or others")
+        raise CbirError("all local descriptors have the same word", "give more images, or others")
     return float(davies_bouldin_score(descriptors, labels)), len(words) - used
 
 

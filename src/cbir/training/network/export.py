@@ -1,6 +1,6 @@
 """From a trained network to `model.onnx`: normalisation and batch norm folded in, static int8.
 
-The exported network takes uint8 (n, 32, 32, 3) RGB and answers `embedding` and `logits`. All but
+The exported network takes uint8 (n, 32, 32, 3) RGB and returns `embedding` and `logits`. All but
 the first convolution and the two linear layers at the end run in int8 (static QDQ, per channel).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cbir.descriptors.contract import batches
 from cbir.training.network.backbones import HEAD_SCALE, Block, EmbeddingNet
 
 CALIBRATION_BATCH = 100
@@ -49,7 +49,7 @@ def export_float(network: EmbeddingNet, mean: Tensor, std: Tensor) -> bytes:
     deployed = _Deployed(network, mean, std).eval()
     example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        # The exporter warns of its own deprecations, which nobody here can act on.
+        # The exporter warns about its own deprecations, on which nobody here can act.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             deployed,
@@ -91,16 +91,11 @@ def quantise(model: bytes, images: NDArray[np.uint8]) -> bytes:
         return target.read_bytes()
 
 
-def _calibration_batches(images: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
-    for start in range(0, len(images), CALIBRATION_BATCH):
-        yield {"images": images[start : start + CALIBRATION_BATCH]}
-
-
 class _Calibration:
-    """What the quantizer asks of its data: a `get_next` that ends with None."""
+    """The data as the quantizer wants it: `get_next` returns a batch and, at the end, None."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._batches = _calibration_batches(images)
+        self._batches = ({"images": some} for some in batches(images, CALIBRATION_BATCH))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         return next(self._batches, None)
@@ -124,10 +119,10 @@ def _with_normalisation(conv: nn.Conv2d, mean: Tensor, std: Tensor) -> nn.Conv2d
 
 
 def _folded(block: Block) -> nn.Sequential:
-    """The block with batch norm in its convolutions, and pooling last.
+    """The block with batch norm folded into its convolutions, pooling after the first ReLU.
 
-    Batch norm scales are positive, so it and ReLU commute with max pooling; conv followed by ReLU
-    is what int8 inference can fuse.
+    Batch norm scales are positive, so batch norm and ReLU commute with max pooling; int8 inference
+    can fuse a convolution that is followed by ReLU.
     """
     first, pool, norm_1, _, second, norm_2, _ = block
     fuse = cast(Any, nn.utils.fusion.fuse_conv_bn_eval)

@@ -1,8 +1,8 @@
 """One readable training loop: labelled 32x32 images to an `EmbeddingNet`.
 
-What it does: SGD with Nesterov momentum on label-smoothed cross-entropy, a triangular learning
-rate, mirrored and shifted copies; bf16 arithmetic (autocast). Settings follow
-airbench94 (arXiv:2404.00498), rescaled to smaller batches.
+SGD with Nesterov momentum on label-smoothed cross-entropy, a triangular learning rate, mirrored
+and shifted copies, bf16 arithmetic (autocast). The settings follow airbench94 (arXiv:2404.00498),
+rescaled to smaller batches.
 
 The shipped cifar10-cnn: 16 epochs over 45,000 images of CIFAR-10 (JPEG copy), 91 to 97 s an epoch
 on two undisturbed cores of an AMD EPYC (Zen 4: bf16, no AMX), test accuracy 0.8954 (n = 10,000,
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cbir.descriptors.contract import batches
 from cbir.files import replacing
 from cbir.training.network.backbones import HEAD_SCALE, EmbeddingNet, whiten_from
 
@@ -33,7 +34,7 @@ SHIFT = 2
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that decides the weights, apart from the images."""
+    """Everything but the images that determines the weights."""
 
     epochs: int = 16
     batch_size: int = 512
@@ -46,10 +47,10 @@ class TrainSettings:
 
 
 def settings_for(images: int, epochs: int, seed: int) -> TrainSettings:
-    """Settings for so many training images: the defaults, with smaller batches for small sets.
+    """Settings for a number of training images: the defaults, with smaller batches for small sets.
 
-    At least 50 steps an epoch, as far as batches of 16 allow; the rate shrinks with the batch
-    (Goyal et al. 2017, arXiv:1706.02677).
+    At least 50 steps per epoch, as far as batches of 16 allow; the learning rate shrinks with
+    the batch (Goyal et al. 2017, arXiv:1706.02677).
     """
     full = TrainSettings(epochs=epochs, seed=seed)
     batch_size = full.batch_size
@@ -81,10 +82,10 @@ def train(
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
     """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,), numbers below `classes`.
 
-    `held_out`: images and labels whose accuracy is reported after each epoch, nothing more.
+    `held_out`: images and labels used only to report an accuracy after each epoch.
 
-    With `checkpoint` (an .npz path) the state is written there after each epoch, and a run that
-    finds one from the same settings goes on from it; the result is the same as without a stop.
+    With `checkpoint` (an .npz path) the state is saved there after each epoch, and a run with the
+    same settings and images resumes from it, with the same result as without the interruption.
     """
     torch.manual_seed(settings.seed)
     mean, std = normalisation(images)
@@ -121,10 +122,9 @@ def train(
 
 
 def normalisation(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation a channel, of pixels scaled to 0..1: two tensors (3,)."""
+    """Mean and standard deviation per channel, of pixels scaled to 0..1: two tensors (3,)."""
     pixels = images.reshape(-1, 3)
-    mean = pixels.mean(axis=0) / 255
-    std = pixels.std(axis=0) / 255
+    mean, std = pixels.mean(axis=0) / 255, pixels.std(axis=0) / 255
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
@@ -135,8 +135,8 @@ def predict(
     network.eval()
     embeddings, logits = [], []
     with torch.inference_mode():
-        for start in range(0, len(images), 1000):
-            embedding = network.embed(_to_tensor(images[start : start + 1000], mean, std))
+        for some in batches(images, 1000):
+            embedding = network.embed(_to_tensor(some, mean, std))
             embeddings.append(embedding.numpy())
             logits.append((network.classifier(embedding) * HEAD_SCALE).numpy())
     return np.concatenate(embeddings), np.concatenate(logits)
@@ -152,7 +152,7 @@ def _run_epoch(
     epoch: int,
 ) -> tuple[float, float]:
     network.train()
-    # Seeded by epoch, so that a resumed run sees what an unbroken one would have seen.
+    # Seeded by epoch, so that a resumed run draws what an uninterrupted one would have drawn.
     random = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
     order = torch.randperm(len(data), generator=random)
     size = min(settings.batch_size, len(data))
@@ -176,7 +176,7 @@ def _run_epoch(
 
 
 def _augment(batch: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror half of the images and shift each by up to two pixels, edges reflected."""
+    """Mirror half of the images, and shift each by up to two pixels, reflecting the edges."""
     mirrored = torch.rand(len(batch), generator=random) < 0.5
     batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
     padded = functional.pad(batch, (SHIFT,) * 4, "reflect")
@@ -252,7 +252,7 @@ def _load(
     schedule: torch.optim.lr_scheduler.LambdaLR,
     identity: str,
 ) -> list[EpochResult]:
-    """Take up the state at `path`; returns its log, empty where it is of another training."""
+    """Resume from the state at `path`; returns its log, empty if it is of another training."""
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
         if facts["identity"] != identity:
@@ -280,7 +280,7 @@ def _tensors(stored: Any, prefix: str) -> dict[str, Tensor]:
 
 
 def _identity(images: NDArray[np.uint8], labels: NDArray[np.int64], settings: TrainSettings) -> str:
-    """What decides the weights, as one digest: images, labels and settings."""
+    """One digest of everything that determines the weights: images, labels and settings."""
     digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
     digest.update(np.ascontiguousarray(labels).tobytes())
     digest.update(np.ascontiguousarray(images).tobytes())

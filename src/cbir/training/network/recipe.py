@@ -1,4 +1,4 @@
-"""The whole way from labelled images to a model that can be shipped, as `cbir train cnn` runs it.
+"""From labelled images to a model that can be shipped, as `cbir train cnn` runs it.
 
 Split, train, export to int8, check the export, choose temperature and fusion weight on held-out
 images, measure, write the card.
@@ -7,7 +7,7 @@ images, measure, write the card.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -17,16 +17,18 @@ import torch
 from numpy.typing import NDArray
 
 from cbir.descriptors.cards import CARD_FILE
-from cbir.descriptors.fusion import centred
-from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
+from cbir.descriptors.contract import batches
+from cbir.descriptors.fusion import projected
+from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
+from cbir.descriptors.runtime import Network
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE, choose_fusion
-from cbir.training.labelled import Say, accuracy, read_labelled, split
+from cbir.training.labelled import Say, accuracy, prefix_of, read_labelled, read_test, split
 from cbir.training.network.export import export_float, quantise
 from cbir.training.network.loop import EpochResult, normalisation, predict, settings_for, train
-from cbir.types import RgbImage
+from cbir.types import Floats, RgbImage
 
 SIZE = 32
 CALIBRATION_IMAGES = 1000
@@ -46,12 +48,11 @@ def train_model(
 ) -> dict[str, bytes]:
     """Train on `source` and return the model's files (`model.onnx`, `model.json`).
 
-    A tenth of the images is held out: for the accuracy of each epoch, and (half as index, half
+    A tenth of the images is held out: for the accuracy after each epoch, and (half as index, half
     as queries) to choose temperature and fusion weight. `test` is only measured, at the end.
-    With `checkpoint` an interrupted run goes on where it stopped.
+    With `checkpoint` an interrupted run resumes.
     """
     everything = read_labelled(source, _resized, say=say)
-    classes = everything.classes
     held_out, training = split(everything, seed)
     held_images, images = held_out.stacked(), training.stacked()
     settings = settings_for(len(images), epochs, seed)
@@ -61,56 +62,52 @@ def train_model(
         training.labels,
         (held_images, held_out.labels),
         settings,
-        len(classes),
+        len(everything.classes),
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
     )
     mean, std = normalisation(images)
     float_model = export_float(network, mean, std)
-    int8_model = quantise(float_model, images[:CALIBRATION_IMAGES])
-    parity = check_parity(
-        predict(network, held_images[:PARITY_IMAGES], mean, std),
-        {"float32": float_model, "int8": int8_model},
-        held_images[:PARITY_IMAGES],
-    )
+    models = {"float32": float_model, "int8": quantise(float_model, images[:CALIBRATION_IMAGES])}
+    some = held_images[:PARITY_IMAGES]
+    parity = check_parity(predict(network, some, mean, std), models, some)
     say("export: " + ", ".join(f"{k} {v:.5f}" for k, v in parity.items()))
-    faithful = parity["int8_cosine"] >= INT8_COSINE
-    if not faithful:
-        say("int8 would change the answers: the model is kept in float32, which is slower")
-    model = int8_model if faithful else float_model
-    raw = _Network(model)
-    trained_embeddings, trained_logits = raw.outputs(images)
+    precision = "int8" if parity["int8_cosine"] >= INT8_COSINE else "float32"
+    if precision == "float32":
+        say("int8 would change the answers: the model stays in float32, which is slower")
+    model = models[precision]
+    trained_embeddings, trained_logits = _outputs(model, images)
     centre = trained_embeddings.mean(axis=0)
-    held_embeddings, held_logits = raw.outputs(held_images)
-    choice = choose_fusion(centred(held_embeddings, centre), held_logits, held_out.labels)
+    held_embeddings, held_logits = _outputs(model, held_images)
+    posterior, score = choose_fusion(
+        projected(held_embeddings, centre), held_logits, held_out.labels
+    )
     say(
-        f"fusion: temperature {choice.temperature:g}, posterior weight {choice.weight:g}, "
-        f"held-out {MEASURE} {choice.score:.4f}"
+        f"fusion: temperature {posterior.temperature:g}, posterior weight {posterior.weight:g}, "
+        f"held-out {MEASURE} {score:.4f}"
     )
     quality = {
         "training_accuracy": accuracy(trained_logits, training.labels),
         "held_out_accuracy": accuracy(held_logits, held_out.labels),
-        f"held_out_{MEASURE}": choice.score,
+        f"held_out_{MEASURE}": score,
         **parity,
     }
     if test is not None:
-        tested = read_labelled(test, _resized, say=say)
-        if tested.classes != classes:
-            raise CbirError("the test images have other classes than the training images")
-        quality["test_accuracy"] = accuracy(raw.outputs(tested.stacked())[1], tested.labels)
+        tested = read_test(test, _resized, everything.classes, say)
+        quality["test_accuracy"] = accuracy(_outputs(model, tested.stacked())[1], tested.labels)
         say(f"test accuracy {quality['test_accuracy']:.4f}")
     card = OnnxCard(
         name=name,
         size=SIZE,
         mean=tuple(float(value) for value in centre),
-        temperature=choice.temperature,
-        posterior_weight=choice.weight,
-        classes=classes,
+        temperature=posterior.temperature,
+        posterior_weight=posterior.weight,
+        classes=everything.classes,
         trained_on=f"{everything.origin}, {len(images):,} images",
         licence="MIT",
         training={
-            "images": f"{source.name}/{source.scope}",
-            "precision": "int8" if faithful else "float32",
+            "images": prefix_of(source),
+            "precision": precision,
             "settings": asdict(settings),
             "log": [asdict(result) for result in log],
             "processor": processor(),
@@ -123,56 +120,30 @@ def train_model(
 
 
 def check_parity(
-    expected: tuple[NDArray[np.float32], NDArray[np.float32]],
-    models: Mapping[str, bytes],
-    images: NDArray[np.uint8],
+    expected: tuple[Floats, Floats], models: Mapping[str, bytes], images: NDArray[np.uint8]
 ) -> dict[str, float]:
-    """How near the exports come to the trained network: mean cosine of embeddings, same class.
+    """How close the exports are to the trained network: mean cosine of embeddings, same class.
 
-    Raises `CbirError` when the float export is not the same function.
+    Raises `CbirError` if the float export is not the same function.
     """
     figures = {}
     for kind, model in models.items():
-        embeddings, logits = _Network(model).outputs(images)
+        embeddings, logits = _outputs(model, images)
         products = np.sum(embeddings * expected[0], axis=1)
         norms = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected[0], axis=1)
         figures[f"{kind}_cosine"] = float(np.mean(products / norms))
         figures[f"{kind}_same_class"] = float(np.mean(logits.argmax(1) == expected[1].argmax(1)))
     if figures["float32_cosine"] < FLOAT32_COSINE:
-        raise CbirError(f"the exported network answers otherwise than the trained one: {figures}")
+        raise CbirError(f"the exported network differs from the trained one: {figures}")
     return figures
 
 
-class _Network:
-    """An ONNX network run on all cores."""
-
-    def __init__(self, model: bytes) -> None:
-        card = OnnxCard(
-            name="",
-            classes=(),
-            trained_on="",
-            licence="",
-            training={},
-            quality={},
-            size=SIZE,
-            mean=(0.0,),
-            temperature=1.0,
-            posterior_weight=0.0,
-        )
-        self._descriptor = OnnxDescriptor(
-            {NETWORK_FILE: model, CARD_FILE: json.dumps(asdict(card)).encode()}
-        )
-
-    def outputs(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            answers = list(pool.map(self._descriptor.outputs, _batches(images)))
-        embeddings, logits = zip(*answers, strict=True)
-        return np.concatenate(embeddings), np.concatenate(logits)
-
-
-def _batches(images: NDArray[np.uint8], size: int = 100) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(images), size):
-        yield images[start : start + size]
+def _outputs(model: bytes, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Embeddings (n, dim) and logits (n, classes) of an ONNX `model`, run on all cores."""
+    network = Network(model, NETWORK_FILE)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        embeddings, logits = zip(*pool.map(network.outputs, batches(images, 100)), strict=True)
+    return np.concatenate(embeddings), np.concatenate(logits)
 
 
 def _resized(image: RgbImage) -> RgbImage:

@@ -1,0 +1,78 @@
+"""Networks in ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from cbir.errors import CbirError
+from cbir.types import Floats
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class Network:
+    """An ONNX network that turns pixels into embeddings and class scores. Thread-safe.
+
+    ONNX Runtime is imported and the network loaded on the first call. `name` is for messages.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data, self._name = data, name
+        self._loading = threading.Lock()
+
+    def outputs(self, images: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Embeddings (n, dim) and logits (n, classes) of `images`, the input the network takes.
+
+        Raises `CbirError` if the network cannot be loaded.
+        """
+        with self._loading:
+            session = self._session
+        embeddings, logits = session.run(["embedding", "logits"], {"images": images})
+        return embeddings, logits
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        with _without_interruption():
+            import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        # Callers run one batch per core; a second thread inside a batch would only compete.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(
+                self._data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's errors have no class in common
+            raise CbirError(
+                f"{self._name} cannot be loaded: {error}", "restore the model's files"
+            ) from error
+
+
+@contextmanager
+def _without_interruption() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the block.
+
+    If ONNX Runtime is interrupted during its import, it says "ImportError: initialization
+    failed", which nobody would take for Ctrl-C.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    asked = []
+    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        signal.raise_signal(signal.SIGINT)
