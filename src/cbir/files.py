@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, also where the power fails meanwhile."""
+"""Writes files completely or not at all, even if the power fails."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield where to write the new file or folder; it replaces `path` when the block succeeds.
+    """Yield the path of a draft, a file or folder, that replaces `path` if the block succeeds.
 
-    A reader finds the old one or the new one. When the block or the replacing fails, the old one
-    stays and the new one is removed. Raises `OSError` as writing does.
+    Readers see the old version or the new one. On failure the old one stays, and the draft is
+    removed. Raises `OSError` as writing does.
     """
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         draft = Path(folder) / path.name
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(draft: Path, path: Path) -> None:
-    """Rename `draft`, a finished file or folder of files, to `path`, its bytes on disk first."""
+    """Flush `draft`, a file or a folder of files, to disk and rename it to `path`."""
     for file in draft.iterdir() if draft.is_dir() else (draft,):
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
@@ -31,15 +31,15 @@ def put_in_place(draft: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, which keeps its old content until all of it is written."""
+    """Write `data` to `path`, replacing the old file only when all is written."""
     with replacing(path) as draft:
         draft.write_bytes(data)
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write `files` by name into `folder`; no file is replaced before all are written.
+    """Write `files` by name into `folder`, replacing no file before all are written.
 
-    Makes the folders that are missing; a name may hold slashes.
+    Creates missing folders; a name may contain slashes.
     """
     with ExitStack() as drafts:
         for name, data in files.items():

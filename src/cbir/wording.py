@@ -1,4 +1,4 @@
-"""Numbers, lists and hints as people read them."""
+"""Formats counts, lists and hints for people."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(words: Sequence[str], shown: int = 10) -> str:
-    """The first of `words`: `a, b, c ...`."""
+    """The first few `words`: `a, b, c ...`."""
     return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of the `known` names that `name` may be a slip of, None if none is similar."""
+    """The one of the `known` names that is most similar to `name`, None if none is similar."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, known, n=1)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The hint for an unknown name: the nearest of the `known`, else `otherwise` or all of them."""
+    """The hint for an unknown name: the nearest `known` one, else `otherwise` or all of them."""
     known = list(known)
     near = nearest(name, known)
     return f"did you mean '{near}'?" if near else otherwise or f"known: {', '.join(known)}"

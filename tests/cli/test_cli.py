@@ -557,7 +557,7 @@ def test_a_bug_is_one_line_too(made: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("cbir.index.open.open_index", broken)
     assert call("info", made).error == (
         "unexpected ZeroDivisionError: of\\nall things",
-        "this is a bug in cbir: report what --debug shows",
+        "this is a bug in cbir: report it with the output of --debug",
     )
     assert "Traceback" in call("info", made, "--debug").err
 

@@ -1,4 +1,4 @@
-"""The entry point: finds the command, catches errors once, sets the exit code."""
+"""The entry point: finds the command, handles errors, sets the exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Loads a command's module when it is asked for, so that `--help` answers in a blink."""
+    """Imports the module of a command only when it is used, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -55,22 +55,22 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; goes anywhere.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; allowed in any place.")
 @click.version_option(package_name="cbir")
 def cli(debug: bool) -> None:
-    """Find images by image: index a folder, search it with a picture, measure the answers.
+    """Find images by image: index a folder, search it with a picture, measure the results.
 
     INDEX is a folder such as photos.cbir, or elasticsearch://HOST:9200/NAME. SOURCE is a folder,
     a zip or tar file, cifar10:train, cifar10:test, digits:train or digits:test.
     """
-    del debug  # main() takes it out, because errors surface outside of this function
+    del debug  # main() reads it, because errors surface outside of this function
 
 
 def main() -> NoReturn:
     """Run the command line; exit 0 on success, 1 on a reported error, 2 on wrong usage."""
     arguments, debug = _without_debug(sys.argv[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A file name need not be valid text; escaped so, it is valid JSON as well.
+        # A file name may be invalid text; escaped like this, it is valid JSON.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         exit_code = cli.main(arguments, prog_name="cbir", standalone_mode=False)
@@ -84,26 +84,26 @@ def main() -> NoReturn:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader (head, say) has what it wanted; click exits with 1 then, quietly.
+        # The reader, such as `head`, has closed the pipe; click exits with 1 in this case.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         what = error.strerror or str(error)
         _fail(f"{error.filename}: {what}" if error.filename else what, "", debug)
     except MemoryError:
-        _fail("there is not enough memory", "close other programs, or do less at once", debug)
-    except Exception as error:  # noqa: BLE001 - a bug, but its user gets one line as well
+        _fail("not enough memory", "close other programs, or do less at once", debug)
+    except Exception as error:  # noqa: BLE001 - even a bug is reported in one line
         _fail(
             f"unexpected {type(error).__name__}: {error}",
-            "this is a bug in cbir: report what --debug shows",
+            "this is a bug in cbir: report it with the output of --debug",
             debug,
         )
-    # What a command returns is None, or the code it has asked to exit with.
+    # A command returns None or its exit code.
     sys.exit(exit_code or 0)
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments without --debug, which may stand before or behind the command."""
+    """The arguments without --debug, which may come before or after the command."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [argument for argument in arguments[:end] if argument != "--debug"]
     return options + arguments[end:], len(options) < end
@@ -119,5 +119,5 @@ def _fail(message: str, hint: str, debug: bool) -> NoReturn:
 
 
 def _one_line(text: str) -> str:
-    """`text` with its control characters escaped: the names of files may hold any."""
+    """`text` with control characters escaped: file names may contain any."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

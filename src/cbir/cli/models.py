@@ -1,8 +1,9 @@
-"""`cbir models`: the descriptors at hand."""
+"""`cbir models`: the models at hand."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_models(as_json: bool) -> None:
-    """List all models: name, vector size, where from, what trained on."""
+    """List all models: name, dimensions, origin, training data."""
     from cbir.cli.output import print_json, print_table
     from cbir.descriptors.models import models
 
@@ -47,7 +48,10 @@ def list_models(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
 @click.option(
-    "--pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw it: PNG files in DIR."
+    "--pictures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Draw the model: PNG files in DIR.",
 )
 @click.option(
     "--image",
@@ -55,7 +59,7 @@ def list_models(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Draw what the model sees in this image; may repeat.",
+    help="Draw what the model finds in this image; repeatable.",
 )
 @click.option("--words", metavar="SOURCE", help="Draw visual words with patches of these images.")
 @click.option(
@@ -83,9 +87,9 @@ def show(
 ) -> None:
     """Show a model's card: preprocessing, training, measured quality, licence.
 
-    With --pictures DIR, a model of local features is drawn instead: keypoints, HOG and words of
-    each --image, patches of its visual words, its filters, the curve of its sweep. The files'
-    names are printed.
+    --pictures DIR draws a model of local features instead: keypoints, HOG and words of each
+    --image, patches of its visual words, its filters, and the curve of a sweep. Prints the names
+    of the files.
     """
     from dataclasses import asdict
 
@@ -97,18 +101,21 @@ def show(
     descriptor = load_descriptor(name)
     spec, card = descriptor.spec, card_of(descriptor)
     sizes = {file_name: len(data) for file_name, data in files_of(descriptor).items()}
+    shown: dict[str, Any] = {
+        "spec": asdict(spec),
+        "card": asdict(card) if card else None,
+        "files": sizes,
+    }
     if pictures is not None:
         from cbir.cli.pictures import draw_model
 
-        drawn = [
-            str(path) for path in draw_model(descriptor, pictures, images, words, limit, sweep)
-        ]
-        if not as_json:
-            click.echo("\n".join(drawn))
-            return
+        drawn = draw_model(descriptor, pictures, images, words, limit, sweep)
+        shown["pictures"] = [str(path) for path in drawn]
     if as_json:
-        shown = {"spec": asdict(spec), "card": asdict(card) if card else None, "files": sizes}
-        print_json(shown if pictures is None else {**shown, "pictures": drawn})
+        print_json(shown)
+        return
+    if pictures is not None:
+        click.echo("\n".join(shown["pictures"]))
         return
     rows = [
         ["fingerprint", spec.fingerprint],

@@ -1,4 +1,4 @@
-"""What several commands take in the same way."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 class _IndexPlace(click.types.StringParamType):
-    """The place of an index; whoever forgets it is shown how to write it."""
+    """The place of an index; the error for a missing one shows an example."""
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         del ctx
@@ -20,12 +20,12 @@ INDEX = _IndexPlace()
 descriptor_option = click.option(
     "--descriptor",
     metavar="NAME",
-    help="What the index was built with, if it cannot be loaded by itself.",
+    help="The descriptor of the index, if it cannot be loaded automatically.",
 )
 
 metadata_option = click.option(
     "--metadata",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Label each query as this CSV or JSONL file says, joined by id or path.",
+    help="Take the labels of queries from this CSV or JSONL file, by id or path.",
 )

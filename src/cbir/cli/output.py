@@ -1,4 +1,4 @@
-"""What commands print: data to standard output, progress and messages to standard error."""
+"""Prints data to standard output, progress and messages to standard error."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 10
 BAR_WIDTH = 24
-"""Narrow enough that a line, and the ^C of a person who has waited enough, fit in 80 columns."""
+"""Narrow enough that a line and a ^C fit in 80 columns."""
 
 
 def say(message: str) -> None:
-    """A message for the person at the terminal, on standard error."""
+    """Print a message for the user on standard error."""
     click.echo(message, err=True)
 
 
 def print_json(value: Any) -> None:
-    """`value` as JSON on standard output."""
+    """Print `value` as JSON on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns, padded with spaces, on standard output."""
+    """Print columns, padded with spaces, on standard output."""
     table = [header, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for row in table:
@@ -50,10 +50,10 @@ def print_failures(failures: Sequence[Failure], index: str) -> None:
 
 @contextmanager
 def progress_stages(unit: str = "") -> Iterator[OnStage]:
-    """A bar with rate and time left on standard error; yields `update(stage, done, total)`.
+    """A progress bar on standard error with rate and time left; yields a progress callback.
 
-    A new stage begins a new bar in the place of the old one. `unit` "MB" takes the numbers for
-    bytes. Where standard error is no terminal, nothing is drawn.
+    The callback is `update(stage, done, total)`; a new stage replaces the bar of the old one.
+    `unit` "MB" means that counts are bytes. Draws nothing if standard error is not a terminal.
     """
     if not sys.stderr.isatty():
         yield lambda stage, done, total: None  # noqa: ARG005
@@ -63,7 +63,7 @@ def progress_stages(unit: str = "") -> Iterator[OnStage]:
     from rich.text import Text
 
     class Pace(ProgressColumn):
-        """Done, rate over the last seconds, time left (time taken where the end is not known)."""
+        """Done, recent rate, time left (time taken if the total is unknown)."""
 
         def render(self, task: Task) -> Text:
             return Text(_pace(task, 1_000_000 if unit == "MB" else 1, unit))
@@ -83,7 +83,7 @@ def progress_stages(unit: str = "") -> Iterator[OnStage]:
 
 @contextmanager
 def progress_bar(title: str, unit: str = "") -> Iterator[OnDone]:
-    """The same for work of one stage; yields `update(done, total)`."""
+    """A progress bar for work of one stage; yields the callback `update(done, total)`."""
     with progress_stages(unit) as update:
         update(title, 0, None)
         yield partial(update, title)

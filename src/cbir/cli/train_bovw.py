@@ -156,8 +156,7 @@ def _with_head(recipe: Recipe, kind: str | None) -> Recipe:
         return recipe
     if kind == "none":
         return replace(recipe, head=None)
-    mirror = recipe.head is not None and recipe.head.mirror
-    return replace(recipe, head=HeadPlan(require_kind(kind), STRENGTHS[kind], mirror))
+    return replace(recipe, head=HeadPlan(require_kind(kind), STRENGTHS[kind]))
 
 
 def _write_sweep(result: Sweep, out: Path, as_json: bool) -> None:

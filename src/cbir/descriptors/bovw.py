@@ -243,12 +243,9 @@ def _check_head(card: BovwCard, width: int, head: Arrays) -> None:
         return
     if set(head) != {"weights", "bias"}:
         raise CbirError(f"the card has a posterior, but {ARRAYS_FILE} has no head (two arrays)")
-    weights, bias = head["weights"], head["bias"]
-    if weights.ndim != 2 or bias.shape != weights.shape[1:]:
-        raise CbirError(f"weights {weights.shape} and bias {bias.shape} do not make a head")
-    if len(weights) != width:
-        raise CbirError(f"a head for {len(weights)} dimensions does not fit blocks of {width}")
-    if len(bias) != len(card.classes):
+    shapes, count = (head["weights"].shape, head["bias"].shape), len(card.classes)
+    if shapes != ((width, count), (count,)):
         raise CbirError(
-            f"a head of {len(bias)} classes does not fit a card that lists {len(card.classes)}"
+            f"a head of shapes {shapes[0]} and {shapes[1]} does not fit "
+            f"{width} dimensions and {count} classes"
         )

@@ -70,18 +70,15 @@ def _load() -> dict[str, NDArray[np.float64]]:
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    seen: Counter[int] = Counter()
-    numbered: dict[str, list[tuple[int, NDArray[np.float64]]]] = {"train": [], "test": []}
+    seen: Counter[str] = Counter()
+    splits: dict[str, dict[str, NDArray[np.float64]]] = {"train": {}, "test": {}}
     for grey, digit in zip(data.images, data.target.tolist(), strict=True):
         seen[digit] += 1
-        numbered["train" if seen[digit] % TEST_EVERY else "test"].append((digit, grey))
-    pictures = {}
-    for split, members in numbered.items():
-        within: Counter[int] = Counter()
-        for digit, grey in members:
-            pictures[f"{split}/{digit}/{within[digit]:04d}"] = grey
-            within[digit] += 1
-    return pictures
+        split = "train" if seen[digit] % TEST_EVERY else "test"
+        folder = f"{split}/{digit}"
+        splits[split][f"{folder}/{seen[folder]:04d}"] = grey
+        seen[folder] += 1
+    return splits["train"] | splits["test"]
 
 
 def _rgb(grey: NDArray[np.float64]) -> RgbImage:

@@ -18,6 +18,7 @@ from tests.training.support_patterns import PATTERNS, pattern, write_patterns
 pytest.importorskip("sklearn", reason="needs the `bovw` extra")
 
 from cbir.descriptors.bovw import BovwDescriptor
+from cbir.machine import keep_blas_on_one_thread
 from cbir.training.bovw.fit import fit_embedding, train_bovw
 from cbir.training.bovw.heads import compare_heads
 from cbir.training.bovw.linear import fit_heads, standard_of
@@ -42,7 +43,6 @@ PATCHES = Plan("patches", filters=Filters(12))
 HEADED = Recipe(
     "headed",
     "HOG and grey, a head",
-    (32, 32),
     (Plan("hog", projection=Projection(6, 0.5)), Plan("gray", weight=0.5)),
     HeadPlan("ridge", (1e-2, 1e-1)),
 )
@@ -143,7 +143,7 @@ def test_our_pca_is_scikit_learns() -> None:
     random = np.random.default_rng(5)
     rows = (random.normal(size=(200, 12)) @ random.normal(size=(12, 12))).astype(np.float32)
     plan = Plan("gray", projection=Projection(5))
-    embedding = fit_embedding(Recipe("r", "", (32, 32), (plan,)), rows, [slice(0, 12)], seed=0)
+    embedding = fit_embedding(Recipe("r", "", (plan,)), rows, [slice(0, 12)], seed=0)
     reference = PCA(5, svd_solver="full").fit_transform(rows)
     ours = (rows - embedding.parts[0]["mean"]) @ embedding.parts[0]["projection"]
     same_sign = np.sign((ours * reference).sum(axis=0))
@@ -266,6 +266,8 @@ def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> No
 
 
 def test_the_same_images_recipe_and_seed_give_the_same_files(tmp_path: Path) -> None:
+    # The first description of a process leaves BLAS on one thread, which rounds differently.
+    keep_blas_on_one_thread()
     source = cbir.open_source(str(write_patterns(tmp_path / "patterns", 12)), True)
     recipe = replace(HEADED, plans=(*HEADED.plans, SIFT, PATCHES), tune_weights=True)
     one, two, other = (train_bovw(source, "m", recipe, seed=seed) for seed in (0, 0, 1))
@@ -297,33 +299,9 @@ def test_a_model_learns_patterns_and_its_card_says_how_well(tmp_path: Path) -> N
     assert card.quality["test_accuracy"] > 0.8
 
 
-def test_a_head_learns_from_mirrored_images_too(tmp_path: Path) -> None:
-    """What only the side tells apart is learnt, unless the mirrored images contradict it."""
-    from PIL import Image
-
-    random = np.random.default_rng(0)
-    for number in range(120):
-        image = random.integers(0, 40, (32, 32, 3)).astype(np.uint8)
-        side = "left" if number % 2 else "right"
-        half = image[:, :16] if side == "left" else image[:, 16:]
-        half[random.random(half.shape[:2]) > 0.5] = 220
-        folder = tmp_path / ("train" if number < 80 else "test") / side
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{number}.png")
-    source, test = (cbir.open_source(str(tmp_path / name), True) for name in ("train", "test"))
-    recipe = Recipe("r", "", (32, 32), (Plan("hog"),), HeadPlan("ridge", (1e-1,)))
-    accuracies = []
-    for mirror in (False, True):
-        head = replace(recipe.head, mirror=mirror)
-        files = train_bovw(source, "m", replace(recipe, head=head), test=test)
-        accuracies.append(BovwDescriptor(files).card.quality["test_accuracy"])
-    assert accuracies[0] == 1
-    assert 0.2 < accuracies[1] < 0.8
-
-
 def test_without_labels_a_model_has_no_head_and_no_figures(tmp_path: Path) -> None:
     source = cbir.open_source(str(write_patterns(tmp_path / "patterns", 10, size=50)))
-    recipe = Recipe("plain", "", 48, (SIFT, Plan("hog", {"size": [32, 32]})))
+    recipe = Recipe("plain", "", (SIFT, Plan("hog", {"size": [32, 32]})), size=48)
     descriptor = BovwDescriptor(train_bovw(source, "plain", recipe))
     assert descriptor.card.posterior is None and descriptor.card.classes == ()
     assert descriptor.card.quality == {}

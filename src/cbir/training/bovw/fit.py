@@ -18,7 +18,7 @@ from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.bovw.linear import Head, fit_heads, standard_of
 from cbir.training.bovw.recipes import HeadPlan, Projection, Recipe
-from cbir.training.bovw.rows import Encoder, mirrored, preparing
+from cbir.training.bovw.rows import Encoder, preparing
 from cbir.training.bovw.sample import Fitted, fit_block
 from cbir.training.choose import MEASURE, choose_fusion, choose_weights, cosines, score
 from cbir.training.labelled import (
@@ -89,7 +89,7 @@ def train_bovw(
     as index, half as queries) and to measure. A recipe without a head needs no labels. `test` is
     only measured, at the end. `sample` limits the local descriptors to fit a vocabulary on,
     `limit` the images. `trained_on` replaces the source's name and the number of images in the
-    card. The same images, recipe and seed give the same files.
+    card. The same images, recipe and seed give the same files on as many BLAS threads.
     """
     if test is not None and recipe.head is None:
         raise CbirError(
@@ -115,9 +115,8 @@ def train_bovw(
     quality: dict[str, float] = {}
     chosen = None
     if recipe.head is not None:
-        chosen = _chosen_head(
-            recipe.head, encoder, rows, training, held_rows, held_out, embedding, seed, say
-        )
+        vectors = embedding.vectors(held_rows)
+        chosen = _chosen_head(recipe.head, rows, training, held_rows, held_out, vectors, seed, say)
         quality["training_accuracy"] = accuracy(chosen.head.logits(rows), training.labels)
         quality["held_out_accuracy"] = accuracy(chosen.head.logits(held_rows), held_out.labels)
         if tested is not None:
@@ -189,33 +188,26 @@ def _parts(everything: Labelled, recipe: Recipe, seed: int) -> tuple[Labelled, L
 
 def _chosen_head(
     plan: HeadPlan,
-    encoder: Encoder,
     rows: Floats,
     training: Labelled,
     held_rows: Floats,
     held_out: Labelled,
-    embedding: Embedding,
+    vectors: Vectors,
     seed: int,
     say: Say,
 ) -> ChosenHead:
-    labels = training.labels
-    if plan.mirror:
-        say("mirrored images")
-        rows = np.concatenate([rows, encoder.rows(mirrored(training.images), say)])
-        labels = np.concatenate([labels, labels])
-    best: tuple[float, float, Head] | None = None
-    count = len(training.classes)
-    for strength, head in fit_heads(plan.kind, rows, labels, count, plan.strengths, seed):
-        right = accuracy(head.logits(held_rows), held_out.labels)
-        say(f"{plan.kind} {strength:g}: held-out accuracy {right:.4f}")
-        if best is None or right > best[0]:
-            best = right, strength, head
-    assert best is not None
-    _, strength, head = best
+    """Fit the head to `rows`; choose its strength and, with the held-out `vectors`, its fusion."""
+    labels, count = training.labels, len(training.classes)
+    best, head, strength = -1.0, None, 0.0
+    for tried, fitted in fit_heads(plan.kind, rows, labels, count, plan.strengths, seed):
+        right = accuracy(fitted.logits(held_rows), held_out.labels)
+        say(f"{plan.kind} {tried:g}: held-out accuracy {right:.4f}")
+        if right > best:
+            best, head, strength = right, fitted, tried
+    assert head is not None
     logits = head.logits(held_rows)
     spread = float(logits.std())
     temperatures = [float(f"{factor * spread:.3g}") for factor in SPREADS]
-    vectors = embedding.vectors(held_rows)
     posterior, _ = choose_fusion(vectors, logits, held_out.labels, temperatures)
     say(f"fusion: temperature {posterior.temperature:g}, posterior weight {posterior.weight:g}")
     return ChosenHead(head, strength, posterior)
@@ -266,11 +258,7 @@ def _training_facts(
         "cores": usable_cores(),
     }
     if recipe.head is not None and chosen is not None:
-        facts["head"] = {
-            "kind": recipe.head.kind,
-            "strength": chosen.strength,
-            "mirrored_images": recipe.head.mirror,
-        }
+        facts["head"] = {"kind": recipe.head.kind, "strength": chosen.strength}
     return facts
 
 

@@ -61,8 +61,3 @@ class Encoder:
 def preparing(size: Size) -> Prepare:
     """The function that prepares an image for a model of this `size`, as its descriptor does."""
     return lambda image: at_size(image, size)
-
-
-def mirrored(images: Sequence[RgbImage]) -> list[RgbImage]:
-    """The images with left and right exchanged."""
-    return [np.ascontiguousarray(image[:, ::-1]) for image in images]
