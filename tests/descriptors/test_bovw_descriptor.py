@@ -278,7 +278,7 @@ MISFITS: dict[str, tuple[Change, str]] = {
     ),
     "no number": (
         lambda c, a: a["0/mean"].__setitem__(3, np.nan),
-        "'0/mean' holds numbers that are not finite",
+        "'0/mean' holds values that are not finite",
     ),
     "an unknown feature": (lambda c, a: c["blocks"][0].update(feature="surf"), "'surf'"),
     "an unknown setting": (block_0(cels=8), "hog has no setting 'cels'"),

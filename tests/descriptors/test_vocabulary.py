@@ -214,7 +214,7 @@ def saved(array: np.ndarray) -> bytes:
         (zipped({"words.npy": b"\x93NUMPY"}), "is damaged"),
         (
             zipped({"words.npy": saved(np.ones((2, 2), np.float32))[:-1]}),
-            "is not whole",
+            "is not complete",
         ),
         (zipped({"words.npy": saved(np.ones((2, 2), np.float64))}), "is float64; expected float16"),
         (zipped({"words.npy": saved(np.array([{}, []], dtype=object))}), "is object; expected"),

@@ -1,1 +1,1 @@
-"""Descriptors: images in, unit vectors out."""
+"""Descriptors: the contract, the models, and what turns images into unit vectors."""

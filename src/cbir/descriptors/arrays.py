@@ -1,4 +1,4 @@
-"""Arrays of a model as NPZ: written the same each time, read strictly, never pickled.
+"""The arrays of a model as NPZ: reproducible bytes, strict reading, no pickle.
 
 An NPZ is a ZIP of NPY members (NumPy Enhancement Proposal 1). Only float16 and float32 are used.
 """
@@ -27,7 +27,7 @@ _DAMAGE = (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.err
 
 
 def npz_bytes(arrays: Arrays) -> bytes:
-    """`arrays` (float16 or float32, any shape) as an NPZ, the same bytes for the same arrays."""
+    """Encode `arrays` (float16 or float32, any shape) as NPZ; equal arrays give equal bytes."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
@@ -43,10 +43,10 @@ def npz_bytes(arrays: Arrays) -> bytes:
 
 
 def read_npz(data: bytes, what: str) -> dict[str, NDArray[np.floating[Any]]]:
-    """The arrays in `data`, as they were stored (read-only).
+    """Decode the arrays in `data` (read-only).
 
-    Raises `CbirError` that begins with `what` where it is no NPZ, or an array is not float16 or
-    float32, not whole, or not finite.
+    Raises `CbirError`, beginning with `what`, if `data` is not NPZ, or if an array is not float16
+    or float32, not complete, or not finite.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -60,12 +60,12 @@ def read_npz(data: bytes, what: str) -> dict[str, NDArray[np.floating[Any]]]:
         raise CbirError(f"{what} is damaged: {error}", "restore the model's files") from error
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise CbirError(f"{what}: '{name}' holds numbers that are not finite")
+            raise CbirError(f"{what}: '{name}' holds values that are not finite")
     return arrays
 
 
 def fingerprint(arrays: Arrays) -> str:
-    """Sha256 (hex) over names, types, shapes and numbers of `arrays`, whatever file holds them."""
+    """Sha256 (hex) over the names, types, shapes and values of `arrays`, independent of files."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -77,11 +77,11 @@ def fingerprint(arrays: Arrays) -> str:
 def _array(member: bytes, name: str) -> NDArray[np.floating[Any]]:
     stream = io.BytesIO(member)
     if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError(f"'{name}' is of an unknown NPY version")
+        raise ValueError(f"'{name}' has an unknown NPY version")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.str not in DTYPES or fortran:
-        raise ValueError(f"'{name}' is {dtype}; expected float16 or float32, row by row")
-    # A header that claims more than there is must not make NumPy reserve it.
+        raise ValueError(f"'{name}' is {dtype}; expected float16 or float32 in C order")
+    # NumPy must not reserve memory that only the header claims.
     if math.prod(shape) * dtype.itemsize != len(member) - stream.tell():
-        raise ValueError(f"'{name}' is not whole")
+        raise ValueError(f"'{name}' is not complete")
     return np.frombuffer(member, dtype=dtype, offset=stream.tell()).reshape(shape)

@@ -1,1 +1,1 @@
-"""Images in: sources, decoding, thumbnails."""
+"""Images: sources of them, their ids, decoding, regions and thumbnails."""

@@ -1,1 +1,1 @@
-"""Training: the only part that imports torch."""
+"""Training: labelled images, splits, choices on held-out images, and models fitted to them."""

@@ -217,5 +217,5 @@ def test_whitening_leaves_directions_without_variance_finite():
 
 
 def test_an_unknown_activation_is_one_line_that_names_the_known():
-    with pytest.raises(CbirError, match=r"no patch activation 'step'.*triangle, relu, cosine"):
+    with pytest.raises(CbirError, match=r"unknown patch activation 'step'.*triangle, relu, cosine"):
         patch_features(batch(8, 8), random_filters(6, 4), activation="step")

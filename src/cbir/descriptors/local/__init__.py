@@ -1,1 +1,1 @@
-"""Classic image features as pure functions: pixels in, arrays out, no model and no state."""
+"""Classic image features and geometry as pure functions: pixels to arrays, without state."""

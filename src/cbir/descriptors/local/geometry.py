@@ -1,10 +1,10 @@
-"""Geometric verification: do two pictures show the same thing, in the same arrangement?
+"""Geometric verification: do two images show the same thing, in the same arrangement?
 
-RootSIFT keypoints (Arandjelović and Zisserman, CVPR 2012) are matched with Lowe's ratio test
-(IJCV 2004); RANSAC (Fischler and Bolles, 1981) looks for the one shift, turn and change of size
-that explains most of the matches, as in Philbin et al., "Object retrieval with large vocabularies
-and fast spatial matching", CVPR 2007. All of it gives the same answer on every run and thread:
-OpenCV's RANSAC starts from a fixed seed, and matches come in a fixed order.
+Lowe's ratio test (IJCV 2004) matches RootSIFT keypoints (Arandjelović and Zisserman, CVPR 2012).
+RANSAC (Fischler and Bolles, 1981) finds the similarity transform (shift, rotation, scale) that
+explains most matches, as in Philbin et al., "Object retrieval with large vocabularies and fast
+spatial matching", CVPR 2007. Results are the same on every run and thread: OpenCV's RANSAC has a
+fixed seed, and matches have a fixed order.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from cbir.descriptors.local.sift import keypoint_sift, root_sift
 from cbir.types import Floats, RgbImage
 
 MIN_INLIERS = 8
-"""Fewer matches that agree are chance, and count as none."""
+"""Fewer inliers than this are chance, and count as none."""
 
 SIDE = 320
-"""Longest side, in pixels, at which pictures are compared."""
+"""Longest side, in pixels, of the images as compared."""
 
 MAX_ENLARGED = 2.0
-"""How much a smaller picture is enlarged at most, so that it has enough keypoints."""
+"""The largest factor to enlarge a small image by, so that it has enough keypoints."""
 
 MAX_POINTS = 500
-"""The strongest keypoints of a picture that are kept."""
+"""The number of keypoints kept per image, strongest first."""
 
 RATIO = 0.8
-"""The nearest descriptor must be this much nearer than the next one (Lowe 2004)."""
+"""The largest ratio of the distances of the two nearest descriptors (Lowe 2004)."""
 
 TOLERANCE = 4.0
-"""How far, in pixels at `SIDE`, a point may lie from where the model puts it."""
+"""The largest distance of a point from its position in the model, in pixels at `SIDE`."""
 
 MAX_SCALE = 8.0
-"""Changes of size, in pixels at `SIDE`, beyond which a model is degenerate."""
+"""The largest scale, and the inverse of the smallest; beyond, a model is degenerate."""
 
 MIN_SPREAD = 4.0
-"""Least standard deviation, in pixels at `SIDE`, of the inliers across their main direction."""
+"""The least standard deviation of inliers across their main direction, in pixels at `SIDE`."""
 
 _ROUNDS = 2000
 _CONFIDENCE = 0.999
@@ -49,10 +49,10 @@ _CONFIDENCE = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """What verification keeps of a picture: places in pixels at its compared size, descriptors.
+    """The keypoints of an image, in pixels of its compared size.
 
     `points`: float32 (n, 2), x and y, strongest first. `descriptors`: uint8 (n, 128), SIFT.
-    `width` and `height`: the compared size, to make fractions of points.
+    `width` and `height`: the compared size.
     """
 
     points: Floats
@@ -63,7 +63,7 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True)
 class QueryKeypoints:
-    """A query's keypoints, of the picture as it is and of its mirror image, computed once."""
+    """The keypoints of a query image and of its mirror image, computed once."""
 
     plain: Keypoints
     mirrored: Keypoints
@@ -71,11 +71,11 @@ class QueryKeypoints:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many matches agree on one arrangement: 0 or at least `MIN_INLIERS`.
+    """The number of matches that fit one model: 0 or at least `MIN_INLIERS`.
 
-    `mirrored`: the query's mirror image fitted better than the query. `points`: float32
-    (inliers, 4), the matched places: x and y in the query (as it was given, not mirrored), x and y
-    in the candidate, as fractions (0..1) of width and height.
+    `mirrored`: the query's mirror image fits better than the query. `points`: float32
+    (inliers, 4), the matched points: x and y in the original query, x and y in the candidate, as
+    fractions (0..1) of width and height.
     """
 
     inliers: int
@@ -84,7 +84,7 @@ class Verdict:
 
 
 def keypoints(image: RgbImage) -> Keypoints:
-    """The keypoints of an RGB picture (height, width, 3); none of a flat or tiny one."""
+    """The keypoints of an RGB image (height, width, 3); none if it is flat or tiny."""
     scaled = _scaled(image)
     height, width = scaled.shape[:2]
     found = keypoint_sift(scaled, MAX_POINTS)
@@ -94,12 +94,12 @@ def keypoints(image: RgbImage) -> Keypoints:
 
 
 def query_keypoints(image: RgbImage) -> QueryKeypoints:
-    """The keypoints of a query and of its mirror image."""
+    """The keypoints of a query image and of its mirror image."""
     return QueryKeypoints(keypoints(image), keypoints(np.ascontiguousarray(image[:, ::-1])))
 
 
 def verdict(query: QueryKeypoints, candidate: Keypoints) -> Verdict:
-    """Whether `candidate` shows what `query` or its mirror image shows."""
+    """Match `candidate` with `query` and its mirror image, and keep the better result."""
     plain = _inliers(query.plain, candidate)
     turned = _inliers(query.mirrored, candidate)
     mirrored = len(turned) > len(plain)
@@ -122,7 +122,7 @@ def _scaled(image: RgbImage) -> RgbImage:
 
 
 def _inliers(query: Keypoints, candidate: Keypoints) -> Floats:
-    """The matched places (n, 4), in pixels, that one similarity explains; (0, 4) for too few."""
+    """The matched points (n, 4), in pixels, that fit one similarity; (0, 4) if they are too few."""
     none = np.zeros((0, 4), dtype=np.float32)
     pairs = _matches(query, candidate)
     if len(pairs) < MIN_INLIERS:
@@ -147,10 +147,10 @@ def _inliers(query: Keypoints, candidate: Keypoints) -> Floats:
 
 
 def _matches(query: Keypoints, candidate: Keypoints) -> Floats:
-    """Pairs of places (n, 4) whose descriptors are nearest by far, best first, each place once."""
+    """Pairs of points (n, 4) that pass the ratio test, best first, each candidate point once."""
     if len(query.points) < MIN_INLIERS or len(candidate.points) < MIN_INLIERS:
         return np.zeros((0, 4), dtype=np.float32)
-    # OpenCV's product stays on this thread: those of NumPy wait for each other when cores are busy.
+    # OpenCV's product stays on this thread; NumPy's products wait for each other on busy cores.
     likeness = np.asarray(
         cv2.gemm(_rooted(query), _rooted(candidate), 1, np.empty(0), 0, flags=cv2.GEMM_2_T)
     )
@@ -177,9 +177,9 @@ def _is_plausible(model: NDArray[Any]) -> bool:
 
 
 def _distinct(pairs: Floats) -> Floats:
-    """Pairs without those that begin or end at a pixel where one before them does.
+    """Pairs, without those that share a pixel of either image with an earlier pair.
 
-    SIFT puts several keypoints, of several angles, at one place; they are one piece of evidence.
+    SIFT puts several keypoints with different angles at one point; they are one piece of evidence.
     """
     for columns in (slice(0, 2), slice(2, 4)):
         _, first = np.unique(np.rint(pairs[:, columns]), axis=0, return_index=True)

@@ -1,9 +1,9 @@
-"""Histograms of brightness and colour, over the whole picture or the cells of a grid.
+"""Histograms of brightness and colour, over the whole image or the cells of a grid.
 
 All return float32 (n, grid * grid * bins), cells by row and column. A cell's histogram sums to
-1 / (grid * grid), so that a row sums to 1. Cell i of `grid` on a side of h pixels is the pixels
-from floor(i h / grid) to ceil((i + 1) h / grid): cells share a pixel where they do not divide the
-side, a mirrored picture has mirrored cells, and a picture smaller than the grid still fills it.
+1 / (grid * grid), so a row sums to 1. On a side of h pixels, cell i of `grid` covers the pixels
+from floor(i h / grid) to ceil((i + 1) h / grid): cells share a pixel if they do not divide the
+side, a mirrored image has mirrored cells, and an image smaller than the grid still fills it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cbir.types import Floats, RgbImage
 Bins = tuple[int, int, int]
 
 _ROUNDING = 1e-4
-"""A colour this part of a bin below an edge counts above it: what rounding may take from it."""
+"""A colour closer than this part of a bin below an edge counts as above it, against rounding."""
 
 
 def gray_histogram(images: Sequence[RgbImage], bins: int = 32, grid: int = 1) -> Floats:
@@ -32,9 +32,9 @@ def gray_histogram(images: Sequence[RgbImage], bins: int = 32, grid: int = 1) ->
 def lab_histogram(images: Sequence[RgbImage], bins: Bins = (4, 7, 7), grid: int = 1) -> Floats:
     """CIE L*a*b* (D65): joint histogram, (n, grid^2 * product of bins), L slowest, b fastest.
 
-    Bins are of equal width: L over 0..100, a and b over -64..64. Colours beyond (only very
-    vivid ones) count in the outermost bins. With odd numbers of bins for a and b, greys lie in
-    the middle of one; with even ones on an edge, and rounding decides.
+    Bins have equal width: L over 0..100, a and b over -64..64. Colours beyond (only very vivid
+    ones) count in the outermost bins. With odd numbers of bins for a and b, greys lie in the
+    middle of a bin; with even ones they lie on an edge, and rounding decides.
     """
     return _joint(images, cv2.COLOR_RGB2LAB, bins, ((0, 100), (-64, 64), (-64, 64)), grid)
 
@@ -42,7 +42,7 @@ def lab_histogram(images: Sequence[RgbImage], bins: Bins = (4, 7, 7), grid: int 
 def hsv_histogram(images: Sequence[RgbImage], bins: Bins = (8, 4, 4), grid: int = 1) -> Floats:
     """Hue, saturation, value: joint histogram, (n, grid^2 * product of bins), V fastest.
 
-    Bins are of equal width: H over 0..360 degrees from red, S and V over 0..1. Greys have hue 0.
+    Bins have equal width: H over 0..360 degrees from red, S and V over 0..1. Greys have hue 0.
     """
     return _joint(images, cv2.COLOR_RGB2HSV, bins, ((0, 360), (0, 1), (0, 1)), grid)
 

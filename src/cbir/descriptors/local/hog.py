@@ -17,7 +17,7 @@ _REACH = 255
 """Gradients of bytes lie in -255..255."""
 
 _AT_ONCE = 1 << 17
-"""Pixels worked on at a time: their arrays stay in the cache."""
+"""Pixels processed at a time, so that their arrays stay in the cache."""
 
 _PICTURE_CELL = 16
 
@@ -25,13 +25,13 @@ _PICTURE_CELL = 16
 def hog(images: Bytes, *, orientations: int = 9, cell: int = 8, block: int = 2) -> Floats:
     """HOG of images of one size: uint8 (n, h, w) grey or (n, h, w, 3) RGB -> float32 (n, dim).
 
-    Dalal and Triggs 2005 as scikit-image has it (`block_norm="L2-Hys"`): gradients by central
-    differences, of the colour channel where they are largest; each pixel votes for one of
+    Dalal and Triggs 2005 as in scikit-image (`block_norm="L2-Hys"`): gradients by central
+    differences, in the colour channel with the largest; each pixel votes for one of
     `orientations` in 0..180 degrees; cells of `cell` x `cell` pixels, overlapping blocks of
-    `block` x `block` cells; no smoothing between cells. Rows are blocks by row and column, and
-    in each its cells by row and column: dim = block rows x block columns x block^2 x orientations.
-    A flat image is a zero row. An image smaller than one block is filled up to it on the right
-    and below with its last pixels.
+    `block` x `block` cells; no smoothing between cells. A row lists blocks by row and column, and
+    cells likewise within a block: dim = block rows x block columns x block^2 x orientations.
+    A flat image gives a zero row. An image smaller than one block is padded to its size on the
+    right and at the bottom, with its last pixels.
     """
     cells = _cell_votes(_at_least(images, cell * block), orientations, cell)
     windows = np.lib.stride_tricks.sliding_window_view(cells, (block, block), axis=(1, 2))
@@ -43,10 +43,10 @@ def hog(images: Bytes, *, orientations: int = 9, cell: int = 8, block: int = 2) 
 
 
 def hog_picture(image: RgbImage, *, orientations: int = 9, cell: int = 8) -> RgbImage:
-    """What HOG sees in an image, for people: a star a cell, its rays along the edges found there.
+    """Draw the HOG of an image: one star per cell, with rays along the edges in the cell.
 
-    Each cell is 16 x 16 pixels; the brighter a ray, the stronger the edges of that direction
-    (square root of the votes, the image's largest white). A flat image is black.
+    Each cell is 16 x 16 pixels. The brighter a ray, the stronger the edges in its direction
+    (square root of the votes; the image's largest is white). A flat image is black.
     """
     votes = _cell_votes(_at_least(image[None], cell), orientations, cell)[0]
     strength = np.sqrt(votes / max(float(votes.max()), _EPSILON))
@@ -87,7 +87,7 @@ def _cell_votes(images: Bytes, orientations: int, cell: int) -> Floats:
 
 
 def _gradients(images: Bytes) -> NDArray[np.int32]:
-    """Each pixel's gradient (down, across) as one number, a place in `_votes_of_gradients`."""
+    """Each pixel's gradient (down, across) as one number, an index of `_votes_of_gradients`."""
     values = images.astype(np.int32)
     down, across = np.zeros_like(values), np.zeros_like(values)
     down[:, 1:-1] = values[:, 2:] - values[:, :-2]
@@ -101,7 +101,7 @@ def _gradients(images: Bytes) -> NDArray[np.int32]:
 
 @lru_cache(maxsize=4)
 def _votes_of_gradients(orientations: int) -> tuple[Floats, NDArray[np.uint8]]:
-    """Strength and orientation number of every gradient that bytes can have, flat tables."""
+    """Strength and orientation number of every possible gradient of bytes, as flat tables."""
     steps = np.arange(-_REACH, _REACH + 1, dtype=np.float64)
     down, across = np.meshgrid(steps, steps, indexing="ij")
     degrees = np.arctan2(down, across) * (180 / np.pi) % 180
@@ -111,7 +111,7 @@ def _votes_of_gradients(orientations: int) -> tuple[Floats, NDArray[np.uint8]]:
 
 
 def _l2_hys(blocks: Floats) -> Floats:
-    """The last axis scaled to unit L2 norm, cut at 0.2, and scaled again."""
+    """Scale the last axis to unit L2 norm, clip at 0.2, and scale again."""
     for cut in (True, False):
         norms = np.sqrt(np.sum(np.square(blocks), axis=-1, keepdims=True) + _EPSILON**2)
         blocks = np.divide(blocks, norms, dtype=np.float32)
@@ -121,7 +121,7 @@ def _l2_hys(blocks: Floats) -> Floats:
 
 
 def _rays(orientations: int) -> Floats:
-    """Lines (orientations, 16, 16) through the middle, at right angles to each gradient."""
+    """Lines (orientations, 16, 16) through the centre, at right angles to each gradient."""
     side = _PICTURE_CELL
     offsets = np.arange(side) - (side - 1) / 2
     y, x = offsets[:, None], offsets[None, :]

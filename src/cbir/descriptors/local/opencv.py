@@ -1,7 +1,7 @@
-"""OpenCV as describing uses it: one thread a call.
+"""OpenCV on one thread per call; all modules of the package import `cv2` from here.
 
-Callers run one batch a core, and OpenCV's own threads would only compete with them. The setting
-holds for the whole process, so it stands here, where everything that describes gets `cv2` from.
+Callers run one batch per core, and OpenCV's own threads would only compete with them. The setting
+holds for the whole process.
 """
 
 from __future__ import annotations

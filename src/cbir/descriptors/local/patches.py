@@ -1,13 +1,11 @@
 """Features of whitened patches (Coates, Lee and Ng 2011), a few images at a time.
 
 Every patch of an image is normalised in brightness and contrast, whitened, and compared with k
-filters; what the comparison says of each filter is summed over the cells of a grid.
+filters; the response of each filter is summed over the cells of a grid.
 
-Mirrored filters give mirrored features: where the set holds the mirror image of each of its
-filters and the whitening was fitted on patches and their mirror images alike, the features of a
-mirrored image are those of the image with each filter's number exchanged for its mirror's, and
-the cells of the left for those of the right. A head that is the same for both then needs no
-second pass for the mirrored image.
+Mirrored filters give mirrored features: if the bank contains the mirror image of each filter, and
+the whitening was fitted on patches and their mirror images, then mirroring an image exchanges each
+filter with its mirror image, and the cells on the left with those on the right.
 """
 
 from __future__ import annotations
@@ -25,27 +23,27 @@ from cbir.types import Floats
 Bytes = NDArray[np.uint8]
 
 CONTRAST_FLOOR = 10.0
-"""Added to a patch's variance (0..255 scale), so that noise in flat places stays small."""
+"""Added to a patch's variance (0..255 scale), so that noise in flat areas stays small."""
 
 SHORTEST = np.float32(1e-3)
-"""The least length that a whitened patch is divided by: a flat patch has no direction."""
+"""The least length by which to divide a whitened patch: a flat patch has no direction."""
 
 _PATCHES_AT_ONCE = 1024
-"""Patches normalised and whitened at a time: a 32 x 32 image, or a strip of a large one."""
+"""Patches to normalise and whiten at a time: a 32 x 32 image, or a strip of a large one."""
 
 _ANSWERS_AT_ONCE = 1 << 18
-"""Patches x filters answered at a time: 1 MiB stays near the core, and less slows the product."""
+"""Patches x filters to compute at a time: 1 MiB fits the cache, less slows the product."""
 
 Pooling = Callable[[Floats, Floats, Floats], Floats]
-"""Whitened patches (m, d), their membership of cells (cells, m) and room for (m, k) answers that
-may be overwritten -> answers summed over each cell, (cells, k)."""
+"""Whitened patches (m, d), their cells (cells, m) and a buffer for (m, k) responses -> responses
+summed over each cell, (cells, k)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchFilters:
-    """What encodes patches: `filters` (k, d) in whitened space, `whitening` (d, d), `mean` (d,).
+    """`filters` (k, d) in whitened space, `whitening` (d, d) and `mean` (d,), all float32.
 
-    All float32; d = size * size * 3, a patch's rows, columns and colours in this order.
+    d = size * size * 3: the rows, columns and colours of a patch, in this order.
     """
 
     filters: Floats
@@ -57,8 +55,8 @@ class PatchFilters:
 def normalised_patches(images: Bytes, size: int, stride: int = 1) -> Floats:
     """All patches of uint8 images (n, h, w, 3): float32 (n, rows, cols, size * size * 3).
 
-    Each has its mean taken away and is divided by sqrt(variance + 10), on the 0..255 scale. An
-    image smaller than a patch is filled up on the right and below with its last pixels.
+    Each is centred and divided by sqrt(variance + 10), on the 0..255 scale. An image smaller than
+    a patch is padded on the right and at the bottom with its last pixels.
     """
     below, right = (max(0, size - length) for length in images.shape[1:3])
     if below or right:
@@ -78,8 +76,8 @@ def normalised_patches(images: Bytes, size: int, stride: int = 1) -> Floats:
 def fit_whitening(patches: Floats, epsilon: float) -> tuple[Floats, Floats]:
     """Mean (d,) and ZCA matrix (d, d) of patches (n, d): (patches - mean) @ matrix is white.
 
-    Bell and Sejnowski 1997: V (S + epsilon)^-1/2 V^T of the covariance V S V^T; `epsilon` (Coates
-    and Ng take 0.1) keeps directions that hardly vary from being blown up.
+    Bell and Sejnowski 1997: V (S + epsilon)^-1/2 V^T of the covariance V S V^T; `epsilon` (0.1 in
+    Coates and Ng) keeps directions of little variance small.
     """
     mean = patches.mean(axis=0, dtype=np.float64)
     centred = patches - mean.astype(np.float32)
@@ -100,23 +98,23 @@ def patch_features(
     stride: int = 1,
     mirror: bool = False,
 ) -> Floats:
-    """Pooled filter answers of uint8 images (n, h, w, 3): float32 (n, grid * grid * answers * k).
+    """Pooled filter responses of uint8 images (n, h, w, 3): float32 (n, grid * grid * answers * k).
 
-    With x a whitened patch and w_k a filter, the answer of filter k is, by `activation`,
+    With x a whitened patch and w_k a filter, the response of filter k is, by `activation`,
     "triangle": max(0, mean of all z - z_k - bias), z_k = |x - w_k| (Coates, Lee and Ng 2011,
-    where bias is 0); "relu": max(0, w_k . x - bias); "cosine", two answers (first those of all
-    filters for the one sign, then for the other): max(0, c - bias) and max(0, -c - bias), c the
-    cosine of x and w_k (both signs of whitened patches: Thiry et al. 2021).
-    Answers are summed over each cell of a `grid` x `grid` on the patches' places (cells as in
-    `histograms`: the middle place counts in both halves), cells by row and column.
-    `mirror` adds to each answer that of the mirrored filter in the mirrored cell: an image and its
-    mirror image then have the same features, where the whitening was fitted on both.
-    Raises `CbirError` for an activation that is not there. NumPy's matrix product does nearly all
-    the work and lets other Python threads run meanwhile.
+    where bias is 0); "relu": max(0, w_k . x - bias); "cosine": two responses (those of all filters
+    for one sign, then for the other), max(0, c - bias) and max(0, -c - bias), c the cosine of x
+    and w_k (both signs of whitened patches: Thiry et al. 2021).
+    Responses are summed over the cells of a `grid` x `grid` on the patches' positions (cells as in
+    `histograms`: the middle position counts in both halves), cells by row and column.
+    `mirror` adds the response of the mirrored filter in the mirrored cell: then an image and its
+    mirror image have the same features, if the whitening was fitted on both.
+    Raises `CbirError` for an unknown activation. NumPy's matrix product does nearly all the work
+    and lets other Python threads run.
     """
     if activation not in ACTIVATIONS:
         raise CbirError(
-            f"there is no patch activation '{activation}'", f"known: {', '.join(ACTIVATIONS)}"
+            f"unknown patch activation '{activation}'", f"known: {', '.join(ACTIVATIONS)}"
         )
     bank = filters.filters
     if mirror:
@@ -142,20 +140,20 @@ def patch_features(
 
 
 def mirrored_patches(patches: Floats, size: int) -> Floats:
-    """Patches (n, size * size * 3), or filters of them, with left and right exchanged."""
+    """Patches or filters (n, size * size * 3) with left and right exchanged."""
     shape = (-1, size, size, 3)
     return np.ascontiguousarray(patches.reshape(shape)[:, :, ::-1]).reshape(patches.shape)
 
 
 def patch_places(length: int, size: int, stride: int) -> int:
-    """How many patches of `size` lie along a side of `length` pixels, one every `stride`."""
+    """The number of patches of `size` along a side of `length` pixels, one every `stride`."""
     return max(0, length - size) // stride + 1
 
 
 def _white_strips(
     image: Bytes, filters: PatchFilters, stride: int, rows: int, columns: int
 ) -> Iterator[Floats]:
-    """The whitened patches (m, d) of an image, strip after strip of its `rows` x `columns`."""
+    """The whitened patches (m, d) of an image, strip by strip of its `rows` x `columns`."""
     deep = max(1, _PATCHES_AT_ONCE // columns)
     for top in range(0, rows, deep):
         bottom = min(top + deep, rows) - 1
@@ -166,7 +164,7 @@ def _white_strips(
 
 
 def _cells(rows: int, columns: int, grid: int) -> Floats:
-    """Which places belong to which cell: 0 or 1, (grid * grid, rows * columns)."""
+    """Whether a position belongs to a cell: 0 or 1, (grid * grid, rows * columns)."""
     member = np.zeros((grid, grid, rows, columns), dtype=np.float32)
     for i, (top, bottom) in enumerate(grid_spans(rows, grid)):
         for j, (left, right) in enumerate(grid_spans(columns, grid)):
@@ -175,7 +173,7 @@ def _cells(rows: int, columns: int, grid: int) -> Floats:
 
 
 def _triangle(filters: Floats, bias: float) -> Pooling:
-    # |x - w|^2 = -2 w.x + 1 |x|^2 + |w|^2 1: two more columns, and one product gives it.
+    # |x - w|^2 = -2 w.x + 1 |x|^2 + |w|^2 1: with two more columns, one product computes it.
     lengths = np.einsum("ij,ij->i", filters, filters)
     columns = np.vstack([filters.T, np.ones_like(lengths), lengths])
     share = np.full(len(filters), 1 / len(filters), dtype=np.float32)
@@ -186,7 +184,7 @@ def _triangle(filters: Floats, bias: float) -> Pooling:
         np.einsum("ij,ij->i", white, white, out=rows[:, -2])
         rows[:, -1] = 1
         distances = np.matmul(rows, columns, out=room)
-        np.abs(distances, out=distances)  # rounding may leave a square of 0 just below it
+        np.abs(distances, out=distances)  # rounding may leave a zero just below zero
         np.sqrt(distances, out=distances)
         means = distances @ share - np.float32(bias)
         answers = np.subtract(means[:, None], distances, out=distances)
@@ -223,7 +221,7 @@ def _cosine(filters: Floats, bias: float) -> Pooling:
 
 
 def _positive(answers: Floats) -> Floats:
-    """max(0, answers) in place; NumPy is twice as fast with a column of zeros as with a number."""
+    """max(0, answers) in place; NumPy is twice as fast with a column of zeros as with a scalar."""
     return np.maximum(answers, np.zeros((len(answers), 1), dtype=np.float32), out=answers)
 
 
@@ -234,4 +232,4 @@ ACTIVATIONS: dict[str, Callable[[Floats, float], Pooling]] = {
 }
 
 ANSWERS: dict[str, int] = {"triangle": 1, "relu": 1, "cosine": 2}
-"""How many answers a filter gives, by activation."""
+"""The number of responses per filter, by activation."""

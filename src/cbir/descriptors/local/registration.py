@@ -1,9 +1,9 @@
-"""Two small pictures laid over each other as well as can be: are they the same photograph?
+"""Image registration of two small images: are they the same photograph?
 
-First a search by shifts and a few sizes, then a fine one by every affine map ("Parametric Image
-Alignment Using Enhanced Correlation Coefficient Maximization", Evangelidis & Psarakis, PAMI 2008).
-Another crop or another aspect ratio moves pixels by a fraction of one: without the fine search the
-correlation of copies falls to that of pictures which are merely alike.
+A coarse search over shifts and a few scales, then a fine one over affine transforms ("Parametric
+Image Alignment Using Enhanced Correlation Coefficient Maximization", Evangelidis & Psarakis, PAMI
+2008). A different crop or aspect ratio moves pixels by fractions: without the fine search, copies
+correlate no better than images that are merely similar.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from cbir.descriptors.local.opencv import cv2
 from cbir.types import Floats, RgbImage
 
 SIDE = 32
-"""Both pictures' height and width."""
+"""The height and width of both images."""
 
-_MIDDLE = 24  # pixels of one picture that are looked for: the rest is room for shifts of 4 pixels
-_SIDES = (29, 32, 35)  # what that picture is resized to before
-_LEAST_FOUND = 0.5  # most candidates are below, hardly any copy: spares the fine search
+_MIDDLE = 24  # side, in pixels, of the template; the rest is room for shifts of 4 pixels
+_SIDES = (29, 32, 35)  # sizes of the image from which the template is cut
+_LEAST_FOUND = 0.5  # most candidates are below, but few copies: saves the fine search
 _BLUR = 3.0
-_LEAST_CONTRAST = 1.0  # grey levels: less is the noise of a flat picture
+_LEAST_CONTRAST = 1.0  # grey levels; less is the noise of a flat image
 
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 _SMOOTHING = 3  # pixels, the side of a Gaussian kernel
-_BORDER = 2  # pixels that are not compared: frames, and the edges of a resized picture
-_MOST_TURNED = 0.08  # off the map's diagonal, 4.6 degrees; with more, silhouettes are made to fit
+_BORDER = 2  # pixels left out: frames, and the edges of a resized image
+_MOST_TURNED = 0.08  # off-diagonal entry, 4.6 degrees; with more, unrelated outlines fit
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A picture's details, and those of its middle at every size of `_SIDES` (none if flat)."""
+    """The details of an image, and its templates at every size of `_SIDES` (none if flat)."""
 
     details: Floats
     middles: list[Floats]
 
 
 def most_alike(picture: RgbImage, others: NDArray[np.uint8]) -> float:
-    """The correlation of a picture with that of the others which it agrees with best, 0 to 1.
+    """The best correlation, 0 to 1, of an image with any of the others after registration.
 
-    `picture`: uint8 (32, 32, 3); `others`: uint8 (n, 32, 32, 3). Each is laid over the other, both
-    ways. Compared are grey pictures less a blurred copy of each, for skies and lawns are alike
-    without being the same. It is 0 where neither is found in the other, where one must be turned or
-    sheared to fit, and for pictures of hardly any contrast.
+    `picture`: uint8 (32, 32, 3); `others`: uint8 (n, 32, 32, 3). Registers each pair both ways.
+    Compares grey images minus a blurred copy of each, because skies and lawns are similar without
+    being the same. The correlation is 0 if neither image is found in the other, if one must be
+    rotated or sheared to fit, and for images with hardly any contrast.
     """
     this = _prepared(picture)
     best = 0.0
@@ -71,7 +71,7 @@ def _middle(details: Floats) -> Floats:
 
 
 def _correlation(sought: _Prepared, where: _Prepared) -> float:
-    """How well one picture agrees with the other where it is found there, else 0."""
+    """The correlation of one image with the other where it is found in it, else 0."""
     if not sought.middles or not where.middles:
         return 0.0
     sizes = zip(sought.middles, _SIDES, strict=True)
@@ -84,16 +84,16 @@ def _correlation(sought: _Prepared, where: _Prepared) -> float:
             where.details, sought.details, start, cv2.MOTION_AFFINE, _STOP, _inside(), _SMOOTHING
         )
     except cv2.error as error:
-        # Not by `error.code`, which belongs to the class: another thread's error may be in it.
+        # Not `error.code`, a class attribute: it may hold the code of another thread's error.
         if f"({cv2.Error.STS_NO_CONV}:" not in str(error):
             raise
-        return 0.0  # nothing in common: the search ran away
+        return 0.0  # nothing in common: the search diverged
     turned = max(abs(fitted[0, 1]), abs(fitted[1, 0]))
     return float(correlation) if turned <= _MOST_TURNED else 0.0
 
 
 def _find(middle: Floats, side: int, details: Floats) -> tuple[float, Floats]:
-    """How well a middle is found in a picture, and the map from that one's pixels to its own."""
+    """The best match of a template in an image, and the map from the image's pixels to its own."""
     values = cv2.matchTemplate(details, middle, cv2.TM_CCOEFF_NORMED)
     _, most, _, at = cv2.minMaxLoc(values)
     start, scale = (side - _MIDDLE) // 2, SIDE / side

@@ -1,7 +1,7 @@
 """SIFT (Lowe 2004) at keypoints and on a dense grid, and RootSIFT.
 
-Images are RGB uint8 (h, w, 3) of any size from 1 x 1. Points are in pixels, (0, 0) the centre of
-the top left one.
+Images are RGB uint8 (h, w, 3) of any size from 1 x 1. Points are in pixels; (0, 0) is the centre
+of the top left pixel.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ DIM = 128
 CELLS = 4
 ORIENTATIONS = 8
 CELL_WIDTH = 1.5
-"""A histogram cell's side as a multiple of the keypoint's size; four cells make the 6 x size."""
+"""The side of a histogram cell, as a multiple of the keypoint's size; four cells make 6 x size."""
 
 _BASE_BLUR = (1.6**2 - 0.5**2) ** 0.5
 _FAINT = 1e-3
-"""Gradients below this (0..255 scale) are what rounding leaves of a blurred flat place."""
+"""Gradients below this (0..255 scale) are rounding errors of a blurred flat area."""
 
 _CLIP = 0.2
 _SCALE = 512.0
@@ -35,7 +35,7 @@ _SCALE = 512.0
 class LocalFeatures:
     """Points (n, 4): x, y, size (diameter), angle in degrees; descriptors (n, 128), 0..255.
 
-    Both float32. The descriptor of a point of size s sees a square of about 6 s pixels a side.
+    Both float32. The descriptor of a point of size s covers a square of about 6 s pixels a side.
     """
 
     points: Floats
@@ -51,8 +51,8 @@ def grey(image: RgbImage) -> NDArray[np.uint8]:
 def keypoint_sift(image: RgbImage, limit: int = 0) -> LocalFeatures:
     """The `limit` strongest SIFT keypoints (0: all) and their descriptors, by OpenCV.
 
-    Strongest first; equally strong ones (the several angles of one place are) by size, y, x and
-    angle. No keypoints (flat, tiny): (0, 4) and (0, 128).
+    Strongest first; equally strong ones (such as several angles at one point) by size, y, x and
+    angle. An image without keypoints (flat, tiny) gives (0, 4) and (0, 128).
     """
     found, descriptors = cv2.SIFT.create(nfeatures=limit).detectAndCompute(grey(image), None)
     if not found:
@@ -60,27 +60,27 @@ def keypoint_sift(image: RgbImage, limit: int = 0) -> LocalFeatures:
     rows = np.array([(*k.pt, k.size, k.angle, k.response) for k in found], dtype=np.float32)
     x, y, size, angle, response = rows.T
     order = np.lexsort((angle, x, y, size, -response))
-    if limit:  # OpenCV keeps all that are as strong as the last one
+    if limit:  # OpenCV also keeps all that are as strong as the last one
         order = order[:limit]
     kept = np.asarray(descriptors, dtype=np.float32)[order]
     return LocalFeatures(np.ascontiguousarray(rows[order, :4]), kept)
 
 
 def dense_grid(length: int, step: int) -> NDArray[np.intp]:
-    """Positions of the grid along a side of `length` pixels: every `step`, centred, never none."""
+    """Grid positions along a side of `length` pixels: every `step`, centred, at least one."""
     return np.arange((length - 1) % step // 2, length, step)
 
 
 def dense_sift(image: RgbImage, step: int, sizes: Sequence[float]) -> LocalFeatures:
     """Upright SIFT at every `step`-th pixel, in each of `sizes` (keypoint diameters, pixels).
 
-    In order of size as given, then y, then x: sizes x rows x columns points, angle 0. Each equals
-    OpenCV's descriptor of an upright keypoint there (octave 0: the image blurred to sigma 1.6,
-    whatever the size) but for rounding. Pixels outside the image have no gradient; a descriptor
-    of nothing but those, or of a flat place, is zero.
+    Ordered by size as given, then y, then x: sizes x rows x columns points, angle 0. Each equals
+    OpenCV's descriptor of an upright keypoint at that point (octave 0: the image blurred to sigma
+    1.6 for every size), up to rounding. Pixels outside the image have no gradient; a descriptor
+    of only such pixels, or of a flat area, is zero.
 
-    Gaussian window and interpolation are products of a factor in x and one in y, so all
-    descriptors of a size are two matrix products over eight maps of gradient strength, one an
+    Gaussian window and interpolation are products of a factor in x and one in y. So all
+    descriptors of a size are two matrix products over eight maps of gradient strength, one per
     orientation (after Vedaldi and Fulkerson's `vl_dsift`, 2008, with the exact window).
     """
     if step < 1 or not sizes or min(sizes) <= 0:
@@ -103,7 +103,7 @@ def root_sift(descriptors: Floats) -> Floats:
     """RootSIFT rows (n, 128) of unit L2 norm: square roots of L1-normalised SIFT.
 
     Arandjelović and Zisserman 2012: their dot product is the Hellinger kernel of the histograms.
-    A zero row (a flat place) becomes the uniform row, all 1 / sqrt(128).
+    A zero row (a flat area) becomes the uniform row, all 1 / sqrt(128).
     """
     sums = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
     rows = np.full(descriptors.shape, 1 / descriptors.shape[1], dtype=np.float32)
@@ -112,10 +112,10 @@ def root_sift(descriptors: Floats) -> Floats:
 
 
 def _orientation_maps(luma: NDArray[np.uint8]) -> Floats:
-    """Gradient strength (8, h, w), shared between the two nearest of eight orientations."""
+    """Gradient strength (8, h, w), split between the two nearest of eight orientations."""
     height, width = luma.shape
     maps = np.zeros((ORIENTATIONS, height, width), dtype=np.float32)
-    if min(height, width) < 3:  # the border has no gradient, and there is nothing else
+    if min(height, width) < 3:  # the border has no gradient, and the image is all border
         return maps
     image = cv2.GaussianBlur(luma.astype(np.float32), (0, 0), _BASE_BLUR)
     right = image[1:-1, 2:] - image[1:-1, :-2]
@@ -134,7 +134,7 @@ def _orientation_maps(luma: NDArray[np.uint8]) -> Floats:
 
 @lru_cache(maxsize=64)
 def _window(length: int, step: int, size: float) -> Floats:
-    """Weights (points x 4 cells, length) of pixels in the cells, along one axis."""
+    """The weights (points x 4 cells, length) of pixels in cells, along one axis."""
     cells = (np.arange(length) - dense_grid(length, step)[:, None]) / (CELL_WIDTH * size)
     centres = np.arange(CELLS) - (CELLS - 1) / 2
     nearness = np.maximum(0, 1 - np.abs(cells[:, None, :] - centres[:, None]))
@@ -154,7 +154,7 @@ def _pooled(maps: Floats, step: int, size: float) -> Floats:
 
 
 def _finished(rows: Floats) -> Floats:
-    """Lowe's normalisation as in OpenCV: unit, at most 0.2, unit, times 512, whole, at most 255."""
+    """Lowe's normalisation as in OpenCV: unit, clip at 0.2, unit, times 512, round, clip at 255."""
     limits = _CLIP * np.sqrt(np.einsum("ij,ij->i", rows, rows))
     np.minimum(rows, limits[:, None], out=rows)
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))

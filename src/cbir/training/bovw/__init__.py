@@ -1,1 +1,1 @@
-"""Fitting Bag-of-Visual-Words models: vocabularies, projections, heads (extra `bovw`)."""
+"""Fits Bag-of-Visual-Words models: vocabularies, projections, heads (extra `bovw`)."""

@@ -1,1 +1,1 @@
-"""Training neural networks: the only part that imports torch."""
+"""Trains neural networks; the only part that imports torch (extra `train`)."""

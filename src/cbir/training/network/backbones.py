@@ -1,6 +1,6 @@
 """The small convolutional network behind `cifar10-cnn`.
 
-In the line of airbench94 (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
+After airbench94 (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
 2024, arXiv:2404.00498): a frozen patch-whitening convolution, three blocks of two 3x3
 convolutions, max pooling. Ours uses ReLU, so that int8 inference can fuse it, and ends in a
 64-dimensional linear layer, the embedding, before the linear classifier.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 EMBEDDING_DIM = 64
-# Two linear layers in a row share the logit scale of 1/9 that airbench94 gives its head.
+# The two linear layers share the logit scale of 1/9 that airbench94 gives its one head.
 HEAD_SCALE = 1 / 3
 
 
@@ -32,7 +32,7 @@ class Block(nn.Sequential):
 
 
 class EmbeddingNet(nn.Module):
-    """Images to embeddings to class scores.
+    """Turns images into embeddings, and embeddings into class scores.
 
     Input: float32 (n, 3, 32, 32), normalised. `embed` returns (n, 64), `forward` logits
     (n, classes).
@@ -81,7 +81,7 @@ def whiten_from(network: EmbeddingNet, images: Tensor, eps: float = 5e-4) -> Non
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    # Start as (nearly) the identity, so that depth does not slow the first epoch.
+    # Begins as (nearly) the identity, so that depth does not slow the first epoch.
     nn.init.dirac_(conv.weight[:channels_in])
     return conv
 
