@@ -1,1 +1,1 @@
-"""Measurements that the README quotes; `python -m benchmarks` prints all of them."""
+"""The measurements quoted in the README and docs; `python -m benchmarks` prints the usual ones."""

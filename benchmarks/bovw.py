@@ -1,9 +1,8 @@
 """Every Bag-of-Visual-Words recipe on CIFAR-10, end to end: fit, index, search, measure.
 
-Each is fitted by `train_bovw` on the 50,000 training images (a tenth held out to choose by), its
-model kept in CBIR_HOME for the next run; then the training images are indexed and all 10,000 test
-images searched for, exactly, and among each other (leave-one-out). Takes long, so it runs only
-when it is named.
+`train_bovw` fits each on the 50,000 training images (a tenth held out for choices), and CBIR_HOME
+keeps the model for the next run. Then the training images are indexed, and all 10,000 test images
+are exact queries to them, and to each other (leave-one-out). Takes long, so it runs only if named.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.setting import images_per_second
+from benchmarks.setting import heading, images_per_second, kept, row
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import load_descriptor
 from cbir.evaluation import Evaluation, evaluate
-from cbir.home import cbir_home
+from cbir.files import write_files
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
 from cbir.ingest.indexing import index_images
@@ -26,7 +25,7 @@ from cbir.training.bovw.recipes import RECIPES, Recipe
 
 SHIPPED = ("cifar10-bovw", "cifar10-bovw:embedding")
 ELSEWHERE = ("best", "classic", "words")
-"""Recipes that are not fitted here: shipped, for photos, for inverted indexes."""
+"""Recipes not fitted here: shipped, for photos, for inverted indexes."""
 TIMED = 1000
 COLUMNS = (
     "descriptor",
@@ -41,8 +40,8 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Print the table of the documentation, a row as soon as it is known."""
-    print(f"\n{_row(COLUMNS)}\n{_row(['---'] * len(COLUMNS))}", flush=True)
+    """Print the table of the documentation, each row as soon as it is known."""
+    print(f"\n{heading(COLUMNS)}", flush=True)
     for name in SHIPPED:
         _measure(name, load_descriptor(name))
     for recipe in RECIPES.values():
@@ -52,21 +51,18 @@ def main() -> None:
 
 
 def _fitted(recipe: Recipe) -> Path:
-    """The folder of the recipe's model; fitted where there is none."""
-    folder = cbir_home() / "benchmarks" / "bovw" / recipe.name
+    """The folder of the recipe's model, fitted if it is missing."""
+    folder = Path(kept("benchmarks", "bovw", recipe.name))
     if not (folder / "model.json").exists():
-        files = train_bovw(open_source("cifar10:train"), recipe.name, recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
+        write_files(train_bovw(open_source("cifar10:train"), recipe.name, recipe), folder)
     return folder
 
 
 def _measure(name: str, descriptor: Descriptor) -> None:
-    place = cbir_home() / "benchmarks" / "bovw" / "measured.cbir"
+    place = kept("benchmarks", "bovw", "measured.cbir")
     shutil.rmtree(place, ignore_errors=True)
     try:
-        index_images(["cifar10:train"], str(place), descriptor=descriptor)
+        index_images(["cifar10:train"], place, descriptor=descriptor)
         with closing(Searcher.open(place, descriptor)) as searcher:
             result = evaluate(searcher, open_source("cifar10:test"))
     finally:
@@ -74,7 +70,7 @@ def _measure(name: str, descriptor: Descriptor) -> None:
     items = list(open_source("cifar10:test").items())[:: 10_000 // TIMED][:TIMED]
     images = [load_pixels(item.read()) for item in items]
     speed = f"{images_per_second(descriptor, images):,.0f}"
-    print(_row([name, str(descriptor.spec.dim), speed, *_figures(result)]), flush=True)
+    print(row([name, str(descriptor.spec.dim), speed, *_figures(result)]), flush=True)
 
 
 def _figures(result: Evaluation) -> list[str]:
@@ -89,10 +85,6 @@ def _figures(result: Evaluation) -> list[str]:
         f"{measures['P@10']:.3f}",
         " / ".join(f"{value:.3f}" for value in known) or "-",
     ]
-
-
-def _row(cells: tuple[str, ...] | list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

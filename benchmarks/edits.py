@@ -1,4 +1,4 @@
-"""What people do to pictures before they pass them on: the edits of the benchmark of copies."""
+"""The edits of the benchmark of copies: what people do to images before they pass them on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFont
 
 Edit = Callable[[Image.Image, Random, Sequence[Image.Image]], Image.Image]
-"""The picture, the source of all that is drawn at random, other pictures to set beside it."""
+"""Takes the image, the random generator, and other images for collages."""
 
 STRIP = 0.16
-"""Height of the bar above a picture on a screen, as a fraction of the picture's."""
+"""Height of the bar above an image on a screen, as a fraction of the image's."""
 
 
 def _crop(area: float) -> Edit:
@@ -24,7 +24,7 @@ def _crop(area: float) -> Edit:
 
 
 def _rotate(degrees: float) -> Edit:
-    """The whole picture turned; corners that nothing covers are black."""
+    """The whole image rotated; empty corners are black."""
 
     def rotated(picture: Image.Image, _: Random, __: Sequence[Image.Image]) -> Image.Image:
         return picture.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
@@ -33,7 +33,7 @@ def _rotate(degrees: float) -> Edit:
 
 
 def _rotate_and_crop(picture: Image.Image, draw: Random, _: Sequence[Image.Image]) -> Image.Image:
-    """Turned by 10 to 30 degrees either way, and what is left of it without corners, cropped."""
+    """Rotated by 10 to 30 degrees either way, without empty corners, and cropped."""
     degrees = draw.choice((-1, 1)) * draw.uniform(10, 30)
     turned = picture.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
     width, height = _inscribed(*picture.size, math.radians(degrees))
@@ -74,7 +74,7 @@ def _overlay(picture: Image.Image, draw: Random, _: Sequence[Image.Image]) -> Im
 
 
 def _collage(picture: Image.Image, draw: Random, others: Sequence[Image.Image]) -> Image.Image:
-    """Two by two: the picture and three others, each at most as large as it is."""
+    """Two by two: the image and three others, resized to its size."""
     width, height = picture.size
     four = [picture, *draw.sample(list(others), 3)]
     draw.shuffle(four)
@@ -86,7 +86,7 @@ def _collage(picture: Image.Image, draw: Random, others: Sequence[Image.Image]) 
 
 
 def _screenshot(picture: Image.Image, draw: Random, _: Sequence[Image.Image]) -> Image.Image:
-    """The picture as a telephone shows it: bars with text above and below, a margin, JPEG."""
+    """The image as a telephone shows it: bars with text above and below, a margin, JPEG."""
     bar = max(12, round(STRIP * picture.height))
     margin = draw.randint(0, picture.width // 8)
     back, ink = draw.choice((("white", "black"), ("black", "white"), ("#f0f2f5", "#1c1e21")))
@@ -120,14 +120,14 @@ EDITS: Mapping[str, Edit] = {
 
 
 def _cut(picture: Image.Image, side: float, draw: Random) -> Image.Image:
-    """A part of the picture's shape, `side` of its width and height, anywhere in it."""
+    """A random crop of `side` of the width and the height."""
     width, height = max(1, round(picture.width * side)), max(1, round(picture.height * side))
     left, top = draw.randint(0, picture.width - width), draw.randint(0, picture.height - height)
     return picture.crop((left, top, left + width, top + height))
 
 
 def _inscribed(width: float, height: float, angle: float) -> tuple[float, float]:
-    """The largest upright rectangle of the picture's shape inside the picture turned by `angle`."""
+    """The largest upright rectangle of the same shape inside the image rotated by `angle`."""
     sin, cos = abs(math.sin(angle)), abs(math.cos(angle))
     scale = min(width / (width * cos + height * sin), height / (width * sin + height * cos))
     return width * scale, height * scale

@@ -1,9 +1,9 @@
-"""Elasticsearch through cbir beside the bare client: the same documents, mapping and server.
+"""Elasticsearch through cbir, compared with the bare client: same documents, mapping and server.
 
-Starts a server of its own (see tools.elasticsearch_server). A load counts from making the index to
-the refresh that lets its records be found. The bare client (`helpers.bulk`, with the same
-serialiser) has its documents in memory as dicts already; ours are made from records and vectors.
-Takes long, so it runs only when it is named.
+Starts its own server (see tools.elasticsearch_server). A load begins with creating the index and
+ends with the refresh that makes its records searchable. The bare client (`helpers.bulk`, with the
+same serialiser) already has its documents in memory as dicts; ours are made from records and
+vectors. Takes long, so it runs only if named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.setting import cifar10_index
+from benchmarks.setting import CHUNK, cifar10_index, load_seconds
 from benchmarks.vgg16 import UntrainedVgg16
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import load_descriptor
@@ -26,7 +26,7 @@ from cbir.images.sources import open_source
 from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Matches
 from cbir.index.elasticsearch import bodies as elastic_queries
 from cbir.index.elasticsearch.address import Options
-from cbir.index.open import create_index, open_index
+from cbir.index.open import open_index
 from cbir.ingest.indexing import index_images
 from cbir.search.searcher import Searcher
 from cbir.types import Vectors
@@ -39,12 +39,11 @@ TYPES = ("flat", "hnsw", "int8_hnsw", "bbq_hnsw")
 RUNS = 3
 QUERIES = 1000
 DEPTH = 100
-CHUNK = 1000
 LARGE_SIZE, LARGE_SAMPLE = 224, 64
 
 
 def main() -> None:
-    """Print every figure, with its target beside it."""
+    """Print every figure with its target."""
     place = cifar10_index()
     with start_server(heap="2g") as server, closing(Searcher.open(place)) as embedded:
         print(f"one node on the same machine, heap 2 GB; loads: medians of n={RUNS}")
@@ -70,13 +69,13 @@ def _one_type(
     url = f"{server.index_url(name)}?type={kind}"
     print(f"\n{kind}: {len(entries):,} records of {embedded.spec.dim} dimensions")
     with closing(_client(server)) as client:
-        _load(url, embedded, entries)
+        load_seconds(url, embedded.spec, entries)
         body, documents = _creation(client, name), list(_documents(client, name))
         assert len(documents) == len(entries)
         ours, bare = [], []
         for _ in range(RUNS):
             _drop(client, name)
-            ours.append(_load(url, embedded, entries))
+            ours.append(load_seconds(url, embedded.spec, entries))
             _drop(client, "bare")
             bare.append(_bare_load(client, body, documents))
         rates = [len(entries) / statistics.median(times) for times in (ours, bare)]
@@ -86,16 +85,6 @@ def _one_type(
         with closing(open_index(url)) as index:
             _single_searches(index, client, kind, queries)
         _drop(client, "bare")
-
-
-def _load(url: str, embedded: Index, entries: list[Entry]) -> float:
-    """Seconds for a new index at `url`."""
-    started = time.perf_counter()
-    with closing(create_index(url, embedded.spec)) as index:
-        for start in range(0, len(entries), CHUNK):
-            index.add(entries[start : start + CHUNK])
-        index.refresh()
-    return time.perf_counter() - started
 
 
 def _bare_load(
@@ -115,7 +104,7 @@ def _bare_load(
 
 
 def _single_searches(index: Index, client: Elasticsearch, kind: str, queries: Vectors) -> None:
-    """One query at a time, k=10, ours and the bare client's in turn; and how many are right."""
+    """Search one query at a time, k=10, alternating with the bare client; print times, recall."""
     body = _search_body(client, kind)
     ours, bare = [], []
     for query in queries:
@@ -137,7 +126,7 @@ def _single_searches(index: Index, client: Elasticsearch, kind: str, queries: Ve
 
 
 def _search_body(client: Elasticsearch, kind: str) -> dict[str, Any]:
-    """The ten nearest: the same effort on the server's side as ours asks for."""
+    """A search for the ten nearest, with the same effort of the server as ours."""
     fields = _mappings(client, "bare")["properties"]
     (field,) = (name for name, each in fields.items() if each.get("type") == "dense_vector")
     placeholder = np.zeros(fields[field]["dims"], dtype=np.float32)
@@ -145,7 +134,7 @@ def _search_body(client: Elasticsearch, kind: str) -> dict[str, Any]:
 
 
 def _equality(embedded: Searcher, url: str, queries: Vectors, right: Sequence[Matches]) -> None:
-    """Exact answers of both engines, and what evaluation makes of them."""
+    """Compare the exact answers of both engines, and their evaluation."""
     with closing(open_index(url)) as index:
         different = swapped = 0
         worst = 0.0
@@ -170,7 +159,7 @@ def _measures(evaluation: Evaluation) -> str:
 
 
 def _end_to_end(server: Server) -> None:
-    """Files to a searchable index: the only figures to stand beside the predecessor's."""
+    """Files to a searchable index: the only figures comparable with the predecessor's."""
     print("\nfiles to Elasticsearch, 50,000 images (the system this follows: 2 h 31 min)")
     trained = load_descriptor("cifar10-cnn")
     for descriptor, size in ((trained, 32), (UntrainedVgg16(32), 32)):
@@ -185,7 +174,7 @@ def _end_to_end(server: Server) -> None:
 
 
 def _large_network() -> None:
-    """The network alone at the size that VGG-16 was made for; not a whole run."""
+    """The network alone at the input size of VGG-16; not a whole run."""
     descriptor: Descriptor = UntrainedVgg16(LARGE_SIZE)
     draw = np.random.default_rng(0)
     images = list(draw.integers(0, 256, (LARGE_SAMPLE, 32, 32, 3), dtype=np.uint8))
@@ -204,7 +193,7 @@ def _client(server: Server) -> Elasticsearch:
 
 
 def _creation(client: Elasticsearch, name: str) -> dict[str, Any]:
-    """What makes an index like `name` as it was while it was loaded."""
+    """The body that creates an index like `name` while loading."""
     settings = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
     return {"mappings": _mappings(client, name), "settings": settings}
 
@@ -216,7 +205,7 @@ def _mappings(client: Elasticsearch, name: str) -> dict[str, Any]:
 
 
 def _documents(client: Elasticsearch, name: str) -> Iterator[dict[str, Any]]:
-    """Every record's document as it was sent, read back from the server."""
+    """The document of every record as it was sent, read back from the server."""
     after = [""]
     while True:
         page = client.search(

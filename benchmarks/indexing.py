@@ -1,8 +1,8 @@
-"""Indexing 50,000 images end to end, against a bare loop over the same decoder and network.
+"""Indexing 50,000 images end to end, compared with a bare loop of decoder and network.
 
-The bare loop has every file in memory already, decodes and infers on all cores, overlapped, with
-the same session options and batch size, and keeps only the vectors. Ours reads the archive, hashes,
-decodes, describes, and leaves a durable index with thumbnails and search cache.
+The bare loop has every file in memory, decodes and infers on all cores with the same session
+options and batch size, and keeps only the vectors. Indexing reads the archive, hashes, decodes,
+describes, and writes a durable index with thumbnails and a vector cache.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from cbir.descriptors.contract import batches
 from cbir.descriptors.models import load_descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.images.sources import open_source
@@ -29,7 +29,7 @@ RUNS = 3
 
 
 def main() -> None:
-    """Print both times, alternating, and their ratio."""
+    """Print both times, measured alternately, and their ratio."""
     descriptor = load_descriptor("cifar10-cnn")
     assert isinstance(descriptor, OnnxDescriptor)
     files = [
@@ -57,12 +57,7 @@ def _bare_loop(files: list[bytes], descriptor: OnnxDescriptor) -> None:
         return len(descriptor.network.outputs(np.stack(pixels))[0])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        assert sum(pool.map(work, _batches(files))) == len(files)
-
-
-def _batches(files: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(files), BATCH):
-        yield files[start : start + BATCH]
+        assert sum(pool.map(work, batches(files, BATCH))) == len(files)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes the JPEG copy of CIFAR-10 that the figures are measured on, from the canonical archive.
+"""Makes the JPEG copy of CIFAR-10 used for the figures from the canonical archive.
 
     python -m benchmarks.jpeg_copy cifar10-jpeg.tar.xz
 
@@ -19,7 +19,7 @@ from cbir.images.sources import open_source
 
 
 def main() -> None:
-    """Write the archive named on the command line; the canonical one is fetched if need be."""
+    """Write the archive named on the command line; downloads the canonical one if needed."""
     if find_cifar10() is None:
         download_cifar10(lambda _done, _total: None)
     with tarfile.open(sys.argv[1], "w:xz") as archive:

@@ -1,39 +1,38 @@
-"""Every shipped descriptor on CIFAR-10 and on photos, under every protocol: docs/leaderboard.md.
+"""Writes docs/leaderboard.md: every shipped descriptor on CIFAR-10 and photos, by every protocol.
 
     python -m benchmarks leaderboard
     python -m benchmarks.leaderboard --only classic --data photos --output FILE
 
-Indexes are kept in CBIR_HOME between runs. Takes long, so it runs only when it is named.
+CBIR_HOME keeps the indexes between runs. Takes long, so it runs only if named.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.photos import ARCHIVE, find_photos
 from benchmarks.setting import (
-    PACKAGES,
     form_of_cifar10,
+    heading,
     images_per_second,
+    kept,
     median_ms,
+    photos_archive,
+    row,
+    software,
 )
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import load_descriptor
-from cbir.errors import CbirError
 from cbir.evaluation import Evaluation, evaluate
 from cbir.evaluation.near_duplicates import near_duplicates
-from cbir.home import cbir_home
 from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.sources import open_source
@@ -53,14 +52,14 @@ DESCRIPTORS = (
 )
 BITS = 64
 DESCRIBED = 1000
-"""Images, spread over the queries, that the speed of describing is measured with."""
+"""Images, spread over the queries, for measuring the speed of describing."""
 ASKED = 100
 TARGET = Path(__file__).parent.parent / "docs" / "leaderboard.md"
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images to index, images to ask for, the cut-off of nAP, and what the pixels are."""
+    """Images to index, query images, the cut-off of nAP, and the kind of pixels."""
 
     name: str
     title: str
@@ -98,7 +97,7 @@ class Part:
 
 
 def data_sets(names: Sequence[str]) -> Iterator[DataSet]:
-    """The data sets called `names`; raises `CbirError` for photos that are not at hand."""
+    """The data sets called `names`; raises `CbirError` if the photos are missing."""
     if "cifar10" in names:
         yield DataSet(
             "cifar10",
@@ -109,12 +108,7 @@ def data_sets(names: Sequence[str]) -> Iterator[DataSet]:
             form_of_cifar10(),
         )
     if "photos" in names:
-        archive = find_photos()
-        if archive is None:
-            raise CbirError(
-                f"{ARCHIVE} is not at hand", "set CBIR_DATA to the folder that holds it"
-            )
-        whole = open_source(str(archive), label_from_folder=True)
+        whole = open_source(photos_archive(), label_from_folder=True)
         yield DataSet(
             "photos",
             "Photos: 200 test photos of 20 Caltech-101 classes as queries, 600 indexed",
@@ -156,14 +150,14 @@ def main(
     data: Sequence[str] = ("cifar10", "photos"),
     target: Path = TARGET,
 ) -> None:
-    """Measure and write the page; each row is printed as soon as it is known."""
+    """Measure and write the page; print each row as soon as it is known."""
     sections = []
     for data_set in data_sets(data):
         quality, cost = [], []
         alike: Found | None = None  # by the pictures alone: the same for every descriptor
         for name in descriptors:
             better, dearer, alike = _measured(data_set, name, alike)
-            print(f"{_row(better)}\n{_row(dearer)}", flush=True)
+            print(f"{row(better)}\n{row(dearer)}", flush=True)
             quality.append(better)
             cost.append(dearer)
         sections.append(_section(data_set, quality, cost, alike))
@@ -189,9 +183,7 @@ def _measured(
 
 def _place(data_set: DataSet, descriptor: Descriptor) -> str:
     name = f"{data_set.name}-{descriptor.spec.fingerprint[:8]}.cbir"
-    place = cbir_home() / "benchmarks" / "leaderboard" / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return str(place)
+    return kept("benchmarks", "leaderboard", name)
 
 
 def _quality(
@@ -235,11 +227,10 @@ def _cost(data_set: DataSet, name: str, searcher: Searcher) -> list[str]:
 
 
 def _head() -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return f"""# Leaderboard
 
 Written by `python -m benchmarks leaderboard` on {time.strftime("%d %B %Y")}: {processor()},
-Python {platform.python_version()}, cbir {version("cbir")}, {packages}.
+{software()}.
 
 An indexed image is relevant if it has the query's class. Search is exact.
 [evaluation.md](evaluation.md) defines the measures and protocols.
@@ -273,13 +264,8 @@ def _section(
         f"{0 if alike is None else alike.sum()} queries have a near-duplicate.",
         "",
     ]
-    lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, quality), ""]
-    lines += [_row(COST), _row(["---"] * len(COST)), *map(_row, cost), ""]
+    lines += [heading(columns), *map(row, quality), "", heading(COST), *map(row, cost), ""]
     return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

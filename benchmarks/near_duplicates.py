@@ -1,60 +1,49 @@
-"""Near-duplicates: which edits of an indexed photo are recognised, and how often another photo is.
+"""Near-duplicates: which edits of an indexed photo are recognised, and how often other photos are.
 
-Half of the photos are indexed. The same photos, edited, are queries that `cbir evaluate
---without-near-duplicates` should leave out; the other half, edited in the same ways, should stay.
-Then how many test images of CIFAR-10 are left out, and how long that takes.
+Half of the photos are indexed. `cbir evaluate --without-near-duplicates` should leave out queries
+that are edits of this half, and keep edits of the other half. Then counts the test images of
+CIFAR-10 that are left out, and measures how long that takes.
 
     python -m benchmarks near_duplicates
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from benchmarks.copies import read_photos, write_photos
+from benchmarks.copies import SEED, half_indexed
 from benchmarks.edits import EDITS as STRONGER
-from benchmarks.setting import cifar10_index
+from benchmarks.setting import cifar10_index, heading, row
 from cbir.evaluation import Queries, describe_queries
 from cbir.evaluation.near_duplicates import THRESHOLD, near_duplicates
 from cbir.images.sources import open_source
 from cbir.images.thumbnails import thumbnail
 from cbir.index.base import Index
-from cbir.ingest.indexing import index_images
 from cbir.search.searcher import Searcher
 
 Edit = Callable[[Image.Image], Image.Image]
 
-SEED = 0
-
 
 def main() -> None:
-    """Print a row an edit, then CIFAR-10's count."""
-    photos = read_photos()
-    Random(SEED).shuffle(photos)
-    indexed, others = photos[: len(photos) // 2], photos[len(photos) // 2 :]
-    with tempfile.TemporaryDirectory() as folder:
-        write_photos(indexed, Path(folder) / "photos")
-        place = str(Path(folder) / "photos.cbir")
-        index_images([Path(folder) / "photos"], place, descriptor="cifar10-cnn")
-        with closing(Searcher.open(place)) as searcher:
-            print(f"{len(indexed)} photos indexed, {len(others)} others; threshold {THRESHOLD}\n")
-            print("| edit | of the indexed photos | of the others |\n|---|---|---|")
-            for name, edit in EDITS.items():
-                shares = [_share(searcher.index, edit, some) for some in (indexed, others)]
-                print(f"| {name} | {shares[0]:.3f} | {shares[1]:.3f} |", flush=True)
+    """Print a row per edit, then the count for CIFAR-10."""
+    with half_indexed(None, "cifar10-cnn") as (searcher, indexed, others):
+        print(f"{len(indexed)} photos indexed, {len(others)} others; threshold {THRESHOLD}\n")
+        print(heading(["edit", "of the indexed photos", "of the others"]))
+        for name, edit in EDITS.items():
+            some = (list(indexed.values()), others)
+            shares = [f"{_share(searcher.index, edit, photos):.3f}" for photos in some]
+            print(row([name, *shares]), flush=True)
     _cifar10()
 
 
 def _share(index: Index, edit: Edit, photos: Sequence[Image.Image]) -> float:
-    """Of edited photos, how many are taken for near-duplicates of an indexed one."""
+    """The share of edited photos recognised as near-duplicates of an indexed photo."""
     names = [f"query {number}" for number in range(len(photos))]
     vectors = np.zeros((len(photos), 1), dtype=np.float32)
     pictures = [thumbnail(None, np.asarray(edit(photo))) for photo in photos]
@@ -74,7 +63,7 @@ def _cifar10() -> None:
 
 
 def _keep(share: float) -> Edit:
-    """The middle of a picture, `share` of its width and of its height."""
+    """The middle of an image, `share` of its width and of its height."""
 
     def kept(picture: Image.Image) -> Image.Image:
         left, top = (round(length * (1 - share) / 2) for length in picture.size)
@@ -84,7 +73,7 @@ def _keep(share: float) -> Edit:
 
 
 def _narrow(share: float) -> Edit:
-    """What is left of a picture when `share` of its width is cut off at the left."""
+    """An image without `share` of its width on the left."""
 
     def narrowed(picture: Image.Image) -> Image.Image:
         return picture.crop((round(picture.width * share), 0, *picture.size))

@@ -1,35 +1,36 @@
 """How good the answers are on photos: `classic`, plain features and `cifar10-cnn:embedding`.
 
-800 photos of 20 classes of Caltech-101 (CC BY 4.0), found in the folder that `CBIR_DATA` names.
-Relevant is what has the same class. Three experiments: (a) the 200 test photos as queries to the
-600 training photos, (b) the test photos among each other, (c) all 800 among each other; in (b) and
-(c) each query is left out of its own answer. `classic` was fitted on the 600 training photos,
-without their labels, and its settings were chosen by experiments among them: (b) alone is on photos
-that had no part in it, of classes that had.
+800 photos of 20 classes of Caltech-101 (CC BY 4.0), in the folder named by `CBIR_DATA`. A photo is
+relevant if it has the query's class. Three experiments: (a) the 200 test photos as queries to the
+600 training photos, (b) leave-one-out on the test photos, (c) leave-one-out on all 800. `classic`
+was fitted on the 600 training photos without their labels, and its settings were chosen by
+experiments on them: only (b) uses photos that had no part in it, though their classes had.
 
     python -m benchmarks photos
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.setting import photos_archive
+from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import unit_rows
+from cbir.descriptors.local.histograms import hsv_histogram, lab_histogram
+from cbir.descriptors.local.hog import hog
+from cbir.descriptors.local.sift import grey
 from cbir.descriptors.models import load_descriptor
-from cbir.errors import CbirError
+from cbir.descriptors.resize import resized
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
 from cbir.measures.by_class import class_measures, encode_labels, relevant_counts
 from cbir.types import RgbImage, Vectors
 
-ARCHIVE = "caltech20-photos.tar"
 MEASURES = ("nAP@10", "P@10")
 DEPTH = 10
 BATCH = 50
@@ -39,7 +40,7 @@ Describe = Callable[[Sequence[RgbImage]], Vectors]
 
 @dataclass(frozen=True)
 class Photos:
-    """Pixels, codes of the classes (n,), and which are test photos (n,)."""
+    """Pixels, class numbers (n,), and whether each is a test photo (n,)."""
 
     images: list[RgbImage]
     labels: NDArray[np.int32]
@@ -48,26 +49,17 @@ class Photos:
 
 @dataclass(frozen=True)
 class Row:
-    """One descriptor: numbers in a vector, images a second on one core, measures by experiment."""
+    """One descriptor: dimensions, images per second on one core, measures by experiment."""
 
     dim: int
     speed: float
     measures: Mapping[str, tuple[float, float]]
 
 
-def find_photos() -> Path | None:
-    """The archive of photos in the folder named by `CBIR_DATA`, or beside the file named by it."""
-    data = os.environ.get("CBIR_DATA")
-    if not data:
-        return None
-    places = (Path(data) / ARCHIVE, Path(data).parent / ARCHIVE)
-    return next((place for place in places if place.is_file()), None)
-
-
-def read_photos(archive: Path) -> Photos:
-    """All photos of `archive`, in the order of their names."""
+def read_photos(archive: str) -> Photos:
+    """Read all photos of `archive`, ordered by name."""
     images, labels, test = [], [], []
-    items = open_source(str(archive), label_from_folder=True).items()
+    items = open_source(archive, label_from_folder=True).items()
     for item in sorted(items, key=lambda item: item.key):
         images.append(load_pixels(item.read()))
         labels.append(item.label)
@@ -76,45 +68,26 @@ def read_photos(archive: Path) -> Photos:
 
 
 def descriptors() -> dict[str, Describe]:
-    """What is compared, by name."""
+    """The descriptors to compare, by name."""
     return {
         "classic": load_descriptor("classic").describe,
-        "LAB histogram": lab_histograms,
-        "HSV histogram": hsv_histograms,
+        "LAB histogram": lambda images: unit_rows(lab_histogram(images)),
+        "HSV histogram": lambda images: unit_rows(hsv_histogram(images)),
         "HOG, 64x64 grey": grey_hog,
         "cifar10-cnn:embedding": load_descriptor("cifar10-cnn:embedding").describe,
     }
 
 
-def lab_histograms(images: Sequence[RgbImage]) -> Vectors:
-    """A LAB histogram (4 x 7 x 7 bins) of the whole picture."""
-    from cbir.descriptors.local.histograms import lab_histogram
-
-    return unit_rows(lab_histogram(images))
-
-
-def hsv_histograms(images: Sequence[RgbImage]) -> Vectors:
-    """An HSV histogram (8 x 4 x 4 bins) of the whole picture."""
-    from cbir.descriptors.local.histograms import hsv_histogram
-
-    return unit_rows(hsv_histogram(images))
-
-
 def grey_hog(images: Sequence[RgbImage]) -> Vectors:
     """HOG of the grey picture at 64 x 64 (9 orientations, 8 x 8 cells, 2 x 2 blocks)."""
-    from cbir.descriptors.local.hog import hog
-    from cbir.descriptors.local.sift import grey
-    from cbir.descriptors.resize import resized
-
     return unit_rows(hog(np.stack([grey(resized(image, 64, 64)) for image in images])))
 
 
 def measured(photos: Photos, describe: Describe) -> Row:
-    """One descriptor's row."""
+    """Measure one descriptor."""
     describe(photos.images[:1])
     started = time.process_time()
-    starts = range(0, len(photos.images), BATCH)
-    vectors = np.concatenate([describe(photos.images[i : i + BATCH]) for i in starts])
+    vectors = np.concatenate([describe(some) for some in batches(photos.images, BATCH)])
     speed = len(vectors) / (time.process_time() - started)
     test = np.flatnonzero(photos.test)
     training = np.flatnonzero(~photos.test)
@@ -133,7 +106,7 @@ def answers(
     queries: NDArray[np.intp],
     indexed: NDArray[np.intp],
 ) -> tuple[float, float]:
-    """Means of `MEASURES`: the rows `queries` of `vectors` searched among the rows `indexed`."""
+    """Means of `MEASURES` for the rows `queries` of `vectors` as queries to the rows `indexed`."""
     scores = vectors[queries].astype(np.float64) @ vectors[indexed].T.astype(np.float64)
     itself = queries[:, None] == indexed
     scores[itself] = -np.inf
@@ -146,12 +119,9 @@ def answers(
 
 def main() -> None:
     """Print the table."""
-    archive = find_photos()
-    if archive is None:
-        raise CbirError(f"{ARCHIVE} is not at hand", "set CBIR_DATA to the folder that holds it")
-    photos = read_photos(archive)
+    photos = read_photos(photos_archive())
     print(f"{len(photos.images)} photos, {int(photos.test.sum())} of them test photos")
-    print("(a) test photos in training photos, (b) test photos, (c) all, each left out of its own")
+    print("(a) test photos in training photos; leave-one-out on (b) the test photos, (c) all")
     print(
         f"\n{'':22}{'dims':>6}{'images/s':>10}" + "".join(f"  ({e}) nAP@10   P@10" for e in "abc")
     )
@@ -159,7 +129,7 @@ def main() -> None:
         row = measured(photos, describe)
         figures = "".join(f"{nap:12.4f} {p:6.4f}" for nap, p in row.measures.values())
         print(f"{name:22}{row.dim:6}{row.speed:10.0f}{figures}", flush=True)
-    print("\nimages/s: of processor time on one core, without decoding")
+    print("\nimages/s: per second of processor time on one core, without decoding")
 
 
 if __name__ == "__main__":

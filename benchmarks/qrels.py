@@ -5,28 +5,26 @@ Peak memory should hardly differ: 50 million lines are streamed.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from textwrap import indent
 
-from benchmarks.setting import cifar10_index
+from benchmarks.setting import PEAK, cifar10_index, unpack
 from cbir.images.sources import open_source
 
-CODE = """
-import json, re, sys
+CODE = f"""
 from cbir.cli.main import main
 try:
     main()
 finally:
-    # Not ru_maxrss: that begins with the peak of the process that started this one.
-    status = open("/proc/self/status").read()
-    print(json.dumps(int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) * 1024))
+{indent(PEAK, "    ")}
+    print(peak)
 """
 PER_CLASS = (100, 1_000)
-"""Test images of each class: both times as files in folders, so that only their number differs."""
+"""Test images of each class; both times files in folders, so that only their number differs."""
 
 
 def main() -> None:
@@ -45,22 +43,18 @@ def _measure(source: Path, index: str, target: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", CODE, *arguments], check=True, capture_output=True, text=True
     )
-    seconds = time.perf_counter() - started
+    took = time.perf_counter() - started
     print(
-        f"{ended.stderr.strip()}: {seconds:.1f} s, file {target.stat().st_size / 1e6:,.1f} MB, "
-        f"peak {json.loads(ended.stdout) / 1e6:,.0f} MB"
+        f"{ended.stderr.strip()}: {took:.1f} s, file {target.stat().st_size / 1e6:,.1f} MB, "
+        f"peak {int(ended.stdout) / 1e6:,.0f} MB"
     )
 
 
 def _unpack(folder: Path, per_class: int) -> None:
-    """The first `per_class` test images of each class as files."""
+    """Write the first `per_class` test images of each class as files."""
     for item in open_source("cifar10:test").items():
         if int(Path(item.key).stem) < per_class:
-            data = item.read()
-            target = folder / str(item.label) / Path(item.key).name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            assert isinstance(data, bytes), "needs CIFAR-10 as files (the JPEG copy)"
-            target.write_bytes(data)
+            unpack(item, folder / str(item.label) / Path(item.key).name)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ COLD_STARTS = 9
 
 
 def main() -> None:
-    """Print medians and how they compare with the bare model and with each other."""
+    """Print medians, compared with the bare model and with each other."""
     place = cifar10_index()
     files = test_files(QUERIES)
     searcher = Searcher.open(place)
@@ -69,7 +69,7 @@ def _parts(searcher: Searcher, data: bytes) -> str:
 
 
 def _over_http(place: str, files: list[bytes]) -> float:
-    """Median of POST /search over one kept connection to a served index, in ms."""
+    """Median of POST /search over one persistent connection to a served index, in ms."""
     command = [cbir_command(), "serve", place, "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

@@ -1,85 +1,59 @@
-"""What every benchmark shares: where it runs, the CIFAR-10 index, medians."""
+"""What the benchmarks share: where they run, the data, timing, tables."""
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from cbir.descriptors.contract import Descriptor
+import numpy as np
+
+from cbir.descriptors.contract import Descriptor, batches
+from cbir.errors import CbirError
 from cbir.home import cbir_home
+from cbir.images.items import SourceItem
+from cbir.index.base import Entry
+from cbir.index.open import create_index
 from cbir.ingest.indexing import index_images
 from cbir.machine import processor, usable_cores
-from cbir.types import RgbImage
+from cbir.types import DescriptorSpec, RgbImage
 
 BATCH = 64
+CHUNK = 1000
 PACKAGES = ("numpy", "pillow", "onnxruntime", "faiss-cpu", "flask", "waitress")
+PHOTOS = "caltech20-photos.tar"
+PEAK = """
+import re
+# Not ru_maxrss: it begins with the peak of the process that started this one.
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+"""
+"""Code that sets `peak` to the most memory that its process has used, in bytes (Linux)."""
 
 
 def print_setting() -> None:
-    """Processor, cores, versions and form of CIFAR-10: they belong beside every figure."""
+    """Print processor, cores, versions and the form of CIFAR-10: they belong to every figure."""
     from cbir.images.cifar10 import find_cifar10
 
-    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     print(f"processor: {processor()}, {usable_cores()} cores used")
-    print(f"Python {platform.python_version()}, cbir {version('cbir')}, {packages}")
+    print(software())
     path = find_cifar10()
     print(f"data: {form_of_cifar10()}" + (f", {path.name}" if path else ""))
 
 
-def cifar10_index() -> str:
-    """An index of cifar10:train, made if it is not there; its place is kept between runs."""
-    from cbir.descriptors.models import load_descriptor
-
-    spec = load_descriptor("cifar10-cnn").spec
-    place = cbir_home() / "benchmarks" / f"cifar10-{spec.fingerprint[:8]}.cbir"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    index_images(["cifar10:train"], str(place))
-    return str(place)
-
-
-def test_files(count: int) -> list[bytes]:
-    """The first `count` test images as files, classes mixed."""
-    import numpy as np
-
-    from cbir.images.sources import open_source
-
-    items = list(open_source("cifar10:test").items())
-    order = np.random.default_rng(0).permutation(len(items))[:count]
-    return [data for number in order if isinstance(data := items[number].read(), bytes)]
-
-
-def median_ms(action: Callable[[], object], n: int) -> float:
-    """Median time of `action`, in milliseconds, over `n` calls after one that does not count."""
-    action()
-    times = []
-    for _ in range(n):
-        started = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1000
-
-
-def images_per_second(descriptor: Descriptor, images: Sequence[RgbImage]) -> float:
-    """Decoded images described in a second of processor time, in batches, on one core."""
-    descriptor.describe(images[:BATCH])
-    started = time.process_time()  # all of it is on this thread
-    for start in range(0, len(images), BATCH):
-        descriptor.describe(images[start : start + BATCH])
-    return len(images) / (time.process_time() - started)
-
-
-def cbir_command() -> str:
-    """The `cbir` command of this environment."""
-    return str(Path(sys.executable).with_name("cbir"))
+def software() -> str:
+    """The versions of Python, cbir and the libraries that do the work."""
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"Python {platform.python_version()}, cbir {version('cbir')}, {packages}"
 
 
 def form_of_cifar10() -> str:
-    """What the pixels of CIFAR-10 are here: every figure says so."""
+    """What the pixels of CIFAR-10 are here; every figure says so."""
     from cbir.images.cifar10 import find_cifar10
 
     path = find_cifar10()
@@ -87,3 +61,103 @@ def form_of_cifar10() -> str:
         return "no CIFAR-10 (set CBIR_DATA)"
     jpeg = "python" not in path.name and "batches" not in path.name
     return f"CIFAR-10 ({'JPEG copy' if jpeg else 'original pixels'})"
+
+
+def cifar10_index() -> str:
+    """An index of cifar10:train, created if missing and kept between runs; returns its place."""
+    from cbir.descriptors.models import load_descriptor
+
+    spec = load_descriptor("cifar10-cnn").spec
+    place = kept("benchmarks", f"cifar10-{spec.fingerprint[:8]}.cbir")
+    index_images(["cifar10:train"], place)
+    return place
+
+
+def kept(*parts: str) -> str:
+    """A path below CBIR_HOME, for what later runs use again; makes its folder."""
+    place = cbir_home().joinpath(*parts)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return str(place)
+
+
+def test_files(count: int) -> list[bytes]:
+    """The first `count` test images of CIFAR-10 as files, classes mixed."""
+    from cbir.images.sources import open_source
+
+    items = list(open_source("cifar10:test").items())
+    order = np.random.default_rng(0).permutation(len(items))[:count]
+    return [data for number in order if isinstance(data := items[number].read(), bytes)]
+
+
+def unpack(item: SourceItem, target: Path) -> None:
+    """Write the file of `item` to `target`."""
+    data = item.read()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    assert isinstance(data, bytes), "needs CIFAR-10 as files (the JPEG copy)"
+    target.write_bytes(data)
+
+
+def find_photos() -> Path | None:
+    """The archive of photos in the folder named by `CBIR_DATA`, or beside the file named by it."""
+    data = os.environ.get("CBIR_DATA")
+    if not data:
+        return None
+    places = (Path(data) / PHOTOS, Path(data).parent / PHOTOS)
+    return next((place for place in places if place.is_file()), None)
+
+
+def photos_archive() -> str:
+    """The path of the archive of photos; raises `CbirError` if it is not found."""
+    archive = find_photos()
+    if archive is None:
+        raise CbirError(f"no {PHOTOS}", "set CBIR_DATA to the folder that contains it")
+    return str(archive)
+
+
+def duration(action: Callable[[], object]) -> float:
+    """How long `action` takes, once."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def median_ms(action: Callable[[], object], n: int) -> float:
+    """Median time of `action`, in milliseconds, over `n` calls after one warm-up call."""
+    action()
+    return statistics.median(duration(action) for _ in range(n)) * 1000
+
+
+def images_per_second(descriptor: Descriptor, images: Sequence[RgbImage]) -> float:
+    """Decoded images described per second of processor time, in batches, on one core."""
+    descriptor.describe(images[:BATCH])
+    started = time.process_time()  # all of it is on this thread
+    for some in batches(images, BATCH):
+        descriptor.describe(some)
+    return len(images) / (time.process_time() - started)
+
+
+def load_seconds(place: str, spec: DescriptorSpec, entries: Sequence[Entry]) -> float:
+    """How long it takes to load a new index at `place` with `entries`, in seconds."""
+
+    def load() -> None:
+        with closing(create_index(place, spec)) as index:
+            for some in batches(entries, CHUNK):
+                index.add(some)
+            index.refresh()
+
+    return duration(load)
+
+
+def cbir_command() -> str:
+    """The `cbir` command of this environment."""
+    return str(Path(sys.executable).with_name("cbir"))
+
+
+def row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def heading(cells: Sequence[str]) -> str:
+    """The first two lines of a Markdown table."""
+    return f"{row(cells)}\n{row(['---'] * len(cells))}"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Print medians beside a bare interpreter's, and the size of a fresh core installation."""
+    """Print medians, compared with a bare interpreter, and the size of a fresh core."""
     bare = median_ms(lambda: _run([sys.executable, "-c", "pass"]), RUNS)
     shown = median_ms(lambda: _run([cbir_command(), "--help"]), RUNS)
     print(f"python -c pass   {bare / 1000:.3f} s, n={RUNS}, median")

@@ -1,4 +1,4 @@
-"""A network of VGG-16's shape with random weights: what it costs to run, not what it knows.
+"""A network of the shape of VGG-16 with random weights: for its running time, not its quality.
 
 Thirteen 3x3 convolutions in five blocks with max pooling between them, as in configuration D of
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.descriptors.contract import batches
+from cbir.descriptors.fusion import unit_rows
 from cbir.types import DescriptorSpec, RgbImage, Vectors
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class UntrainedVgg16:
-    """A descriptor of 512 numbers from pictures of `size` x `size` pixels."""
+    """A descriptor of 512 dimensions from images of `size` x `size` pixels."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -41,19 +43,14 @@ class UntrainedVgg16:
         with self._loading:
             session = self._session
         parts = [session.run(None, {"images": batch})[0] for batch in self._batches(images)]
-        vectors = np.concatenate(parts)
-        unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return unit
+        return unit_rows(np.concatenate(parts))
 
     def _batches(self, images: Sequence[RgbImage]) -> Iterator[NDArray[np.float32]]:
         from PIL import Image
 
         size = (self._size, self._size)
-        for start in range(0, len(images), 16):
-            batch = [
-                np.asarray(Image.fromarray(image).resize(size))
-                for image in images[start : start + 16]
-            ]
+        for some in batches(images, 16):
+            batch = [np.asarray(Image.fromarray(image).resize(size)) for image in some]
             pixels = np.stack(batch).transpose(0, 3, 1, 2)
             yield (pixels / 255).astype(np.float32)
 
@@ -62,7 +59,7 @@ class UntrainedVgg16:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # the pipeline runs one batch a core
+        options.intra_op_num_threads = 1  # indexing runs one batch per core
         return onnxruntime.InferenceSession(_network(), options, ["CPUExecutionProvider"])
 
 
@@ -76,7 +73,7 @@ def _network() -> bytes:
     for block, widths in enumerate(BLOCKS):
         for number, width in enumerate(widths):
             here = f"conv{block + 1}_{number + 1}"
-            spread = np.sqrt(2 / (9 * channels))  # keeps the signal's size under ReLU
+            spread = np.sqrt(2 / (9 * channels))  # keeps the variance under ReLU
             kernel = (spread * draw.normal(size=(width, channels, 3, 3))).astype(np.float32)
             weights.append(numpy_helper.from_array(kernel, f"{here}_w"))
             pads = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}

@@ -1,9 +1,9 @@
-"""Visual words as terms of an inverted index beside the same words as dense vectors.
+"""Visual words as terms of an inverted index, compared with the same words as dense vectors.
 
 The words are those of the recipe `words` (dense RootSIFT, square roots of tf-idf), fitted to the
-images that are indexed. The same vectors go into the embedded engine and, on a server of this
-benchmark's own, into Elasticsearch indexes of type `flat` and `words`; all three are asked the
-same. `python -m benchmarks.words --help` has options.
+indexed images. The same vectors go into the embedded engine and, on a server started for this,
+into Elasticsearch indexes of types `flat` and `words`; all three answer the same queries. See
+`python -m benchmarks.words --help` for options.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.setting import print_setting
+from benchmarks.setting import load_seconds, print_setting
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.contract import Descriptor, describe
 from cbir.evaluation import describe_queries, evaluate
@@ -25,18 +25,17 @@ from cbir.images.decode import load_pixels
 from cbir.images.items import SourceItem
 from cbir.images.sources import open_source
 from cbir.index.base import Entry, Index, Matches
-from cbir.index.open import create_index, open_index
+from cbir.index.open import open_index
 from cbir.search.searcher import Searcher
 from cbir.testing import make_entry
 from cbir.training.bovw.fit import train_bovw
 from cbir.training.bovw.recipes import Words, recipe_called
-from cbir.types import DescriptorSpec, Vectors
+from cbir.types import Vectors
 from tools.elasticsearch_server import start_server
 
 QUERIES = 500
 DEPTH = 100
-CHUNK = 1000
-DENSE_LIMIT = 4096  # what Elasticsearch allows a dense_vector to have
+DENSE_LIMIT = 4096  # the most dimensions of a dense_vector in Elasticsearch
 
 
 def main(count: int = 10_000, words: int = 4_000) -> None:
@@ -58,10 +57,11 @@ def main(count: int = 10_000, words: int = 4_000) -> None:
             "words": f"{server.index_url('terms')}?type=words",
         }
         queries, right = None, None
-        for name in [name for name in places if name != "embedded"]:  # a new server is slow
-            _load(f"{server.index_url(f'warm-{name}')}?type={name}", descriptor.spec, entries)
+        for name in places.keys() - {"embedded"}:  # a new server is slow at first
+            warm = f"{server.index_url(f'warm-{name}')}?type={name}"
+            load_seconds(warm, descriptor.spec, entries)
         for name, place in places.items():
-            seconds = _load(place, descriptor.spec, entries)
+            seconds = load_seconds(place, descriptor.spec, entries)
             with closing(Searcher(open_index(place), descriptor)) as searcher:
                 if queries is None or right is None:
                     test = open_source("cifar10:test")
@@ -76,7 +76,7 @@ def main(count: int = 10_000, words: int = 4_000) -> None:
 
 
 def _descriptor(count: int, words: int) -> Descriptor:
-    """The recipe `words` with a vocabulary of that size, fitted to `count` training images."""
+    """The recipe `words` with a vocabulary of `words`, fitted to `count` training images."""
     recipe = recipe_called("words")
     (plan,) = recipe.plans
     own = replace(recipe, plans=(replace(plan, words=Words(words)),))
@@ -88,18 +88,8 @@ def _entries(items: Sequence[SourceItem], vectors: Vectors) -> Iterator[Entry]:
         yield make_entry(f"cifar10/{item.key}", vector[None], label=item.label)
 
 
-def _load(place: str, spec: DescriptorSpec, entries: Sequence[Entry]) -> float:
-    """Seconds for a new index at `place`."""
-    started = time.perf_counter()
-    with closing(create_index(place, spec)) as index:
-        for start in range(0, len(entries), CHUNK):
-            index.add(entries[start : start + CHUNK])
-        index.refresh()
-    return time.perf_counter() - started
-
-
 def _searches(index: Index, queries: Vectors, right: Sequence[Matches]) -> None:
-    """One query at a time; how long it takes, and how many are those of the exact answer."""
+    """Search one query at a time; print the times, and the overlap with the exact answers."""
     for k in (10, DEPTH):
         times, found, same = [], 0, 0
         for query, best in zip(queries, right, strict=True):
@@ -112,7 +102,7 @@ def _searches(index: Index, queries: Vectors, right: Sequence[Matches]) -> None:
         print(f"  search, k={k:<3}         median {median:.2f} ms, p99 {late:.2f} ms", end="")
         print(f", n={len(queries)}")
         print(f"  recall@{k:<3}            {found / (k * len(queries)):.4f}", end="")
-        print(f"; {same} of {len(queries)} answers the same in every place")
+        print(f"; {same} of {len(queries)} answers equal the exact ones")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ def _no_cifar10() -> str:
 
 
 def _no_photos() -> str:
-    from benchmarks.photos import ARCHIVE, find_photos
+    from benchmarks.setting import PHOTOS, find_photos
 
-    return "" if find_photos() else f"no {ARCHIVE} in the folder that CBIR_DATA names"
+    return "" if find_photos() else f"no {PHOTOS} in the folder that CBIR_DATA names"
 
 
 def _no_browser() -> str:

@@ -9,6 +9,7 @@ import pytest
 
 import cbir
 from benchmarks import photos as benchmark
+from benchmarks.setting import photos_archive
 from cbir.descriptors.contract import describe
 from cbir.descriptors.models import SHIPPED, card_of, models
 from cbir.types import RgbImage
@@ -65,9 +66,7 @@ def test_it_is_the_default_for_pictures_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.photos
 @pytest.mark.slow
 def test_on_photos_it_beats_colour_histograms_hog_and_the_network_of_ten_classes() -> None:
-    archive = benchmark.find_photos()
-    assert archive is not None
-    photos = benchmark.read_photos(archive)
+    photos = benchmark.read_photos(photos_archive())
     assert (len(photos.images), int(photos.test.sum())) == (800, 200)
     rows = {
         name: benchmark.measured(photos, describe).measures
