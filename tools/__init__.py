@@ -1,1 +1,1 @@
-"""What working on the project needs beside the installed package."""
+"""What development needs besides the installed package."""

@@ -1,4 +1,4 @@
-"""Where a server answers, and one plain request to it (the project's own client is not used)."""
+"""The address of a server, and plain requests to it, independent of the project's own client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server answers, and what it wants to see; `ca` is a certificate file."""
+    """The URLs of a server's nodes, and its credentials; `ca` is a certificate file."""
 
     urls: tuple[str, ...]
     user: str | None = None
@@ -23,21 +23,21 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The first node's."""
+        """The URL of the first node."""
         return self.urls[0]
 
     def index_url(self, name: str) -> str:
-        """The index `name` there, as `cbir` names it; credentials are not in it."""
+        """The URL of the index `name` for `cbir`, without credentials."""
         scheme = "elasticsearch+https" if self.url.startswith("https") else "elasticsearch"
         return f"{scheme}://{','.join(urlsplit(url).netloc for url in self.urls)}/{name}"
 
     def environment(self) -> dict[str, str]:
-        """The variables by which `cbir` is let in."""
+        """The environment variables that give `cbir` access."""
         known = {"USER": self.user, "PASSWORD": self.password, "CA_FILE": self.ca}
         return {f"CBIR_ELASTICSEARCH_{name}": value for name, value in known.items() if value}
 
     def request(self, method: str, path: str, body: Any = None, node: int = 0) -> Any:
-        """The JSON answer of one node to one request; raises `OSError` if it is not 2xx."""
+        """The JSON answer of one node to a request; raises `OSError` unless the status is 2xx."""
         where = urlsplit(self.urls[node])
         headers = {"Content-Type": "application/json"}
         if self.user:

@@ -1,4 +1,4 @@
-"""What one node's configuration folder holds."""
+"""Writes the configuration folder of a node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from cbir.errors import CbirError
 from tools.elasticsearch_address import Address
 
-# The shipped options less the logs and heap dumps, which nobody would read.
+# The shipped options without logs and heap dumps, which nobody would read.
 JVM_OPTIONS = """\
 -XX:+UseG1GC
 -Djava.io.tmpdir=${ES_TMPDIR}
@@ -32,7 +32,7 @@ def write_config(
     transport_ports: Sequence[int],
     address: Address,
 ) -> None:
-    """Make the node's folder: configuration, and places for data, logs and drafts."""
+    """Create the folder of a node: its configuration, and folders for data and temporary files."""
     config = own / "config"
     snapshots = own.parent / "snapshots"
     for folder in (config / "jvm.options.d", own / "tmp", snapshots):
@@ -81,7 +81,7 @@ def _discovery(transport_ports: Sequence[int]) -> dict[str, str]:
 
 
 def _hashed(password: str) -> str:
-    """As the file realm reads it, so that no other Java has to be started to write it."""
+    """Hash a password for the file realm, without starting Java for it."""
     salt = os.urandom(32)
     key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, ITERATIONS, 32)
     text = [base64.b64encode(part).decode() for part in (salt, key)]
@@ -89,7 +89,7 @@ def _hashed(password: str) -> str:
 
 
 def make_certificates(folder: Path, host: str) -> None:
-    """A certificate authority of our own (ca.pem) and one certificate by it (node.pem, .key)."""
+    """Create a certificate authority (ca.pem) and a certificate from it (node.pem, node.key)."""
     (folder / "names.cnf").write_text(f"subjectAltName=IP:{host},DNS:localhost\n")
     new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj"]
     sign = ["x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key"]

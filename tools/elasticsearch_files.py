@@ -1,8 +1,8 @@
-"""Elasticsearch without a container engine: fetched through Maven once, unpacked once.
+"""Elasticsearch without a container engine: downloaded through Maven once, unpacked once.
 
-The small server is the one Elasticsearch's own integration tests run on (107 MB). The fuller one
-adds scripts (painless), `GET /` and aggregations; it is cut out of a larger product (912 MB to
-fetch) and lacks the start scripts, which are the small server's.
+The small server is the one of Elasticsearch's own integration tests (107 MB). The fuller one adds
+scripts (painless), `GET /` and aggregations; it is part of a larger product (912 MB to download)
+and lacks the start scripts, which come from the small server.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ START_SCRIPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The user who runs the server: it refuses to run as root."""
+    """The user that runs the server, which refuses to run as root."""
 
     uid: int
     gid: int
 
 
 def unprivileged() -> Account | None:
-    """The account to run under instead of root's; None where we are not root."""
+    """The account to use instead of root; None if the user is not root."""
     if os.geteuid() != 0:
         return None
     import pwd
@@ -51,15 +51,15 @@ def unprivileged() -> Account | None:
 
 
 def base_folder() -> Path:
-    """Where unpacked servers and kept data lie: a place that the account can enter.
+    """The folder of unpacked servers and kept data, which the account can enter.
 
-    Not CBIR_HOME, which every test has to itself.
+    Not CBIR_HOME, which is different for every test.
     """
     return Path("/var/cache/cbir") if unprivileged() else Path.home() / ".cache" / "cbir-servers"
 
 
 def java_home() -> Path:
-    """The folder of a Java that the server accepts; raises `CbirError` if there is none."""
+    """The folder of the Java to run the server with; raises `CbirError` if there is none."""
     if named := os.environ.get("JAVA_HOME"):
         return Path(named)
     java = shutil.which("java")
@@ -69,9 +69,9 @@ def java_home() -> Path:
 
 
 def server_files(fuller: bool = False) -> Path:
-    """The folder of the unpacked server, fetched if it is not there; safe for several callers.
+    """The folder of the unpacked server, downloaded if missing; safe for several callers.
 
-    Raises `CbirError` where Java, Maven or the network is missing.
+    Raises `CbirError` if Java, Maven or the network is missing.
     """
     java_home()
     base = base_folder()
@@ -100,7 +100,9 @@ def _fetched(artifact: str, folder: Path) -> Path:
     """Unpack the artifact's Elasticsearch into `folder`; returns its own folder there."""
     maven = shutil.which("mvn")
     if maven is None:
-        raise CbirError("no Maven on the path", "install Maven (mvn): it fetches Elasticsearch")
+        raise CbirError(
+            "no Maven on the path", "install Maven (mvn), which downloads Elasticsearch"
+        )
     done = subprocess.run(
         [maven, "-q", "-B", COPY, f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"],
         capture_output=True,
@@ -110,7 +112,7 @@ def _fetched(artifact: str, folder: Path) -> Path:
     if done.returncode or not archives:
         said = [line for line in (done.stdout + done.stderr).splitlines() if "[ERROR]" in line]
         raise CbirError(
-            f"Maven could not fetch {artifact}: {' '.join(said[:1]) or 'no archive came'}",
+            f"Maven could not download {artifact}: {' '.join(said[:1]) or 'no archive'}",
             "check the network and Maven's settings",
         )
     _unpack(archives[0], folder / "unpacked")
@@ -119,7 +121,7 @@ def _fetched(artifact: str, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Only what lies in a folder named elasticsearch, with the modes that the archive names."""
+    """Unpack only the folder elasticsearch*, with modes for programs and files."""
     with zipfile.ZipFile(archive) as packed:
         for member in packed.infolist():
             if any(part.startswith("elasticsearch") for part in Path(member.filename).parts[:2]):
@@ -128,7 +130,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def owned_by(folder: Path, account: Account | None) -> None:
-    """Give `folder` and what is in it to the account."""
+    """Make the account the owner of `folder` and its content."""
     if account:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.uid, account.gid)

@@ -1,11 +1,11 @@
 """A real Elasticsearch on this machine, without a container engine, for tests and the demo.
 
-`python -m tools.elasticsearch_server COMMAND...` runs a command while the server is up, with
-`{url}` in it replaced by `elasticsearch://HOST:PORT`; without a command it runs until Ctrl-C.
+`python -m tools.elasticsearch_server COMMAND...` runs a command while the server is up, replacing
+`{url}` with `elasticsearch://HOST:PORT`; without a command the server runs until Ctrl-C.
 
-A server lives as long as a process holds its lifeline, a named pipe: when the last one has let go,
-by `stop`, by its end or by kill -9, the server stops and its folder is removed. Several processes
-can share one server so, and none is left behind.
+A server lives as long as a process holds its lifeline, a named pipe. When the last process lets
+go, by `stop`, at its end or after kill -9, the server stops and its folder is deleted. So several
+processes can share a server, and none is left running.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from tools.elasticsearch_files import (
 )
 
 HOST = "127.0.0.1"
-PORTS = range(20000, 32000)  # below those that systems give to outgoing connections
+PORTS = range(20000, 32000)  # below the ports of outgoing connections
 PATIENCE_S = 180.0
 USER = "cbir"
 
-# Waits for the server and for the end of the lifeline, whichever comes first.
+# Waits for the end of the server or of the lifeline, whichever comes first.
 KEEPER = """
 exec 3<&0
 "$@" >>"$NODE/output" 2>&1 3<&- & server=$!
@@ -70,20 +70,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The first node's address."""
+        """The URL of the first node."""
         return self.address.url
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Every node's address."""
+        """The URLs of all nodes."""
         return self.address.urls
 
     def index_url(self, name: str) -> str:
-        """The index `name` on this server, as `cbir` names it."""
+        """The URL of the index `name` for `cbir`, without credentials."""
         return self.address.index_url(name)
 
     def wait(self) -> None:
-        """Until every node that was not killed answers; raises `CbirError` with what one said."""
+        """Wait until all nodes that were not killed answer; raises `CbirError` with their output."""
         waited_for = [node for node, process in enumerate(self._processes) if not process.killed]
         health = f"/_cluster/health?wait_for_nodes={len(waited_for)}&timeout=5s"
         give_up = time.monotonic() + PATIENCE_S
@@ -93,7 +93,7 @@ class Server:
                 raise CbirError(f"Elasticsearch did not start: {self._said(node)}")
             if time.monotonic() > give_up:
                 raise CbirError(
-                    f"Elasticsearch is not up in {PATIENCE_S:.0f} s: {self._said(node)}"
+                    f"Elasticsearch is not up after {PATIENCE_S:.0f} s: {self._said(node)}"
                 )
             try:
                 self.address.request("GET", health, node=node)
@@ -102,24 +102,24 @@ class Server:
                 time.sleep(0.25)
 
     def kill(self, node: int) -> None:
-        """End a node as a power cut would (kill -9)."""
+        """Kill a node like a power failure (kill -9)."""
         self._processes[node].killed = True
         os.kill(int((self.folder / f"node-{node}" / "pid").read_text()), signal.SIGKILL)
         self._processes[node].wait()
 
     def restart(self, node: int) -> None:
-        """Start a killed node again, with its data and address; returns when it is back."""
+        """Start a killed node again, with its data and address; returns when it answers."""
         self._processes[node] = self._launch(node)
         self.wait()
 
     def stop(self) -> None:
-        """Stop every node and remove what they wrote, unless it is to be kept."""
+        """Stop every node and delete its data, unless it is to be kept."""
         if self.release():
             for process in self._processes:
                 process.end()
 
     def release(self) -> bool:
-        """Let go of it: it stops when nobody else holds it. False if it was let go before."""
+        """Release the server, which stops when no process holds it; False if already released."""
         held, self._lifeline = self._lifeline, None
         if held is not None:
             os.close(held)
@@ -139,7 +139,7 @@ class Server:
 
 
 class _Process(subprocess.Popen[bytes]):
-    """The keeper of one node."""
+    """The process that starts one node and stops it with its lifeline."""
 
     killed = False
 
@@ -163,9 +163,9 @@ def start_server(
 ) -> Server:
     """Start Elasticsearch on free ports of this machine and wait until it answers.
 
-    `security`: user and password; `tls`: HTTPS as well, with a certificate of its own authority.
-    `fuller`: with scripts. `heap`: a node's. `keep`: a name under which data outlives the server.
-    `port`: the first node's. Raises `CbirError` where it cannot be had, with one clear reason.
+    `security`: user and password; `tls`: also HTTPS, with its own certificate authority.
+    `fuller`: with scripts. `heap`: per node. `keep`: a name under which data outlives the server.
+    `port`: of the first node. Raises `CbirError` with one clear reason if it cannot start.
     """
     if port and not _is_free(port):
         raise CbirError(f"port {port} is taken", "stop what uses it, or give another --port")
@@ -208,7 +208,7 @@ def start_server(
                 stdin=lifeline,
                 cwd=own,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for us; the server ends with its lifeline
+                start_new_session=True,  # no Ctrl-C: the server ends with its lifeline
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
@@ -224,7 +224,7 @@ def start_server(
 
 
 def hold(folder: Path) -> int:
-    """Keep the server of `folder` alive until the descriptor is closed; `OSError` if it is gone."""
+    """Keep the server in `folder` alive until the descriptor is closed; `OSError` if it is gone."""
     return os.open(folder / "lifeline", os.O_WRONLY | os.O_NONBLOCK)
 
 
@@ -239,7 +239,7 @@ def _reading_end(folder: Path) -> Iterator[int]:
 
 
 def _run_folder(keep: str) -> Path:
-    """A new folder of this run, or the kept one of that name; raises if it is in use."""
+    """A new folder for this run, or the kept one named `keep`; raises if it is in use."""
     if not keep:
         return Path(tempfile.mkdtemp(prefix="cbir-elasticsearch-"))
     folder = base_folder() / keep
@@ -248,10 +248,10 @@ def _run_folder(keep: str) -> Path:
     if lifeline.exists():
         try:
             os.close(hold(folder))
-        except OSError:  # nobody reads it: left behind by a power cut
+        except OSError:  # no reader: left behind by a power failure
             lifeline.unlink()
         else:
-            raise CbirError(f"the server of {folder} is running already", "stop that one first")
+            raise CbirError(f"the server in {folder} is already running", "stop it first")
     return folder
 
 
@@ -271,14 +271,14 @@ def _is_free(port: int) -> bool:
 
 
 def main() -> None:
-    """Run a command while a server is up, or only the server, until Ctrl-C."""
+    """Run a command while a server is up, or the server alone until Ctrl-C."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("--nodes", type=int, default=1)
     options.add_argument("--security", action="store_true", help="user and password")
     options.add_argument("--tls", action="store_true", help="HTTPS, user and password")
     options.add_argument("--fuller", action="store_true", help="a server with scripts")
     options.add_argument("--heap", default="1g")
-    options.add_argument("--keep", default="", metavar="NAME", help="keep the data, by this name")
+    options.add_argument("--keep", default="", metavar="NAME", help="keep the data under this name")
     options.add_argument("--port", type=int)
     options.add_argument("command", nargs=argparse.REMAINDER)
     given = vars(options.parse_args())
@@ -299,7 +299,7 @@ def _run(server: Server, command: list[str]) -> int:
     prefix = server.index_url("").rstrip("/")
     environment = {**os.environ, **address.environment()}
     if command:
-        # Ctrl-C reaches the command too; the server stays until that has ended.
+        # Ctrl-C also reaches the command; the server stays until the command ends.
         signal.signal(signal.SIGINT, lambda *_: None)
         return subprocess.call([part.replace("{url}", prefix) for part in command], env=environment)
     sys.stdout.write(f"{prefix}\n")
