@@ -83,7 +83,7 @@ class Server:
         return self.address.index_url(name)
 
     def wait(self) -> None:
-        """Wait until all nodes that were not killed answer; raises `CbirError` with their output."""
+        """Wait until all nodes that were not killed answer; raises `CbirError` if one does not."""
         waited_for = [node for node, process in enumerate(self._processes) if not process.killed]
         health = f"/_cluster/health?wait_for_nodes={len(waited_for)}&timeout=5s"
         give_up = time.monotonic() + PATIENCE_S

@@ -95,17 +95,13 @@ def train(
     whiten_from(network, data[:5000])
     network = network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, settings)
-    steps_per_epoch = len(data) // min(settings.batch_size, len(data))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _triangle(step, settings.epochs * steps_per_epoch)
-    )
     log: list[EpochResult] = []
     identity = _identity(images, labels, settings)
     if checkpoint is not None and checkpoint.exists():
-        log = _load(checkpoint, network, optimizer, schedule, identity)
+        log = _load(checkpoint, network, optimizer, identity)
     for epoch in range(len(log), settings.epochs):
         started = time.perf_counter()
-        loss, accuracy = _run_epoch(network, data, targets, optimizer, schedule, settings, epoch)
+        loss, accuracy = _run_epoch(network, data, targets, optimizer, settings, epoch)
         held_out_logits = predict(network, held_out[0], mean, std)[1]
         result = EpochResult(
             epoch=epoch + 1,
@@ -116,7 +112,7 @@ def train(
         )
         log.append(result)
         if checkpoint is not None:
-            _save(checkpoint, network, optimizer, schedule, identity, log)
+            _save(checkpoint, network, optimizer, identity, log)
         on_epoch(result)
     return network.eval(), log
 
@@ -147,7 +143,6 @@ def _run_epoch(
     data: Tensor,
     targets: Tensor,
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
     settings: TrainSettings,
     epoch: int,
 ) -> tuple[float, float]:
@@ -156,9 +151,11 @@ def _run_epoch(
     random = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
     order = torch.randperm(len(data), generator=random)
     size = min(settings.batch_size, len(data))
-    loss_sum = correct = seen = 0.0
-    for start in range(0, len(data) - size + 1, size):
-        chosen = order[start : start + size]
+    steps = len(data) // size
+    loss_sum = correct = 0.0
+    for step, chosen in enumerate(order[: steps * size].view(steps, size), epoch * steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * _triangle(step, settings.epochs * steps)
         batch = _augment(data[chosen], random)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = network(batch.contiguous(memory_format=torch.channels_last))
@@ -168,11 +165,9 @@ def _run_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
-        loss_sum += float(loss.detach()) * len(chosen)
+        loss_sum += float(loss.detach()) * size
         correct += float((logits.argmax(1) == targets[chosen]).sum())
-        seen += len(chosen)
-    return loss_sum / seen, correct / seen
+    return loss_sum / (steps * size), correct / (steps * size)
 
 
 def _augment(batch: Tensor, random: torch.Generator) -> Tensor:
@@ -194,25 +189,16 @@ def _optimizer(network: EmbeddingNet, settings: TrainSettings) -> torch.optim.SG
     biases = [m.bias for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     bias_ids = {id(b) for b in biases}
     weights = [p for p in network.parameters() if p.requires_grad and id(p) not in bias_ids]
-    factor = settings.bias_rate_factor
+    rate, decay, factor = settings.peak_rate, settings.weight_decay, settings.bias_rate_factor
     groups: list[dict[str, Any]] = [
-        {"params": weights},
-        {
-            "params": biases,
-            "lr": settings.peak_rate * factor,
-            "weight_decay": settings.weight_decay / factor,
-        },
+        {"params": weights, "peak": rate, "weight_decay": decay},
+        {"params": biases, "peak": rate * factor, "weight_decay": decay / factor},
     ]
-    return torch.optim.SGD(
-        groups,
-        lr=settings.peak_rate,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        nesterov=True,
-    )
+    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=True)
 
 
 def _triangle(step: int, steps: int, start: float = 0.2, peak_at: float = 0.23) -> float:
+    """The learning rate at `step` of `steps`, as a fraction of its peak."""
     peak = max(1, int(steps * peak_at))
     if step < peak:
         return start + (1 - start) * step / peak
@@ -228,29 +214,20 @@ def _save(
     path: Path,
     network: EmbeddingNet,
     optimizer: torch.optim.SGD,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
     identity: str,
     log: list[EpochResult],
 ) -> None:
     arrays = {f"network/{name}": value.numpy() for name, value in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         arrays[f"momentum/{index}"] = state["momentum_buffer"].numpy()
-    facts = {
-        "identity": identity,
-        "log": [asdict(r) for r in log],
-        "step": schedule.last_epoch,
-    }
+    facts = {"identity": identity, "log": [asdict(result) for result in log]}
     arrays["facts"] = np.array(json.dumps(facts))
     with replacing(path) as draft:
         np.savez(draft, **arrays)
 
 
 def _load(
-    path: Path,
-    network: EmbeddingNet,
-    optimizer: torch.optim.SGD,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    identity: str,
+    path: Path, network: EmbeddingNet, optimizer: torch.optim.SGD, identity: str
 ) -> list[EpochResult]:
     """Resume from the state at `path`; returns its log, empty if it is of another training."""
     with np.load(path, allow_pickle=False) as stored:
@@ -262,10 +239,6 @@ def _load(
             int(index): {"momentum_buffer": buffer}
             for index, buffer in _tensors(stored, "momentum/").items()
         }
-    step = schedule.last_epoch = facts["step"]
-    rates = zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
-    for group, base, factor in rates:
-        group["lr"] = base * factor(step)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": momentum, "param_groups": groups})
     return [EpochResult(**line) for line in facts["log"]]
