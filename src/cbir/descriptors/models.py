@@ -53,7 +53,8 @@ def load_descriptor(name: str) -> Descriptor:
     for model in models(model_name.partition("@")[0]):
         if model_name in _names(model.descriptor):
             return _as(variant, model.descriptor)
-    return _descriptor(name, resolve(name, ENTRY_POINTS, _known()))
+    known = (model.descriptor.card.name for model in models())
+    return _descriptor(name, resolve(name, ENTRY_POINTS, known))
 
 
 def model_of(files: Mapping[str, bytes], variant: str = "fused") -> Model:
@@ -184,15 +185,6 @@ def _read(folder: Path | Traversable, name: str) -> bytes:
             else f"no model in {folder}",
             f"a model's folder holds {CARD_FILE} and {data_files}",
         ) from error
-
-
-def _known() -> set[str]:
-    """The names of all models at hand."""
-    known = set(SHIPPED)
-    for folder in _stored_folders():
-        with suppress(CbirError):
-            known.add(_name_in(folder))
-    return known
 
 
 def _name_in(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -57,7 +57,8 @@ class Cifar10Source:
     def items(self) -> Iterator[SourceItem]:
         for split in self._splits:
             empty = True
-            for item in self._split_items(split):
+            items = batch_items if _is_batches(self.path) else _tree_items
+            for item in items(self.path, split):
                 empty = False
                 yield item
             if empty:
@@ -69,14 +70,6 @@ class Cifar10Source:
         if _is_tree(self.path):
             return FolderSource(self.path).open(location)
         return open_member(self.path, location)
-
-    def _split_items(self, split: str) -> Iterator[SourceItem]:
-        if _is_batches(self.path):
-            return batch_items(self.path, split)
-        if _is_tree(self.path):
-            return _named(_folder_items(self.path, split), split)
-        # Nothing after the last image of the split needs to be unpacked.
-        return islice(_named(_archive_items(self.path, split), split), SPLIT_SIZES[split])
 
 
 def open_split(split: str | None) -> Cifar10Source:
@@ -141,20 +134,17 @@ def _is_tree(path: Path) -> bool:
     return any(all((path / split / word).is_dir() for word in CLASSES) for split in SPLITS)
 
 
-def _folder_items(path: Path, split: str) -> Iterator[SourceItem]:
-    for item in FolderSource(path / split).items():
-        yield replace(item, location=f"{split}/{item.location}")
-
-
-def _archive_items(path: Path, split: str) -> Iterator[SourceItem]:
-    for member in stream_tar(path):
-        if _tree_place(member.key, split) and (item := member_item(member)):
-            yield item
-
-
-def _named(items: Iterable[SourceItem], split: str) -> Iterator[SourceItem]:
-    """Items of a tree, with the keys and labels that all forms of CIFAR-10 share."""
-    for item in items:
+def _tree_items(path: Path, split: str) -> Iterator[SourceItem]:
+    """The images of a tree, or an archive of one, with the keys and labels that all forms share."""
+    found: Iterator[SourceItem]
+    if path.is_dir():
+        folder = FolderSource(path / split).items()
+        found = (replace(item, location=f"{split}/{item.location}") for item in folder)
+    else:
+        members = (member for member in stream_tar(path) if _tree_place(member.key, split))
+        # Nothing after the last image of the split needs to be unpacked.
+        found = islice(filter(None, map(member_item, members)), SPLIT_SIZES[split])
+    for item in found:
         if place := _tree_place(item.location, split):
             word, stem = place
             yield replace(item, key=f"{split}/{word}/{stem}", label=word)
