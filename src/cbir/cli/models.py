@@ -1,4 +1,4 @@
-"""`cbir models`: the models at hand."""
+"""`cbir models`: the available models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cbir train`: models from one's own images."""
+"""`cbir train`: models from your own images."""
 
 from __future__ import annotations
 

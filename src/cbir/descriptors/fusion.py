@@ -26,7 +26,7 @@ class Posterior:
     weight: float
 
     def fused(self, embedding: Vectors, logits: Floats) -> Vectors:
-        """Unit rows of `embedding` (n, dim) beside the posteriors of `logits` (n, classes)."""
+        """Unit rows of `embedding` (n, dim), fused with the posteriors of `logits` (n, classes)."""
         posterior = sqrt_posterior(logits, self.temperature)
         return fuse([embedding, posterior], [1 - self.weight, self.weight])
 

@@ -1,4 +1,4 @@
-"""The models at hand: shipped in the package, kept in the model store, or beside an index."""
+"""The available models: shipped in the package, kept in the model store, or kept with an index."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model at hand: its descriptor, where it comes from, and its folder."""
+    """An available model: its descriptor, where it comes from, and its folder."""
 
     descriptor: Model
     origin: Literal["shipped", "store"]
@@ -88,7 +88,7 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
             "name it: --descriptor MODULE:ATTRIBUTE",
         )
     raise CbirError(
-        f"the index was built with {spec.short}, but only {candidates[0].spec.short} is at hand",
+        f"the index was built with {spec.short}, but only {candidates[0].spec.short} is available",
         "restore the model's files, or index again into a new place",
     )
 
