@@ -15,8 +15,7 @@ from PIL import Image
 
 import cbir
 from cbir.errors import CbirError, IndexStateError, QueryError
-from cbir.index.base import Entry, Index
-from cbir.index.compare import difference
+from cbir.index.base import Entry, Index, difference
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.ingest.copy import CopyReport, copy_index
 from cbir.search.searcher import IndexedId, Searcher

@@ -163,3 +163,23 @@ class Index(Protocol):
 
     def close(self) -> None:
         """Release files and locks."""
+
+
+def difference(one: Matches, other: Matches, tolerance: float = SCORE_TOLERANCE) -> str:
+    """The first difference between two exact answers to one query, in one line; "" if none.
+
+    Engines may differ in three ways: scores by up to `tolerance`, the order of records whose
+    scores are that close, and which of several such records the last ranks show.
+    """
+    if len(one.ids) != len(other.ids):
+        return f"{len(one.ids)} and {len(other.ids)} hits"
+    for rank, (a, b) in enumerate(zip(one.scores.tolist(), other.scores.tolist(), strict=True), 1):
+        if abs(a - b) > tolerance:
+            return f"scores {a:.7f} and {b:.7f} at rank {rank}"
+    scores = [dict(zip(m.ids, m.scores.tolist(), strict=True)) for m in (one, other)]
+    for mine, theirs in (scores, scores[::-1]):
+        last = min(theirs.values(), default=0.0)
+        for record_id, score in mine.items():
+            if abs(score - theirs.get(record_id, last)) > tolerance:
+                return f"'{record_id}' with {score:.7f} is not where the other has it"
+    return ""

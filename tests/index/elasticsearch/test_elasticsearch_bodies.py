@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cbir.errors import CbirError, IndexStateError, QueryError
-from cbir.index.base import Matches
-from cbir.index.compare import difference
+from cbir.index.base import Matches, difference
 from cbir.index.elasticsearch import bodies as queries
 from cbir.index.elasticsearch import documents
 from cbir.index.elasticsearch.address import Options, parse

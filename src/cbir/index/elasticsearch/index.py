@@ -16,7 +16,7 @@ from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRef
 from cbir.index import filters
 from cbir.index.base import Entry, Matches, Stamp
 from cbir.index.elasticsearch import bodies as queries
-from cbir.index.elasticsearch import bulk, check, documents, requests, words
+from cbir.index.elasticsearch import bulk, documents, requests, words
 from cbir.index.elasticsearch import lifecycle as life
 from cbir.index.elasticsearch import source_rows as sources
 from cbir.index.elasticsearch.address import Address
@@ -232,16 +232,16 @@ class ElasticIndex:
         if repair and not self.writable:
             raise IndexStateError(f"{self.url} is open for reading only", "open it for writing")
         loading = self._facts(fresh=True).restore is not None
-        problems = [check.UNFINISHED] if loading else []
+        problems = [life.UNFINISHED] if loading else []
         if loading and repair:
             self.refresh()
         self._see_own()
-        found = check.check(self._client, self._alias, self._field, self._facts())
+        found = life.check(self._client, self._alias, self._field, self._facts())
         return problems + found + [f"not repaired: {line}" for line in found if repair]
 
     def info(self) -> dict[str, Any]:
         self._see_own()
-        counts = check.counts(self._client, self._alias)
+        counts = life.counts(self._client, self._alias)
         facts, spec = self._facts(fresh=True), self._spec
         return {
             "url": self.url,
