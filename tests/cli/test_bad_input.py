@@ -385,7 +385,7 @@ def test_a_place_that_cannot_be_written_is_searched_and_refused_to_writers(
         assert run_unprivileged("index", photos, "--into", own).error == told
         fresh = own.parent / "fresh.cbir"
         assert run_unprivileged("index", photos, "--into", fresh).error == (
-            f"{fresh} cannot be made: Permission denied",
+            f"{fresh} cannot be created: Permission denied",
             "free some space, or give another place",
         )
         assert run_unprivileged("run", photos, "--in", own, "-o", fresh).error == (

@@ -8,9 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from cbir.errors import CbirError
-from cbir.types import DescriptorSpec, RgbImage, Vectors
-
-UNIT_TOLERANCE = 1e-4
+from cbir.types import UNIT_TOLERANCE, DescriptorSpec, RgbImage, Vectors
 
 
 @runtime_checkable

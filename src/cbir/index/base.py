@@ -132,13 +132,13 @@ class Index(Protocol):
         """
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
-        """The records of `ids`, in that order; raises `QueryError` for one that is not there."""
+        """The records of `ids`, in that order; `RecordGoneError` if one is not there."""
 
     def vectors(self, record_id: str) -> Vectors:
-        """The record's vectors (parts, dim); raises `QueryError` if it is not there."""
+        """The record's vectors (parts, dim); `RecordGoneError` if it is not there."""
 
     def thumbnail(self, record_id: str) -> bytes | None:
-        """The record's encoded thumbnail, None if the record has none."""
+        """The record's encoded thumbnail, None if it has none; `RecordGoneError` as above."""
 
     def labels(self) -> dict[str, str | None]:
         """Id -> label of every record."""
@@ -163,6 +163,12 @@ class Index(Protocol):
 
     def close(self) -> None:
         """Release files and locks."""
+
+
+def descriptor_info(spec: DescriptorSpec) -> dict[str, str]:
+    """What `Index.info` says of the descriptor."""
+    names = ("name", "fingerprint", "trained_on", "licence")
+    return {name: getattr(spec, name) for name in names}
 
 
 def difference(one: Matches, other: Matches, tolerance: float = SCORE_TOLERANCE) -> str:

@@ -14,16 +14,16 @@ import numpy as np
 
 from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRefusedError
 from cbir.index import filters
-from cbir.index.base import Entry, Matches, Stamp
+from cbir.index.base import Entry, Matches, Stamp, descriptor_info
 from cbir.index.elasticsearch import bodies as queries
 from cbir.index.elasticsearch import bulk, documents, requests, words
 from cbir.index.elasticsearch import lifecycle as life
-from cbir.index.elasticsearch import source_rows as sources
 from cbir.index.elasticsearch.address import Address
 from cbir.index.elasticsearch.answers import Plan, search
 from cbir.index.elasticsearch.client import READING, WRITING, Client, ServerError
 from cbir.index.elasticsearch.server_errors import in_words, is_missing
-from cbir.index.entries import checked_entries, checked_metadata, unit_rows
+from cbir.index.entries import check_metadata, checked_entries, checked_queries
+from cbir.index.source_names import check_move, source_name
 from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
 _FACTS_KEPT = 1.0  # seconds; a server's index refreshes as often by itself
@@ -70,13 +70,19 @@ class ElasticIndex:
         return int(self._request("POST", "_count", {"query": queries.RECORDS})["count"])
 
     def register_source(self, name: str, uri: str) -> str:
-        rows = self._change_rows(
-            documents.SOURCES, lambda rows: sources.with_source(rows, name, uri)
-        )
-        return sources.registered_name(rows, name, uri)
+        def added(rows: list[Any]) -> list[Any]:
+            known = dict(rows)
+            new = source_name(known, name, uri)
+            return rows if new in known else [*rows, [new, uri]]
+
+        return source_name(dict(self._change_rows(documents.SOURCES, added)), name, uri)
 
     def move_source(self, name: str, uri: str) -> None:
-        self._change_rows(documents.SOURCES, lambda rows: sources.with_moved(rows, name, uri))
+        def moved(rows: list[Any]) -> list[Any]:
+            check_move(dict(rows), name, uri)
+            return [[known, uri if known == name else at] for known, at in rows]
+
+        self._change_rows(documents.SOURCES, moved)
 
     def sources(self) -> dict[str, str]:
         return dict(sorted(requests.read_rows(self._client, self._alias, documents.SOURCES)))
@@ -115,7 +121,7 @@ class ElasticIndex:
     ) -> None:
         groups = {}
         for record_id, (_, metadata) in details.items():
-            checked_metadata(record_id, metadata)
+            check_metadata(record_id, metadata)
             groups[record_id] = documents.metadata_groups(record_id, metadata)
         changes = {
             record_id: {"label": label, "metadata": groups[record_id]}
@@ -164,14 +170,7 @@ class ElasticIndex:
         exclude: Sequence[str | None] | None = None,
         exact: bool = False,
     ) -> list[Matches]:
-        asked = unit_rows(vectors, self._spec)
-        if not 1 <= k <= queries.LIMIT:
-            raise QueryError(f"k is {k}", f"choose a k from 1 to {queries.LIMIT:,}")
-        if exclude is not None and len(exclude) != len(asked):
-            raise QueryError(
-                f"{len(exclude)} ids to leave out for {len(asked)} queries",
-                "give one id, or None, a query",
-            )
+        asked = checked_queries(vectors, k, exclude, self._spec, queries.LIMIT)
         self._see_own()
         found = self._search(asked, k, where, exclude, exact)
         if not any(matches.ids for matches in found):
@@ -186,19 +185,19 @@ class ElasticIndex:
         }
         for record_id in ids:
             if record_id not in found:
-                raise _no_such_record(record_id)
+                raise RecordGoneError(record_id)
         return [found[record_id] for record_id in ids]
 
     def vectors(self, record_id: str) -> Vectors:
         for document in self._documents([record_id], {"_source": [self._field, "parts"]}):
             return documents.vectors(document["_source"], self._field)
-        raise _no_such_record(record_id)
+        raise RecordGoneError(record_id)
 
     def thumbnail(self, record_id: str) -> bytes | None:
         fields = {"_source": False, "stored_fields": ["thumbnail"]}
         for document in self._documents([record_id], fields):
             return documents.thumbnail(document.get("fields", {})) or None
-        return None
+        raise RecordGoneError(record_id)
 
     def labels(self) -> dict[str, str | None]:
         found: dict[str, str | None] = {}
@@ -242,19 +241,14 @@ class ElasticIndex:
     def info(self) -> dict[str, Any]:
         self._see_own()
         counts = life.counts(self._client, self._alias)
-        facts, spec = self._facts(fresh=True), self._spec
+        facts = self._facts(fresh=True)
         return {
             "url": self.url,
             "engine": self.engine,
             "type": facts.kind,
             "loading": facts.restore is not None,
-            "dim": spec.dim,
-            "descriptor": {
-                "name": spec.name,
-                "fingerprint": spec.fingerprint,
-                "trained_on": spec.trained_on,
-                "licence": spec.licence,
-            },
+            "dim": self._spec.dim,
+            "descriptor": descriptor_info(self._spec),
             **counts,
             "failed": len(self.failures()),
             "sources": self.sources(),
@@ -389,9 +383,3 @@ class ElasticIndex:
     def _request(self, method: str, call: str, body: Mapping[str, Any] | None = None) -> Any:
         patience = WRITING if self.writable else READING
         return self._client.request(method, f"/{self._alias}/{call}", body, patience=patience)
-
-
-def _no_such_record(record_id: str) -> RecordGoneError:
-    return RecordGoneError(
-        f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it"
-    )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
-from cbir.index.embedded import layout
+from cbir.index.embedded import folder
 
 _BUSY_TIMEOUT = 30.0
 
@@ -178,7 +178,7 @@ class Database:
             )
         if code == sqlite3.SQLITE_CANTOPEN and not self._path.exists():
             again = "index the sources again into a new place"
-            pictures = self._path.name == layout.THUMBNAILS
+            pictures = self._path.name == folder.THUMBNAILS
             cure = f"cbir verify {self._name} --repair" if pictures else again
             return IndexStateError(f"{file} is missing", cure)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
@@ -193,7 +193,7 @@ class Database:
         return IndexStateError(f"{file}: {error}", f"cbir verify {self._name}")
 
     def _cure(self, usual: str) -> str:
-        if self._path.name != layout.THUMBNAILS:
+        if self._path.name != folder.THUMBNAILS:
             return usual
         return f"delete that file, and run cbir verify {self._name} --repair"
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from cbir.errors import IndexStateError
 from cbir.index import filters
-from cbir.index.embedded import cache, layout, selection, store
+from cbir.index.embedded import cache, store
+from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import Block, join_ids, read_block
 from cbir.index.embedded.cache import Cached, UnusableCacheError
 from cbir.index.embedded.sqlite import Database
@@ -102,7 +103,7 @@ class Views:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._folder / layout.CACHE_LOCK, timeout=_WRITER_WAITS, thread_local=False)
+        lock = FileLock(self._folder / files.CACHE_LOCK, timeout=_WRITER_WAITS, thread_local=False)
         try:
             with self._lock, lock:
                 self._refresh()
@@ -132,7 +133,7 @@ class Views:
             if store.generation(connection) != view.generation:
                 return None
             conditions = filters.parse(where, store.metadata_fields(connection))
-            keys = selection.matching_keys(connection, conditions)
+            keys = store.matching_keys(connection, conditions)
         found = (_target(view.base, keys, view.alive), _target(view.newer, keys, None))
         if sum(target.space.matrix.nbytes for target in found) <= _FILTER_BYTES_KEPT:
             with self._lock:
@@ -197,7 +198,7 @@ class Views:
         """A new cache: kept in its file by whoever gets the lock, else in memory only."""
         from filelock import FileLock
 
-        lock = FileLock(self._folder / layout.CACHE_LOCK, timeout=0, thread_local=False)
+        lock = FileLock(self._folder / files.CACHE_LOCK, timeout=0, thread_local=False)
         try:
             with lock:
                 theirs = self._usable()
@@ -211,13 +212,13 @@ class Views:
             return self._read_truth()
 
     def _read(self) -> Cached:
-        path = self._folder / layout.CACHE
+        path = self._folder / files.CACHE
         return cache.read(path, self._meta.index_id, self._meta.spec.dim)
 
     def _write(self, cached: Cached) -> None:
-        draft = self._folder / layout.CACHE_DRAFT
+        draft = self._folder / files.CACHE_DRAFT
         try:
-            cache.write(self._folder / layout.CACHE, draft, cached, self._meta.index_id)
+            cache.write(self._folder / files.CACHE, draft, cached, self._meta.index_id)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
