@@ -70,7 +70,7 @@ def histogram_entries(count: int, seed: int = 0, parts: int = 1) -> list[Entry]:
 
 def test_an_index_of_words_has_their_field_and_keeps_the_vectors_in_the_document() -> None:
     options = parse("elasticsearch://host/photos?type=words").options
-    mappings = queries.creation(SPEC, options, ["photos"])["mappings"]
+    mappings = queries.creation(SPEC, options, "photos")["mappings"]
     fields = {FIELD: {"type": "binary"}, WORDS: {"type": "sparse_vector"}}
     assert {name: mappings["properties"][name] for name in fields} == fields
     assert mappings["_source"] == {"excludes": ["thumbnail", WORDS, f"parts.{WORDS}"]}
@@ -80,7 +80,7 @@ def test_an_index_of_words_has_their_field_and_keeps_the_vectors_in_the_document
 
 
 def test_the_other_types_know_nothing_of_words() -> None:
-    mappings = queries.creation(SPEC, Options(), ["photos"])["mappings"]
+    mappings = queries.creation(SPEC, Options(), "photos")["mappings"]
     assert mappings["_source"] == {"excludes": ["thumbnail"]}
     assert WORDS not in mappings["properties"]
     assert queries.searched_field(FIELD, "flat") == FIELD

@@ -70,7 +70,7 @@ def metadata_name(field: str) -> str:
 def creation(
     spec: DescriptorSpec,
     options: Options,
-    aliases: Sequence[str],
+    alias: str,
     *,
     version: tuple[int, int] | None = None,
     fast_load: bool = False,
@@ -90,7 +90,7 @@ def creation(
         settings["mapping.exclude_source_vectors"] = False
     restore = {"refresh_interval": None, **replicas}
     return {
-        "aliases": {alias: {} for alias in aliases},
+        "aliases": {alias: {}},
         "settings": {"index": settings},
         "mappings": mappings(spec, kind, restore),
     }
@@ -249,9 +249,9 @@ def doc_values(*names: str) -> dict[str, Any]:
     return {**_HIT, "docvalue_fields": list(names)}
 
 
-def source_fields(field: str, *, vectors: bool) -> dict[str, Any]:
-    """For `page` and `documents`: what is in a document, with or without its vectors."""
-    return {"_source": True if vectors else {"excludes": [field, "parts"]}}
+def without_vectors(field: str) -> dict[str, Any]:
+    """For `page` and documents: the document but for the vectors in `field`."""
+    return {"_source": {"excludes": [field, "parts"]}}
 
 
 def summary() -> dict[str, Any]:
@@ -270,9 +270,8 @@ def summary() -> dict[str, Any]:
 
 
 def without(field: str) -> dict[str, Any]:
-    """The records that lack `field`."""
-    absent = [{"exists": {"field": field}}]
-    return {"query": {"bool": {"filter": [RECORDS], "must_not": absent}}}
+    """The query for records that lack `field`."""
+    return {"bool": {"filter": [RECORDS], "must_not": [{"exists": {"field": field}}]}}
 
 
 def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:

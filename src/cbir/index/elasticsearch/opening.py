@@ -6,25 +6,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 
 from cbir.errors import IndexStateError
+from cbir.index.elasticsearch import bodies
 from cbir.index.elasticsearch import lifecycle as life
-from cbir.index.elasticsearch.address import Address, parse
+from cbir.index.elasticsearch.address import parse
 from cbir.index.elasticsearch.client import OPENING, Client
 from cbir.index.elasticsearch.index import ElasticIndex
+from cbir.index.elasticsearch.server_errors import IndexMissingError
 from cbir.types import DescriptorSpec
 
 
 def open_index(url: str, *, write: bool) -> ElasticIndex:
     """The index at `url`; raises `IndexStateError` if there is none."""
-    address = parse(url)
-    with _connected(address) as client:
+    with _connected(url) as client:
         client.version()
-        facts = life.read_facts(client, address.url, address.name, patience=OPENING)
+        facts = life.read_facts(client, client.address.name, patience=OPENING)
         if facts is None:
-            raise IndexStateError(
-                f"no index at {address.url}", f"cbir index FOLDER --into '{address.url}'"
-            )
-        _require_type(address, facts)
-        return ElasticIndex(client, address, facts, alias=address.name, write=write)
+            raise IndexMissingError(client.url)
+        _require_type(client, facts)
+        return ElasticIndex(client, client.address.name, facts, write=write)
 
 
 def create_index(
@@ -40,33 +39,31 @@ def create_index(
     With `rebuild` an existing index answers searches until `refresh` puts the new one in its
     place; only then may `spec` be another one, which `index.open.create_index` sees to.
     """
-    address = parse(url)
-    with _connected(address) as client:
-        version = client.version()
-        facts = life.read_facts(client, address.url, address.name, patience=OPENING)
-        alias = address.name
+    with _connected(url) as client:
+        version, alias = client.version(), client.address.name
+        facts = life.read_facts(client, alias, patience=OPENING)
+        if facts is not None and rebuild:
+            alias = life.draft_name(alias)
+            facts = life.draft(client, spec)
         if facts is None:
-            facts = life.make(client, address, spec, alias, version=version, fast_load=fast_load)
-        elif rebuild:
-            alias = life.draft_name(address.name)
-            facts = life.draft(client, address, spec, version=version, fast_load=fast_load)
+            options = client.address.options
+            body = bodies.creation(spec, options, alias, version=version, fast_load=fast_load)
+            facts = life.make(client, alias, body)
         else:
-            _require_type(address, facts)
-        return ElasticIndex(client, address, facts, alias=alias, write=True)
+            _require_type(client, facts)
+        return ElasticIndex(client, alias, facts, write=True)
 
 
 def index_exists(url: str) -> bool:
-    """Whether an index was made at `url`."""
-    address = parse(url)
-    with closing(Client(address)) as client:
-        found = life.read_facts(client, address.url, address.name, patience=OPENING)
-        return found is not None
+    """Whether an index was created at `url`."""
+    with closing(Client(parse(url))) as client:
+        return life.read_facts(client, client.address.name, patience=OPENING) is not None
 
 
 @contextmanager
-def _connected(address: Address) -> Iterator[Client]:
+def _connected(url: str) -> Iterator[Client]:
     """A client that is closed if the block raises."""
-    client = Client(address)
+    client = Client(parse(url))
     try:
         yield client
     except BaseException:
@@ -74,9 +71,9 @@ def _connected(address: Address) -> Iterator[Client]:
         raise
 
 
-def _require_type(address: Address, facts: life.Facts) -> None:
-    if address.options.type not in (None, facts.kind):
+def _require_type(client: Client, facts: life.Facts) -> None:
+    if client.address.options.type not in (None, facts.kind):
         raise IndexStateError(
-            f"{address.url}: the index is of type {facts.kind}",
+            f"{client.url}: the index is of type {facts.kind}",
             "leave the type out, or rebuild the index: cbir index SOURCE --rebuild",
         )
