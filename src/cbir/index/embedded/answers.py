@@ -66,11 +66,7 @@ def _merged(view: View, base: Top, newer: Top, k: int) -> Top:
     records = np.concatenate((base.records, newer.records + len(view.base)), axis=1)
     rows = np.concatenate((base.rows, newer.rows + len(view.base.matrix)), axis=1)
     order = np.lexsort((view.order[records], -scores), axis=-1)[:, :k]
-    return Top(
-        np.take_along_axis(scores, order, axis=1),
-        np.take_along_axis(records, order, axis=1),
-        np.take_along_axis(rows, order, axis=1),
-    )
+    return Top(scores, records, rows).ordered(order)
 
 
 def _matches(view: View, top: Top) -> list[Matches]:
