@@ -14,7 +14,6 @@ from cbir.errors import IndexStateError, RecordGoneError
 from cbir.index.base import Entry, Matches, Stamp, descriptor_info
 from cbir.index.embedded import check, store
 from cbir.index.embedded import folder as files
-from cbir.index.embedded.answers import answer
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
@@ -151,7 +150,7 @@ class EmbeddedIndex:
     ) -> list[Matches]:
         queries = checked_queries(vectors, k, exclude, self.spec)
         view, targets = self._views.filtered(where)
-        return answer(view, targets, queries, k, exclude)
+        return view.answer(targets, queries, k, exclude)
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
         with self._records.read() as connection:

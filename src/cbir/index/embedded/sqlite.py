@@ -153,7 +153,8 @@ class Database:
         file = f"{self._name}/{self._path.name}"
         pictures = self._path.name == THUMBNAILS
         repair = f"cbir verify {self._name} --repair"
-        delete, anew = f"delete that file, and run {repair}", "index the sources again elsewhere"
+        delete = f"delete that file, and run {repair}"
+        anew = "index the sources again into a new place"
         what, hint = f"{file}: {error}", f"cbir verify {self._name}"
         match _primary(error):
             case sqlite3.SQLITE_FULL:

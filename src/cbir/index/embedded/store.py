@@ -44,16 +44,8 @@ CREATE TABLE removed (
 """
 _THUMBNAILS = "CREATE TABLE IF NOT EXISTS thumbs (key INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
 _FIELDS = (
-    "id",
-    "source",
-    "location",
-    "label",
-    "content_hash",
-    "width",
-    "height",
-    "file_size",
-    "mtime_ns",
-    "missing",
+    *("id", "source", "location", "label", "content_hash"),
+    *("width", "height", "file_size", "mtime_ns", "missing"),
 )
 """Columns of `records` after its key, which are attributes of `ImageRecord`."""
 _SELECT = f"SELECT key, {', '.join(_FIELDS)} FROM records"
