@@ -96,7 +96,8 @@ def _check_form(entry: Entry, dim: int) -> None:
             f"record '{record_id}' has {len(entry.boxes)} boxes for {shape[0]} vectors",
             "give one box for each vector, the whole image first",
         )
-    check_metadata(record_id, entry.record.metadata)
+    if entry.record.metadata:
+        check_metadata(record_id, entry.record.metadata)
 
 
 def _scaled_entry(entry: Entry, norms: NDArray[np.float64]) -> Entry:

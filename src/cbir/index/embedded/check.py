@@ -1,4 +1,4 @@
-"""Looks at everything an index keeps, says what is wrong with it, and puts right what it can."""
+"""Checks everything that an index keeps, and repairs what can be repaired."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from cbir.index.embedded.sqlite import Database
 from cbir.types import UNIT_TOLERANCE
 
 _ROWS_AT_ONCE = 4096
+_ORPHANS = "WHERE record NOT IN (SELECT key FROM records)"
 
 
 def check(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
     """What is wrong with the index in `folder`, one line each."""
     problems = _damage(records, files.RECORDS)
-    if problems:  # nothing that is read from it can be relied on
+    if problems:  # nothing read from it can be relied on
         return problems + _model_problems(folder, meta)
     with records.read() as connection:
         problems += _vector_problems(connection, meta.spec.dim)
@@ -35,10 +36,10 @@ def check(records: Database, thumbnails: Database, folder: Path, meta: store.Met
 
 
 def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
-    """Put right what can be; returns what cannot, one line each.
+    """Repair what can be repaired; returns what cannot, one line each.
 
-    Records whose vectors are damaged are dropped and those without a thumbnail marked as changed:
-    the next indexing run of their source makes both anew. The search cache is removed.
+    Records with damaged vectors are dropped, those without a thumbnail are marked as changed: the
+    next indexing run of their source adds both again. The search cache is removed.
     """
     if is_damaged(records):
         with records.write() as connection:
@@ -47,10 +48,10 @@ def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Me
             return [f"{files.RECORDS} cannot be repaired; index the sources again elsewhere"]
     left = _model_problems(folder, meta)
     with records.write() as connection:
-        broken = broken_records(connection, meta.spec.dim)
+        broken = _broken_records(connection, meta.spec.dim)
         store.delete(connection, broken)
         for table in ("vectors", "metadata"):
-            connection.execute(f"DELETE FROM {table} WHERE record NOT IN (SELECT key FROM records)")
+            connection.execute(f"DELETE FROM {table} {_ORPHANS}")
     if damage := _damage(thumbnails, files.THUMBNAILS):
         left += [f"{line}; delete {files.THUMBNAILS} and repair again" for line in damage]
     else:
@@ -62,12 +63,12 @@ def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Me
 
 
 def is_damaged(records: Database) -> bool:
-    """Whether the database of records is not sound in itself."""
+    """Whether the database of records itself is damaged."""
     return bool(_damage(records, files.RECORDS))
 
 
-def broken_records(connection: sqlite3.Connection, dim: int) -> list[int]:
-    """Keys of records whose vectors are not there, misnumbered, of the wrong size or not unit."""
+def _broken_records(connection: sqlite3.Connection, dim: int) -> list[int]:
+    """Keys of records whose vectors are missing, misnumbered, of the wrong size or not unit."""
     structural = connection.execute(
         "SELECT key FROM records WHERE key NOT IN (SELECT record FROM vectors) "
         "UNION SELECT record FROM vectors GROUP BY record "
@@ -97,7 +98,7 @@ def _damage(database: Database, name: str) -> list[str]:
 
 
 def _vector_problems(connection: sqlite3.Connection, dim: int) -> list[str]:
-    broken = broken_records(connection, dim)
+    broken = _broken_records(connection, dim)
     if not broken:
         return []
     named = connection.execute("SELECT id FROM records WHERE key = ?", (broken[0],)).fetchone()
@@ -110,10 +111,7 @@ def _vector_problems(connection: sqlite3.Connection, dim: int) -> list[str]:
 def _orphan_problems(connection: sqlite3.Connection) -> list[str]:
     problems = []
     for table in ("vectors", "metadata"):
-        (count,) = connection.execute(
-            f"SELECT count(*) FROM {table} WHERE record NOT IN (SELECT key FROM records)"
-        ).fetchone()
-        if count:
+        if count := store.number(connection, f"SELECT count(*) FROM {table} {_ORPHANS}"):
             problems.append(f"{count} rows of {table} belong to no record")
     return problems
 
@@ -130,10 +128,9 @@ def _thumbnail_problems(records: Database, thumbnails: Database) -> list[str]:
 
 def _unmatched(records: Database, thumbnails: Database) -> tuple[set[int], set[int]]:
     """Keys of records without a thumbnail, and of thumbnails without a record."""
-    with records.read() as connection:
+    with records.read() as connection, thumbnails.read() as pictures:
         recorded = {key for (key,) in connection.execute("SELECT key FROM records")}
-    with thumbnails.read() as connection:
-        pictured = {key for (key,) in connection.execute("SELECT key FROM thumbs")}
+        pictured = {key for (key,) in pictures.execute("SELECT key FROM thumbs")}
     return recorded - pictured, pictured - recorded
 
 

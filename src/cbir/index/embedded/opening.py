@@ -6,7 +6,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
@@ -91,25 +91,20 @@ def _write_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
 
 
 def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
-    with (
-        closing(Database(folder / files.THUMBNAILS, url, write=True)) as database,
-        database.write() as connection,
-    ):
-        store.create_thumbnails(connection)
-    with (
-        closing(Database(folder / files.RECORDS, url, write=True)) as database,
-        database.write() as connection,
-    ):
-        store.create(connection, meta)
+    for name in (files.THUMBNAILS, files.RECORDS):
+        database = Database(folder / name, url, write=True)
+        with closing(database), database.write() as connection:
+            if name == files.THUMBNAILS:
+                store.create_thumbnails(connection)
+            else:
+                store.create(connection, meta)
 
 
 def _is_unfinished(url: str, folder: Path) -> bool:
     """Whether the file of records holds no index yet; a damaged one counts as finished."""
     try:
-        with (
-            closing(Database(folder / files.RECORDS, url)) as database,
-            database.read() as connection,
-        ):
+        database = Database(folder / files.RECORDS, url)
+        with closing(database), database.read() as connection:
             return store.read_meta(connection, url) is None
     except IndexStateError:
         return False
@@ -151,20 +146,16 @@ def _obstacle(url: str, folder: Path) -> IndexStateError:
 
 
 @contextmanager
-def _readable(url: str) -> Iterator[None]:
+def _explained(url: str, failure: str, hint: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IndexStateError(
-            f"{url} cannot be read: {error.strerror}", "check the name and the permissions"
-        ) from error
+        raise IndexStateError(f"{url} cannot be {failure}: {error.strerror}", hint) from error
 
 
-@contextmanager
-def _writable(url: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise IndexStateError(
-            f"{url} cannot be created: {error.strerror}", "free some space, or give another place"
-        ) from error
+def _readable(url: str) -> AbstractContextManager[None]:
+    return _explained(url, "read", "check the name and the permissions")
+
+
+def _writable(url: str) -> AbstractContextManager[None]:
+    return _explained(url, "created", "free some space, or give another place")

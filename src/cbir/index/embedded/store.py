@@ -51,7 +51,7 @@ _FIELDS = (
 _SELECT = f"SELECT key, {', '.join(_FIELDS)} FROM records"
 _THESE = "(SELECT value FROM json_each(?))"
 
-_row = attrgetter(*_FIELDS)
+_row = attrgetter(*_FIELDS[:-1])
 
 _Clause: TypeAlias = tuple[str, list[MetadataValue]]
 
@@ -160,7 +160,8 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: 
     keyed = list(enumerate(entries, first_key))
     connection.executemany(
         f"INSERT INTO records VALUES ({', '.join('?' * (1 + len(_FIELDS)))})",
-        [(key, *_row(entry.record)) for key, entry in keyed],
+        # An int, because Python's sqlite3 binds a bool several times slower.
+        [(key, *_row(entry.record), int(entry.record.missing)) for key, entry in keyed],
     )
     _insert_metadata(connection, ((key, entry.record.metadata) for key, entry in keyed))
     connection.executemany(
@@ -374,13 +375,11 @@ def _with_metadata(
     """Key and record of each of `rows`, as `_SELECT` gives them."""
     query = f"SELECT record, name, value FROM metadata WHERE record IN {_THESE}"
     metadata = _metadata(connection.execute(query, (_listed(row[0] for row in rows),)))
-    return [(key, _record(values, metadata.get(key, {}))) for key, *values in rows]
-
-
-def _record(values: Sequence[Any], metadata: Mapping[str, MetadataValue]) -> ImageRecord:
-    known: dict[str, Any] = dict(zip(_FIELDS, values, strict=True))
-    known["missing"] = bool(known["missing"])
-    return ImageRecord(**known, metadata=metadata)
+    found = []
+    for key, *values, missing in rows:
+        values += [metadata.get(key, {}), bool(missing)]
+        found.append((key, ImageRecord(*values)))
+    return found
 
 
 def _metadata(
