@@ -292,8 +292,8 @@ def test_an_entry_becomes_a_document_and_comes_back() -> None:
     }
     assert made["part_count"] == 3
     assert [part["number"] for part in made["parts"]] == [1, 2]
-    fields = {"thumbnail": [made["thumbnail"]]}
-    back = documents.entry(made, fields, FIELD)
+    hit = {"_source": made, "fields": {"thumbnail": [made["thumbnail"]]}}
+    back = documents.entry(hit, FIELD)
     assert back.record == entry.record
     assert type(back.record.metadata["price"]) is float
     assert back.boxes == list(entry.boxes)

@@ -27,6 +27,9 @@ LIMIT = 10_000
 """What the server allows as k, as num_candidates and as the length of one page."""
 
 RECORDS: dict[str, Any] = {"exists": {"field": "id"}}
+EVERYTHING: dict[str, Any] = {"_source": True, "stored_fields": ["thumbnail"]}
+"""Asks for whole documents; the thumbnail is not in `_source`."""
+
 METADATA = ("text", "integer", "number")
 BOX = ("left", "top", "right", "bottom")
 

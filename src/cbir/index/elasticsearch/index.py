@@ -80,8 +80,7 @@ class ElasticIndex:
         fields = bodies.without_vectors(self._field)
         return {
             hit["_source"]["id"]: documents.stamp(hit["_source"])
-            for hits in self._requests.pages(_STAMPS_AT_ONCE, fields, source=source)
-            for hit in hits
+            for hit in self._requests.hits(_STAMPS_AT_ONCE, fields, source=source)
         }
 
     def add(self, entries: Sequence[Entry]) -> None:
@@ -90,11 +89,10 @@ class ElasticIndex:
             return
         refused = documents.unfit(entry.record.id for entry in batch)
         fit = [entry for entry in batch if entry.record.id not in refused]
-        made = [(entry.record.id, documents.document(entry, self._field)) for entry in fit]
+        made = [(entry.record.id, documents.document(entry, self._field), None) for entry in fit]
         if any(len(entry.vectors) > 1 for entry in fit):
             self._make_room_for_parts()
-        outcome = self._send([(record_id, document, None) for record_id, document in made])
-        refused.update(outcome.refused)
+        refused.update(self._send(made).refused)
         if refused:
             raise RecordsRefusedError(refused)
 
@@ -108,14 +106,11 @@ class ElasticIndex:
     def set_details(
         self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
     ) -> None:
-        groups = {}
-        for record_id, (_, metadata) in details.items():
+        changes = {}
+        for record_id, (label, metadata) in details.items():
             check_metadata(record_id, metadata)
-            groups[record_id] = documents.metadata_groups(record_id, metadata)
-        changes = {
-            record_id: {"label": label, "metadata": groups[record_id]}
-            for record_id, (label, _) in details.items()
-        }
+            groups = documents.metadata_groups(record_id, metadata)
+            changes[record_id] = {"label": label, "metadata": groups}
         self._change(changes)
 
     def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
@@ -186,36 +181,28 @@ class ElasticIndex:
     def thumbnail(self, record_id: str) -> bytes | None:
         fields = {"_source": False, "stored_fields": ["thumbnail"]}
         for document in self._requests.documents([record_id], fields):
-            return documents.thumbnail(document.get("fields", {})) or None
+            return documents.thumbnail(document) or None
         raise RecordGoneError(record_id)
 
     def labels(self) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
-        for hits in self._requests.pages(bodies.LIMIT, bodies.doc_values("id", "label")):
-            for hit in hits:
-                fields = hit["fields"]
-                found[fields["id"][0]] = fields["label"][0] if "label" in fields else None
-        return found
+        hits = self._requests.hits(bodies.LIMIT, bodies.doc_values("id", "label"))
+        return {hit["fields"]["id"][0]: hit["fields"].get("label", [None])[0] for hit in hits}
 
     def matrix(self) -> tuple[list[str], Vectors]:
         ids: list[str] = []
         rows = [np.empty((0, self._spec.dim), dtype=np.float32)]
-        for hits in self._requests.pages(_ROWS_AT_ONCE, {"_source": ["id", self._field]}):
-            ids += [hit["_source"]["id"] for hit in hits]
-            vectors = [documents.numbers(hit["_source"][self._field]) for hit in hits]
-            rows.append(np.array(vectors, dtype=np.float32))
+        for hit in self._requests.hits(_ROWS_AT_ONCE, {"_source": ["id", self._field]}):
+            ids.append(hit["_source"]["id"])
+            rows.append(documents.vectors(hit["_source"], self._field))
         return ids, np.concatenate(rows)
 
     def ids(self) -> Iterator[str]:
-        for hits in self._requests.pages(bodies.LIMIT, bodies.doc_values("id")):
-            for hit in hits:
-                yield hit["fields"]["id"][0]
+        for hit in self._requests.hits(bodies.LIMIT, bodies.doc_values("id")):
+            yield hit["fields"]["id"][0]
 
     def entries(self, after: str = "") -> Iterator[Entry]:
-        fields = {"_source": True, "stored_fields": ["thumbnail"]}
-        for hits in self._requests.pages(_COPIED_AT_ONCE, fields, after=after):
-            for hit in hits:
-                yield documents.entry(hit["_source"], hit.get("fields", {}), self._field)
+        for hit in self._requests.hits(_COPIED_AT_ONCE, bodies.EVERYTHING, after=after):
+            yield documents.entry(hit, self._field)
 
     def verify(self, repair: bool = False) -> list[str]:
         if repair and not self.writable:
@@ -257,11 +244,6 @@ class ElasticIndex:
         exclude: Sequence[str | None] | None,
         exact: bool,
     ) -> list[Matches]:
-        plan = self._plan(where, exact)
-        search = words.search if plan.kind == words.WORDS else answers.search
-        return search(self._requests.searches, plan, vectors, k, exclude)
-
-    def _plan(self, where: Sequence[str], exact: bool) -> answers.Plan:
         facts = self._facts()
         try:
             conditions = filters.parse(where, facts.metadata)
@@ -270,12 +252,14 @@ class ElasticIndex:
             conditions = filters.parse(where, facts.metadata)
         fields = (self._field, f"parts.{self._field}") if facts.parts else (self._field,)
         clauses = tuple(bodies.filters(conditions))
-        return answers.Plan(fields, facts.kind, self._client.address.options, clauses, exact)
+        plan = answers.Plan(fields, facts.kind, self._client.address.options, clauses, exact)
+        search = words.search if facts.kind == words.WORDS else answers.search
+        return search(self._requests.searches, plan, vectors, k, exclude)
 
     def _facts(self, fresh: bool = False) -> life.Facts:
-        """What the index is now, at most a second ago.
+        """What the server says of the index, at most a second ago.
 
-        Raises `IndexStateError` when it is gone, or another spec's index has taken its place.
+        Raises `IndexStateError` when it is gone, or an index of another spec has replaced it.
         """
         if not fresh and time.monotonic() - self._known_at < _FACTS_KEPT:
             return self._known
@@ -291,9 +275,9 @@ class ElasticIndex:
         return found
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set fields of the documents of these ids; None takes a field away.
+        """Set fields of the documents of these ids; None removes a field.
 
-        The document is read and written whole, thumbnail and all, unless it changed in between.
+        Each document is read and written as a whole, and again if it changed in between.
         """
         waiting = list(changes)
         for _ in range(_CHANGES_OUTRUN):
@@ -312,8 +296,7 @@ class ElasticIndex:
     def _changed(
         self, ids: Sequence[str], changes: Mapping[str, Mapping[str, Any]]
     ) -> Iterator[bulk.Action]:
-        fields = {"_source": True, "stored_fields": ["thumbnail"]}
-        for found in self._requests.documents(ids, fields):
+        for found in self._requests.documents(ids, bodies.EVERYTHING):
             new = documents.changed(found, changes[found["_id"]])
             yield found["_id"], new, unchanged(found)
 

@@ -71,18 +71,17 @@ class Requests:
             answers += self._searched(asked[start : start + _SEARCHES_AT_ONCE])
         return answers
 
-    def pages(
+    def hits(
         self, size: int, fields: Body, *, source: str | None = None, after: str = ""
-    ) -> Iterator[list[Body]]:
-        """Records (of `source`) with an id above `after`, `size` hits at a time, in id order."""
+    ) -> Iterator[Body]:
+        """Records (of `source`) with an id above `after` in id order, read `size` at a time."""
         while True:
             body = bodies.page(after, size, source=source, fields=fields)
-            hits = self.search(body)["hits"]["hits"]
-            if hits:
-                yield hits
-            if len(hits) < size:
+            found = self.search(body)["hits"]["hits"]
+            yield from found
+            if len(found) < size:
                 return
-            after = hits[-1]["sort"][0]
+            after = found[-1]["sort"][0]
 
     def documents(self, ids: Sequence[str], fields: Body) -> Iterator[Body]:
         """The documents of `ids` that exist, as last written, in that order."""
