@@ -1,14 +1,14 @@
 """Indexes of type `words`: visual words as terms of the server's inverted index.
 
-The non-zero numbers of a histogram stand in a `sparse_vector` field, named by their place ("w17");
-the histogram itself is kept packed in the document. The server finds candidates by the terms they
-share with the query; their true cosines are computed here.
+The non-zero values of a histogram are in a `sparse_vector` field, named by their place ("w17"); the
+histogram itself is packed in the document. The server finds candidates by the terms they share
+with the query; their true cosines are computed here.
 
 That is exact. The server keeps nine significant bits of a weight and cuts off the rest (Lucene's
 FeatureField), so that its score of a record is at most the true cosine and at least 255/256 of it.
 Candidates come in the order of that score, page after page, until even 256/255 of the last one is
-below the k-th best cosine. What shares no word with a query has cosine 0, and comes in id order
-once all else has come.
+below the k-th best cosine. Records that share no word with a query have cosine 0, and come in id
+order after all others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _VALUES_AT_ONCE = 2_000_000
 def prepared(actions: Sequence[Action], spec: DescriptorSpec) -> list[Action]:
     """The actions with packed vectors and their words in every document.
 
-    Raises `CbirError` if a vector has a negative number, before anything of them is sent.
+    Raises `CbirError` if a vector has a negative value, before any of them is sent.
     """
     name = vector_field(spec)
     return [
@@ -74,7 +74,7 @@ def page(
 ) -> Body:
     """The next `size` records that share a word with `vector`, with their vectors.
 
-    `fields` hold the vectors, of whole images and of parts; `after` is the `sort` of the last hit.
+    `fields` hold the vectors of whole images and of parts; `after` is the `sort` of the last hit.
     """
     query = sharing(vector, fields)
     if where:
@@ -83,8 +83,8 @@ def page(
         "query": query,
         "sort": [{"_score": "desc"}, {"id": "asc"}],
         **_hits(fields, size),
-        # Nobody reads the count, but for its sake Lucene scores all that share a word, one after
-        # the other; to skip what cannot win takes it many times longer with hundreds of words.
+        # Nobody reads the count, but it makes Lucene score all records that share a word, one after
+        # the other. With hundreds of words, skipping those that cannot win takes many times longer.
         "track_total_hits": True,
     }
     return body if after is None else {**body, "search_after": list(after)}
@@ -111,13 +111,13 @@ def strangers(
 def search(
     ask: Ask, plan: Plan, vectors: Vectors, k: int, exclude: Sequence[str | None] | None
 ) -> list[Matches]:
-    """The k best records for each row of `vectors` (q, dim); the same, exact or not.
+    """The k best records for each row of `vectors` (q, dim), always exactly.
 
-    Raises `QueryError` if a vector has a negative number.
+    Raises `QueryError` if a vector has a negative value.
     """
     if np.any(vectors < 0):
         raise QueryError(
-            "a query has negative numbers; an index of type=words is asked with histograms",
+            "a query has negative values; an index of type=words is searched with histograms",
             "describe the queries with the index's own descriptor",
         )
     excluded = exclude or [None] * len(vectors)
@@ -129,7 +129,7 @@ def search(
 @dataclass
 class _ByWords(Query):
     after: Sequence[Any] | None = None
-    all_shared: bool = False  # whether every record that shares a word has come
+    all_shared: bool = False  # whether all records that share a word have come
 
     def bodies(self, plan: Plan) -> list[Body]:
         if self.all_shared:
@@ -170,7 +170,7 @@ def _with_words(made: Mapping[str, Any], name: str, spec: DescriptorSpec) -> dic
     vector = documents.numbers(made[name])
     if np.any(vector < 0):
         raise CbirError(
-            f"{spec.name}'s vectors have negative numbers; type=words needs histograms",
+            f"{spec.name}'s vectors have negative values; type=words needs histograms",
             "use a descriptor of visual words, or another type, such as ?type=flat",
         )
     whole = {**made, name: documents.packed(vector), words_field(name): terms(vector)}
