@@ -381,7 +381,10 @@ def test_a_place_that_cannot_be_written_is_searched_and_refused_to_writers(
     try:
         answer = run_unprivileged("search", query, "--in", own, "-k", 1)
         assert (answer.code, "photos/red/0.png" in answer.out) == (0, True)
-        told = (f"{own} cannot be written: Permission denied", "give a place that you may write to")
+        told = (
+            f"{own} cannot be written: Permission denied",
+            "check the permissions and the free space there",
+        )
         assert run_unprivileged("index", photos, "--into", own).error == told
         fresh = own.parent / "fresh.cbir"
         assert run_unprivileged("index", photos, "--into", fresh).error == (

@@ -83,11 +83,14 @@ class Client:
                     return None
                 raise in_words(self.url, status, problem) from None
             except TlsError as error:
-                raise self._untrusted() from error
+                raise IndexStateError(
+                    f"{self.address.shown_nodes}: the encrypted connection fails or is not trusted",
+                    "set CBIR_ELASTICSEARCH_CA_FILE to the server's CA certificate, or "
+                    "CBIR_ELASTICSEARCH_FINGERPRINT to its SHA-256 fingerprint",
+                ) from error
             except TransportError as error:
                 if not pauses.wait():
-                    away = isinstance(error, ConnectionError)
-                    raise self._unreachable(error, away) from error
+                    raise self._unreachable(error, isinstance(error, ConnectionError)) from error
 
     def version(self) -> tuple[int, int] | None:
         """Major and minor version of the server; None where the credentials do not allow it."""
@@ -115,13 +118,6 @@ class Client:
         return IndexStateError(
             f"{self.address.shown_nodes} {what}{_system_words(error) if away else ''}",
             "check that Elasticsearch runs there, and host and port of the URL",
-        )
-
-    def _untrusted(self) -> CbirError:
-        return IndexStateError(
-            f"{self.address.shown_nodes}: the encrypted connection fails, or is not to be trusted",
-            "set CBIR_ELASTICSEARCH_CA_FILE to the server's CA certificate, or "
-            "CBIR_ELASTICSEARCH_FINGERPRINT to its SHA-256 fingerprint",
         )
 
 
@@ -197,7 +193,7 @@ def _secret(name: str) -> str:
 
 
 def _system_words(error: Exception) -> str:
-    """Why there is no connection, as the operating system says it."""
+    """The operating system's reason why there is no connection."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.strerror:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRefusedError
 from cbir.index import filters
-from cbir.index.base import Entry, Matches, Stamp, descriptor_info
+from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
 from cbir.index.elasticsearch import answers, bodies, bulk, documents, words
 from cbir.index.elasticsearch import lifecycle as life
 from cbir.index.elasticsearch.client import READING, WRITING, Client
@@ -18,7 +18,7 @@ from cbir.index.elasticsearch.requests import Requests, unchanged
 from cbir.index.elasticsearch.server_errors import IndexMissingError
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.source_names import check_move, source_name
-from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
 
 _FACTS_KEPT = 1.0  # seconds; a server's index refreshes as often by itself
 _CHANGED_AT_ONCE = 500
@@ -103,9 +103,7 @@ class ElasticIndex:
         self._send([(record_id, None, None) for record_id in gone])
         return gone
 
-    def set_details(
-        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
-    ) -> None:
+    def set_details(self, details: Details) -> None:
         changes = {}
         for record_id, (label, metadata) in details.items():
             check_metadata(record_id, metadata)
@@ -113,7 +111,7 @@ class ElasticIndex:
             changes[record_id] = {"label": label, "metadata": groups}
         self._change(changes)
 
-    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+    def touch(self, files: FileStates) -> None:
         self._change(
             {
                 record_id: {"file_size": size, "mtime_ns": mtime_ns, "missing": False}

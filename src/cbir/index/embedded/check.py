@@ -102,18 +102,16 @@ def _vector_problems(connection: sqlite3.Connection, dim: int) -> list[str]:
     if not broken:
         return []
     named = connection.execute("SELECT id FROM records WHERE key = ?", (broken[0],)).fetchone()
-    return [
-        f"{len(broken)} records have missing or damaged vectors, the first is "
-        f"{named[0] if named else f'number {broken[0]}'}"
-    ]
+    first = named[0] if named else f"number {broken[0]}"
+    return [f"{len(broken)} records have missing or damaged vectors, the first is {first}"]
 
 
 def _orphan_problems(connection: sqlite3.Connection) -> list[str]:
-    problems = []
-    for table in ("vectors", "metadata"):
-        if count := store.number(connection, f"SELECT count(*) FROM {table} {_ORPHANS}"):
-            problems.append(f"{count} rows of {table} belong to no record")
-    return problems
+    counts = {
+        table: store.number(connection, f"SELECT count(*) FROM {table} {_ORPHANS}")
+        for table in ("vectors", "metadata")
+    }
+    return [f"{n} rows of {table} belong to no record" for table, n in counts.items() if n]
 
 
 def _thumbnail_problems(records: Database, thumbnails: Database) -> list[str]:

@@ -58,22 +58,16 @@ def lock_for_writing(folder: Path, name: str) -> BaseFileLock:
     lock = FileLock(folder / _WRITER_LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()
+        (folder / _WRITER_PID).write_text(f"{os.getpid()}\n", encoding="ascii")
     except Timeout:
         raise IndexStateError(
-            f"{name} is being written by {_holder(folder)}",
-            "wait until it has ended, or stop it",
+            f"{name} is being written by {_holder(folder)}", "wait until it has ended, or stop it"
         ) from None
-    except OSError as error:
-        raise IndexStateError(
-            f"{name} cannot be written: {error.strerror}",
-            "give a place that you may write to",
-        ) from error
-    try:
-        (folder / _WRITER_PID).write_text(f"{os.getpid()}\n", encoding="ascii")
     except OSError as error:
         lock.release()
         raise IndexStateError(
-            f"{name} cannot be written: {error.strerror}", "free some space, or check the disk"
+            f"{name} cannot be written: {error.strerror}",
+            "check the permissions and the free space there",
         ) from error
     return lock
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import IndexStateError, RecordGoneError
-from cbir.index.base import Entry, Matches, Stamp, descriptor_info
+from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
 from cbir.index.embedded import check, store
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.source_names import check_move, source_name
-from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
 
 _COPIED_AT_ONCE = 256
 
@@ -106,16 +106,14 @@ class EmbeddedIndex:
         self._drop_thumbnails(found.values())
         return [record_id for record_id in wanted if record_id in found]
 
-    def set_details(
-        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
-    ) -> None:
+    def set_details(self, details: Details) -> None:
         for record_id, (_, metadata) in details.items():
             check_metadata(record_id, metadata)
         with self._records.write() as connection:
             store.next_generation(connection)
             store.set_details(connection, details)
 
-    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+    def touch(self, files: FileStates) -> None:
         with self._records.write() as connection:
             store.next_generation(connection)
             store.touch(connection, files)

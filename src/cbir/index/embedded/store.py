@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import IndexStateError, RecordGoneError
-from cbir.index.base import Entry, Stamp
+from cbir.index.base import Details, Entry, FileStates, Stamp
 from cbir.index.filters import FIELDS, TEXT_FIELDS, Condition
 from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
@@ -188,10 +188,7 @@ def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     )
 
 
-def set_details(
-    connection: sqlite3.Connection,
-    details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]],
-) -> None:
+def set_details(connection: sqlite3.Connection, details: Details) -> None:
     """Replace label and metadata of records by id."""
     keys = keys_of(connection, details)
     connection.executemany(
@@ -202,9 +199,7 @@ def set_details(
     _insert_metadata(connection, ((key, details[record_id][1]) for record_id, key in keys.items()))
 
 
-def touch(
-    connection: sqlite3.Connection, files: Mapping[str, tuple[int | None, int | None]]
-) -> None:
+def touch(connection: sqlite3.Connection, files: FileStates) -> None:
     """Set file size and mtime of records by id, and clear the mark of a missing file."""
     keys = keys_of(connection, files)
     connection.executemany(
