@@ -448,8 +448,8 @@ def test_questions_that_cannot_be_answered_say_what_can(
     def told(*arguments: object) -> tuple[str, str]:
         return call("search", query, "--in", made, *arguments).error
 
-    assert told("-k", 0) == ("k is 0", "choose a k from 1 to 10000")
-    assert told("-k", 10_001) == ("k is 10001", "choose a k from 1 to 10000")
+    assert told("-k", 0) == ("k is 0", "ask for at least one hit")
+    assert told("-k", 10_001) == ("k is 10001", "ask for at most 10,000 hits")
     assert told("--expand", -1) == ("expand is -1", "choose 0 or more")
     assert told("--where", "lable=red") == (
         "filter 'lable=red': unknown field 'lable'",
