@@ -30,7 +30,7 @@ _RESCORED_VALUES = 131_072  # float64 values multiplied at once: 1 MB, so that t
 class Space:
     """Vectors grouped by record: `matrix` float32 (rows, dim), `starts` int64 (records + 1,).
 
-    Record i owns the rows starts[i]..starts[i + 1], at least one. Records stand in id order, so
+    Record i owns the rows starts[i]..starts[i + 1], at least one. Records are in id order, so
     that equal scores are ordered by record number.
     """
 

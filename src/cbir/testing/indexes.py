@@ -241,7 +241,7 @@ def _check_filters(index: Index) -> None:
         _expect_answers(index, kept, query, 3, where=where)
     first = index.search(query, 1, where=["label=cat"])[0].ids
     second = index.search(query, 2, where=["label=cat"], exclude=first)[0].ids
-    expect(len(second) == 2 and first[0] not in second, "exclude must hold beside a filter")
+    expect(len(second) == 2 and first[0] not in second, "exclude must hold together with a filter")
 
 
 def _price(record: ImageRecord) -> float:

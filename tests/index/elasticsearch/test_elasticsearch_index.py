@@ -190,7 +190,7 @@ def test_a_full_reindex_may_change_the_spec_and_readers_of_the_old_one_are_told(
         with closing(create_index(f"{url}?type=hnsw", OTHER_SPEC, rebuild=True)) as draft:
             draft.add(other)
             draft.refresh()
-        with pytest.raises(IndexStateError, match="was built anew with other@66666666"):
+        with pytest.raises(IndexStateError, match="was rebuilt with other@66666666"):
             reader.search(QUERIES, 3)
     with closing(open_index(url)) as reader:
         assert reader.spec == OTHER_SPEC

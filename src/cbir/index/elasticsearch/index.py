@@ -266,7 +266,7 @@ class ElasticIndex:
             raise IndexStateError(f"{self.url} is gone", f"cbir index FOLDER --into '{self.url}'")
         if found.spec.fingerprint != self._spec.fingerprint:
             raise IndexStateError(
-                f"{self.url} was built anew with {found.spec.short}, no longer {self._spec.short}",
+                f"{self.url} was rebuilt with {found.spec.short} in place of {self._spec.short}",
                 "open it again",
             )
         self._known, self._known_at = found, time.monotonic()
