@@ -282,7 +282,12 @@ class ElasticIndex:
             conflicts: list[str] = []
             for start in range(0, len(waiting), _CHANGED_AT_ONCE):
                 some = waiting[start : start + _CHANGED_AT_ONCE]
-                outcome = self._send([*self._changed(some, changes)])
+                outcome = self._send(
+                    [
+                        (hit["_id"], documents.changed(hit, changes[hit["_id"]]), unchanged(hit))
+                        for hit in self._requests.documents(some, bodies.EVERYTHING)
+                    ]
+                )
                 if outcome.refused:
                     raise RecordsRefusedError(outcome.refused)
                 conflicts += outcome.conflicts
@@ -290,13 +295,6 @@ class ElasticIndex:
             if not waiting:
                 return
         raise IndexStateError(f"{self.url} is being changed by others", "try again in a moment")
-
-    def _changed(
-        self, ids: Sequence[str], changes: Mapping[str, Mapping[str, Any]]
-    ) -> Iterator[bulk.Action]:
-        for found in self._requests.documents(ids, bodies.EVERYTHING):
-            new = documents.changed(found, changes[found["_id"]])
-            yield found["_id"], new, unchanged(found)
 
     def _send(self, actions: Sequence[bulk.Action]) -> bulk.Outcome:
         if not actions:

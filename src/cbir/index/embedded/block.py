@@ -120,12 +120,6 @@ def read_block(connection: sqlite3.Connection, dim: int, after: int = 0) -> Bloc
     return block
 
 
-def empty_block(dim: int) -> Block:
-    """No records."""
-    starts, matrix = np.zeros(1, dtype=np.int64), np.empty((0, dim), dtype=np.float32)
-    return Block(starts[1:], join_ids(()), starts, matrix, np.empty((0, 4)))
-
-
 def _fill(connection: sqlite3.Connection, block: Block, limit: str) -> None:
     by_key = np.argsort(block.keys)
     sorted_keys = block.keys[by_key]

@@ -19,7 +19,7 @@ from cbir.index import filters
 from cbir.index.base import Matches
 from cbir.index.embedded import cache, store
 from cbir.index.embedded import folder as files
-from cbir.index.embedded.block import Block, empty_block, read_block
+from cbir.index.embedded.block import Block, read_block
 from cbir.index.embedded.cache import Cached, UnusableCacheError
 from cbir.index.embedded.sqlite import Database
 from cbir.index.exact import Space, Top, nearest
@@ -171,7 +171,9 @@ class Views:
         """The present view, and the records of it that pass the filters."""
         while True:  # again only when something was committed in the meantime
             view = self.current()
-            targets = self._targets(view, tuple(where))
+            if not where:
+                return view, view.everything
+            targets = view.filtered.get(tuple(where)) or self._select(view, tuple(where))
             if targets is not None:
                 return view, targets
 
@@ -201,13 +203,8 @@ class Views:
         """Let go of the mapped file."""
         self._view = self._cached = None
 
-    def _targets(self, view: View, where: tuple[str, ...]) -> tuple[Target, Target] | None:
-        """The records that pass the filters, the last few filters kept; None if `view` is old."""
-        if not where:
-            return view.everything
-        known = view.filtered.get(where)
-        if known is not None:
-            return known
+    def _select(self, view: View, where: tuple[str, ...]) -> tuple[Target, Target] | None:
+        """The records that pass the filters, kept for the next search; None if `view` is old."""
         with self._database.read() as connection:
             if store.generation(connection) != view.generation:
                 return None
@@ -249,18 +246,14 @@ class Views:
         """The present view over `cached`; None where too much has happened since."""
         if cached is None:
             return None
-        dim = self._meta.spec.dim
         with self._database.read() as connection:
             generation = store.generation(connection)
             if not store.log_from(connection) <= cached.generation <= generation:
                 return None
-            if cached.generation == generation:
-                self._cached = cached
-                return View(generation, cached.block, empty_block(dim), None)
             newer_rows = store.rows_after(connection, cached.max_key)
             if newer_rows > _FEW_NEWER_ROWS + len(cached.block.matrix) // 8:
                 return None
-            newer = read_block(connection, dim, after=cached.max_key)
+            newer = read_block(connection, self._meta.spec.dim, after=cached.max_key)
             removed = store.removed_since(connection, cached.generation)
         self._cached = cached
         gone = np.isin(cached.block.keys, np.array(removed, dtype=np.int64))
