@@ -48,6 +48,9 @@ class QueryError(CbirError):
 class RecordGoneError(QueryError):
     """An id that the index does not hold: never indexed, or removed since it was found."""
 
+    def __init__(self, record_id: str) -> None:
+        super().__init__(f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it")
+
 
 class MissingExtraError(CbirError):
     """A feature whose optional packages are not installed."""

@@ -18,6 +18,9 @@ Floats: TypeAlias = NDArray[np.float32]
 Vectors: TypeAlias = NDArray[np.float32]
 """n x dim, rows of unit L2 norm."""
 
+UNIT_TOLERANCE = 1e-4
+"""How far the norm of a unit vector may be from 1."""
+
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom as fractions (0..1) of the picture's width and height."""
 

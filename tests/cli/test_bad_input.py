@@ -384,11 +384,14 @@ def test_a_place_that_cannot_be_written_is_searched_and_refused_to_writers(
     try:
         answer = run_unprivileged("search", query, "--in", own, "-k", 1)
         assert (answer.code, "photos/red/0.png" in answer.out) == (0, True)
-        told = (f"{own} cannot be written: Permission denied", "give a place that you may write to")
+        told = (
+            f"{own} cannot be written: Permission denied",
+            "check the permissions and the free space there",
+        )
         assert run_unprivileged("index", photos, "--into", own).error == told
         fresh = own.parent / "fresh.cbir"
         assert run_unprivileged("index", photos, "--into", fresh).error == (
-            f"{fresh} cannot be made: Permission denied",
+            f"{fresh} cannot be created: Permission denied",
             "free some space, or give another place",
         )
         assert run_unprivileged("run", photos, "--in", own, "-o", fresh).error == (
@@ -448,8 +451,8 @@ def test_questions_that_cannot_be_answered_say_what_can(
     def told(*arguments: object) -> tuple[str, str]:
         return call("search", query, "--in", made, *arguments).error
 
-    assert told("-k", 0) == ("k is 0", "choose a k from 1 to 10000")
-    assert told("-k", 10_001) == ("k is 10001", "choose a k from 1 to 10000")
+    assert told("-k", 0) == ("k is 0", "ask for at least one hit")
+    assert told("-k", 10_001) == ("k is 10001", "ask for at most 10,000 hits")
     assert told("--expand", -1) == ("expand is -1", "choose 0 or more")
     assert told("--where", "lable=red") == (
         "filter 'lable=red': unknown field 'lable'",

@@ -10,7 +10,7 @@ import pytest
 import cbir
 from cbir.evaluation import describe_queries, evaluate
 from cbir.images.decode import load_pixels
-from cbir.index.compare import difference
+from cbir.index.base import difference
 from cbir.types import RgbImage, Vectors
 from tests.index.elasticsearch.support_elasticsearch import session_server
 

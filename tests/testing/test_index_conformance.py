@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cbir import testing
+from cbir.errors import QueryError, RecordGoneError
 from cbir.index.embedded.index import EmbeddedIndex
 from cbir.index.open import create_index
 from cbir.types import DescriptorSpec, RgbImage, Vectors
@@ -32,6 +34,10 @@ def test_the_embedded_engine_conforms(tmp_path: Path) -> None:
         ("mark_missing", lambda self, ids: None),
         ("set_details", lambda self, details: None),
         ("thumbnail", lambda self, record_id: b"the same for all"),
+        ("thumbnail", lambda self, i: real_thumbnail(self, i) if i in real_ids(self) else None),
+        ("records", lambda self, ids: real_records(self, [i for i in ids if i in real_ids(self)])),
+        ("vectors", lambda self, i: gone_as(QueryError("gone"), real_vectors, self, i)),
+        ("search", lambda self, *a, **o: gone_as(RecordGoneError("x"), real_search, self, *a, **o)),
         ("labels", lambda self: {}),
         ("ids", lambda self: iter(sorted(real_ids(self), reverse=True))),
     ],
@@ -47,6 +53,17 @@ def test_the_kit_finds_an_engine_that_is_wrong(
 
 real_search = EmbeddedIndex.search
 real_ids = EmbeddedIndex.ids
+real_records = EmbeddedIndex.records
+real_vectors = EmbeddedIndex.vectors
+real_thumbnail = EmbeddedIndex.thumbnail
+
+
+def gone_as(error: QueryError, call: Callable[..., object], *given: Any, **options: Any) -> object:
+    """What `call` returns, with `error` in the place of its `QueryError`."""
+    try:
+        return call(*given, **options)
+    except QueryError:
+        raise error from None
 
 
 class MeanColour:

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.types import DescriptorSpec, RgbImage, Vectors
-
-UNIT_TOLERANCE = 1e-4
+from cbir.types import UNIT_TOLERANCE, DescriptorSpec, RgbImage, Vectors
 
 _Rows = TypeVar("_Rows", bound=Sequence[Any] | NDArray[Any])
 

@@ -17,6 +17,7 @@ from cbir.evaluation.protocols import has_parts
 from cbir.evaluation.queries import describe_queries
 from cbir.images.items import ImageSource
 from cbir.index.base import SCORE_TOLERANCE, Index, Matches
+from cbir.index.entries import check_k
 from cbir.index.exact import Space, nearest
 from cbir.search.searcher import Searcher
 from cbir.types import OnDone, OnStage, Vectors
@@ -141,8 +142,7 @@ def searches_exactly(index: Index) -> bool:
 
 def _at_most_all(index: Index, k: int) -> int:
     """`k`, or how many images there are if they are fewer."""
-    if k < 1:
-        raise QueryError(f"k is {k}", "ask for at least one hit")
+    check_k(k)
     count = index.count()
     if not count:
         raise QueryError(f"{index.url} is empty", f"cbir index FOLDER --into {index.url}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ SCORE_TOLERANCE = 2e-6
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record to add: its vectors (parts, dim), a box a part (part 0: WHOLE), its thumbnail.
+    """One record to add: its vectors (parts, dim), a box for each part (part 0: WHOLE).
 
     `thumbnail` is an encoded picture of at most 256 px (see images.thumbnails).
     """
@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells whether an indexed file, or what is known about it, has changed."""
+    """By what a changed file, or changed details of it, are recognised."""
 
     content_hash: str
     file_size: int | None
@@ -54,11 +54,20 @@ class Matches:
     boxes: list[Box | None]
 
 
+Details: TypeAlias = Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
+"""Id -> label and metadata."""
+
+FileStates: TypeAlias = Mapping[str, tuple[int | None, int | None]]
+"""Id -> file size (bytes) and mtime_ns."""
+
+
 class Index(Protocol):
     """Records and vectors of one spec.
 
-    Opened for reading, or by one writer at a time. Everything that `add` returned from is
-    durable. Order of matches: score descending, then id ascending by bytes, exact at the cut.
+    Open for reading, or for one writer at a time. What a call has written is durable when it
+    returns. Order of matches: score descending, then id ascending by bytes, exact at the cut.
+    `records`, `vectors` and `thumbnail` raise `RecordGoneError` for an id that the index does not
+    hold, and no call raises it for another reason; calls that change records skip such ids.
     """
 
     url: str
@@ -75,13 +84,13 @@ class Index(Protocol):
         """The registered name of the source at `uri`; `name`, `name-2`, ... for a new one."""
 
     def move_source(self, name: str, uri: str) -> None:
-        """Say that the registered source `name` lies at `uri` now; raises `QueryError`.
+        """Register another URI for the source `name`.
 
-        It does where no source has that name, or another one lies at `uri`.
+        Raises `QueryError` if no source has that name, or another source has that URI.
         """
 
     def sources(self) -> dict[str, str]:
-        """Registered source names and where each lies."""
+        """Registered source names and their URIs."""
 
     def stamps(self, source: str) -> dict[str, Stamp]:
         """Id -> stamp of every record of the registered source."""
@@ -89,23 +98,21 @@ class Index(Protocol):
     def add(self, entries: Sequence[Entry]) -> None:
         """Add or replace records by id, in one transaction.
 
-        An engine that keeps each record by itself raises `RecordsRefusedError` for those that it
-        does not take, and keeps the others.
+        An engine without transactions raises `RecordsRefusedError` for the records that it does
+        not take, and keeps the others.
         """
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         """Remove records; returns the ids that were there. One transaction."""
 
-    def set_details(
-        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
-    ) -> None:
+    def set_details(self, details: Details) -> None:
         """Replace label and metadata of the records of these ids. One transaction."""
 
-    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
-        """Id -> file size and mtime_ns of unchanged content; the file is there. One transaction."""
+    def touch(self, files: FileStates) -> None:
+        """Set file states of unchanged content, and clear the mark `missing`. One transaction."""
 
     def mark_missing(self, ids: Iterable[str]) -> None:
-        """Say of records that their file was not found. One transaction."""
+        """Mark records whose file was not found. One transaction."""
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         """Replace the list of failed images of `source`."""
@@ -125,20 +132,21 @@ class Index(Protocol):
         exclude: Sequence[str | None] | None = None,
         exact: bool = False,
     ) -> list[Matches]:
-        """The k best records for each row of `vectors` (q, dim), one `Matches` a row.
+        """The k best records for each row of `vectors` (q, dim), one `Matches` for each.
 
-        `where`: filters (see index.filters), all must hold. `exclude`: one id (or None) a query
-        that must not be in its answer. `exact`: no approximation, whatever the engine.
+        `where`: filters (see index.filters), all of which must hold. `exclude`: for each query an
+        id that must not be in its answer, or None. `exact`: without approximation. Raises
+        `QueryError` for queries, k, filters or exclusions that cannot be answered.
         """
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
-        """The records of `ids`, in that order; raises `QueryError` for one that is not there."""
+        """The records of `ids`, in that order."""
 
     def vectors(self, record_id: str) -> Vectors:
-        """The record's vectors (parts, dim); raises `QueryError` if it is not there."""
+        """The record's vectors (parts, dim)."""
 
     def thumbnail(self, record_id: str) -> bytes | None:
-        """The record's encoded thumbnail, None if the record has none."""
+        """The record's encoded thumbnail, None if it has none."""
 
     def labels(self) -> dict[str, str | None]:
         """Id -> label of every record."""
@@ -153,13 +161,39 @@ class Index(Protocol):
         """Everything in the index with an id above `after`, id by id, for copying."""
 
     def verify(self, repair: bool = False) -> list[str]:
-        """Problems found, one line each; with `repair`, what can be rebuilt has been."""
+        """Problems found, one line each; `repair` rebuilds what can be rebuilt."""
 
     def info(self) -> dict[str, Any]:
         """What `cbir info --json` shows: count, dim, engine, descriptor, failed, size, ..."""
 
     def model_files(self) -> Mapping[str, bytes]:
-        """The files of the descriptor kept with the index; empty if it keeps none."""
+        """The descriptor's files, if the index keeps them."""
 
     def close(self) -> None:
         """Release files and locks."""
+
+
+def descriptor_info(spec: DescriptorSpec) -> dict[str, str]:
+    """What `Index.info` says of the descriptor."""
+    names = ("name", "fingerprint", "trained_on", "licence")
+    return {name: getattr(spec, name) for name in names}
+
+
+def difference(one: Matches, other: Matches, tolerance: float = SCORE_TOLERANCE) -> str:
+    """The first difference between two exact answers to one query, in one line; "" if none.
+
+    Engines may differ in three ways: scores by up to `tolerance`, the order of records whose
+    scores are that close, and which of several such records the last ranks show.
+    """
+    if len(one.ids) != len(other.ids):
+        return f"{len(one.ids)} and {len(other.ids)} hits"
+    for rank, (a, b) in enumerate(zip(one.scores.tolist(), other.scores.tolist(), strict=True), 1):
+        if abs(a - b) > tolerance:
+            return f"scores {a:.7f} and {b:.7f} at rank {rank}"
+    scores = [dict(zip(m.ids, m.scores.tolist(), strict=True)) for m in (one, other)]
+    for mine, theirs in (scores, scores[::-1]):
+        last = min(theirs.values(), default=0.0)
+        for record_id, score in mine.items():
+            if abs(score - theirs.get(record_id, last)) > tolerance:
+                return f"'{record_id}' with {score:.7f} is not where the other has it"
+    return ""

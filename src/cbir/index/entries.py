@@ -1,4 +1,4 @@
-"""What may go into an index: checks of records, vectors and metadata, before anything is kept."""
+"""Checks of what goes into an index and of what is asked of it, the same for every engine."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbir.errors import CbirError, QueryError
 from cbir.index.base import Entry
-from cbir.types import WHOLE, DescriptorSpec, MetadataValue, Vectors
-
-NORM_TOLERANCE = 1e-4
-"""Rows whose norm is further from 1 are refused; see `descriptors.base.UNIT_TOLERANCE`."""
+from cbir.types import UNIT_TOLERANCE, WHOLE, DescriptorSpec, MetadataValue, Vectors
 
 _ROUNDING = 1e-6
 
 
 def checked_entries(entries: Sequence[Entry], dim: int) -> list[Entry]:
-    """`entries` fit to be kept, the last one of each id; raises `CbirError` for one that is not.
+    """The last entry of each id; raises `CbirError` for one that cannot be kept.
 
-    Rows whose norm is only nearly one are scaled, so that a score is the cosine.
+    Vectors whose norm is within `UNIT_TOLERANCE` of 1 are scaled, so that a score is the cosine.
     """
     kept = list({entry.record.id: entry for entry in entries}.values())
     for entry in kept:
@@ -34,10 +32,10 @@ def checked_entries(entries: Sequence[Entry], dim: int) -> list[Entry]:
     if rows.dtype == np.float32 and _all_unit(norms):
         return kept
     ends = np.cumsum([len(entry.vectors) for entry in kept])[:-1]
-    return [_fitted(*pair) for pair in zip(kept, np.split(norms, ends), strict=True)]
+    return [_scaled_entry(*pair) for pair in zip(kept, np.split(norms, ends), strict=True)]
 
 
-def checked_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> None:
+def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> None:
     """Raise `CbirError` unless every value is text or a finite number."""
     for name, value in metadata.items():
         if not isinstance(value, str | int | float) or (
@@ -49,8 +47,18 @@ def checked_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> N
             )
 
 
-def unit_rows(vectors: Vectors, spec: DescriptorSpec) -> Vectors:
-    """Queries as float32 (q, dim) of unit norm; raises `QueryError` where that cannot be."""
+def checked_queries(
+    vectors: Vectors,
+    k: int,
+    exclude: Sequence[str | None] | None,
+    spec: DescriptorSpec,
+    most: int | None = None,
+) -> Vectors:
+    """The queries of a search as float32 (q, dim) of unit norm.
+
+    Raises `QueryError` for vectors that do not fit `spec`, a k outside of 1..`most`, and a list of
+    ids to exclude that does not have one for each query.
+    """
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] != spec.dim:
         raise QueryError(
@@ -60,7 +68,21 @@ def unit_rows(vectors: Vectors, spec: DescriptorSpec) -> Vectors:
     norms = _norms(rows)
     if not np.all(np.isfinite(norms) & (norms > 0)):
         raise QueryError("a query has a vector that is not finite or all zero")
+    check_k(k, most)
+    if exclude is not None and len(exclude) != len(rows):
+        raise QueryError(
+            f"{len(exclude)} ids to exclude for {len(rows)} queries",
+            "give one id, or None, for each query",
+        )
     return rows if _all_unit(norms) else _scaled(rows, norms)
+
+
+def check_k(k: int, most: int | None = None) -> None:
+    """Raise `QueryError` unless k is from 1 to `most`."""
+    if k < 1:
+        raise QueryError(f"k is {k}", "ask for at least one hit")
+    if most is not None and k > most:
+        raise QueryError(f"k is {k}", f"ask for at most {most:,} hits")
 
 
 def _check_form(entry: Entry, dim: int) -> None:
@@ -72,15 +94,15 @@ def _check_form(entry: Entry, dim: int) -> None:
     if len(entry.boxes) != shape[0] or tuple(entry.boxes[0]) != WHOLE:
         raise CbirError(
             f"record '{record_id}' has {len(entry.boxes)} boxes for {shape[0]} vectors",
-            "give one a vector, the whole image first",
+            "give one box for each vector, the whole image first",
         )
     if entry.record.metadata:
-        checked_metadata(record_id, entry.record.metadata)
+        check_metadata(record_id, entry.record.metadata)
 
 
-def _fitted(entry: Entry, norms: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Entry:
+def _scaled_entry(entry: Entry, norms: NDArray[np.float64]) -> Entry:
     """`entry` with unit rows of float32; raises `CbirError` where they are far from it."""
-    if not np.all(np.abs(norms - 1) <= NORM_TOLERANCE):  # also false for NaN
+    if not np.all(np.abs(norms - 1) <= UNIT_TOLERANCE):  # also false for NaN
         raise CbirError(
             f"record '{entry.record.id}' has a vector that is not finite and of unit norm"
         )
@@ -90,16 +112,14 @@ def _fitted(entry: Entry, norms: np.ndarray[tuple[int], np.dtype[np.float64]]) -
     return replace(entry, vectors=_scaled(vectors, norms))
 
 
-def _norms(rows: Vectors) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    squares: np.ndarray[tuple[int], np.dtype[np.float64]] = np.einsum(
-        "ij,ij->i", rows, rows, dtype=np.float64
-    )
+def _norms(rows: Vectors) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     return np.sqrt(squares)
 
 
-def _all_unit(norms: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+def _all_unit(norms: NDArray[np.float64]) -> bool:
     return bool(np.all(np.abs(norms - 1) <= _ROUNDING))
 
 
-def _scaled(rows: Vectors, norms: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Vectors:
+def _scaled(rows: Vectors, norms: NDArray[np.float64]) -> Vectors:
     return (rows.astype(np.float64) / norms[:, None]).astype(np.float32)

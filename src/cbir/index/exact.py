@@ -1,15 +1,15 @@
 """Exact nearest neighbours over a matrix, in an order that does not depend on the batch.
 
-FAISS finds candidates in float32, summing in an order of its own; each candidate is then scored
-once more in one fixed way (products in float64, summed along the row, rounded to float32), and a
-query is done only when nothing that FAISS left out can reach its k-th place. The queries for which
-that is not so, many equal vectors say, are answered from all scores.
+FAISS finds candidates in float32, summing in an order of its own. Each candidate is scored again in
+one fixed way (products in float64, summed along the row, rounded to float32), and a query is done
+only when nothing that FAISS left out can reach its k-th place. Other queries, for example over many
+equal vectors, are answered from all scores.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,7 @@ _RESCORED_VALUES = 131_072  # float64 values multiplied at once: 1 MB, so that t
 class Space:
     """Vectors grouped by record: `matrix` float32 (rows, dim), `starts` int64 (records + 1,).
 
-    Record i owns the rows starts[i]..starts[i + 1], at least one. Records stand in id order, so
+    Record i owns the rows starts[i]..starts[i + 1], at least one. Records are in id order, so
     that equal scores are ordered by record number.
     """
 
@@ -64,6 +64,31 @@ class Top:
     records: NDArray[np.int64]
     rows: NDArray[np.int64]
 
+    def put(self, at: Any, found: Top) -> None:
+        """Overwrite the places `at` with `found`."""
+        self.scores[at], self.records[at], self.rows[at] = found.scores, found.records, found.rows
+
+    def ordered(self, order: NDArray[np.int64]) -> Top:
+        """The columns `order` (q, m) of each row."""
+        take = np.take_along_axis
+        return Top(
+            take(self.scores, order, 1), take(self.records, order, 1), take(self.rows, order, 1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Queries that are answered together; the fields are the arguments of `nearest`."""
+
+    space: Space
+    queries: Vectors
+    k: int
+    hidden: NDArray[np.bool_] | None
+    excluded: NDArray[np.int64]
+
+    def part(self, some: slice | NDArray[np.int64]) -> _Batch:
+        return replace(self, queries=self.queries[some], excluded=self.excluded[some])
+
 
 def nearest(
     space: Space,
@@ -84,11 +109,10 @@ def nearest(
         return top
     if excluded is None:
         excluded = np.full(len(queries), -1, dtype=np.int64)
+    batch = _Batch(space, queries, k, hidden, excluded)
 
     def search(part: slice) -> None:
-        found = _exact(space, queries[part], k, hidden, excluded[part])
-        for whole, piece in zip(_arrays(top), _arrays(found), strict=True):
-            whole[part] = piece
+        top.put(part, _exact(batch.part(part)))
 
     parts = _parts(len(queries))
     if len(parts) == 1:
@@ -113,82 +137,57 @@ def rescored(queries: Vectors, matrix: Vectors, rows: NDArray[np.int64]) -> NDAr
     return scores
 
 
-def _exact(
-    space: Space,
-    queries: Vectors,
-    k: int,
-    hidden: NDArray[np.bool_] | None,
-    excluded: NDArray[np.int64],
-) -> Top:
-    top, done = _from_candidates(space, queries, k, hidden, excluded)
+def _exact(batch: _Batch) -> Top:
+    top, done = _from_candidates(batch)
     rest = np.flatnonzero(~done)
-    step = max(1, _DENSE_SCORES // len(space.matrix))
+    step = max(1, _DENSE_SCORES // len(batch.space.matrix))
     for start in range(0, len(rest), step):
         some = rest[start : start + step]
-        found = _from_all_scores(space, queries[some], k, hidden, excluded[some])
-        for whole, piece in zip(_arrays(top), _arrays(found), strict=True):
-            whole[some] = piece
+        top.put(some, _from_all_scores(batch.part(some)))
     return top
 
 
-def _from_candidates(
-    space: Space,
-    queries: Vectors,
-    k: int,
-    hidden: NDArray[np.bool_] | None,
-    excluded: NDArray[np.int64],
-) -> tuple[Top, NDArray[np.bool_]]:
-    """The best of what FAISS finds, and for which queries that is the whole truth."""
+def _from_candidates(batch: _Batch) -> tuple[Top, NDArray[np.bool_]]:
+    """The best of what FAISS finds, and for which queries nothing better can be left."""
+    space, k = batch.space, batch.k
     total = len(space.matrix)
     fetch = min(total, (k if space.single else 4 * k) + k // 8 + _MARGIN)
-    approximate, rows = _faiss_search(queries, space.matrix, fetch)
-    top = _ranked(space, queries, rows, k, hidden, excluded)
+    approximate, rows = _faiss_search(batch.queries, space.matrix, fetch)
+    top = _ranked(batch, rows)
     if fetch == total:
-        return top, np.ones(len(queries), dtype=np.bool_)
+        return top, np.ones(len(batch.queries), dtype=np.bool_)
     return top, top.scores[:, k - 1] > approximate[:, -1] + _slack(space)
 
 
-def _from_all_scores(
-    space: Space,
-    queries: Vectors,
-    k: int,
-    hidden: NDArray[np.bool_] | None,
-    excluded: NDArray[np.int64],
-) -> Top:
+def _from_all_scores(batch: _Batch) -> Top:
     """The best of all rows: those within reach of the k-th best float32 score, scored again."""
-    scores = queries @ space.matrix.T
-    if hidden is not None:
-        scores[:, hidden[space.owner]] = -np.inf
-    for number, record in enumerate(excluded):
+    space = batch.space
+    scores = batch.queries @ space.matrix.T
+    if batch.hidden is not None:
+        scores[:, batch.hidden[space.owner]] = -np.inf
+    for number, record in enumerate(batch.excluded):
         if record >= 0:
             scores[number, space.starts[record] : space.starts[record + 1]] = -np.inf
     best = scores if space.single else np.maximum.reduceat(scores, space.starts[:-1], axis=1)
-    place = best.shape[1] - k
+    place = best.shape[1] - batch.k
     kth = np.partition(best, place, axis=1)[:, place]
-    top = _empty(len(queries), k)
+    top = _empty(len(scores), batch.k)
     for number, reach in enumerate(kth - 2 * _slack(space)):
         rows = np.flatnonzero((scores[number] >= reach) & (scores[number] > -np.inf))
         one = slice(number, number + 1)
-        found = _ranked(space, queries[one], rows[None, :], k, hidden, excluded[one])
-        for whole, piece in zip(_arrays(top), _arrays(found), strict=True):
-            whole[number, : piece.shape[1]] = piece[0]
+        found = _ranked(batch.part(one), rows[None, :])
+        top.put((one, slice(found.scores.shape[1])), found)
     return top
 
 
-def _ranked(
-    space: Space,
-    queries: Vectors,
-    rows: NDArray[np.int64],
-    k: int,
-    hidden: NDArray[np.bool_] | None,
-    excluded: NDArray[np.int64],
-) -> Top:
+def _ranked(batch: _Batch, rows: NDArray[np.int64]) -> Top:
     """The k best records among the candidate `rows` (q, m), in the defined order."""
-    scores = rescored(queries, space.matrix, rows)
+    space = batch.space
+    scores = rescored(batch.queries, space.matrix, rows)
     records = rows if space.single else space.owner[rows]
-    barred = records == excluded[:, None]
-    if hidden is not None:
-        barred |= hidden[records]
+    barred = records == batch.excluded[:, None]
+    if batch.hidden is not None:
+        barred |= batch.hidden[records]
     scores[barred] = -np.inf
     order = np.lexsort((rows, -scores), axis=-1)
     if not space.single:
@@ -197,16 +196,11 @@ def _ranked(
         scores = np.where(repeated, np.float32(-np.inf), np.take_along_axis(scores, order, axis=1))
         rows = np.take_along_axis(rows, order, axis=1)
         order = np.argsort(repeated, axis=1, kind="stable")
-    order = order[:, :k]
-    return Top(
-        np.take_along_axis(scores, order, axis=1),
-        np.take_along_axis(records, order, axis=1),
-        np.take_along_axis(rows, order, axis=1),
-    )
+    return Top(scores, records, rows).ordered(order[:, : batch.k])
 
 
 def _repeated(records: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which entries of each row of `records` (q, m) have stood in that row before."""
+    """Which entries of each row of `records` (q, m) occur earlier in that row."""
     order = np.argsort(records, axis=1, kind="stable")
     ordered = np.take_along_axis(records, order, axis=1)
     again = np.zeros(records.shape, dtype=np.bool_)
@@ -219,9 +213,9 @@ def _repeated(records: NDArray[np.int64]) -> NDArray[np.bool_]:
 def _faiss_search(
     queries: Vectors, matrix: Vectors, count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """FAISS's own best `count` rows of each query, on this thread alone.
+    """The best `count` rows of each query by FAISS, on this thread alone.
 
-    Its threads wait for each other after every block of the matrix, which costs tens of
+    FAISS's threads wait for each other after every block of the matrix, which costs tens of
     milliseconds a query when the cores have other work; parts of a batch need not wait.
     """
     import faiss
@@ -236,7 +230,7 @@ def _faiss_search(
 
 
 def _threads() -> int:
-    """How many threads may be used: OMP_NUM_THREADS, else all cores."""
+    """Number of threads to use: OMP_NUM_THREADS, else all cores."""
     import faiss
 
     threads: int = faiss.omp_get_max_threads()
@@ -244,7 +238,7 @@ def _threads() -> int:
 
 
 def _parts(queries: int) -> list[slice]:
-    """A batch in parts of the same size, one a thread or several; a few queries stay together."""
+    """A batch in parts of equal size, one or several for each thread; few queries stay together."""
     threads = _threads() if queries >= 2 * _FEW_QUERIES else 1
     rounds = -(-queries // (threads * _QUERIES_AT_ONCE))
     size = max(1, -(-queries // max(1, threads * rounds)))
@@ -252,7 +246,7 @@ def _parts(queries: int) -> list[slice]:
 
 
 def _slack(space: Space) -> float:
-    """How far a float32 score may be from the defined one: rounding grows with the dimension."""
+    """How far a float32 score may be from the defined one; rounding grows with the dimensions."""
     dim: int = space.matrix.shape[1]
     return max(SCORE_TOLERANCE, dim * 7.5e-9)
 
@@ -263,7 +257,3 @@ def _empty(queries: int, k: int) -> Top:
         np.full((queries, k), -1, dtype=np.int64),
         np.full((queries, k), -1, dtype=np.int64),
     )
-
-
-def _arrays(top: Top) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    return top.scores, top.records, top.rows

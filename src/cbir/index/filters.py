@@ -1,8 +1,8 @@
 """The filter grammar: `FIELD OP VALUE`, the same for every engine.
 
 `=`, `!=`, `<`, `<=`, `>`, `>=`; `FIELD=a,b` is any of, `FIELD!=a,b` none of; a value with a comma
-stands in double quotes. A record that has no such field never matches. Where the record's value
-is a number it is compared with the value as a number, else as text, by code points.
+needs double quotes. A record without the field never matches. A number in the record is compared
+with the value as a number, anything else as text, by code points.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ import numpy as np
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of
 from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedError
 from cbir.images.ids import make_id
-from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp
-from cbir.index.compare import difference
+from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp, difference
 from cbir.index.open import create_index, open_index
 from cbir.types import OnDone
 from cbir.wording import counted

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 
-from cbir.errors import CbirError, ImageError
+from cbir.errors import CbirError, ImageError, RecordGoneError
 from cbir.images.items import ImageSource, content_hash
 from cbir.images.sources import source_for_uri
 from cbir.index.base import Index
@@ -31,7 +32,9 @@ class Originals:
 
     def open(self, record: ImageRecord) -> bytes | RgbImage:
         """From the index where it keeps the whole file, else from the source; see `original`."""
-        kept = self._index.thumbnail(record.id)
+        kept = None
+        with suppress(RecordGoneError):  # a writer removed the record; its file may still be there
+            kept = self._index.thumbnail(record.id)
         if kept is not None and content_hash(kept) == record.content_hash:
             return kept  # small files are their own thumbnails
         try:

@@ -11,6 +11,7 @@ import numpy as np
 
 from cbir.errors import ImageError, QueryError
 from cbir.images.decode import decode
+from cbir.index.entries import check_k
 from cbir.types import Box, RgbImage
 
 MAX_K = 10_000
@@ -69,8 +70,7 @@ class SearchOptions:
     verify: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= MAX_K:
-            raise QueryError(f"k is {self.k}", f"choose a k from 1 to {MAX_K}")
+        check_k(self.k, MAX_K)
         if self.expand < 0:
             raise QueryError(f"expand is {self.expand}", "choose 0 or more")
 

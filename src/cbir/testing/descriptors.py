@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cbir.descriptors.contract import UNIT_TOLERANCE, Descriptor, Preparing
+from cbir.descriptors.contract import Descriptor, Preparing
 from cbir.testing.expect import expect, expect_near
-from cbir.types import RgbImage, Vectors
+from cbir.types import UNIT_TOLERANCE, RgbImage, Vectors
 
 
 def check_descriptor(descriptor: Descriptor, images: Sequence[RgbImage] | None = None) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from cbir.types import Vectors
+
+E = TypeVar("E", bound=Exception)
 
 SAME_VECTOR = 1e-4
 """How far the vectors of one image may be apart, in Euclidean distance, between batch sizes."""
@@ -25,10 +28,12 @@ def expect_near(one: Vectors, other: Vectors, what: str) -> None:
     expect(gap <= SAME_VECTOR, f"{what}: vectors are {gap:g} apart")
 
 
-def expect_raises(kind: type[Exception], call: Callable[[], object], what: str) -> None:
-    """Expect `call` to raise an error of `kind`."""
+def expect_raises(kind: type[E], call: Callable[[], object], what: str) -> E:
+    """Expect `call` to raise an error of `kind`; returns the error."""
     try:
         call()
-    except kind:
-        return
+    except kind as error:
+        return error
+    except Exception as error:
+        raise AssertionError(f"{what} must raise {kind.__name__}: {error!r}") from error
     raise AssertionError(f"{what} must raise {kind.__name__}")

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from cbir.errors import CbirError, IndexStateError, QueryError
-from cbir.index.base import Matches
-from cbir.index.compare import difference
+from cbir.index.base import Matches, difference
 from cbir.index.elasticsearch import bodies as queries
 from cbir.index.elasticsearch import documents
 from cbir.index.elasticsearch.address import Options, parse
 from cbir.index.elasticsearch.answers import Plan, search
-from cbir.index.elasticsearch.server_errors import in_words, is_passing
+from cbir.index.elasticsearch.server_errors import IndexMissingError, in_words, is_passing
 from cbir.index.filters import parse as parse_filters
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.types import WHOLE
@@ -37,7 +36,7 @@ def dense(kind: str) -> dict[str, object]:
 
 
 def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
-    assert queries.creation(SPEC, Options(), ["photos"], version=(8, 19)) == {
+    assert queries.creation(SPEC, Options(), "photos", version=(8, 19)) == {
         "aliases": {"photos": {}},
         "settings": {
             "index": {
@@ -91,7 +90,7 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "int8_hnsw", "bbq_hnsw"])
 def test_the_type_of_the_vectors_is_always_said(kind: str) -> None:
-    body = queries.creation(SPEC, Options(type=kind), ["photos"])
+    body = queries.creation(SPEC, Options(type=kind), "photos")
     assert body["mappings"]["properties"][FIELD] == dense(kind)
     assert body["mappings"]["_meta"]["cbir"]["type"] == kind
     parts = queries.parts_mapping(SPEC, kind)["properties"]["parts"]
@@ -111,7 +110,7 @@ def test_the_type_of_the_vectors_is_always_said(kind: str) -> None:
 
 
 def test_a_fast_load_has_no_copies_until_it_is_done() -> None:
-    body = queries.creation(SPEC, Options(shards=3, replicas=2), ["photos"], fast_load=True)
+    body = queries.creation(SPEC, Options(shards=3, replicas=2), "photos", fast_load=True)
     assert body["settings"]["index"] == {
         "number_of_shards": 3,
         "refresh_interval": "-1",
@@ -119,7 +118,7 @@ def test_a_fast_load_has_no_copies_until_it_is_done() -> None:
     }
     said = body["mappings"]["_meta"]["cbir"]["load"]
     assert said == {"restore": {"refresh_interval": None, "number_of_replicas": 2}}
-    slow = queries.creation(SPEC, Options(shards=3, replicas=2), ["photos"])
+    slow = queries.creation(SPEC, Options(shards=3, replicas=2), "photos")
     assert slow["settings"]["index"]["number_of_replicas"] == 2
 
 
@@ -128,7 +127,7 @@ def test_since_9_2_vectors_are_asked_to_stay_in_the_document(
     version: tuple[int, int], asked: bool
 ) -> None:
     # elastic.co/docs/reference/elasticsearch/mapping-reference/dense-vector
-    settings = queries.creation(SPEC, Options(), ["photos"], version=version)["settings"]["index"]
+    settings = queries.creation(SPEC, Options(), "photos", version=version)["settings"]["index"]
     assert settings.get("mapping.exclude_source_vectors", True) is not asked
 
 
@@ -293,8 +292,8 @@ def test_an_entry_becomes_a_document_and_comes_back() -> None:
     }
     assert made["part_count"] == 3
     assert [part["number"] for part in made["parts"]] == [1, 2]
-    fields = {"thumbnail": [made["thumbnail"]]}
-    back = documents.entry(made, fields, FIELD)
+    hit = {"_source": made, "fields": {"thumbnail": [made["thumbnail"]]}}
+    back = documents.entry(hit, FIELD)
     assert back.record == entry.record
     assert type(back.record.metadata["price"]) is float
     assert back.boxes == list(entry.boxes)
@@ -395,7 +394,7 @@ def test_what_passes_is_told_from_what_does_not(status: int, error: object, pass
         (401, {"reason": "missing token"}, IndexStateError, "refuses the credentials"),
         (403, {"reason": "action [x] is unauthorized"}, IndexStateError, "may not do this"),
         (429, WATERMARK, IndexStateError, "read-only"),
-        (404, {"type": "index_not_found_exception"}, IndexStateError, "no index at"),
+        (404, {"type": "index_not_found_exception"}, IndexMissingError, "no index at"),
         (
             400,
             {"reason": "all shards failed", "caused_by": {"reason": "script_lang not supported"}},

@@ -19,13 +19,12 @@ from typing import Any
 import pytest
 
 from cbir.errors import CbirError, IndexStateError
-from cbir.index.elasticsearch import bodies as queries
-from cbir.index.elasticsearch import bulk as elastic_bulk
+from cbir.index.elasticsearch import bodies, bulk
 from cbir.index.elasticsearch import client as elastic_client
 from cbir.index.elasticsearch.address import Options, parse
 from cbir.index.elasticsearch.answers import Plan, search
-from cbir.index.elasticsearch.client import Client, ServerError
-from cbir.index.elasticsearch.requests import run_searches
+from cbir.index.elasticsearch.client import Client
+from cbir.index.elasticsearch.requests import Requests
 from cbir.index.open import open_index
 from cbir.testing import sample_entries
 from tests.cli.support_cli import call
@@ -99,7 +98,7 @@ def client(server: Scripted) -> Iterator[Client]:
 def test_what_is_sent_asks_for_the_compatible_form(server: Scripted, client: Client) -> None:
     # elastic.co/docs/reference/elasticsearch/rest-apis/compatibility: 9.x answers as 8.x did.
     server.replies = [(200, {"count": 1}), (200, {"errors": False})]
-    client.request("POST", "/photos/_count", {"query": queries.RECORDS})
+    client.request("POST", "/photos/_count", {"query": bodies.RECORDS})
     client.request("POST", "/photos/_bulk", b'{"delete":{"_id":"a"}}\n')
     (_, _, first, body), (_, _, second, lines) = server.asked
     json_form = "application/vnd.elasticsearch+json; compatible-with=8"
@@ -116,7 +115,7 @@ def test_vectors_are_sent_with_no_more_digits_than_they_have(
     (entry,) = sample_entries(1)
     server.replies = [(200, {"hits": {"hits": []}})]
     plan = Plan(("vector",), "flat", Options())
-    search(lambda bodies: run_searches(client, "photos", bodies), plan, entry.vectors, 5, None)
+    search(Requests(client, "photos").searches, plan, entry.vectors, 5, None)
     (_, path, _, body) = server.asked[0]
     assert path == "/photos/_search?allow_partial_search_results=false"
     sent = json.loads(body)["knn"]["query_vector"]
@@ -173,8 +172,8 @@ def test_patience_has_an_end(server: Scripted, client: Client) -> None:
 
 def test_what_does_not_pass_is_not_asked_again(server: Scripted, client: Client) -> None:
     server.replies = [(400, {"error": {"type": "parsing_exception", "reason": "what?"}})]
-    with pytest.raises(ServerError):
-        client.attempt("POST", "/photos/_count")
+    with pytest.raises(IndexStateError, match="the server answered with 400: what\\?"):
+        client.request("POST", "/photos/_count")
     assert len(server.asked) == 1
 
 
@@ -228,7 +227,7 @@ def test_credentials_without_the_right_to_ask_for_the_version_are_enough(
 
 
 def described(**changes: Any) -> dict[str, Any]:
-    mappings = queries.mappings(SPEC, "flat")
+    mappings = bodies.mappings(SPEC, "flat")
     mappings["_meta"]["cbir"].update(changes)
     return {"photos-000001": {"mappings": mappings}}
 
@@ -261,14 +260,14 @@ def sent_ids(body: bytes) -> list[str]:
     return [json.loads(line)["index"]["_id"] for line in body.splitlines()[::2]]
 
 
-def bulk_actions(count: int) -> list[elastic_bulk.Action]:
+def bulk_actions(count: int) -> list[bulk.Action]:
     return [(f"a/{number}", {"id": f"a/{number}"}, None) for number in range(count)]
 
 
 def test_only_what_was_not_taken_is_sent_again(server: Scripted, client: Client) -> None:
     busy, gone = (429, "es_rejected_execution_exception"), (503, "unavailable_shards_exception")
     server.replies = [bulk_reply((201, None), busy, gone), bulk_reply((201, None), (200, None))]
-    outcome = elastic_bulk.send(client, server.url, "photos", bulk_actions(3))
+    outcome = bulk.send(Requests(client, "photos"), bulk_actions(3))
     assert (outcome.refused, outcome.conflicts) == ({}, [])
     assert [sent_ids(body) for *_, body in server.asked] == [
         ["a/0", "a/1", "a/2"],
@@ -279,7 +278,7 @@ def test_only_what_was_not_taken_is_sent_again(server: Scripted, client: Client)
 
 def test_refused_documents_are_told_of_by_id(server: Scripted, client: Client) -> None:
     server.replies = [bulk_reply((201, None), (400, "mapper_parsing_exception"), (409, "version"))]
-    outcome = elastic_bulk.send(client, server.url, "photos", bulk_actions(3))
+    outcome = bulk.send(Requests(client, "photos"), bulk_actions(3))
     assert outcome.refused == {"a/1": "mapper_parsing_exception"}
     assert outcome.conflicts == ["a/2"]
 
@@ -290,18 +289,18 @@ def test_a_full_disk_ends_the_load_with_one_line(server: Scripted, client: Clien
     item = {"index": {"status": 429, "error": error}}
     server.replies = [(200, {"errors": True, "items": [item]})]
     with pytest.raises(IndexStateError, match="is read-only"):
-        elastic_bulk.send(client, server.url, "photos", bulk_actions(1))
+        bulk.send(Requests(client, "photos"), bulk_actions(1))
     assert len(server.asked) == 1
 
 
 def test_a_load_is_sent_in_chunks(server: Scripted, client: Client) -> None:
     server.replies = [(200, {"errors": False})] * 3
-    elastic_bulk.send(client, server.url, "photos", bulk_actions(2500))
+    bulk.send(Requests(client, "photos"), bulk_actions(2500))
     assert [len(sent_ids(body)) for *_, body in server.asked] == [1000, 1000, 500]
     server.asked.clear()
     server.replies = [(200, {"errors": False})] * 3
     large = [(f"a/{n}", {"thumbnail": "x" * (5 << 20)}, None) for n in range(3)]
-    elastic_bulk.send(client, server.url, "photos", large)
+    bulk.send(Requests(client, "photos"), large)
     assert [len(sent_ids(body)) for *_, body in server.asked] == [1, 1, 1]
 
 
@@ -313,7 +312,7 @@ def test_of_a_batch_of_searches_only_the_failed_ones_are_asked_again(
         (200, {"responses": [one, {"status": 503, "error": {"reason": "later"}}, three]}),
         (200, {"responses": [two]}),
     ]
-    assert run_searches(client, "photos", [{"size": n} for n in range(3)]) == [one, two, three]
+    assert Requests(client, "photos").searches([{"size": n} for n in range(3)]) == [one, two, three]
     assert len(server.asked[1][3].splitlines()) == 2
 
 

@@ -70,7 +70,7 @@ def histogram_entries(count: int, seed: int = 0, parts: int = 1) -> list[Entry]:
 
 def test_an_index_of_words_has_their_field_and_keeps_the_vectors_in_the_document() -> None:
     options = parse("elasticsearch://host/photos?type=words").options
-    mappings = queries.creation(SPEC, options, ["photos"])["mappings"]
+    mappings = queries.creation(SPEC, options, "photos")["mappings"]
     fields = {FIELD: {"type": "binary"}, WORDS: {"type": "sparse_vector"}}
     assert {name: mappings["properties"][name] for name in fields} == fields
     assert mappings["_source"] == {"excludes": ["thumbnail", WORDS, f"parts.{WORDS}"]}
@@ -80,7 +80,7 @@ def test_an_index_of_words_has_their_field_and_keeps_the_vectors_in_the_document
 
 
 def test_the_other_types_know_nothing_of_words() -> None:
-    mappings = queries.creation(SPEC, Options(), ["photos"])["mappings"]
+    mappings = queries.creation(SPEC, Options(), "photos")["mappings"]
     assert mappings["_source"] == {"excludes": ["thumbnail"]}
     assert WORDS not in mappings["properties"]
     assert queries.searched_field(FIELD, "flat") == FIELD
@@ -161,7 +161,7 @@ def test_vectors_with_negative_numbers_are_refused_in_one_line(part: int) -> Non
     rows = entry.vectors.copy()
     rows[part] *= -1
     made = documents.document(replace(entry, vectors=rows), FIELD)
-    with pytest.raises(CbirError, match="made-up's vectors have negative numbers") as refused:
+    with pytest.raises(CbirError, match="made-up's vectors have negative values") as refused:
         words.prepared([("a/1", made, None)], SPARSE)
     assert "visual words" in refused.value.hint
     assert "\n" not in str(refused.value)
@@ -329,11 +329,11 @@ def test_more_words_than_the_server_looks_up_are_refused_with_a_cure(url: str) -
 @pytest.mark.elasticsearch
 def test_vectors_with_negative_numbers_are_refused_and_nothing_is_kept(url: str) -> None:
     with closing(create_index(f"{url}?type=words", SPEC)) as index:
-        with pytest.raises(CbirError, match="have negative numbers"):
+        with pytest.raises(CbirError, match="have negative values"):
             index.add(sample_entries(5))
         index.refresh()
         assert index.count() == 0
-        with pytest.raises(QueryError, match="negative numbers"):
+        with pytest.raises(QueryError, match="negative values"):
             index.search(-VECTOR[None], 1)
 
 

@@ -1,13 +1,17 @@
-"""Where an Elasticsearch index is, and how it is to be made and searched: what its URL says."""
+"""The URL of an Elasticsearch index: where it is, and how it is created and searched."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from cbir.errors import CbirError
+from cbir.index.filters import as_number
 from cbir.wording import did_you_mean
+
+N = TypeVar("N", int, float)
 
 PLAIN, ENCRYPTED = "elasticsearch", "elasticsearch+https"
 SCHEMES = (PLAIN, ENCRYPTED)
@@ -25,10 +29,10 @@ _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\],]+)(:(?P<port>\d{1,
 class Options:
     """What may follow `?` in the URL; None is the default.
 
-    `type` (index_options.type, or `words`: see `elastic_words`), `shards` and `replicas` are for a
-    new index: the default is `flat`, one shard, and a replica as soon as there are two nodes.
-    `num_candidates` (a shard) and `oversample` (of quantised vectors, scored again) are for
-    searching.
+    A new index uses `type` (index_options.type, or `words`: see the module `words`), `shards` and
+    `replicas`; the default is `flat`, one shard, and a replica as soon as there are two nodes.
+    Searches use `num_candidates` (per shard) and `oversample` (of quantised vectors, which are
+    scored again).
     """
 
     type: str | None = None
@@ -42,7 +46,7 @@ class Options:
 class Address:
     """The parts of an index's URL: its nodes as `http(s)://HOST:PORT`, its name, its options.
 
-    `url` is what messages call it: without the options.
+    `url`, without the options, names the index in messages.
     """
 
     url: str
@@ -60,16 +64,16 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """The address that `url` is.
+    """The address in `url`.
 
-    Raises `CbirError` where it cannot be one; what may be a secret is not repeated.
+    Raises `CbirError` if it is not valid; the message does not repeat what may be a secret.
     """
     scheme, _, rest = url.partition("://")
     place, _, query = rest.partition("?")
     hosts, _, name = place.partition("/")
     if "@" in hosts:
         raise CbirError(
-            "the address of an Elasticsearch index holds a user or a password",
+            "the address of an Elasticsearch index contains a user or a password",
             "leave them out; set CBIR_ELASTICSEARCH_USER and _PASSWORD, or _API_KEY",
         )
     if not _NAME.fullmatch(name):
@@ -101,30 +105,19 @@ def _options(url: str, query: str) -> Options:
         raise CbirError(f"{url}: unknown type '{kind}'", f"choose one of {', '.join(TYPES)}")
     return Options(
         type=kind,
-        shards=_whole(url, "shards", given, 1, 1024),
-        replicas=_whole(url, "replicas", given, 0, 100),
-        num_candidates=_whole(url, "num_candidates", given, 1, 10_000),
-        oversample=_factor(url, given),
+        shards=_number(url, given, "shards", int, 1, 1024),
+        replicas=_number(url, given, "replicas", int, 0, 100),
+        num_candidates=_number(url, given, "num_candidates", int, 1, 10_000),
+        oversample=_number(url, given, "oversample", float, 1, 10),
     )
 
 
-def _whole(url: str, name: str, given: dict[str, str], low: int, high: int) -> int | None:
-    text = given.get(name)
-    if text is None:
+def _number(
+    url: str, given: dict[str, str], name: str, kind: type[N], low: int, high: int
+) -> N | None:
+    if name not in given:
         return None
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise CbirError(f"{url}: {name} is '{text}'", f"give a number from {low} to {high}")
-    return int(text)
-
-
-def _factor(url: str, given: dict[str, str]) -> float | None:
-    text = given.get("oversample")
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 10:
-        raise CbirError(f"{url}: oversample is '{text}'", "give a number from 1 to 10")
-    return value
+    value = as_number(given[name])
+    if value is None or not low <= value <= high or kind(value) != value:
+        raise CbirError(f"{url}: {name} is '{given[name]}'", f"give a number from {low} to {high}")
+    return kind(value)

@@ -1,8 +1,8 @@
-"""Request bodies, and nothing else: plain functions from what is wanted to dicts.
+"""Request bodies: pure functions that return dicts.
 
-A record is one document. Its whole-image vector stands at the top, in a field that bears the
-spec's fingerprint, so that vectors of two specs never meet; the vectors of its other parts stand
-in the nested field `parts`, which the mapping has only once there is such a record. Sources and
+A record is one document. Its whole-image vector is a top-level field whose name contains the
+spec's fingerprint, so that vectors of two specs never meet. The vectors of its other parts are in
+the nested field `parts`, which is added to the mapping with the first such record. Sources and
 failures are one document each, without an `id`.
 """
 
@@ -24,19 +24,22 @@ from cbir.types import DescriptorSpec
 SCHEMA = 1
 DEFAULT_TYPE = "flat"
 LIMIT = 10_000
-"""What the server allows as k, as num_candidates and as the length of one page."""
+"""The server's limit for k, num_candidates and the length of one page."""
 
 RECORDS: dict[str, Any] = {"exists": {"field": "id"}}
+EVERYTHING: dict[str, Any] = {"_source": True, "stored_fields": ["thumbnail"]}
+"""Asks for whole documents; the thumbnail is not in `_source`."""
+
 METADATA = ("text", "integer", "number")
 BOX = ("left", "top", "right", "bottom")
 
-# What holds recall@10 at 0.98 (docs/elasticsearch.md). One bit a number says little about a short
-# vector, so many more of them are looked at.
+# These keep recall@10 at 0.98 (docs/elasticsearch.md). One bit for each dimension says little about
+# a short vector, so many more candidates are needed.
 _OVERSAMPLE = {"int8_hnsw": 3.0, "bbq_hnsw": 5.0}
-_SHORT_VECTOR = 384  # below it the server itself does not choose bbq
+_SHORT_VECTOR = 384  # dimensions below which the server itself does not choose bbq
 _SHORT_OVERSAMPLE = 10.0
 _CANDIDATES, _SHORT_CANDIDATES = 100, 600
-_LONGEST_TERM = 8191  # times four bytes a character is what Lucene takes
+_LONGEST_TERM = 8191  # characters of up to four bytes fit in a term of Lucene's
 _WHOLE_LIMIT = 2**63
 _HIT: dict[str, Any] = {"_source": False, "stored_fields": "_none_"}
 _UNFIT = re.compile(r"[^\w-]")
@@ -48,39 +51,41 @@ def vector_field(spec: DescriptorSpec) -> str:
 
 
 def words_field(field: str) -> str:
-    """The field that holds, as terms, the words of the vectors in `field`; only of type `words`."""
+    """The field of type `words` that holds, as terms, the words of the vectors in `field`."""
     return f"words_{field.removeprefix('vector_')}"
 
 
 def searched_field(field: str, kind: str) -> str:
-    """The field by which records are found whose vectors are in `field`."""
+    """The field that is searched for records whose vectors are in `field`."""
     return words_field(field) if kind == WORDS else field
 
 
 def metadata_field(name: str) -> str:
-    """A metadata key as the name of a field: what has a meaning there is percent-encoded."""
+    """A metadata key as the name of a field, its special characters percent-encoded."""
     return _UNFIT.sub(lambda c: "".join(f"%{b:02X}" for b in c[0].encode()), name) or "%"
 
 
 def metadata_name(field: str) -> str:
-    """The metadata key that `metadata_field` made `field` of."""
+    """The metadata key from which `metadata_field` made `field`."""
     return "" if field == "%" else unquote(field)
 
 
 def creation(
     spec: DescriptorSpec,
     options: Options,
-    aliases: Sequence[str],
+    alias: str,
     *,
     version: tuple[int, int] | None = None,
     fast_load: bool = False,
 ) -> dict[str, Any]:
-    """The body that makes an index which is being loaded: no refresh, restored at the end.
+    """The body that creates an index for loading: its refresh is off, and restored at the end.
 
-    `version` is the server's: since 9.2 vectors are left out of `_source` unless asked for.
+    `version` is the server's: since 9.2 it leaves vectors out of `_source` unless told not to.
     """
     kind = options.type or DEFAULT_TYPE
-    replicas = _replicas(options)
+    replicas: dict[str, Any] = {"auto_expand_replicas": "0-1"}  # none on one node, else one
+    if options.replicas is not None:
+        replicas = {"number_of_replicas": options.replicas}
     settings: dict[str, Any] = {
         "number_of_shards": options.shards or 1,
         "refresh_interval": "-1",
@@ -90,7 +95,7 @@ def creation(
         settings["mapping.exclude_source_vectors"] = False
     restore = {"refresh_interval": None, **replicas}
     return {
-        "aliases": {alias: {} for alias in aliases},
+        "aliases": {alias: {}},
         "settings": {"index": settings},
         "mappings": mappings(spec, kind, restore),
     }
@@ -99,30 +104,27 @@ def creation(
 def mappings(
     spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Fields of an index; `restore`: the settings that it is to have once it is loaded."""
-    keyword = {"type": "keyword", "ignore_above": _LONGEST_TERM}
+    """Fields of an index; `restore`: its settings once it is loaded."""
+    keyword, long = {"type": "keyword", "ignore_above": _LONGEST_TERM}, {"type": "long"}
     kept = {"index": False, "doc_values": False}
-    templates = {"text": keyword, "integer": {"type": "long"}, "number": {"type": "double"}}
+    templates = {"text": keyword, "integer": long, "number": {"type": "double"}}
+    words = words_field(vector_field(spec))  # made from the vectors whenever a document is sent
+    derived = [words, f"parts.{words}"] if kind == WORDS else []
     return {
         "dynamic": "strict",
         "_meta": meta(spec, kind, restore),
-        "_source": {"excludes": ["thumbnail", *_derived(spec, kind)]},
+        "_source": {"excludes": ["thumbnail", *derived]},
         "dynamic_templates": [
             {name: {"path_match": f"metadata.{name}.*", "mapping": mapping}}
             for name, mapping in templates.items()
         ],
         "properties": {
             "id": {"type": "keyword"},
-            "source": keyword,
-            "location": keyword,
-            "label": keyword,
+            **dict.fromkeys(("source", "location", "label"), keyword),
             "content_hash": {"type": "keyword", **kept},
-            "width": {"type": "long"},
-            "height": {"type": "long"},
-            "file_size": {"type": "long", **kept},
-            "mtime_ns": {"type": "long", **kept},
+            **dict.fromkeys(("width", "height", "part_count"), long),
+            **{name: {**long, **kept} for name in ("file_size", "mtime_ns")},
             "missing": {"type": "boolean"},
-            "part_count": {"type": "long"},
             "metadata": {
                 "properties": {name: {"type": "object", "dynamic": True} for name in METADATA}
             },
@@ -134,7 +136,7 @@ def mappings(
 
 
 def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an index says of itself; `load` is there while it is being loaded."""
+    """What an index says of itself; `load` is present while it is being loaded."""
     said: dict[str, Any] = {"cbir": {"schema": SCHEMA, "type": kind, "spec": asdict(spec)}}
     if restore is not None:
         said["cbir"]["load"] = {"restore": dict(restore)}
@@ -142,7 +144,7 @@ def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> 
 
 
 def parts_mapping(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
-    """What the mapping gets when the first record of several parts comes."""
+    """The addition to the mapping that the first record of several parts needs."""
     return {
         "properties": {
             "parts": {
@@ -159,7 +161,7 @@ def parts_mapping(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
 
 
 def swap(alias: str, draft_alias: str, new: str, old: str | None) -> dict[str, Any]:
-    """Let `alias` name the index `new` instead of `old`, in one step."""
+    """Move `alias` from the index `old` to the index `new`, in one step."""
     return {
         "actions": [
             *([{"remove": {"index": old, "alias": alias}}] if old else []),
@@ -170,7 +172,7 @@ def swap(alias: str, draft_alias: str, new: str, old: str | None) -> dict[str, A
 
 
 def filters(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
-    """The clauses that let through the records for which every condition holds."""
+    """The clauses that match the records for which every condition holds."""
     return [_clause(condition) for condition in conditions]
 
 
@@ -201,7 +203,7 @@ def knn(
 def scripted(
     field: str, vector: NDArray[Any], size: int, where: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The same by a script that looks at every vector: exact, whatever the type of the field."""
+    """The same by a script over every vector: exact, whatever the type of the field."""
     scored: dict[str, Any] = {
         "script_score": {
             "query": {"exists": {"field": field}},
@@ -229,7 +231,7 @@ def page(
 ) -> dict[str, Any]:
     """The next `size` records after the id `after`, of one source or of all, in id order.
 
-    `fields`: which fields of them, in the words of a search body.
+    `fields`: the part of a search body that chooses their fields.
     """
     wanted: list[dict[str, Any]] = [RECORDS]
     if source is not None:
@@ -245,13 +247,13 @@ def page(
 
 
 def doc_values(*names: str) -> dict[str, Any]:
-    """For `page` and hits: values that are read column by column, without their documents."""
+    """For `page` and hits: fields that are read from columns, without their documents."""
     return {**_HIT, "docvalue_fields": list(names)}
 
 
-def source_fields(field: str, *, vectors: bool) -> dict[str, Any]:
-    """For `page` and `documents`: what is in a document, with or without its vectors."""
-    return {"_source": True if vectors else {"excludes": [field, "parts"]}}
+def without_vectors(field: str) -> dict[str, Any]:
+    """For `page` and documents: the document but for the vectors in `field`."""
+    return {"_source": {"excludes": [field, "parts"]}}
 
 
 def summary() -> dict[str, Any]:
@@ -270,14 +272,13 @@ def summary() -> dict[str, Any]:
 
 
 def without(field: str) -> dict[str, Any]:
-    """The records that lack `field`."""
-    absent = [{"exists": {"field": field}}]
-    return {"query": {"bool": {"filter": [RECORDS], "must_not": absent}}}
+    """The query for records that lack `field`."""
+    return {"bool": {"filter": [RECORDS], "must_not": [{"exists": {"field": field}}]}}
 
 
 def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
     field = vector_field(spec)
-    if kind == WORDS:  # the binary field is nowhere but in the document: nothing searches it
+    if kind == WORDS:  # nothing searches the binary field, which is only in the document
         return {field: {"type": "binary"}, words_field(field): {"type": "sparse_vector"}}
     dense = {
         "type": "dense_vector",
@@ -287,19 +288,6 @@ def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
         "index_options": {"type": kind},
     }
     return {field: dense}
-
-
-def _derived(spec: DescriptorSpec, kind: str) -> list[str]:
-    """Fields that are made anew from the document whenever it is sent."""
-    words = words_field(vector_field(spec))
-    return [words, f"parts.{words}"] if kind == WORDS else []
-
-
-def _replicas(options: Options) -> dict[str, Any]:
-    """The copies an index is to have: none on one node, one on several, unless told otherwise."""
-    if options.replicas is None:
-        return {"auto_expand_replicas": "0-1"}
-    return {"number_of_replicas": options.replicas}
 
 
 def _candidates(size: int, kind: str, dim: int, options: Options) -> int:
@@ -315,7 +303,7 @@ def _oversample(kind: str, dim: int, options: Options) -> float:
 
 
 def _coarse(kind: str, dim: int) -> bool:
-    """Whether the type keeps too little of a vector of `dim` numbers to go by it."""
+    """Whether the type keeps too little of vectors of `dim` dimensions to rank by."""
     return kind == "bbq_hnsw" and dim < _SHORT_VECTOR
 
 
@@ -340,7 +328,7 @@ def _clause(condition: Condition) -> dict[str, Any]:
 
 
 def _metadata_clause(condition: Condition) -> dict[str, Any]:
-    """A metadata value is text in one record and a number in another; each is compared as such."""
+    """Metadata may be text in one record and a number in another; each is compared as such."""
     name = metadata_field(condition.field)
     text, integer, number = (f"metadata.{kind}.{name}" for kind in METADATA)
     most = sys.float_info.max  # the server takes no infinity, and has none
@@ -352,7 +340,7 @@ def _metadata_clause(condition: Condition) -> dict[str, Any]:
 
 
 def _whole_clause(field: str, condition: Condition) -> dict[str, Any]:
-    """A comparison with whole numbers of 64 bits, which the server wants as such."""
+    """A comparison of whole numbers, which the server takes only within 64 bits."""
     numbers = [value for value in condition.numbers() if value is not None]
     if condition.operator in ("=", "!="):
         whole = [int(n) for n in numbers if abs(n) < _WHOLE_LIMIT and int(n) == n]

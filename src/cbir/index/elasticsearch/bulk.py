@@ -1,4 +1,4 @@
-"""Bulk requests: streamed in chunks, what passes tried again, what is refused told of by id.
+"""Bulk requests: sent in chunks, retried where that may help, refusals reported by id.
 
 Every action names its document, so that sending one twice changes nothing.
 """
@@ -6,11 +6,13 @@ Every action names its document, so that sending one twice changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cbir.errors import IndexStateError
-from cbir.index.elasticsearch.client import WRITING, Client, Pauses
-from cbir.index.elasticsearch.server_errors import in_words, is_passing, reason_of
+from cbir.index.elasticsearch.client import WRITING, Pauses, json_lines
+from cbir.index.elasticsearch.requests import Requests
+from cbir.index.elasticsearch.server_errors import in_words, is_missing, is_passing, reason_of
 
 CHUNK_DOCUMENTS = 1000
 CHUNK_BYTES = 8 << 20
@@ -23,38 +25,40 @@ Action = tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]
 """A document's id; the document, None to delete it; conditions such as `if_seq_no`."""
 
 
+@dataclass
 class Outcome:
-    """What became of the actions: ids and reasons of those refused, ids that had changed since."""
+    """What was not done: ids and reasons of actions refused, ids that had changed since."""
 
-    def __init__(self) -> None:
-        self.refused: dict[str, str] = {}
-        self.conflicts: list[str] = []
+    refused: dict[str, str] = field(default_factory=dict)
+    conflicts: list[str] = field(default_factory=list)
 
 
-def send(client: Client, url: str, alias: str, actions: Iterable[Action]) -> Outcome:
-    """Carry out `actions` on the index that `alias` names; what comes back is durable.
+def send(requests: Requests, actions: Iterable[Action]) -> Outcome:
+    """Carry out `actions`; what this returns from is durable.
 
     Raises `CbirError` when the server stays away, is read-only, or refuses the credentials.
     """
+    requests.unseen = True
     outcome = Outcome()
     for chunk in _chunks(actions):
         pauses = Pauses(WRITING)
         while chunk:
-            chunk = _sent(client, url, alias, chunk, outcome)
+            chunk = _sent(requests, chunk, outcome)
             if chunk and not pauses.wait():
                 raise IndexStateError(
-                    f"{url}: the server is too busy to take {len(chunk)} records",
+                    f"{requests.client.url}: the server is too busy to take {len(chunk)} records",
                     "what was acknowledged is kept; run the same command again later",
                 )
     return outcome
 
 
 def _sent(
-    client: Client, url: str, alias: str, chunk: list[tuple[str, bytes]], outcome: Outcome
+    requests: Requests, chunk: list[tuple[str, bytes]], outcome: Outcome
 ) -> list[tuple[str, bytes]]:
-    """Send a chunk once; returns what of it is to be sent again."""
-    path = f"/{alias}/_bulk?require_alias=true&filter_path=errors,items.*.status,items.*.error"
-    answer = client.request("POST", path, b"".join(lines for _, lines in chunk), patience=WRITING)
+    """Send a chunk once; returns what of it must be sent again."""
+    what = "_bulk?require_alias=true&filter_path=errors,items.*.status,items.*.error"
+    lines = b"".join(lines for _, lines in chunk)
+    answer = requests.call("POST", what, lines, patience=WRITING)
     if not answer["errors"]:
         return []
     again = []
@@ -67,8 +71,8 @@ def _sent(
             again.append((record_id, lines))
         elif status == _CONFLICT:
             outcome.conflicts.append(record_id)
-        elif status in _WHOLE_INDEX or _is_gone(error):
-            raise in_words(url, status, error)
+        elif status in _WHOLE_INDEX or is_missing(status, error):
+            raise in_words(requests.client.url, status, error)
         else:
             outcome.refused[record_id] = reason_of(error)
     return again
@@ -77,28 +81,17 @@ def _sent(
 def _chunks(actions: Iterable[Action]) -> Iterator[list[tuple[str, bytes]]]:
     chunk: list[tuple[str, bytes]] = []
     size = 0
-    for action in actions:
-        lines = _lines(action)
+    for record_id, document, conditions in actions:
+        named = {"_id": record_id, **(conditions or {})}
+        lines = (
+            json_lines({"delete": named})
+            if document is None
+            else json_lines({"index": named}, document)
+        )
         if chunk and (len(chunk) >= CHUNK_DOCUMENTS or size + len(lines) > CHUNK_BYTES):
             yield chunk
             chunk, size = [], 0
-        chunk.append((action[0], lines))
+        chunk.append((record_id, lines))
         size += len(lines)
     if chunk:
         yield chunk
-
-
-def _lines(action: Action) -> bytes:
-    import orjson
-
-    record_id, document, conditions = action
-    named = {"_id": record_id, **(conditions or {})}
-    if document is None:
-        return orjson.dumps({"delete": named}) + b"\n"
-    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    return orjson.dumps({"index": named}) + b"\n" + body + b"\n"
-
-
-def _is_gone(error: Mapping[str, Any]) -> bool:
-    """Whether the alias is not there (any more): nothing may be written beside it."""
-    return error.get("type") == "index_not_found_exception"

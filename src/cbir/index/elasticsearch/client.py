@@ -1,11 +1,11 @@
-"""Talks to Elasticsearch: credentials from the environment, patience, one-line errors."""
+"""Requests to Elasticsearch: credentials from the environment, retries, one-line errors."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 OLDEST = (8, 19)
 
 READING = 30.0
-"""Seconds that a search goes on asking when nodes are away or busy."""
+"""Seconds for which a search is retried while nodes are away or busy."""
 WRITING = 300.0
 """The same for a bulk load, which should outlast the restart of a node."""
 OPENING = 3.0
-"""The same for the first contact: an address that is wrong is told of soon."""
+"""The same for the first contact, so that a wrong address is reported soon."""
 
 _TIMEOUT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
@@ -31,20 +31,16 @@ _ENVIRONMENT = "CBIR_ELASTICSEARCH_"
 _JSON, _LINES = "application/json", "application/x-ndjson"
 
 
-class ServerError(Exception):
-    """An answer that says no: its status and the server's own error."""
-
-    def __init__(self, status: int, error: Any) -> None:
-        super().__init__(f"status {status}")
-        self.status = status
-        self.error = error
+Expected = Callable[[int, Any], bool]
+"""Whether a refusal, by its status and the server's own error, is one that the caller expects."""
 
 
 class Client:
     """Requests to the nodes of one address; thread-safe."""
 
     def __init__(self, address: Address) -> None:
-        self._address = address
+        self.address = address
+        self.url = address.url
         self._client = _connected(address)
 
     def request(
@@ -54,26 +50,14 @@ class Client:
         body: Mapping[str, Any] | bytes | None = None,
         *,
         patience: float = READING,
+        expected: Expected | None = None,
     ) -> Any:
-        """The server's answer, read from JSON; `body` as bytes is a sequence of JSON lines.
+        """The server's answer, read from JSON; None for a refusal that is `expected`.
 
-        What passes (busy, node lost, no connection) is tried again for `patience` seconds, at
-        another node where there is one. Raises `CbirError` in the end, and at once for the rest.
+        `body` as bytes is a sequence of JSON lines. What may pass (busy, node lost, no connection)
+        is retried for `patience` seconds, at another node where there is one. Raises `CbirError`
+        after that, and at once for every other refusal.
         """
-        try:
-            return self.attempt(method, path, body, patience=patience)
-        except ServerError as refused:
-            raise in_words(self._address.url, refused.status, refused.error) from None
-
-    def attempt(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | bytes | None = None,
-        *,
-        patience: float = READING,
-    ) -> Any:
-        """As `request`, but an answer that says no is a `ServerError`: its caller expects it."""
         from elastic_transport import ConnectionError, TlsError, TransportError
         from elasticsearch import ApiError, UnsupportedProductError
 
@@ -87,33 +71,40 @@ class Client:
                 return answer.body
             except UnsupportedProductError:
                 raise CbirError(
-                    f"{self._address.shown_nodes} is not Elasticsearch", "check host and port"
+                    f"{self.address.shown_nodes} is not Elasticsearch", "check host and port"
                 ) from None
             except ApiError as error:
-                problem = error.body.get("error") if isinstance(error.body, dict) else error.body
-                if not (is_passing(error.status_code, problem) and pauses.wait()):
-                    raise ServerError(error.status_code, problem) from None
+                status, problem = error.status_code, error.body
+                if isinstance(problem, dict):
+                    problem = problem.get("error")
+                if is_passing(status, problem) and pauses.wait():
+                    continue
+                if expected is not None and expected(status, problem):
+                    return None
+                raise in_words(self.url, status, problem) from None
             except TlsError as error:
-                raise self._untrusted(error) from error
+                raise IndexStateError(
+                    f"{self.address.shown_nodes}: the encrypted connection fails or is not trusted",
+                    "set CBIR_ELASTICSEARCH_CA_FILE to the server's CA certificate, or "
+                    "CBIR_ELASTICSEARCH_FINGERPRINT to its SHA-256 fingerprint",
+                ) from error
             except TransportError as error:
-                away = isinstance(error, ConnectionError)
                 if not pauses.wait():
-                    raise self._unreachable(error, away) from error
+                    raise self._unreachable(error, isinstance(error, ConnectionError)) from error
 
     def version(self) -> tuple[int, int] | None:
-        """Major and minor version of the server; None where the credentials may not ask for it."""
+        """Major and minor version of the server; None where the credentials do not allow it."""
         path = "/_nodes/_local?filter_path=nodes.*.version"
-        try:
-            answer = self.attempt("GET", path, patience=OPENING)
-        except ServerError as refused:
-            if refused.status == 403:
-                return None
-            raise in_words(self._address.url, refused.status, refused.error) from None
+        answer = self.request(
+            "GET", path, patience=OPENING, expected=lambda status, _error: status == 403
+        )
+        if answer is None:
+            return None
         (node,) = answer["nodes"].values()
         major, minor = (int(part) for part in node["version"].split(".")[:2])
         if (major, minor) < OLDEST:
             raise IndexStateError(
-                f"{self._address.shown_nodes} is Elasticsearch {node['version']}",
+                f"{self.address.shown_nodes} is Elasticsearch {node['version']}",
                 f"cbir needs {OLDEST[0]}.{OLDEST[1]} or newer",
             )
         return major, minor
@@ -125,21 +116,13 @@ class Client:
     def _unreachable(self, error: Exception, away: bool) -> CbirError:
         what = "cannot be reached" if away else f"did not answer within {_TIMEOUT:.0f} s"
         return IndexStateError(
-            f"{self._address.shown_nodes} {what}{_system_words(error) if away else ''}",
+            f"{self.address.shown_nodes} {what}{_system_words(error) if away else ''}",
             "check that Elasticsearch runs there, and host and port of the URL",
-        )
-
-    def _untrusted(self, error: Exception) -> CbirError:
-        del error  # its words are OpenSSL's
-        return IndexStateError(
-            f"{self._address.shown_nodes}: the encrypted connection fails, or is not to be trusted",
-            "set CBIR_ELASTICSEARCH_CA_FILE to the server's CA certificate, or "
-            "CBIR_ELASTICSEARCH_FINGERPRINT to its SHA-256 fingerprint",
         )
 
 
 class Pauses:
-    """When to try again: at once, then ever later, with some chance in it, until a deadline."""
+    """When to retry: at once, then after ever longer random pauses, until a deadline."""
 
     def __init__(self, patience: float) -> None:
         self._deadline = time.monotonic() + patience
@@ -153,6 +136,16 @@ class Pauses:
         time.sleep(min(left, self._next * random.uniform(0.5, 1.0)))
         self._next = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * self._next))
         return True
+
+
+def json_lines(*values: Mapping[str, Any]) -> bytes:
+    """Values, vectors among them, as lines of JSON."""
+    import orjson
+
+    return b"".join(
+        orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+        for value in values
+    )
 
 
 def _connected(address: Address) -> Elasticsearch:
@@ -200,7 +193,7 @@ def _secret(name: str) -> str:
 
 
 def _system_words(error: Exception) -> str:
-    """Why there is no connection, as the operating system says it."""
+    """The operating system's reason why there is no connection."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.strerror:

@@ -14,14 +14,19 @@ from cbir.index.elasticsearch.bodies import BOX, METADATA, metadata_field, metad
 from cbir.types import WHOLE, Box, ImageRecord, MetadataValue, Vectors
 
 SOURCES, FAILURES = "cbir sources", "cbir failures"
-"""Ids of the two documents that are no records; white space in a record's id is encoded."""
+"""Ids of the two documents that are no records, which have no white space in their ids."""
 
+_FIELDS = (
+    *("id", "source", "location", "label", "content_hash"),
+    *("width", "height", "file_size", "mtime_ns", "missing"),
+)
+"""Fields of a document that are attributes of its `ImageRecord`; None is left out."""
 _WHOLE_LIMIT = 2**63
 _LONGEST_ID = 512
 
 
 def unfit(ids: Iterable[str]) -> dict[str, str]:
-    """Those of `ids` that the server would refuse, and with them all that is sent beside them."""
+    """Why the server would refuse some of `ids`, and with them the whole request."""
     limit = f"its id is longer than {_LONGEST_ID} bytes"
     return {
         record_id: limit
@@ -33,21 +38,10 @@ def unfit(ids: Iterable[str]) -> dict[str, str]:
 def document(entry: Entry, field: str) -> dict[str, Any]:
     """The document of an entry, its vectors in `field` (and in `field` of `parts`)."""
     record = entry.record
-    made: dict[str, Any] = {
-        "id": record.id,
-        "source": record.source,
-        "location": record.location,
-        "content_hash": record.content_hash,
-        "width": record.width,
-        "height": record.height,
-        "missing": record.missing,
-        "part_count": len(entry.vectors),
-        "metadata": metadata_groups(record.id, record.metadata),
-        field: np.ascontiguousarray(entry.vectors[0]),
-    }
-    for name in ("label", "file_size", "mtime_ns"):
-        if (value := getattr(record, name)) is not None:
-            made[name] = value
+    made = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    made["part_count"] = len(entry.vectors)
+    made["metadata"] = metadata_groups(record.id, record.metadata)
+    made[field] = np.ascontiguousarray(entry.vectors[0])
     if len(entry.vectors) > 1:
         made["parts"] = [
             {"number": number, **dict(zip(BOX, box, strict=True)), field: vector}
@@ -83,32 +77,15 @@ def metadata_groups(
 
 def record(source: Mapping[str, Any]) -> ImageRecord:
     """The record of a document."""
-    return ImageRecord(
-        id=source["id"],
-        source=source["source"],
-        location=source["location"],
-        label=source.get("label"),
-        content_hash=source["content_hash"],
-        width=source["width"],
-        height=source["height"],
-        file_size=source.get("file_size"),
-        mtime_ns=source.get("mtime_ns"),
-        metadata=_metadata(source),
-        missing=source["missing"],
-    )
+    known: dict[str, Any] = {name: source.get(name) for name in _FIELDS}
+    return ImageRecord(**known, metadata=_metadata(source))
 
 
 def stamp(source: Mapping[str, Any]) -> Stamp:
     """The stamp of a document."""
-    return Stamp(
-        content_hash=source["content_hash"],
-        file_size=source.get("file_size"),
-        mtime_ns=source.get("mtime_ns"),
-        missing=source["missing"],
-        parts=source["part_count"],
-        label=source.get("label"),
-        metadata=_metadata(source),
-    )
+    names = ("content_hash", "file_size", "mtime_ns", "missing", "label")
+    known: dict[str, Any] = {name: source.get(name) for name in names}
+    return Stamp(**known, parts=source["part_count"], metadata=_metadata(source))
 
 
 def vectors(source: Mapping[str, Any], field: str) -> Vectors:
@@ -118,12 +95,12 @@ def vectors(source: Mapping[str, Any], field: str) -> Vectors:
 
 
 def numbers(vector: Any) -> Any:
-    """A vector of a document: as it is, or unpacked (dim,) where it is kept packed."""
+    """A vector of a document: as it is, or unpacked (dim,) if it is packed."""
     return unpacked(vector) if isinstance(vector, str) else vector
 
 
 def packed(vector: Vectors) -> str:
-    """A vector (dim,) of which most numbers are zero, in base64: dim, where, and what they are."""
+    """A sparse vector (dim,) in base64: dim, the places of its non-zero values, and the values."""
     (dim,) = vector.shape
     places = np.flatnonzero(vector)
     head = np.array([dim], dtype="<u4").tobytes()
@@ -132,7 +109,7 @@ def packed(vector: Vectors) -> str:
 
 
 def unpacked(text: str) -> Vectors:
-    """The vector that `packed` made `text` of, bit by bit: float32 (dim,)."""
+    """The vector from which `packed` made `text`, bit by bit: float32 (dim,)."""
     data = base64.b64decode(text)
     dim = int(np.frombuffer(data, "<u4", 1)[0])
     place = np.dtype(_places(dim))
@@ -144,7 +121,7 @@ def unpacked(text: str) -> Vectors:
 
 
 def changed(found: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The document of a hit with its stored thumbnail and `changes`; None takes a field away."""
+    """The document of a hit with its stored thumbnail and `changes`; None removes a field."""
     new = {**found["_source"], **changes}
     if "thumbnail" in found.get("fields", {}):
         new["thumbnail"] = found["fields"]["thumbnail"][0]
@@ -162,15 +139,16 @@ def box(part: Mapping[str, Any]) -> Box:
     return (left, top, right, bottom)
 
 
-def thumbnail(fields: Mapping[str, Any]) -> bytes:
-    """The thumbnail among the stored fields of a document, empty if there is none."""
-    kept = fields.get("thumbnail")
+def thumbnail(hit: Mapping[str, Any]) -> bytes:
+    """The thumbnail among the stored fields of a hit, empty if there is none."""
+    kept = hit.get("fields", {}).get("thumbnail")
     return base64.b64decode(kept[0]) if kept else b""
 
 
-def entry(source: Mapping[str, Any], fields: Mapping[str, Any], field: str) -> Entry:
-    """The entry of a document and its stored fields."""
-    return Entry(record(source), vectors(source, field), boxes(source), thumbnail(fields))
+def entry(hit: Mapping[str, Any], field: str) -> Entry:
+    """The entry of a hit that `bodies.EVERYTHING` asked for."""
+    source = hit["_source"]
+    return Entry(record(source), vectors(source, field), boxes(source), thumbnail(hit))
 
 
 def _places(dim: int) -> str:

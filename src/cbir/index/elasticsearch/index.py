@@ -1,8 +1,4 @@
-"""The Elasticsearch engine: records and vectors as documents of one index on a server.
-
-Each call is one or a few requests; what they say is made in `elastic_queries`, what came back is
-read in `elastic_documents` and `elastic_search`.
-"""
+"""The Elasticsearch engine: records and vectors as documents of one index on a server."""
 
 from __future__ import annotations
 
@@ -14,17 +10,15 @@ import numpy as np
 
 from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRefusedError
 from cbir.index import filters
-from cbir.index.base import Entry, Matches, Stamp
-from cbir.index.elasticsearch import bodies as queries
-from cbir.index.elasticsearch import bulk, check, documents, requests, words
+from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
+from cbir.index.elasticsearch import answers, bodies, bulk, documents, words
 from cbir.index.elasticsearch import lifecycle as life
-from cbir.index.elasticsearch import source_rows as sources
-from cbir.index.elasticsearch.address import Address
-from cbir.index.elasticsearch.answers import Plan, search
-from cbir.index.elasticsearch.client import READING, WRITING, Client, ServerError
-from cbir.index.elasticsearch.server_errors import in_words, is_missing
-from cbir.index.entries import checked_entries, checked_metadata, unit_rows
-from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+from cbir.index.elasticsearch.client import READING, WRITING, Client
+from cbir.index.elasticsearch.requests import Requests, unchanged
+from cbir.index.elasticsearch.server_errors import IndexMissingError
+from cbir.index.entries import check_metadata, checked_entries, checked_queries
+from cbir.index.source_names import check_move, source_name
+from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
 
 _FACTS_KEPT = 1.0  # seconds; a server's index refreshes as often by itself
 _CHANGED_AT_ONCE = 500
@@ -37,56 +31,56 @@ _COPIED_AT_ONCE = 256
 class ElasticIndex:
     """An index on an Elasticsearch server (see `index.base.Index` for what each call does).
 
-    Thread-safe. Each document is changed by itself: a call that is broken off has changed some.
-    Readers see what was written about a second later, a writer sees its own writes at once.
-    Nothing keeps several writers apart; what they do to different records does not mix.
+    Thread-safe. Each document is changed by itself: an interrupted call has changed some of them.
+    Readers see changes about a second later, a writer sees its own at once. Several writers may
+    work at once, on different records.
     """
 
     engine = "elasticsearch"
 
-    def __init__(
-        self, client: Client, address: Address, facts: life.Facts, *, alias: str, write: bool
-    ) -> None:
-        """The index that `alias` names, as `open_index` and `create_index` found it."""
-        self.url = address.url
+    def __init__(self, client: Client, alias: str, facts: life.Facts, *, write: bool) -> None:
+        """The index that `alias` names, as the module `opening` found or created it."""
+        self.url = client.url
         self.writable = write
         self._client = client
-        self._address = address
-        self._alias = alias
+        self._requests = Requests(client, alias, write=write)
         self._spec = facts.spec
-        self._field = queries.vector_field(facts.spec)
+        self._field = bodies.vector_field(facts.spec)
         self._known = facts
         self._known_at = time.monotonic()
-        self._unseen = False  # whether something was written that searches do not see yet
         if facts.restore is not None:
-            self._make_visible()
+            self._requests.refresh()
 
     @property
     def spec(self) -> DescriptorSpec:
         return self._spec
 
     def count(self) -> int:
-        self._see_own()
-        return int(self._request("POST", "_count", {"query": queries.RECORDS})["count"])
+        return self._requests.count(bodies.RECORDS)
 
     def register_source(self, name: str, uri: str) -> str:
-        rows = self._change_rows(
-            documents.SOURCES, lambda rows: sources.with_source(rows, name, uri)
-        )
-        return sources.registered_name(rows, name, uri)
+        def added(rows: list[Any]) -> list[Any]:
+            known = dict(rows)
+            new = source_name(known, name, uri)
+            return rows if new in known else [*rows, [new, uri]]
+
+        return source_name(dict(self._requests.change_rows(documents.SOURCES, added)), name, uri)
 
     def move_source(self, name: str, uri: str) -> None:
-        self._change_rows(documents.SOURCES, lambda rows: sources.with_moved(rows, name, uri))
+        def moved(rows: list[Any]) -> list[Any]:
+            check_move(dict(rows), name, uri)
+            return [[known, uri if known == name else at] for known, at in rows]
+
+        self._requests.change_rows(documents.SOURCES, moved)
 
     def sources(self) -> dict[str, str]:
-        return dict(sorted(requests.read_rows(self._client, self._alias, documents.SOURCES)))
+        return dict(sorted(self._requests.rows(documents.SOURCES)))
 
     def stamps(self, source: str) -> dict[str, Stamp]:
-        fields = queries.source_fields(self._field, vectors=False)
+        fields = bodies.without_vectors(self._field)
         return {
             hit["_source"]["id"]: documents.stamp(hit["_source"])
-            for hits in self._pages(_STAMPS_AT_ONCE, fields, source=source)
-            for hit in hits
+            for hit in self._requests.hits(_STAMPS_AT_ONCE, fields, source=source)
         }
 
     def add(self, entries: Sequence[Entry]) -> None:
@@ -95,35 +89,29 @@ class ElasticIndex:
             return
         refused = documents.unfit(entry.record.id for entry in batch)
         fit = [entry for entry in batch if entry.record.id not in refused]
-        made = [(entry.record.id, documents.document(entry, self._field)) for entry in fit]
+        made = [(entry.record.id, documents.document(entry, self._field), None) for entry in fit]
         if any(len(entry.vectors) > 1 for entry in fit):
             self._make_room_for_parts()
-        outcome = self._send([(record_id, document, None) for record_id, document in made])
-        refused.update(outcome.refused)
+        refused.update(self._send(made).refused)
         if refused:
             raise RecordsRefusedError(refused)
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         wanted = list(dict.fromkeys(ids))
-        there = {found["_id"] for found in self._documents(wanted, {"_source": ["id"]})}
+        there = {found["_id"] for found in self._requests.documents(wanted, {"_source": ["id"]})}
         gone = [record_id for record_id in wanted if record_id in there]
         self._send([(record_id, None, None) for record_id in gone])
         return gone
 
-    def set_details(
-        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
-    ) -> None:
-        groups = {}
-        for record_id, (_, metadata) in details.items():
-            checked_metadata(record_id, metadata)
-            groups[record_id] = documents.metadata_groups(record_id, metadata)
-        changes = {
-            record_id: {"label": label, "metadata": groups[record_id]}
-            for record_id, (label, _) in details.items()
-        }
+    def set_details(self, details: Details) -> None:
+        changes = {}
+        for record_id, (label, metadata) in details.items():
+            check_metadata(record_id, metadata)
+            groups = documents.metadata_groups(record_id, metadata)
+            changes[record_id] = {"label": label, "metadata": groups}
         self._change(changes)
 
-    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+    def touch(self, files: FileStates) -> None:
         self._change(
             {
                 record_id: {"file_size": size, "mtime_ns": mtime_ns, "missing": False}
@@ -136,23 +124,20 @@ class ElasticIndex:
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         new = [[source, failure.location, failure.reason] for failure in failures]
-        self._change_rows(
+        self._requests.change_rows(
             documents.FAILURES, lambda rows: [row for row in rows if row[0] != source] + new
         )
 
     def failures(self) -> list[Failure]:
-        rows = requests.read_rows(self._client, self._alias, documents.FAILURES)
+        rows = self._requests.rows(documents.FAILURES)
         return [Failure(*row) for row in sorted(rows, key=lambda row: row[:2])]
 
     def refresh(self) -> None:
-        """Make all of it searchable; what was being loaded is complete with this."""
+        """Make everything searchable; this also completes the load of a new index."""
         if not self.writable:
-            self._make_visible()
+            self._requests.refresh()
             return
-        facts = self._facts(fresh=True)
-        life.finish(self._client, self._address, self._alias, facts)
-        self._alias = self._address.name
-        self._unseen = False
+        life.finish(self._requests, self._facts(fresh=True))
         self._facts(fresh=True)
 
     def search(
@@ -164,97 +149,79 @@ class ElasticIndex:
         exclude: Sequence[str | None] | None = None,
         exact: bool = False,
     ) -> list[Matches]:
-        asked = unit_rows(vectors, self._spec)
-        if not 1 <= k <= queries.LIMIT:
-            raise QueryError(f"k is {k}", f"choose a k from 1 to {queries.LIMIT:,}")
-        if exclude is not None and len(exclude) != len(asked):
-            raise QueryError(
-                f"{len(exclude)} ids to leave out for {len(asked)} queries",
-                "give one id, or None, a query",
-            )
-        self._see_own()
-        found = self._search(asked, k, where, exclude, exact)
+        asked = checked_queries(vectors, k, exclude, self._spec, bodies.LIMIT)
+        question = (asked, k, where, exclude, exact)
+        try:
+            found = self._search(*question)
+        except IndexMissingError:  # a new index replaced it during the search
+            self._facts(fresh=True)
+            found = self._search(*question)
         if not any(matches.ids for matches in found):
             self._facts(fresh=True)  # an index of another spec in its place looks empty from here
         return found
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
-        fields = queries.source_fields(self._field, vectors=False)
+        fields = bodies.without_vectors(self._field)
         found = {
             document["_id"]: documents.record(document["_source"])
-            for document in self._documents(list(dict.fromkeys(ids)), fields)
+            for document in self._requests.documents(list(dict.fromkeys(ids)), fields)
         }
         for record_id in ids:
             if record_id not in found:
-                raise _no_such_record(record_id)
+                raise RecordGoneError(record_id)
         return [found[record_id] for record_id in ids]
 
     def vectors(self, record_id: str) -> Vectors:
-        for document in self._documents([record_id], {"_source": [self._field, "parts"]}):
+        for document in self._requests.documents([record_id], {"_source": [self._field, "parts"]}):
             return documents.vectors(document["_source"], self._field)
-        raise _no_such_record(record_id)
+        raise RecordGoneError(record_id)
 
     def thumbnail(self, record_id: str) -> bytes | None:
         fields = {"_source": False, "stored_fields": ["thumbnail"]}
-        for document in self._documents([record_id], fields):
-            return documents.thumbnail(document.get("fields", {})) or None
-        return None
+        for document in self._requests.documents([record_id], fields):
+            return documents.thumbnail(document) or None
+        raise RecordGoneError(record_id)
 
     def labels(self) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
-        for hits in self._pages(queries.LIMIT, queries.doc_values("id", "label")):
-            for hit in hits:
-                fields = hit["fields"]
-                found[fields["id"][0]] = fields["label"][0] if "label" in fields else None
-        return found
+        hits = self._requests.hits(bodies.LIMIT, bodies.doc_values("id", "label"))
+        return {hit["fields"]["id"][0]: hit["fields"].get("label", [None])[0] for hit in hits}
 
     def matrix(self) -> tuple[list[str], Vectors]:
         ids: list[str] = []
         rows = [np.empty((0, self._spec.dim), dtype=np.float32)]
-        for hits in self._pages(_ROWS_AT_ONCE, {"_source": ["id", self._field]}):
-            ids += [hit["_source"]["id"] for hit in hits]
-            vectors = [documents.numbers(hit["_source"][self._field]) for hit in hits]
-            rows.append(np.array(vectors, dtype=np.float32))
+        for hit in self._requests.hits(_ROWS_AT_ONCE, {"_source": ["id", self._field]}):
+            ids.append(hit["_source"]["id"])
+            rows.append(documents.vectors(hit["_source"], self._field))
         return ids, np.concatenate(rows)
 
     def ids(self) -> Iterator[str]:
-        for hits in self._pages(queries.LIMIT, queries.doc_values("id")):
-            for hit in hits:
-                yield hit["fields"]["id"][0]
+        for hit in self._requests.hits(bodies.LIMIT, bodies.doc_values("id")):
+            yield hit["fields"]["id"][0]
 
     def entries(self, after: str = "") -> Iterator[Entry]:
-        fields = {"_source": True, "stored_fields": ["thumbnail"]}
-        for hits in self._pages(_COPIED_AT_ONCE, fields, after=after):
-            for hit in hits:
-                yield documents.entry(hit["_source"], hit.get("fields", {}), self._field)
+        for hit in self._requests.hits(_COPIED_AT_ONCE, bodies.EVERYTHING, after=after):
+            yield documents.entry(hit, self._field)
 
     def verify(self, repair: bool = False) -> list[str]:
         if repair and not self.writable:
             raise IndexStateError(f"{self.url} is open for reading only", "open it for writing")
         loading = self._facts(fresh=True).restore is not None
-        problems = [check.UNFINISHED] if loading else []
+        problems = [life.UNFINISHED] if loading else []
         if loading and repair:
             self.refresh()
-        self._see_own()
-        found = check.check(self._client, self._alias, self._field, self._facts())
+        found = life.check(self._requests, self._facts())
         return problems + found + [f"not repaired: {line}" for line in found if repair]
 
     def info(self) -> dict[str, Any]:
-        self._see_own()
-        counts = check.counts(self._client, self._alias)
-        facts, spec = self._facts(fresh=True), self._spec
+        counts = life.counts(self._requests)
+        facts = self._facts(fresh=True)
         return {
             "url": self.url,
             "engine": self.engine,
             "type": facts.kind,
             "loading": facts.restore is not None,
-            "dim": spec.dim,
-            "descriptor": {
-                "name": spec.name,
-                "fingerprint": spec.fingerprint,
-                "trained_on": spec.trained_on,
-                "licence": spec.licence,
-            },
+            "dim": self._spec.dim,
+            "descriptor": descriptor_info(self._spec),
             **counts,
             "failed": len(self.failures()),
             "sources": self.sources(),
@@ -275,24 +242,6 @@ class ElasticIndex:
         exclude: Sequence[str | None] | None,
         exact: bool,
     ) -> list[Matches]:
-        plan = self._plan(where, exact)
-        find = words.search if plan.kind == words.WORDS else search
-        for last in (False, True):
-            try:
-                return find(
-                    lambda bodies: requests.run_searches(self._client, self._alias, bodies),
-                    plan,
-                    vectors,
-                    k,
-                    exclude,
-                )
-            except ServerError as refused:
-                if last or not is_missing(refused.status, refused.error):
-                    raise in_words(self.url, refused.status, refused.error) from None
-                self._facts(fresh=True)  # replaced by a new one while it was being searched
-        raise AssertionError("unreachable")
-
-    def _plan(self, where: Sequence[str], exact: bool) -> Plan:
         facts = self._facts()
         try:
             conditions = filters.parse(where, facts.metadata)
@@ -300,38 +249,45 @@ class ElasticIndex:
             facts = self._facts(fresh=True)  # the field may be newer than what was known
             conditions = filters.parse(where, facts.metadata)
         fields = (self._field, f"parts.{self._field}") if facts.parts else (self._field,)
-        clauses = tuple(queries.filters(conditions))
-        return Plan(fields, facts.kind, self._address.options, clauses, exact)
+        clauses = tuple(bodies.filters(conditions))
+        plan = answers.Plan(fields, facts.kind, self._client.address.options, clauses, exact)
+        search = words.search if facts.kind == words.WORDS else answers.search
+        return search(self._requests.searches, plan, vectors, k, exclude)
 
     def _facts(self, fresh: bool = False) -> life.Facts:
-        """What the index is now, at most a second ago.
+        """What the server says of the index, at most a second ago.
 
-        Raises `IndexStateError` when it is gone, or another spec's index has taken its place.
+        Raises `IndexStateError` when it is gone, or an index of another spec has replaced it.
         """
         if not fresh and time.monotonic() - self._known_at < _FACTS_KEPT:
             return self._known
-        found = life.read_facts(self._client, self.url, self._alias, patience=READING)
+        found = life.read_facts(self._client, self._requests.alias, patience=READING)
         if found is None:
             raise IndexStateError(f"{self.url} is gone", f"cbir index FOLDER --into '{self.url}'")
         if found.spec.fingerprint != self._spec.fingerprint:
             raise IndexStateError(
-                f"{self.url} was built anew with {found.spec.short}, no longer {self._spec.short}",
+                f"{self.url} was rebuilt with {found.spec.short} in place of {self._spec.short}",
                 "open it again",
             )
         self._known, self._known_at = found, time.monotonic()
         return found
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set fields of the documents of these ids; None takes a field away.
+        """Set fields of the documents of these ids; None removes a field.
 
-        The document is read and written whole, thumbnail and all, unless it changed in between.
+        Each document is read and written as a whole, and again if it changed in between.
         """
         waiting = list(changes)
         for _ in range(_CHANGES_OUTRUN):
             conflicts: list[str] = []
             for start in range(0, len(waiting), _CHANGED_AT_ONCE):
                 some = waiting[start : start + _CHANGED_AT_ONCE]
-                outcome = self._send([*self._changed(some, changes)])
+                outcome = self._send(
+                    [
+                        (hit["_id"], documents.changed(hit, changes[hit["_id"]]), unchanged(hit))
+                        for hit in self._requests.documents(some, bodies.EVERYTHING)
+                    ]
+                )
                 if outcome.refused:
                     raise RecordsRefusedError(outcome.refused)
                 conflicts += outcome.conflicts
@@ -340,58 +296,17 @@ class ElasticIndex:
                 return
         raise IndexStateError(f"{self.url} is being changed by others", "try again in a moment")
 
-    def _changed(
-        self, ids: Sequence[str], changes: Mapping[str, Mapping[str, Any]]
-    ) -> Iterator[bulk.Action]:
-        fields = {"_source": True, "stored_fields": ["thumbnail"]}
-        for found in self._documents(ids, fields):
-            condition = {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
-            yield found["_id"], documents.changed(found, changes[found["_id"]]), condition
-
     def _send(self, actions: Sequence[bulk.Action]) -> bulk.Outcome:
         if not actions:
             return bulk.Outcome()
         if self._known.kind == words.WORDS:
             actions = words.prepared(actions, self._spec)
-        self._unseen = True
-        outcome = bulk.send(self._client, self.url, self._alias, actions)
+        outcome = bulk.send(self._requests, actions)
         self._known_at = float("-inf")  # new metadata may have come
         return outcome
 
     def _make_room_for_parts(self) -> None:
         if not self._facts().parts:
-            body = queries.parts_mapping(self._spec, self._known.kind)
-            self._request("PUT", "_mapping", body)
+            body = bodies.parts_mapping(self._spec, self._known.kind)
+            self._requests.call("PUT", "_mapping", body, patience=WRITING)
             self._facts(fresh=True)
-
-    def _change_rows(self, name: str, change: requests.Change) -> list[Any]:
-        return requests.change_rows(self._client, self.url, self._alias, name, change)
-
-    def _documents(
-        self, ids: Sequence[str], fields: Mapping[str, Any]
-    ) -> Iterator[Mapping[str, Any]]:
-        return requests.documents_of(self._client, self._alias, ids, fields)
-
-    def _pages(
-        self, size: int, fields: Mapping[str, Any], *, source: str | None = None, after: str = ""
-    ) -> Iterator[list[Mapping[str, Any]]]:
-        self._see_own()
-        return requests.pages(self._client, self._alias, size, fields, source=source, after=after)
-
-    def _see_own(self) -> None:
-        if self._unseen:
-            self._make_visible()
-
-    def _make_visible(self) -> None:
-        self._unseen = False
-        self._request("POST", "_refresh", None)
-
-    def _request(self, method: str, call: str, body: Mapping[str, Any] | None = None) -> Any:
-        patience = WRITING if self.writable else READING
-        return self._client.request(method, f"/{self._alias}/{call}", body, patience=patience)
-
-
-def _no_such_record(record_id: str) -> RecordGoneError:
-    return RecordGoneError(
-        f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it"
-    )

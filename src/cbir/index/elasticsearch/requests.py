@@ -1,4 +1,4 @@
-"""Requests in several steps: batches of searches, pages of records, documents, small state."""
+"""Requests to one index: batches of searches, pages of records, documents, small state."""
 
 from __future__ import annotations
 
@@ -7,116 +7,145 @@ from typing import Any
 from urllib.parse import quote
 
 from cbir.errors import IndexStateError
-from cbir.index.elasticsearch import bodies as queries
-from cbir.index.elasticsearch.client import READING, WRITING, Client, Pauses, ServerError
+from cbir.index.elasticsearch import bodies
+from cbir.index.elasticsearch.client import READING, WRITING, Client, Expected, Pauses, json_lines
 from cbir.index.elasticsearch.server_errors import in_words, is_passing
 
 _SEARCHES_AT_ONCE = 64
 _GET_AT_ONCE = 1000
 _CHANGES_OUTRUN = 50
-_CONFLICT = 409
+_PARTIAL = "allow_partial_search_results"  # half of an index gives no answer
 
 Body = Mapping[str, Any]
 Change = Callable[[list[Any]], list[Any]]
 
 
-def run_searches(client: Client, alias: str, bodies: Sequence[Body]) -> list[Mapping[str, Any]]:
-    """The answers to search bodies, in their order; raises `ServerError` for one that fails.
+class Requests:
+    """Reads and changes what the index behind `alias` holds. Thread-safe.
 
-    Every shard answers, or the search is tried again: what half an index says is no answer.
+    Searches, pages and counts find everything that was written through it before.
     """
-    if len(bodies) == 1:
-        path = f"/{alias}/_search?allow_partial_search_results=false"
-        return [client.attempt("POST", path, bodies[0])]
-    answers: list[Mapping[str, Any]] = []
-    for start in range(0, len(bodies), _SEARCHES_AT_ONCE):
-        answers += _searched(client, alias, bodies[start : start + _SEARCHES_AT_ONCE])
-    return answers
 
+    def __init__(self, client: Client, alias: str, *, write: bool = False) -> None:
+        self.client = client
+        self.alias = alias
+        self.unseen = False
+        """Whether something was written that searches do not find yet."""
+        self._patience = WRITING if write else READING
 
-def pages(
-    client: Client,
-    alias: str,
-    size: int,
-    fields: Mapping[str, Any],
-    *,
-    source: str | None = None,
-    after: str = "",
-) -> Iterator[list[Mapping[str, Any]]]:
-    """All records (of `source`) with an id above `after`, `size` hits at a time, in id order."""
-    while True:
-        body = queries.page(after, size, source=source, fields=fields)
-        path = f"/{alias}/_search?allow_partial_search_results=false"
-        hits = client.request("POST", path, body)["hits"]["hits"]
-        if hits:
-            yield hits
-        if len(hits) < size:
-            return
-        after = hits[-1]["sort"][0]
+    def call(
+        self,
+        method: str,
+        what: str,
+        body: Body | bytes | None = None,
+        *,
+        patience: float = READING,
+        expected: Expected | None = None,
+    ) -> Any:
+        """One request (see `Client.request`); `what` follows the alias in the path."""
+        path = f"/{self.alias}/{what}"
+        return self.client.request(method, path, body, patience=patience, expected=expected)
 
+    def refresh(self) -> None:
+        """Let searches find everything that was written."""
+        self.unseen = False
+        self.call("POST", "_refresh", patience=self._patience)
 
-def documents_of(
-    client: Client, alias: str, ids: Sequence[str], fields: Mapping[str, Any]
-) -> Iterator[Mapping[str, Any]]:
-    """The documents of `ids` that there are, as last written, in that order."""
-    for start in range(0, len(ids), _GET_AT_ONCE):
-        wanted = [{"_id": record_id, **fields} for record_id in ids[start : start + _GET_AT_ONCE]]
-        answer = client.request("POST", f"/{alias}/_mget", {"docs": wanted})
-        yield from (found for found in answer["docs"] if found.get("found"))
+    def count(self, query: Body) -> int:
+        """Number of documents that match `query`."""
+        self._see_own()
+        return int(self.call("POST", "_count", {"query": query}, patience=self._patience)["count"])
 
+    def search(self, body: Body) -> Any:
+        """The answer to one search body."""
+        self._see_own()
+        return self.call("POST", f"_search?{_PARTIAL}=false", body)
 
-def read_rows(client: Client, alias: str, name: str) -> list[Any]:
-    """The rows kept in the document `name`, which is no record; none if it was never written."""
-    for found in documents_of(client, alias, [name], {}):
-        rows: list[Any] = found["_source"]["state"]["rows"]
-        return rows
-    return []
+    def searches(self, asked: Sequence[Body]) -> list[Any]:
+        """The answers to search bodies, in their order."""
+        if len(asked) == 1:
+            return [self.search(asked[0])]
+        self._see_own()
+        answers: list[Any] = []
+        for start in range(0, len(asked), _SEARCHES_AT_ONCE):
+            answers += self._searched(asked[start : start + _SEARCHES_AT_ONCE])
+        return answers
 
+    def hits(
+        self, size: int, fields: Body, *, source: str | None = None, after: str = ""
+    ) -> Iterator[Body]:
+        """Records (of `source`) with an id above `after` in id order, read `size` at a time."""
+        while True:
+            body = bodies.page(after, size, source=source, fields=fields)
+            found = self.search(body)["hits"]["hits"]
+            yield from found
+            if len(found) < size:
+                return
+            after = found[-1]["sort"][0]
 
-def change_rows(client: Client, url: str, alias: str, name: str, change: Change) -> list[Any]:
-    """Replace the rows kept in the document `name` by what `change` makes of them; returns these.
+    def documents(self, ids: Sequence[str], fields: Body) -> Iterator[Body]:
+        """The documents of `ids` that exist, as last written, in that order."""
+        for start in range(0, len(ids), _GET_AT_ONCE):
+            wanted = [{"_id": name, **fields} for name in ids[start : start + _GET_AT_ONCE]]
+            answer = self.call("POST", "_mget", {"docs": wanted})
+            yield from (found for found in answer["docs"] if found.get("found"))
 
-    When somebody else was faster, `change` is asked again.
-    """
-    for _ in range(_CHANGES_OUTRUN):
-        found = next(documents_of(client, alias, [name], {}), None)
-        before = [] if found is None else found["_source"]["state"]["rows"]
-        after = change(before)
-        if after == before:
-            return before
-        condition = (
-            "op_type=create"
-            if found is None
-            else f"if_seq_no={found['_seq_no']}&if_primary_term={found['_primary_term']}"
+    def rows(self, name: str) -> list[Any]:
+        """The rows in the document `name`, which is no record; none if it was never written."""
+        return _rows(next(self.documents([name], {}), None))
+
+    def change_rows(self, name: str, change: Change) -> list[Any]:
+        """Replace the rows in the document `name` by what `change` makes of them; returns these.
+
+        Where another writer was faster, `change` is called again.
+        """
+        for _ in range(_CHANGES_OUTRUN):
+            found = next(self.documents([name], {}), None)
+            before = _rows(found)
+            after = change(before)
+            if after == before:
+                return before
+            condition = "op_type=create"
+            if found is not None:
+                condition = "&".join(f"{n}={value}" for n, value in unchanged(found).items())
+            what = f"_doc/{quote(name, safe='')}?require_alias=true&{condition}"
+            body = {"state": {"rows": after}}
+            if self.call("PUT", what, body, patience=WRITING, expected=_is_conflict):
+                return after
+        raise IndexStateError(
+            f"{self.client.url} is being changed by too many others", "try again in a moment"
         )
-        path = f"/{alias}/_doc/{quote(name, safe='')}?require_alias=true&{condition}"
-        try:
-            client.attempt("PUT", path, {"state": {"rows": after}}, patience=WRITING)
-            return after
-        except ServerError as refused:
-            if refused.status != _CONFLICT:
-                raise in_words(url, refused.status, refused.error) from None
-    raise IndexStateError(f"{url} is being changed by too many others", "try again in a moment")
+
+    def _see_own(self) -> None:
+        if self.unseen:
+            self.refresh()
+
+    def _searched(self, asked: Sequence[Body]) -> list[Any]:
+        """One `_msearch`; searches in it that fail for the moment are sent again."""
+        answers: dict[int, Any] = {}
+        pauses = Pauses(READING)
+        while waiting := [number for number in range(len(asked)) if number not in answers]:
+            lines = b"".join(json_lines({_PARTIAL: False}, asked[number]) for number in waiting)
+            responses = self.call("POST", "_msearch", lines)["responses"]
+            failed = None
+            for number, found in zip(waiting, responses, strict=True):
+                if "error" not in found:
+                    answers[number] = found
+                elif failed is None or not is_passing(found["status"], found["error"]):
+                    failed = found["status"], found["error"]
+            if failed and not (is_passing(*failed) and pauses.wait()):
+                raise in_words(self.client.url, *failed)
+        return [answers[number] for number in range(len(asked))]
 
 
-def _searched(client: Client, alias: str, bodies: Sequence[Body]) -> list[Mapping[str, Any]]:
-    """One `_msearch`; what of it fails for the moment is asked again."""
-    import orjson
+def unchanged(found: Body) -> dict[str, int]:
+    """The condition that the document `found` has not been written since."""
+    return {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
 
-    answers: dict[int, Mapping[str, Any]] = {}
-    pauses = Pauses(READING)
-    while waiting := [number for number in range(len(bodies)) if number not in answers]:
-        lines = bytearray()
-        for number in waiting:
-            body = orjson.dumps(bodies[number], option=orjson.OPT_SERIALIZE_NUMPY)
-            lines += b'{"allow_partial_search_results":false}\n' + body + b"\n"
-        answer = client.attempt("POST", f"/{alias}/_msearch", bytes(lines))
-        for number, found in zip(waiting, answer["responses"], strict=True):
-            if "error" not in found:
-                answers[number] = found
-            elif not is_passing(found["status"], found["error"]):
-                raise ServerError(found["status"], found["error"])
-        if len(answers) < len(bodies) and not pauses.wait():
-            failed = next(r for r in answer["responses"] if "error" in r)
-            raise ServerError(failed["status"], failed["error"])
-    return [answers[number] for number in range(len(bodies))]
+
+def _rows(found: Body | None) -> list[Any]:
+    return [] if found is None else list(found["_source"]["state"]["rows"])
+
+
+def _is_conflict(status: int, _error: Any) -> bool:
+    return status == 409

@@ -1,4 +1,4 @@
-"""What went wrong at the server: whether it passes, and how to say it in one line."""
+"""Errors of the server: which of them a retry may cure, and what to tell a person in one line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from cbir.errors import CbirError, IndexStateError, QueryError
 
 PASSING = frozenset({429, 502, 503, 504})
-"""Answers of a server that is busy or about to lose or find a node; the same may work later."""
+"""Status codes of a server that is busy or losing or gaining a node; a retry may succeed."""
 
-# A node that dies under a request is told of by others with 500.
+# When a node dies during a request, the others report it with status 500.
 _LOST_NODE = (
     "node_disconnected_exception",
     "node_not_connected_exception",
@@ -25,8 +25,15 @@ _NO_SCRIPTS = ("script_lang not supported", "cannot execute [inline] scripts", "
 _TOO_MANY_WORDS = "maxClauseCount"
 
 
+class IndexMissingError(IndexStateError):
+    """There is no index, or no longer one, at a URL."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"no index at {url}", f"cbir index FOLDER --into '{url}'")
+
+
 def is_passing(status: int, error: Any) -> bool:
-    """Whether a failed request may be sent again; `error` as the server put it."""
+    """Whether a retry of a failed request may succeed; `error`: the server's own."""
     if _is_read_only(error):
         return False
     return status in PASSING or (
@@ -35,14 +42,14 @@ def is_passing(status: int, error: Any) -> bool:
 
 
 def is_missing(status: int, error: Any) -> bool:
-    """Whether there is no such index, or alias."""
+    """Whether the index, or the alias, does not exist."""
     return status == 404 and any(
         cause.get("type") == "index_not_found_exception" for cause in _causes(error)
     )
 
 
 def in_words(url: str, status: int, error: Any) -> CbirError:
-    """The error for a person, with what to do."""
+    """The error as a person reads it, with what to do."""
     reason = reason_of(error) or f"status {status}"
     if status == 401:
         return IndexStateError(
@@ -60,11 +67,11 @@ def in_words(url: str, status: int, error: Any) -> CbirError:
             "they need the index privileges read, write, view_index_metadata and manage",
         )
     if is_missing(status, error):
-        return IndexStateError(f"no index at {url}", f"cbir index FOLDER --into '{url}'")
+        return IndexMissingError(url)
     if any(any(sign in text for sign in _NO_SCRIPTS) for text in _reasons(error)):
         return QueryError(
             f"{url}: this server has no scripts, which exact search over HNSW needs",
-            "leave exactness out, or keep the vectors in an index made with ?type=flat",
+            "search without exactness, or keep the vectors in an index made with ?type=flat",
         )
     if any(_TOO_MANY_WORDS in text for text in _reasons(error)):
         return QueryError(

@@ -1,33 +1,33 @@
 """Indexes of type `words`: visual words as terms of the server's inverted index.
 
-The non-zero numbers of a histogram stand in a `sparse_vector` field, named by their place ("w17");
-the histogram itself is kept packed in the document. The server finds candidates by the terms they
-share with the query; their true cosines are computed here.
+The non-zero values of a histogram are in a `sparse_vector` field, named by their place ("w17"); the
+histogram itself is packed in the document. The server finds candidates by the terms they share
+with the query; their true cosines are computed here.
 
 That is exact. The server keeps nine significant bits of a weight and cuts off the rest (Lucene's
 FeatureField), so that its score of a record is at most the true cosine and at least 255/256 of it.
 Candidates come in the order of that score, page after page, until even 256/255 of the last one is
-below the k-th best cosine. What shares no word with a query has cosine 0, and comes in id order
-once all else has come.
+below the k-th best cosine. Records that share no word with a query have cosine 0, and come in id
+order after all others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cbir.errors import CbirError, QueryError
 from cbir.index.base import Matches
-from cbir.index.elasticsearch import bodies as queries
 from cbir.index.elasticsearch import documents
 from cbir.index.elasticsearch.address import WORDS as WORDS
-from cbir.index.elasticsearch.answers import Ask, Body, Plan
+from cbir.index.elasticsearch.answers import Ask, Body, Plan, Query, answered
+from cbir.index.elasticsearch.bodies import LIMIT, RECORDS, vector_field, words_field
 from cbir.index.elasticsearch.bulk import Action
 from cbir.index.exact import rescored
-from cbir.types import Box, DescriptorSpec, Vectors
+from cbir.types import DescriptorSpec, Vectors
 
 # Sums of float32 may round either way, far less than the cut weights do.
 _REACH = 256 / 255 * (1 + 1e-5)
@@ -40,9 +40,9 @@ _VALUES_AT_ONCE = 2_000_000
 def prepared(actions: Sequence[Action], spec: DescriptorSpec) -> list[Action]:
     """The actions with packed vectors and their words in every document.
 
-    Raises `CbirError` if a vector has a negative number, before anything of them is sent.
+    Raises `CbirError` if a vector has a negative value, before any of them is sent.
     """
-    name = queries.vector_field(spec)
+    name = vector_field(spec)
     return [
         (record_id, None if made is None else _with_words(made, name, spec), conditions)
         for record_id, made, conditions in actions
@@ -74,7 +74,7 @@ def page(
 ) -> Body:
     """The next `size` records that share a word with `vector`, with their vectors.
 
-    `fields` hold the vectors, of whole images and of parts; `after` is the `sort` of the last hit.
+    `fields` hold the vectors of whole images and of parts; `after` is the `sort` of the last hit.
     """
     query = sharing(vector, fields)
     if where:
@@ -83,8 +83,8 @@ def page(
         "query": query,
         "sort": [{"_score": "desc"}, {"id": "asc"}],
         **_hits(fields, size),
-        # Nobody reads the count, but for its sake Lucene scores all that share a word, one after
-        # the other; to skip what cannot win takes it many times longer with hundreds of words.
+        # Nobody reads the count, but it makes Lucene score all records that share a word, one after
+        # the other. With hundreds of words, skipping those that cannot win takes many times longer.
         "track_total_hits": True,
     }
     return body if after is None else {**body, "search_after": list(after)}
@@ -102,7 +102,7 @@ def strangers(
     if exclude is not None:
         without.append({"term": {"id": exclude}})
     return {
-        "query": {"bool": {"filter": [queries.RECORDS, *where], "must_not": without}},
+        "query": {"bool": {"filter": [RECORDS, *where], "must_not": without}},
         "sort": [{"id": "asc"}],
         **_hits(fields, size),
     }
@@ -111,44 +111,33 @@ def strangers(
 def search(
     ask: Ask, plan: Plan, vectors: Vectors, k: int, exclude: Sequence[str | None] | None
 ) -> list[Matches]:
-    """The k best records for each row of `vectors` (q, dim); the same, exact or not.
+    """The k best records for each row of `vectors` (q, dim), always exactly.
 
-    Raises `QueryError` if a vector has a negative number.
+    Raises `QueryError` if a vector has a negative value.
     """
     if np.any(vectors < 0):
         raise QueryError(
-            "a query has negative numbers; an index of type=words is asked with histograms",
+            "a query has negative values; an index of type=words is searched with histograms",
             "describe the queries with the index's own descriptor",
         )
     excluded = exclude or [None] * len(vectors)
-    size = min(queries.LIMIT, k + k // 2 + _SPARE)
-    asked = [_Query(v, k, out, size) for v, out in zip(vectors, excluded, strict=True)]
-    waiting = asked
-    while waiting:
-        for query, answer in zip(waiting, ask([q.body(plan) for q in waiting]), strict=True):
-            query.take(plan, answer["hits"]["hits"])
-        waiting = [query for query in waiting if not query.done]
-    return [_matches(query) for query in asked]
+    size = min(LIMIT, k + k // 2 + _SPARE)
+    queries = [_ByWords(v, k, out, size) for v, out in zip(vectors, excluded, strict=True)]
+    return answered(ask, plan, queries)
 
 
 @dataclass
-class _Query:
-    vector: Vectors
-    k: int
-    exclude: str | None
-    size: int
+class _ByWords(Query):
     after: Sequence[Any] | None = None
-    all_shared: bool = False  # whether every record that shares a word has come
-    found: dict[str, tuple[np.float32, Box | None]] = field(default_factory=dict)
-    done: bool = False
+    all_shared: bool = False  # whether all records that share a word have come
 
-    def body(self, plan: Plan) -> Body:
+    def bodies(self, plan: Plan) -> list[Body]:
         if self.all_shared:
-            return strangers(self.vector, plan.fields, self.k, plan.where, self.exclude)
-        return page(self.vector, plan.fields, self.size, plan.where, self.after)
+            return [strangers(self.vector, plan.fields, self.k, plan.where, self.exclude)]
+        return [page(self.vector, plan.fields, self.size, plan.where, self.after)]
 
-    def take(self, plan: Plan, hits: Sequence[Mapping[str, Any]]) -> None:
-        """Score what came; say whether something better may be left at the server."""
+    def take(self, plan: Plan, answers: Sequence[Mapping[str, Any]]) -> None:
+        hits = answers[0]["hits"]["hits"]
         self._score([hit["_source"] for hit in hits], plan.fields[0])
         self.found.pop(self.exclude or "", None)
         full = len(self.found) >= self.k
@@ -159,15 +148,11 @@ class _Query:
             self.done = full
         else:
             self.after = hits[-1]["sort"]
-            self.done = full and self.after[0] * _REACH < self.ranked()[-1][1]
-            self.size = min(queries.LIMIT, self.size * _GROWTH)
-
-    def ranked(self) -> list[tuple[str, np.float32, Box | None]]:
-        """The best so far, in the defined order."""
-        order = sorted(self.found.items(), key=lambda item: (-item[1][0], item[0].encode()))
-        return [(record_id, *rest) for record_id, rest in order[: self.k]]
+            self.done = full and hits[-1]["sort"][0] * _REACH < self.ranked()[-1][1]
+            self.size = min(LIMIT, self.size * _GROWTH)
 
     def _score(self, sources: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Add the true cosines of the best part of every record."""
         step = max(1, _VALUES_AT_ONCE // len(self.vector))
         for start in range(0, len(sources), step):
             some = sources[start : start + step]
@@ -178,17 +163,17 @@ class _Query:
             for source, of_parts in zip(some, np.split(scores, ends), strict=True):
                 best = int(np.argmax(of_parts))  # of equal parts the first one counts
                 where = documents.boxes(source)[best] if best else None
-                self.found[source["id"]] = (of_parts[best], where)
+                self.found[source["id"]] = (float(of_parts[best]), where)
 
 
 def _with_words(made: Mapping[str, Any], name: str, spec: DescriptorSpec) -> dict[str, Any]:
     vector = documents.numbers(made[name])
     if np.any(vector < 0):
         raise CbirError(
-            f"{spec.name}'s vectors have negative numbers; type=words needs histograms",
+            f"{spec.name}'s vectors have negative values; type=words needs histograms",
             "use a descriptor of visual words, or another type, such as ?type=flat",
         )
-    whole = {**made, name: documents.packed(vector), queries.words_field(name): terms(vector)}
+    whole = {**made, name: documents.packed(vector), words_field(name): terms(vector)}
     if "parts" in made:
         whole["parts"] = [_with_words(part, name, spec) for part in made["parts"]]
     return whole
@@ -198,7 +183,7 @@ def _by_words(name: str, vector: Vectors) -> dict[str, Any]:
     parts, dot, field_name = name.rpartition(".")
     return {
         "sparse_vector": {
-            "field": f"{parts}{dot}{queries.words_field(field_name)}",
+            "field": f"{parts}{dot}{words_field(field_name)}",
             "query_vector": terms(vector),
             "prune": False,  # else frequent words of small weight would not count
         }
@@ -209,9 +194,3 @@ def _hits(fields: Sequence[str], size: int) -> dict[str, Any]:
     whole, *parts = fields
     wanted = ["id", whole, *(["parts"] if parts else [])]
     return {"size": size, "track_total_hits": False, "_source": wanted}
-
-
-def _matches(query: _Query) -> Matches:
-    ranked = query.ranked()
-    scores = np.array([score for _, score, _ in ranked], dtype=np.float32)
-    return Matches([name for name, _, _ in ranked], scores, [where for _, _, where in ranked])

@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Ids:
-    """Ids in byte order, kept as UTF-8 in one piece and decoded only where one is asked for.
+    """Ids in byte order, concatenated as UTF-8; an id is decoded when it is read.
 
     `text` uint8, `ends` int64 (n + 1,): id i is text[ends[i]:ends[i + 1]].
     """
@@ -38,11 +38,11 @@ class Ids:
         return self.raw(number).decode("utf-8", "surrogatepass")
 
     def position(self, record_id: str) -> int:
-        """How many ids come before `record_id`."""
+        """Number of ids before `record_id`."""
         return bisect_left(range(len(self)), _utf8(record_id), key=self.raw)
 
     def find(self, record_id: str) -> int:
-        """The number of `record_id`, -1 if it is not here."""
+        """The number of `record_id`, -1 if it is not among them."""
         number = self.position(record_id)
         return number if number < len(self) and self[number] == record_id else -1
 
@@ -90,7 +90,7 @@ class Block:
 
 
 def join_ids(ids: Iterable[str]) -> Ids:
-    """`ids`, which are in byte order already, in one piece."""
+    """`ids`, which are in byte order already, concatenated."""
     encoded = [_utf8(record_id) for record_id in ids]
     lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
     return Ids(np.frombuffer(b"".join(encoded), dtype=np.uint8), _running_sum(lengths))
@@ -101,7 +101,7 @@ def read_block(connection: sqlite3.Connection, dim: int, after: int = 0) -> Bloc
 
     Records without vectors are left out: nothing can find them, and `verify` lists them.
     """
-    # Everything is read in the order it lies in; a few new records are reached over the index.
+    # A full read follows the order on disk; a few new records are found through the index.
     limit = f"WHERE record > {after}" if after else ""
     parts_of: dict[int, int] = dict(
         connection.execute(f"SELECT record, count(*) FROM vectors {limit} GROUP BY record")

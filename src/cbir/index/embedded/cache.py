@@ -1,7 +1,7 @@
 """The search cache: a block of records in one file, mapped into memory, checked when opened.
 
-Layout: a first page of 4096 bytes (magic, sha256 of the rest of the page, JSON) and behind it the
-arrays, each aligned to 64 bytes, little-endian. The JSON holds the sha256 of all behind the page.
+Layout: a first page of 4096 bytes (magic, sha256 of the rest of the page, JSON), then the arrays,
+little-endian, each aligned to 64 bytes. The JSON contains the sha256 of everything after the page.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _ARRAYS = {
 
 
 class UnusableCacheError(Exception):
-    """A cache file that must not be answered from; says why."""
+    """A cache file that must not be used; says why."""
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A block and the state of the truth that it was read from.
+    """A block and the state of the database from which it was read.
 
     It holds every record of `generation`; keys above `max_key` came later.
     """
@@ -50,7 +50,7 @@ class Cached:
 
 
 def write(path: Path, draft: Path, cached: Cached, index_id: str) -> None:
-    """Write `cached` to `draft`, make it durable, and put it in the place of `path` at once."""
+    """Write `cached` to `draft`, make it durable, and replace `path` with it atomically."""
     arrays = _arrays(cached.block)
     checksum = hashlib.sha256()
     with draft.open("wb") as file:

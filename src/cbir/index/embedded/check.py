@@ -1,4 +1,4 @@
-"""Looks at everything an index keeps, says what is wrong with it, and puts right what it can."""
+"""Checks everything that an index keeps, and repairs what can be repaired."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from cbir.errors import IndexStateError
-from cbir.index.embedded import cache, layout, store, thumbs
+from cbir.index.embedded import cache, store
+from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import read_block
 from cbir.index.embedded.sqlite import Database
-from cbir.index.entries import NORM_TOLERANCE
+from cbir.types import UNIT_TOLERANCE
 
 _ROWS_AT_ONCE = 4096
+_ORPHANS = "WHERE record NOT IN (SELECT key FROM records)"
 
 
 def check(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
     """What is wrong with the index in `folder`, one line each."""
-    problems = _damage(records, layout.RECORDS)
-    if problems:  # nothing that is read from it can be relied on
+    problems = _damage(records, files.RECORDS)
+    if problems:  # nothing read from it can be relied on
         return problems + _model_problems(folder, meta)
     with records.read() as connection:
         problems += _vector_problems(connection, meta.spec.dim)
         sound = not problems
         problems += _orphan_problems(connection)
-    problems += _damage(thumbnails, layout.THUMBNAILS) or _thumbnail_problems(records, thumbnails)
+    problems += _damage(thumbnails, files.THUMBNAILS) or _thumbnail_problems(records, thumbnails)
     problems += _model_problems(folder, meta)
     if sound:
         problems += _cache_problems(records, folder, meta)
@@ -34,40 +36,39 @@ def check(records: Database, thumbnails: Database, folder: Path, meta: store.Met
 
 
 def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
-    """Put right what can be; returns what cannot, one line each.
+    """Repair what can be repaired; returns what cannot, one line each.
 
-    Records whose vectors are damaged are dropped and those without a thumbnail marked as changed:
-    the next indexing run of their source makes both anew. The search cache is removed.
+    Records with damaged vectors are dropped, those without a thumbnail are marked as changed: the
+    next indexing run of their source adds both again. The search cache is removed.
     """
     if is_damaged(records):
         with records.write() as connection:
             connection.execute("REINDEX")
         if is_damaged(records):
-            return [f"{layout.RECORDS} cannot be repaired; index the sources again elsewhere"]
+            return [f"{files.RECORDS} cannot be repaired; index the sources again elsewhere"]
     left = _model_problems(folder, meta)
     with records.write() as connection:
-        broken = broken_records(connection, meta.spec.dim)
-        at = store.next_generation(connection)
-        store.delete(connection, broken, at)
+        broken = _broken_records(connection, meta.spec.dim)
+        store.delete(connection, broken)
         for table in ("vectors", "metadata"):
-            connection.execute(f"DELETE FROM {table} WHERE record NOT IN (SELECT key FROM records)")
-    if damage := _damage(thumbnails, layout.THUMBNAILS):
-        left += [f"{line}; delete {layout.THUMBNAILS} and repair again" for line in damage]
+            connection.execute(f"DELETE FROM {table} {_ORPHANS}")
+    if damage := _damage(thumbnails, files.THUMBNAILS):
+        left += [f"{line}; delete {files.THUMBNAILS} and repair again" for line in damage]
     else:
         left += _mend_thumbnails(records, thumbnails)
     if broken:
         left.append(f"{len(broken)} records were dropped; index their sources again")
-    (folder / layout.CACHE).unlink(missing_ok=True)
+    (folder / files.CACHE).unlink(missing_ok=True)
     return left
 
 
 def is_damaged(records: Database) -> bool:
-    """Whether the database of records is not sound in itself."""
-    return bool(_damage(records, layout.RECORDS))
+    """Whether the database of records itself is damaged."""
+    return bool(_damage(records, files.RECORDS))
 
 
-def broken_records(connection: sqlite3.Connection, dim: int) -> list[int]:
-    """Keys of records whose vectors are not there, misnumbered, of the wrong size or not unit."""
+def _broken_records(connection: sqlite3.Connection, dim: int) -> list[int]:
+    """Keys of records whose vectors are missing, misnumbered, of the wrong size or not unit."""
     structural = connection.execute(
         "SELECT key FROM records WHERE key NOT IN (SELECT record FROM vectors) "
         "UNION SELECT record FROM vectors GROUP BY record "
@@ -82,7 +83,7 @@ def broken_records(connection: sqlite3.Connection, dim: int) -> list[int]:
     while rows := cursor.fetchmany(_ROWS_AT_ONCE):
         vectors = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4").reshape(-1, dim)
         norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-        off = ~(np.abs(norms - 1) <= NORM_TOLERANCE)  # also true for NaN
+        off = ~(np.abs(norms - 1) <= UNIT_TOLERANCE)  # also true for NaN
         broken.update(rows[number][0] for number in np.flatnonzero(off).tolist())
     return sorted(broken)
 
@@ -97,25 +98,20 @@ def _damage(database: Database, name: str) -> list[str]:
 
 
 def _vector_problems(connection: sqlite3.Connection, dim: int) -> list[str]:
-    broken = broken_records(connection, dim)
+    broken = _broken_records(connection, dim)
     if not broken:
         return []
     named = connection.execute("SELECT id FROM records WHERE key = ?", (broken[0],)).fetchone()
-    return [
-        f"{len(broken)} records have missing or damaged vectors, the first is "
-        f"{named[0] if named else f'number {broken[0]}'}"
-    ]
+    first = named[0] if named else f"number {broken[0]}"
+    return [f"{len(broken)} records have missing or damaged vectors, the first is {first}"]
 
 
 def _orphan_problems(connection: sqlite3.Connection) -> list[str]:
-    problems = []
-    for table in ("vectors", "metadata"):
-        (count,) = connection.execute(
-            f"SELECT count(*) FROM {table} WHERE record NOT IN (SELECT key FROM records)"
-        ).fetchone()
-        if count:
-            problems.append(f"{count} rows of {table} belong to no record")
-    return problems
+    counts = {
+        table: store.number(connection, f"SELECT count(*) FROM {table} {_ORPHANS}")
+        for table in ("vectors", "metadata")
+    }
+    return [f"{n} rows of {table} belong to no record" for table, n in counts.items() if n]
 
 
 def _thumbnail_problems(records: Database, thumbnails: Database) -> list[str]:
@@ -130,17 +126,16 @@ def _thumbnail_problems(records: Database, thumbnails: Database) -> list[str]:
 
 def _unmatched(records: Database, thumbnails: Database) -> tuple[set[int], set[int]]:
     """Keys of records without a thumbnail, and of thumbnails without a record."""
-    with records.read() as connection:
+    with records.read() as connection, thumbnails.read() as pictures:
         recorded = {key for (key,) in connection.execute("SELECT key FROM records")}
-    with thumbnails.read() as connection:
-        pictured = thumbs.keys(connection)
+        pictured = {key for (key,) in pictures.execute("SELECT key FROM thumbs")}
     return recorded - pictured, pictured - recorded
 
 
 def _mend_thumbnails(records: Database, thumbnails: Database) -> list[str]:
     without, orphans = _unmatched(records, thumbnails)
     with thumbnails.write() as connection:
-        thumbs.delete(connection, orphans)
+        store.delete_thumbnails(connection, orphans)
     if not without:
         return []
     with records.write() as connection:
@@ -151,26 +146,26 @@ def _mend_thumbnails(records: Database, thumbnails: Database) -> list[str]:
 def _model_problems(folder: Path, meta: store.Meta) -> list[str]:
     problems = []
     for name, digest in meta.model.items():
-        path = folder / layout.MODEL / name
+        path = folder / files.MODEL / name
         if not path.is_file():
-            problems.append(f"{layout.MODEL}/{name} is missing")
+            problems.append(f"{files.MODEL}/{name} is missing")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            problems.append(f"{layout.MODEL}/{name} is not what it was: its checksum is wrong")
+            problems.append(f"{files.MODEL}/{name} is not what it was: its checksum is wrong")
     return problems
 
 
 def _cache_problems(records: Database, folder: Path, meta: store.Meta) -> list[str]:
-    if not (folder / layout.CACHE).exists():
+    if not (folder / files.CACHE).exists():
         return []  # it is made when it is needed
     try:
-        cached = cache.read(folder / layout.CACHE, meta.index_id, meta.spec.dim)
+        cached = cache.read(folder / files.CACHE, meta.index_id, meta.spec.dim)
     except cache.UnusableCacheError as error:
-        return [f"{layout.CACHE}: {error}"]
+        return [f"{files.CACHE}: {error}"]
     with records.read() as connection:
         generation = store.generation(connection)
         truth = read_block(connection, meta.spec.dim)
     if cached.generation > generation:
-        return [f"{layout.CACHE}: it is newer than the records"]
+        return [f"{files.CACHE}: it is newer than the records"]
     block = cached.block
     kept = np.flatnonzero(np.isin(block.keys, truth.keys))
     covered = np.isin(truth.keys, block.keys)
@@ -184,4 +179,4 @@ def _cache_problems(records: Database, folder: Path, meta: store.Meta) -> list[s
         and np.array_equal(ours.matrix, theirs.matrix)
         and np.array_equal(block.inner_boxes(kept), truth.inner_boxes(old))
     )
-    return [] if same else [f"{layout.CACHE}: it does not hold what the records say"]
+    return [] if same else [f"{files.CACHE}: it does not hold what the records say"]

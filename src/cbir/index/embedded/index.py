@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cbir.errors import IndexStateError, QueryError
-from cbir.index.base import Entry, Matches, Stamp
-from cbir.index.embedded import check, layout, making, store, thumbs
-from cbir.index.embedded.answers import answer
-from cbir.index.embedded.locking import lock_for_writing, unlock
+from cbir.errors import IndexStateError, RecordGoneError
+from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
+from cbir.index.embedded import check, store
+from cbir.index.embedded import folder as files
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
-from cbir.index.entries import checked_entries, checked_metadata, unit_rows
-from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+from cbir.index.entries import check_metadata, checked_entries, checked_queries
+from cbir.index.source_names import check_move, source_name
+from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
 
 _COPIED_AT_ONCE = 256
 
@@ -25,26 +26,30 @@ _COPIED_AT_ONCE = 256
 class EmbeddedIndex:
     """An index in a folder of its own (see `index.base.Index` for what each call does).
 
-    Readers may use it from several threads, and beside one writer in any process; each search
+    Thread-safe. Readers and one writer, in any process, may use it at the same time; each search
     sees everything that was committed when it began.
     """
 
     engine = "embedded"
 
     def __init__(self, url: str, folder: Path, *, write: bool = False) -> None:
-        """Open the index in `folder`; raises `IndexStateError` if it cannot be.
+        """Open the index in `folder`, called `url` in messages.
 
-        `url` is the name that messages use. With `write` the writer's lock is held until `close`.
+        With `write` the writer's lock is held until `close`. Raises `IndexStateError` if the index
+        is locked, damaged, unfinished or of a newer format.
         """
         self.url = url
         self.writable = write
         self._folder = folder
         self._databases: list[Database] = []
-        self._lock = lock_for_writing(folder, url) if write else None
+        self._lock = files.lock_for_writing(folder, url) if write else None
         try:
-            self._records = self._open(layout.RECORDS)
+            self._records = self._open(files.RECORDS)
             with self._records.read() as connection:
-                self._meta = _supported(store.read_meta(connection), url)
+                meta = store.read_meta(connection, url)
+            if meta is None:
+                raise files.unfinished(url)
+            self._meta = meta
             self._views = Views(self._records, folder, url, self._meta)
             if write:
                 self._tidy()
@@ -61,15 +66,18 @@ class EmbeddedIndex:
 
     def register_source(self, name: str, uri: str) -> str:
         with self._records.write() as connection:
-            return store.register_source(connection, name, uri)
+            name = source_name(store.sources(connection), name, uri)
+            store.set_source(connection, name, uri)
+        return name
 
     def move_source(self, name: str, uri: str) -> None:
         with self._records.write() as connection:
-            store.move_source(connection, name, uri)
+            check_move(store.sources(connection), name, uri)
+            store.set_source(connection, name, uri)
 
     def sources(self) -> dict[str, str]:
         with self._records.read() as connection:
-            return dict(connection.execute("SELECT name, uri FROM sources ORDER BY name"))
+            return store.sources(connection)
 
     def stamps(self, source: str) -> dict[str, Stamp]:
         with self._records.read() as connection:
@@ -83,10 +91,9 @@ class EmbeddedIndex:
             first = store.last_key(connection) + 1
             # Committed first, under keys nobody has yet: a record is never without its picture.
             with self._thumbnails.write() as thumbnails:
-                thumbs.insert(thumbnails, batch, first)
+                store.insert_thumbnails(thumbnails, batch, first)
             replaced = store.keys_of(connection, (entry.record.id for entry in batch))
-            at = store.next_generation(connection)
-            store.delete(connection, replaced.values(), at)
+            store.delete(connection, replaced.values())
             store.insert(connection, batch, first)
         self._drop_thumbnails(replaced.values())
 
@@ -95,20 +102,18 @@ class EmbeddedIndex:
         with self._records.write() as connection:
             found = store.keys_of(connection, wanted)
             if found:
-                store.delete(connection, found.values(), store.next_generation(connection))
+                store.delete(connection, found.values())
         self._drop_thumbnails(found.values())
         return [record_id for record_id in wanted if record_id in found]
 
-    def set_details(
-        self, details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
-    ) -> None:
+    def set_details(self, details: Details) -> None:
         for record_id, (_, metadata) in details.items():
-            checked_metadata(record_id, metadata)
+            check_metadata(record_id, metadata)
         with self._records.write() as connection:
             store.next_generation(connection)
             store.set_details(connection, details)
 
-    def touch(self, files: Mapping[str, tuple[int | None, int | None]]) -> None:
+    def touch(self, files: FileStates) -> None:
         with self._records.write() as connection:
             store.next_generation(connection)
             store.touch(connection, files)
@@ -141,16 +146,9 @@ class EmbeddedIndex:
         exclude: Sequence[str | None] | None = None,
         exact: bool = False,  # noqa: ARG002 - this engine is always exact
     ) -> list[Matches]:
-        queries = unit_rows(vectors, self.spec)
-        if k < 1:
-            raise QueryError(f"k is {k}", "ask for at least one hit")
-        if exclude is not None and len(exclude) != len(queries):
-            raise QueryError(
-                f"{len(exclude)} ids to leave out for {len(queries)} queries",
-                "give one id, or None, a query",
-            )
+        queries = checked_queries(vectors, k, exclude, self.spec)
         view, targets = self._views.filtered(where)
-        return answer(view, targets, queries, k, exclude)
+        return view.answer(targets, queries, k, exclude)
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
         with self._records.read() as connection:
@@ -158,19 +156,18 @@ class EmbeddedIndex:
 
     def vectors(self, record_id: str) -> Vectors:
         with self._records.read() as connection:
-            for key in store.keys_of(connection, [record_id]).values():
-                return store.part_vectors(connection, [key], self.spec.dim)[key][0]
-        raise store.no_such_record(record_id)
+            key = store.key_of(connection, record_id)
+            return store.part_vectors(connection, [key], self.spec.dim)[key][0]
 
     def thumbnail(self, record_id: str) -> bytes | None:
         seen = None
         while True:  # again when the record was replaced between the two reads
             with self._records.read() as connection:
-                key = store.keys_of(connection, [record_id]).get(record_id)
-            if key is None or key == seen:
+                key = store.key_of(connection, record_id)
+            if key == seen:
                 return None
             with self._thumbnails.read() as connection:
-                pictures = thumbs.pictures(connection, [key])
+                pictures = store.thumbnails(connection, [key])
             if pictures:
                 return pictures[key]
             seen = key
@@ -204,11 +201,13 @@ class EmbeddedIndex:
             while listed := store.records_after(connection, last, _COPIED_AT_ONCE):
                 keys = [key for key, _ in listed]
                 parts = store.part_vectors(connection, keys, self.spec.dim)
-                pictures = thumbs.pictures(thumbnails, keys)
+                pictures = store.thumbnails(thumbnails, keys)
                 for key, record in listed:
                     vectors, boxes = parts[key]
-                    picture = pictures.get(key) or self.thumbnail(record.id) or b""
-                    yield Entry(record, vectors, boxes, picture)
+                    picture = pictures.get(key)
+                    with suppress(RecordGoneError):  # a writer may have been here since
+                        picture = picture or self.thumbnail(record.id)
+                    yield Entry(record, vectors, boxes, picture or b"")
                 last = listed[-1][1].id
 
     def verify(self, repair: bool = False) -> list[str]:
@@ -225,28 +224,22 @@ class EmbeddedIndex:
         return problems
 
     def info(self) -> dict[str, Any]:
-        spec = self.spec
         return {
             "url": self.url,
             "engine": self.engine,
             "count": self.count(),
             "vectors": self._value("SELECT count(*) FROM vectors"),
-            "dim": spec.dim,
-            "descriptor": {
-                "name": spec.name,
-                "fingerprint": spec.fingerprint,
-                "trained_on": spec.trained_on,
-                "licence": spec.licence,
-            },
+            "dim": self.spec.dim,
+            "descriptor": descriptor_info(self.spec),
             "labels": self._value("SELECT count(DISTINCT label) FROM records"),
             "missing": self._value("SELECT count(*) FROM records WHERE missing"),
             "failed": self._value("SELECT count(*) FROM failures"),
             "sources": self.sources(),
-            "bytes": layout.size_in_bytes(self._folder),
+            "bytes": files.size_in_bytes(self._folder),
         }
 
     def model_files(self) -> Mapping[str, bytes]:
-        folder = self._folder / layout.MODEL
+        folder = self._folder / files.MODEL
         try:
             return {name: (folder / name).read_bytes() for name in self._meta.model}
         except OSError as error:
@@ -261,8 +254,8 @@ class EmbeddedIndex:
 
     @cached_property
     def _thumbnails(self) -> Database:
-        """Opened when first needed: searching goes on where only the pictures are gone."""
-        return self._open(layout.THUMBNAILS)
+        """Opened when first needed: searches work even where the thumbnails are gone."""
+        return self._open(files.THUMBNAILS)
 
     def _open(self, name: str) -> Database:
         database = Database(self._folder / name, self.url, write=self.writable)
@@ -273,36 +266,25 @@ class EmbeddedIndex:
         while self._databases:
             self._databases.pop().close()
         if self._lock is not None:
-            unlock(self._lock, self._folder)
+            files.unlock(self._lock, self._folder)
             self._lock = None
 
     def _tidy(self) -> None:
-        """Drop the thumbnails that a writer which was killed left without a record."""
+        """Drop the thumbnails that a killed writer left without a record."""
         with self._records.read() as connection:
             last = store.last_key(connection)
             removed = store.removed_since(connection, 0)
         with self._thumbnails.write() as connection:
-            thumbs.create(connection)
-            thumbs.delete_after(connection, last)
-            thumbs.delete(connection, removed)
+            store.create_thumbnails(connection)
+            connection.execute("DELETE FROM thumbs WHERE key > ?", (last,))
+            store.delete_thumbnails(connection, removed)
 
     def _drop_thumbnails(self, keys: Iterable[int]) -> None:
         keys = list(keys)
         if keys:
             with self._thumbnails.write() as connection:
-                thumbs.delete(connection, keys)
+                store.delete_thumbnails(connection, keys)
 
     def _value(self, query: str) -> int:
         with self._records.read() as connection:
-            return int(connection.execute(query).fetchone()[0])
-
-
-def _supported(meta: store.Meta | None, url: str) -> store.Meta:
-    if meta is None:
-        raise IndexStateError(*making.unfinished(url))
-    if meta.format > store.FORMAT:
-        raise IndexStateError(
-            f"{url} has format {meta.format}; this version of cbir reads up to {store.FORMAT}",
-            "upgrade cbir: pip install --upgrade cbir",
-        )
-    return meta
+            return store.number(connection, query)

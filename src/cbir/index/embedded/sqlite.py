@@ -1,4 +1,4 @@
-"""One SQLite file: its connections, transactions, and its errors in words a person can act on."""
+"""One SQLite file: its connections, its transactions, and its errors with a cure for each."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
-from cbir.index.embedded import layout
+from cbir.index.embedded.folder import THUMBNAILS
 
 _BUSY_TIMEOUT = 30.0
 
 
 class Database:
-    """Many readers and one writer over one SQLite file in WAL mode.
+    """Many readers and one writer of one SQLite file in WAL mode; `name` is the index in messages.
 
-    A connection serves one thread at a time: `read` lends out one that nobody uses. Every error
-    of SQLite leaves here as an `IndexStateError`. Where the place cannot be written to, the file
-    is opened as immutable, which is sound only while nobody else writes: its size and time are
-    looked at before each use.
+    A connection serves one thread at a time: `read` lends out an idle one. Every error of SQLite
+    leaves here as an `IndexStateError`. Where the folder is read-only the file is opened as
+    immutable, which is sound only while nobody else writes: its size and time are compared before
+    each use.
     """
 
     def __init__(self, path: Path, name: str, *, write: bool = False) -> None:
@@ -39,14 +39,9 @@ class Database:
             else:
                 self._idle.append(self._open_for_reading())
 
-    @property
-    def immutable(self) -> bool:
-        """Whether the place cannot be written to, not even by the side files of a reader."""
-        return self._frozen is not None
-
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one committed state from beginning to end."""
+        """A connection that sees one committed state throughout."""
         with self._errors():
             connection = self._borrow()
             try:
@@ -59,7 +54,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: committed on disk when the block ends, undone when it raises."""
+        """A transaction: durable when the block ends, undone when it raises."""
         if self._writer is None:
             raise IndexStateError(f"{self._name} is open for reading only")
         with self._write_lock, self._errors():
@@ -72,7 +67,7 @@ class Database:
                     self._writer.rollback()
 
     def close(self) -> None:
-        """Close every idle connection; the last one to close folds the log into the file."""
+        """Close every idle connection; the last one closed merges the log into the file."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
@@ -97,7 +92,7 @@ class Database:
             self._idle.append(connection)
 
     def _open_for_reading(self) -> sqlite3.Connection:
-        """A connection for reading; it may still fold a dead writer's log into the file."""
+        """A connection for reading, which may still merge a dead writer's log into the file."""
         try:
             return self._checked(self._connect("mode=rw"), "PRAGMA query_only=1")
         except sqlite3.OperationalError as error:
@@ -156,46 +151,33 @@ class Database:
 
     def _explained(self, error: sqlite3.Error) -> IndexStateError:
         file = f"{self._name}/{self._path.name}"
-        code = _primary(error)
-        if code == sqlite3.SQLITE_FULL:
-            return IndexStateError(
-                f"the disk is full: {file} cannot grow",
-                "free some space and run the same command again; what was committed is kept",
-            )
-        if code == sqlite3.SQLITE_NOTADB:
-            return IndexStateError(
-                f"{file} is damaged: it is not a database",
-                self._cure("index the sources again into a new place"),
-            )
-        if code == sqlite3.SQLITE_CORRUPT:
-            return IndexStateError(
-                f"{file} is damaged",
-                self._cure(f"cbir verify {self._name} --repair, or index the sources again"),
-            )
-        if code == sqlite3.SQLITE_BUSY:
-            return IndexStateError(
-                f"{file} is locked by another program", "close that program, and try again"
-            )
-        if code == sqlite3.SQLITE_CANTOPEN and not self._path.exists():
-            again = "index the sources again into a new place"
-            pictures = self._path.name == layout.THUMBNAILS
-            cure = f"cbir verify {self._name} --repair" if pictures else again
-            return IndexStateError(f"{file} is missing", cure)
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            return IndexStateError(
-                f"{file} cannot be opened: {error}", "check that it is there and whose it is"
-            )
-        if code == sqlite3.SQLITE_IOERR:
-            return IndexStateError(
-                f"{file} cannot be read or written: {error}",
-                "check the disk and its free space; what was committed is kept",
-            )
-        return IndexStateError(f"{file}: {error}", f"cbir verify {self._name}")
-
-    def _cure(self, usual: str) -> str:
-        if self._path.name != layout.THUMBNAILS:
-            return usual
-        return f"delete that file, and run cbir verify {self._name} --repair"
+        pictures = self._path.name == THUMBNAILS
+        repair = f"cbir verify {self._name} --repair"
+        delete = f"delete that file, and run {repair}"
+        anew = "index the sources again into a new place"
+        what, hint = f"{file}: {error}", f"cbir verify {self._name}"
+        match _primary(error):
+            case sqlite3.SQLITE_FULL:
+                what = f"the disk is full: {file} cannot grow"
+                hint = "free some space and run the same command again; what was committed is kept"
+            case sqlite3.SQLITE_NOTADB:
+                what = f"{file} is damaged: it is not a database"
+                hint = delete if pictures else anew
+            case sqlite3.SQLITE_CORRUPT:
+                what = f"{file} is damaged"
+                hint = delete if pictures else f"{repair}, or index the sources again"
+            case sqlite3.SQLITE_BUSY:
+                what = f"{file} is locked by another program"
+                hint = "close that program, and try again"
+            case sqlite3.SQLITE_CANTOPEN if not self._path.exists():
+                what, hint = f"{file} is missing", repair if pictures else anew
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+                what = f"{file} cannot be opened: {error}"
+                hint = "check that it is there, and its permissions"
+            case sqlite3.SQLITE_IOERR:
+                what = f"{file} cannot be read or written: {error}"
+                hint = "check the disk and its free space; what was committed is kept"
+        return IndexStateError(what, hint)
 
 
 def _primary(error: sqlite3.Error) -> int:

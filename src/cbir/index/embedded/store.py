@@ -1,23 +1,26 @@
-"""The truth: the tables of `index.sqlite`, and the statements over them.
+"""The tables of `index.sqlite` (the truth) and `thumbs.sqlite`, and the statements over them.
 
-Functions take a connection that is inside a transaction; who opens it decides what is atomic.
-A record that changes is deleted and inserted with a new key, so that whoever has read all keys up
-to some number finds what came later above it, and what went in the log `removed`.
+Functions take a connection inside a transaction; who opens it decides what is atomic. A record
+whose vectors change is deleted and inserted with a new key, so that a reader who has seen all keys
+up to some number finds what came later above it, and what was deleted in the log `removed`.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cbir.errors import QueryError, RecordGoneError
-from cbir.index.base import Entry, Stamp
-from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+from cbir.errors import IndexStateError, RecordGoneError
+from cbir.index.base import Details, Entry, FileStates, Stamp
+from cbir.index.filters import FIELDS, TEXT_FIELDS, Condition
+from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
 FORMAT = 1
 
@@ -39,16 +42,23 @@ CREATE TABLE removed (
     generation INTEGER NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (generation, key)
 ) WITHOUT ROWID;
 """
-_RECORD = (
-    "r.key, r.id, r.source, r.location, r.label, r.content_hash, r.width, r.height, r.file_size, "
-    "r.mtime_ns, r.missing"
+_THUMBNAILS = "CREATE TABLE IF NOT EXISTS thumbs (key INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
+_FIELDS = (
+    *("id", "source", "location", "label", "content_hash"),
+    *("width", "height", "file_size", "mtime_ns", "missing"),
 )
+"""Columns of `records` after its key, which are attributes of `ImageRecord`."""
+_SELECT = f"SELECT key, {', '.join(_FIELDS)} FROM records"
 _THESE = "(SELECT value FROM json_each(?))"
+
+_row = attrgetter(*_FIELDS[:-1])
+
+_Clause: TypeAlias = tuple[str, list[MetadataValue]]
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What is said once an index: format, its own random id, spec, and its model's checksums."""
+    """What an index says of itself: format, random id, spec, and the checksums of its model."""
 
     format: int
     index_id: str
@@ -57,7 +67,7 @@ class Meta:
 
 
 def create(connection: sqlite3.Connection, meta: Meta) -> None:
-    """Make the tables of an index; nothing of them is there unless all of it is."""
+    """Create the tables of an index."""
     for statement in _SCHEMA.split(";\n"):
         connection.execute(statement)
     connection.executemany(
@@ -73,20 +83,26 @@ def create(connection: sqlite3.Connection, meta: Meta) -> None:
     )
 
 
-def read_meta(connection: sqlite3.Connection) -> Meta | None:
-    """What the index says of itself; None where no index was ever completed."""
+def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
+    """What the index `name` says of itself; None where none was ever completed.
+
+    Raises `IndexStateError` for a newer format.
+    """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
         return None
     values = dict(connection.execute("SELECT name, value FROM meta"))
-    if values["format"] != FORMAT:  # what the rest means is not known
-        return Meta(values["format"], "", DescriptorSpec("", 0, ""), {})
+    if values["format"] > FORMAT:
+        raise IndexStateError(
+            f"{name} has format {values['format']}; this version of cbir reads up to {FORMAT}",
+            "upgrade cbir: pip install --upgrade cbir",
+        )
     spec = DescriptorSpec(**json.loads(values["spec"]))
     return Meta(values["format"], values["index_id"], spec, json.loads(values["model"]))
 
 
 def generation(connection: sqlite3.Connection) -> int:
     """A number that grows with every transaction that changes what a search may answer."""
-    return _number(connection, "generation")
+    return number(connection, "SELECT value FROM meta WHERE name = 'generation'")
 
 
 def next_generation(connection: sqlite3.Connection) -> int:
@@ -97,19 +113,18 @@ def next_generation(connection: sqlite3.Connection) -> int:
 
 def last_key(connection: sqlite3.Connection) -> int:
     """The highest key ever given; keys are never used again."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
-    return int(row[0]) if row else 0
+    query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'records'"
+    return number(connection, query)
 
 
 def rows_after(connection: sqlite3.Connection, key: int) -> int:
     """Number of vectors of records with a key above `key`."""
-    row = connection.execute("SELECT count(*) FROM vectors WHERE record > ?", (key,)).fetchone()
-    return int(row[0])
+    return number(connection, "SELECT count(*) FROM vectors WHERE record > ?", key)
 
 
 def log_from(connection: sqlite3.Connection) -> int:
     """The generation after which the log of removed keys is complete."""
-    return _number(connection, "log_from")
+    return number(connection, "SELECT value FROM meta WHERE name = 'log_from'")
 
 
 def removed_since(connection: sqlite3.Connection, since: int) -> list[int]:
@@ -119,7 +134,7 @@ def removed_since(connection: sqlite3.Connection, since: int) -> list[int]:
 
 
 def forget_removed(connection: sqlite3.Connection, until: int) -> None:
-    """Shorten the log of removed keys: nobody needs what happened up to generation `until`."""
+    """Drop the log of removed keys up to generation `until`."""
     connection.execute("DELETE FROM removed WHERE generation <= ?", (until,))
     connection.execute("UPDATE meta SET value = ? WHERE name = 'log_from'", (until,))
 
@@ -133,12 +148,20 @@ def keys_of(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int
     return {record_id: found[record_id] for record_id in wanted if record_id in found}
 
 
+def key_of(connection: sqlite3.Connection, record_id: str) -> int:
+    """The key of one record; raises `RecordGoneError` if it is not there."""
+    for key in keys_of(connection, [record_id]).values():
+        return key
+    raise RecordGoneError(record_id)
+
+
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: int) -> None:
     """Insert records of new ids with the keys from `first_key` on."""
     keyed = list(enumerate(entries, first_key))
     connection.executemany(
-        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [(key, *_record_row(entry.record)) for key, entry in keyed],
+        f"INSERT INTO records VALUES ({', '.join('?' * (1 + len(_FIELDS)))})",
+        # An int, because Python's sqlite3 binds a bool several times slower.
+        [(key, *_row(entry.record), int(entry.record.missing)) for key, entry in keyed],
     )
     _insert_metadata(connection, ((key, entry.record.metadata) for key, entry in keyed))
     connection.executemany(
@@ -153,21 +176,19 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: 
     )
 
 
-def delete(connection: sqlite3.Connection, keys: Iterable[int], at: int) -> None:
-    """Delete records by key, and log that they went in generation `at`."""
+def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+    """Delete records by key, in a new generation, and log that they went."""
     these = _listed(keys)
     connection.execute(f"DELETE FROM records WHERE key IN {_THESE}", (these,))
     for table in ("vectors", "metadata"):
         connection.execute(f"DELETE FROM {table} WHERE record IN {_THESE}", (these,))
     connection.execute(
-        "INSERT INTO removed SELECT ?, value FROM json_each(?) WHERE true", (at, these)
+        "INSERT INTO removed SELECT ?, value FROM json_each(?) WHERE true",
+        (next_generation(connection), these),
     )
 
 
-def set_details(
-    connection: sqlite3.Connection,
-    details: Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]],
-) -> None:
+def set_details(connection: sqlite3.Connection, details: Details) -> None:
     """Replace label and metadata of records by id."""
     keys = keys_of(connection, details)
     connection.executemany(
@@ -178,10 +199,8 @@ def set_details(
     _insert_metadata(connection, ((key, details[record_id][1]) for record_id, key in keys.items()))
 
 
-def touch(
-    connection: sqlite3.Connection, files: Mapping[str, tuple[int | None, int | None]]
-) -> None:
-    """Set file size and mtime of records by id, and clear the mark of a file not found."""
+def touch(connection: sqlite3.Connection, files: FileStates) -> None:
+    """Set file size and mtime of records by id, and clear the mark of a missing file."""
     keys = keys_of(connection, files)
     connection.executemany(
         "UPDATE records SET file_size = ?, mtime_ns = ?, missing = 0 WHERE key = ?",
@@ -205,14 +224,12 @@ def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
 
 
 def records(connection: sqlite3.Connection, ids: Sequence[str]) -> list[ImageRecord]:
-    """The records of `ids`, in that order; raises `QueryError` for one that is not there."""
-    rows = connection.execute(
-        f"SELECT {_RECORD} FROM records r WHERE r.id IN {_THESE}", (_listed(ids),)
-    ).fetchall()
+    """The records of `ids`, in that order; raises `RecordGoneError` for one that is not there."""
+    rows = connection.execute(f"{_SELECT} WHERE id IN {_THESE}", (_listed(ids),)).fetchall()
     found = {record.id: record for _, record in _with_metadata(connection, rows)}
     for record_id in ids:
         if record_id not in found:
-            raise no_such_record(record_id)
+            raise RecordGoneError(record_id)
     return [found[record_id] for record_id in ids]
 
 
@@ -220,22 +237,19 @@ def records_after(
     connection: sqlite3.Connection, record_id: str, count: int
 ) -> list[tuple[int, ImageRecord]]:
     """The next `count` records after `record_id` in id order, with their keys."""
-    rows = connection.execute(
-        f"SELECT {_RECORD} FROM records r WHERE r.id > ? ORDER BY r.id LIMIT ?",
-        (record_id, count),
-    ).fetchall()
-    return _with_metadata(connection, rows)
+    query = f"{_SELECT} WHERE id > ? ORDER BY id LIMIT ?"
+    return _with_metadata(connection, connection.execute(query, (record_id, count)).fetchall())
 
 
 def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
     """Id -> stamp of every record of `source`."""
-    values: dict[int, dict[str, MetadataValue]] = {}
-    for key, name, value in connection.execute(
-        "SELECT m.record, m.name, m.value FROM metadata m "
-        "JOIN records r ON r.key = m.record WHERE r.source = ?",
-        (source,),
-    ):
-        values.setdefault(key, {})[name] = value
+    metadata = _metadata(
+        connection.execute(
+            "SELECT m.record, m.name, m.value FROM metadata m "
+            "JOIN records r ON r.key = m.record WHERE r.source = ?",
+            (source,),
+        )
+    )
     parts = dict(connection.execute("SELECT record, count(*) FROM vectors GROUP BY record"))
     rows = connection.execute(
         "SELECT key, id, content_hash, file_size, mtime_ns, missing, label FROM records "
@@ -244,36 +258,26 @@ def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
     )
     return {
         record_id: Stamp(
-            content_hash, size, mtime, bool(missing), parts.get(key, 0), label, values.get(key, {})
+            content_hash,
+            size,
+            mtime,
+            bool(missing),
+            parts.get(key, 0),
+            label,
+            metadata.get(key, {}),
         )
         for key, record_id, content_hash, size, mtime, missing, label in rows
     }
 
 
-def register_source(connection: sqlite3.Connection, name: str, uri: str) -> str:
-    """The name registered for `uri`: the one it has, else `name`, `name-2`, ..."""
-    taken: dict[str, str] = dict(connection.execute("SELECT name, uri FROM sources"))
-    for known, at in taken.items():
-        if at == uri:
-            return known
-    free, number = name, 1
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    connection.execute("INSERT INTO sources VALUES (?, ?)", (free, uri))
-    return free
+def sources(connection: sqlite3.Connection) -> dict[str, str]:
+    """Registered source names and their URIs."""
+    return dict(connection.execute("SELECT name, uri FROM sources ORDER BY name"))
 
 
-def move_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
-    """Set where the source `name` lies; raises `QueryError` if that cannot be."""
-    taken: dict[str, str] = dict(connection.execute("SELECT name, uri FROM sources"))
-    if name not in taken:
-        known = ", ".join(taken) or "none"
-        raise QueryError(f"no source is called '{name}'", f"registered sources: {known}")
-    other = next((known for known, at in taken.items() if at == uri and known != name), None)
-    if other is not None:
-        raise QueryError(f"{uri} is registered as '{other}' already", f"index it without '{name}'")
-    connection.execute("UPDATE sources SET uri = ? WHERE name = ?", (uri, name))
+def set_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
+    """Register the source `name` at `uri`, or move it there."""
+    connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", (name, uri))
 
 
 def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence[Failure]) -> None:
@@ -287,7 +291,7 @@ def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence
 
 def part_vectors(
     connection: sqlite3.Connection, keys: Iterable[int], dim: int
-) -> dict[int, tuple[Vectors, list[tuple[float, float, float, float]]]]:
+) -> dict[int, tuple[Vectors, list[Box]]]:
     """Key -> its vectors (parts, dim) and boxes."""
     rows = connection.execute(
         "SELECT record, x0, y0, x1, y1, vector FROM vectors "
@@ -295,7 +299,7 @@ def part_vectors(
         (_listed(keys),),
     )
     blobs: dict[int, list[bytes]] = {}
-    boxes: dict[int, list[tuple[float, float, float, float]]] = {}
+    boxes: dict[int, list[Box]] = {}
     for key, x0, y0, x1, y1, vector in rows:
         blobs.setdefault(key, []).append(vector)
         boxes.setdefault(key, []).append((x0, y0, x1, y1))
@@ -308,26 +312,46 @@ def metadata_fields(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-def no_such_record(record_id: str) -> RecordGoneError:
-    """The error for an id that is not in the index."""
-    return RecordGoneError(
-        f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it"
+def matching_keys(
+    connection: sqlite3.Connection, conditions: Sequence[Condition]
+) -> NDArray[np.int64]:
+    """Keys of the records for which every condition holds, ascending."""
+    clauses = [_clause(condition) for condition in conditions]
+    query = "SELECT key FROM records WHERE " + " AND ".join(sql for sql, _ in clauses)
+    values = [value for _, given in clauses for value in given]
+    rows = connection.execute(query + " ORDER BY key", values).fetchall()
+    return np.array(rows, dtype=np.int64).reshape(-1)
+
+
+def create_thumbnails(connection: sqlite3.Connection) -> None:
+    """Create the table of thumbnails, unless it is there."""
+    connection.execute(_THUMBNAILS)
+
+
+def insert_thumbnails(
+    connection: sqlite3.Connection, entries: Sequence[Entry], first_key: int
+) -> None:
+    """Keep the thumbnails of `entries` under the keys from `first_key` on."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO thumbs VALUES (?, ?)",
+        [(key, entry.thumbnail) for key, entry in enumerate(entries, first_key) if entry.thumbnail],
     )
 
 
-def _record_row(record: ImageRecord) -> tuple[Any, ...]:
-    return (
-        record.id,
-        record.source,
-        record.location,
-        record.label,
-        record.content_hash,
-        record.width,
-        record.height,
-        record.file_size,
-        record.mtime_ns,
-        int(record.missing),
-    )
+def delete_thumbnails(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+    """Drop the thumbnails of these keys."""
+    connection.execute(f"DELETE FROM thumbs WHERE key IN {_THESE}", (_listed(keys),))
+
+
+def thumbnails(connection: sqlite3.Connection, keys: Iterable[int]) -> dict[int, bytes]:
+    """Key -> thumbnail, of those that there are."""
+    query = f"SELECT key, picture FROM thumbs WHERE key IN {_THESE}"
+    return dict(connection.execute(query, (_listed(keys),)))
+
+
+def number(connection: sqlite3.Connection, query: str, *values: Any) -> int:
+    """The one number that `query` selects."""
+    return int(connection.execute(query, values).fetchone()[0])
 
 
 def _insert_metadata(
@@ -343,35 +367,27 @@ def _insert_metadata(
 def _with_metadata(
     connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]
 ) -> list[tuple[int, ImageRecord]]:
+    """Key and record of each of `rows`, as `_SELECT` gives them."""
+    query = f"SELECT record, name, value FROM metadata WHERE record IN {_THESE}"
+    metadata = _metadata(connection.execute(query, (_listed(row[0] for row in rows),)))
+    found = []
+    for key, *values, missing in rows:
+        values += [metadata.get(key, {}), bool(missing)]
+        found.append((key, ImageRecord(*values)))
+    return found
+
+
+def _metadata(
+    rows: Iterable[tuple[int, str, MetadataValue]],
+) -> dict[int, dict[str, MetadataValue]]:
     values: dict[int, dict[str, MetadataValue]] = {}
-    for key, name, value in connection.execute(
-        f"SELECT record, name, value FROM metadata WHERE record IN {_THESE}",
-        (_listed(row[0] for row in rows),),
-    ):
+    for key, name, value in rows:
         values.setdefault(key, {})[name] = value
-    return [(row[0], _record(row[1:], values.get(row[0], {}))) for row in rows]
+    return values
 
 
-def _record(row: tuple[Any, ...], metadata: Mapping[str, MetadataValue]) -> ImageRecord:
-    record_id, source, location, label, content_hash, width, height, size, mtime, missing = row
-    return ImageRecord(
-        record_id,
-        source,
-        location,
-        label,
-        content_hash,
-        width,
-        height,
-        size,
-        mtime,
-        metadata,
-        bool(missing),
-    )
-
-
-def _matrix(blobs: Iterator[bytes] | Sequence[bytes], dim: int) -> Vectors:
-    flat = np.frombuffer(b"".join(blobs), dtype="<f4")
-    return flat.reshape(-1, dim).astype(np.float32)
+def _matrix(blobs: Sequence[bytes], dim: int) -> Vectors:
+    return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(-1, dim).astype(np.float32)
 
 
 def _listed(values: Iterable[Any]) -> str:
@@ -379,5 +395,28 @@ def _listed(values: Iterable[Any]) -> str:
     return json.dumps(list(values))
 
 
-def _number(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
+def _clause(condition: Condition) -> _Clause:
+    if condition.field not in FIELDS:
+        sql, values = _compared("value", condition, mixed=True)
+        query = f"key IN (SELECT record FROM metadata WHERE name = ? AND {sql})"
+        return query, [condition.field, *values]
+    column = "location" if condition.field == "path" else condition.field
+    return _compared(column, condition, mixed=False)
+
+
+def _compared(column: str, condition: Condition, mixed: bool) -> _Clause:
+    """`column OP value`. A `mixed` column holds numbers and text; SQL never lets NULL through."""
+    texts: list[MetadataValue] = list(condition.values)
+    numbers: list[MetadataValue] = [n for n in condition.numbers() if n is not None]
+    plain = texts if condition.field in TEXT_FIELDS else numbers
+    if condition.operator in ("=", "!="):
+        values = texts + numbers if mixed else plain
+        negated = "NOT " if condition.operator == "!=" else ""
+        return f"{column} {negated}IN ({', '.join('?' * len(values))})", values
+    if not mixed:
+        return f"{column} {condition.operator} ?", plain
+    as_text = f"typeof({column}) = 'text' AND {column} {condition.operator} ?"
+    if not numbers:
+        return f"({as_text})", texts
+    as_number = f"typeof({column}) != 'text' AND {column} {condition.operator} ?"
+    return f"(({as_text}) OR ({as_number}))", texts + numbers

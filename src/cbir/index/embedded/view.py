@@ -1,4 +1,4 @@
-"""What a search sees: the cached block, newer records beside it, and what of it is gone."""
+"""What a search sees: the cached block, the records newer than it, and which of it are gone."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import IndexStateError
 from cbir.index import filters
-from cbir.index.embedded import cache, layout, selection, store
-from cbir.index.embedded.block import Block, join_ids, read_block
+from cbir.index.base import Matches
+from cbir.index.embedded import cache, store
+from cbir.index.embedded import folder as files
+from cbir.index.embedded.block import Block, read_block
 from cbir.index.embedded.cache import Cached, UnusableCacheError
 from cbir.index.embedded.sqlite import Database
-from cbir.index.exact import Space
+from cbir.index.exact import Space, Top, nearest
+from cbir.types import Box, Vectors
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _FEW_NEWER_ROWS = 4096
 _FILTERS_KEPT = 4
@@ -28,20 +36,50 @@ _WRITER_WAITS = 60.0
 
 @dataclass(frozen=True)
 class Target:
-    """The vectors of one block that a query is compared with.
+    """The records of a block that queries are compared with.
 
-    `numbers` are the block's record numbers of the space's records, None where it is all of them;
-    `hidden` marks records of the space that are gone.
+    `numbers`: their numbers in the block, ascending; None for all of them. `hidden` marks those of
+    them that are gone.
     """
 
-    space: Space
-    numbers: NDArray[np.int64] | None
-    hidden: NDArray[np.bool_] | None
+    block: Block
+    numbers: NDArray[np.int64] | None = None
+    hidden: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def space(self) -> Space:
+        """Their vectors."""
+        return self.block.space if self.numbers is None else self.block.select(self.numbers)
+
+    def best(self, queries: Vectors, k: int, exclude: Sequence[str | None] | None) -> Top:
+        """The k best for each row of `queries`, with the record and row numbers of the block."""
+        excluded = None if exclude is None else self._places(exclude)
+        top = nearest(self.space, queries, k, self.hidden, excluded)
+        if self.numbers is None or not len(self.numbers):
+            return top
+        part = top.rows - self.space.starts[top.records]
+        records = self.numbers[top.records]
+        return Top(top.scores, records, self.block.starts[records] + part)
+
+    def _places(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
+        """The record number in the space of each id, -1 for one that is not there."""
+        find = self.block.ids.find
+        found = np.array([-1 if name is None else find(name) for name in ids], dtype=np.int64)
+        if self.numbers is None:
+            return found
+        if not len(self.numbers):
+            return np.full(len(ids), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.numbers, found), len(self.numbers) - 1)
+        return np.where(self.numbers[at] == found, at, -1)
 
 
 @dataclass(frozen=True)
 class View:
-    """One state of an index. `alive` bool (records of base,): those that are still there."""
+    """One state of an index: the cached block `base`, and `newer` records.
+
+    Newer records and rows are numbered after those of the base. `alive` bool (records of base,):
+    those that are still there, None for all.
+    """
 
     generation: int
     base: Block
@@ -53,19 +91,62 @@ class View:
     def everything(self) -> tuple[Target, Target]:
         """Targets without a filter."""
         hidden = None if self.alive is None else ~self.alive
-        return Target(self.base.space, None, hidden), Target(self.newer.space, None, None)
+        return Target(self.base, hidden=hidden), Target(self.newer)
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """A number a record, base then newer, that sorts all of them by id."""
+        """A number for each record, base then newer, that sorts all of them by id."""
         base = np.arange(1, len(self.base) + 1, dtype=np.int64) << 32
         before = [self.base.ids.position(self.newer.ids[i]) for i in range(len(self.newer))]
         newer = (np.array(before, dtype=np.int64) << 32) + np.arange(1, len(self.newer) + 1)
         return np.concatenate((base, newer))
 
+    def answer(
+        self,
+        targets: tuple[Target, Target],
+        queries: Vectors,
+        k: int,
+        exclude: Sequence[str | None] | None,
+    ) -> list[Matches]:
+        """The k best records for each row of `queries`, float32 (q, dim), in the defined order."""
+        base, newer = (target.best(queries, k, exclude) for target in targets)
+        return self._matches(self._merged(base, newer, k) if newer.scores.shape[1] else base)
+
+    def _merged(self, base: Top, newer: Top, k: int) -> Top:
+        scores = np.concatenate((base.scores, newer.scores), axis=1)
+        records = np.concatenate((base.records, newer.records + len(self.base)), axis=1)
+        rows = np.concatenate((base.rows, newer.rows + len(self.base.matrix)), axis=1)
+        order = np.lexsort((self.order[records], -scores), axis=-1)[:, :k]
+        return Top(scores, records, rows).ordered(order)
+
+    def _matches(self, top: Top) -> list[Matches]:
+        there = top.scores > -np.inf
+        scores, records, rows = top.scores[there], top.records[there], top.rows[there]
+        numbers, places = np.unique(records, return_inverse=True)
+        distinct = np.array([self._id(number) for number in numbers.tolist()], dtype=object)
+        ids: list[str] = distinct[places].tolist()
+        boxes: list[Box | None] = [None] * len(ids)
+        if len(self.base.boxes) or len(self.newer.boxes):
+            boxes = [self._box(*at) for at in zip(records.tolist(), rows.tolist(), strict=True)]
+        ends = np.cumsum(np.count_nonzero(there, axis=1)).tolist()
+        return [
+            Matches(ids[start:end], scores[start:end].copy(), boxes[start:end])
+            for start, end in pairwise([0, *ends])
+        ]
+
+    def _id(self, number: int) -> str:
+        base = len(self.base)
+        return self.base.ids[number] if number < base else self.newer.ids[number - base]
+
+    def _box(self, number: int, row: int) -> Box | None:
+        base = len(self.base)
+        if number < base:
+            return self.base.box(number, row)
+        return self.newer.box(number - base, row - len(self.base.matrix))
+
 
 class Views:
-    """Follows the truth: the view of the generation that is committed now."""
+    """Follows the truth: gives the view of the generation that is committed now."""
 
     def __init__(self, database: Database, folder: Path, name: str, meta: store.Meta) -> None:
         self._database = database
@@ -87,24 +168,25 @@ class Views:
             return self._view
 
     def filtered(self, where: Sequence[str]) -> tuple[View, tuple[Target, Target]]:
-        """The present view, and what of it the filters let through; the last few are kept."""
+        """The present view, and the records of it that pass the filters."""
         while True:  # again only when something was committed in the meantime
             view = self.current()
-            targets = self._targets(view, tuple(where))
+            if not where:
+                return view, view.everything
+            targets = view.filtered.get(tuple(where)) or self._select(view, tuple(where))
             if targets is not None:
                 return view, targets
 
     def refresh(self) -> None:
-        """Bring the cache file up to the present; the writer's part.
+        """Bring the cache file up to date; only the writer calls this.
 
-        Where the file cannot be replaced because another process has it mapped (Windows), the
-        old one stays: it is still right, with more beside it to look through.
+        Where the file cannot be replaced because another process has it mapped (Windows), the old
+        one stays: it is still right, with more newer records to look through.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        lock = FileLock(self._folder / layout.CACHE_LOCK, timeout=_WRITER_WAITS, thread_local=False)
         try:
-            with self._lock, lock:
+            with self._lock, self._cache_lock(_WRITER_WAITS):
                 self._refresh()
         except Timeout:
             raise IndexStateError(
@@ -121,18 +203,13 @@ class Views:
         """Let go of the mapped file."""
         self._view = self._cached = None
 
-    def _targets(self, view: View, where: tuple[str, ...]) -> tuple[Target, Target] | None:
-        """What the filters let through; None if the truth has gone on since `view`."""
-        if not where:
-            return view.everything
-        known = view.filtered.get(where)
-        if known is not None:
-            return known
+    def _select(self, view: View, where: tuple[str, ...]) -> tuple[Target, Target] | None:
+        """The records that pass the filters, kept for the next search; None if `view` is old."""
         with self._database.read() as connection:
             if store.generation(connection) != view.generation:
                 return None
             conditions = filters.parse(where, store.metadata_fields(connection))
-            keys = selection.matching_keys(connection, conditions)
+            keys = store.matching_keys(connection, conditions)
         found = (_target(view.base, keys, view.alive), _target(view.newer, keys, None))
         if sum(target.space.matrix.nbytes for target in found) <= _FILTER_BYTES_KEPT:
             with self._lock:
@@ -144,12 +221,10 @@ class Views:
     def _refresh(self) -> None:
         with self._database.read() as connection:
             present = store.generation(connection)
-        try:
-            if self._read().generation == present:
-                return
-        except UnusableCacheError:
-            pass
-        self._view = self._cached = None  # a mapped file cannot be replaced everywhere
+        usable = self._usable()
+        if usable is not None and usable.generation == present:
+            return
+        self._view = self._cached = usable = None  # a mapped file cannot be replaced everywhere
         cached = self._read_truth()
         try:
             self._write(cached)
@@ -175,9 +250,6 @@ class Views:
             generation = store.generation(connection)
             if not store.log_from(connection) <= cached.generation <= generation:
                 return None
-            if cached.generation == generation:
-                self._cached = cached
-                return View(generation, cached.block, _nothing(self._meta.spec.dim), None)
             newer_rows = store.rows_after(connection, cached.max_key)
             if newer_rows > _FEW_NEWER_ROWS + len(cached.block.matrix) // 8:
                 return None
@@ -187,19 +259,10 @@ class Views:
         gone = np.isin(cached.block.keys, np.array(removed, dtype=np.int64))
         return View(generation, cached.block, newer, ~gone if gone.any() else None)
 
-    def _usable(self) -> Cached | None:
-        try:
-            return self._read()
-        except UnusableCacheError:
-            return None
-
     def _rebuilt(self) -> Cached:
-        """A new cache: kept in its file by whoever gets the lock, else in memory only."""
-        from filelock import FileLock
-
-        lock = FileLock(self._folder / layout.CACHE_LOCK, timeout=0, thread_local=False)
+        """A new cache: written to its file by whoever gets the lock, else in memory only."""
         try:
-            with lock:
+            with self._cache_lock(0):
                 theirs = self._usable()
                 if theirs is not None and self._over(theirs) is not None:
                     return theirs
@@ -207,17 +270,26 @@ class Views:
                 with suppress(OSError):  # no space: it serves from memory as well
                     self._write(cached)
                 return cached
-        except OSError:  # somebody else is at it (a Timeout is one), or the place is read-only
+        except OSError:  # another process holds the lock (Timeout), or the place is read-only
             return self._read_truth()
 
-    def _read(self) -> Cached:
-        path = self._folder / layout.CACHE
-        return cache.read(path, self._meta.index_id, self._meta.spec.dim)
+    def _cache_lock(self, timeout: float) -> BaseFileLock:
+        from filelock import FileLock
+
+        return FileLock(self._folder / files.CACHE_LOCK, timeout=timeout, thread_local=False)
+
+    def _usable(self) -> Cached | None:
+        """What is in the cache file, unless it is missing, damaged or of another index."""
+        try:
+            path = self._folder / files.CACHE
+            return cache.read(path, self._meta.index_id, self._meta.spec.dim)
+        except UnusableCacheError:
+            return None
 
     def _write(self, cached: Cached) -> None:
-        draft = self._folder / layout.CACHE_DRAFT
+        draft = self._folder / files.CACHE_DRAFT
         try:
-            cache.write(self._folder / layout.CACHE, draft, cached, self._meta.index_id)
+            cache.write(self._folder / files.CACHE, draft, cached, self._meta.index_id)
         except OSError:
             draft.unlink(missing_ok=True)
             raise
@@ -235,15 +307,4 @@ def _target(block: Block, keys: NDArray[np.int64], alive: NDArray[np.bool_] | No
     chosen = np.isin(block.keys, keys, assume_unique=True)
     if alive is not None:
         chosen &= alive
-    numbers = np.flatnonzero(chosen)
-    return Target(block.select(numbers), numbers, None)
-
-
-def _nothing(dim: int) -> Block:
-    return Block(
-        np.empty(0, dtype=np.int64),
-        join_ids(()),
-        np.zeros(1, dtype=np.int64),
-        np.empty((0, dim), dtype=np.float32),
-        np.empty((0, 4), dtype=np.float64),
-    )
+    return Target(block, np.flatnonzero(chosen))

@@ -1,0 +1,93 @@
+"""The folder of an embedded index, `NAME.cbir/`: its files, and the lock of its one writer."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cbir.errors import IndexStateError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+RECORDS = "index.sqlite"
+THUMBNAILS = "thumbs.sqlite"
+MODEL = "model"
+CACHE = "vectors.cache"
+CACHE_DRAFT = "vectors.cache.new"
+CACHE_LOCK = "cache.lock"
+
+_WRITER_LOCK = "writer.lock"
+_WRITER_PID = "writer.pid"
+_SQLITE_SIDE_FILES = ("", "-wal", "-shm", "-journal")
+_OWN_NAMES = {MODEL, CACHE, CACHE_DRAFT, CACHE_LOCK, _WRITER_LOCK, _WRITER_PID} | {
+    name + side for name in (RECORDS, THUMBNAILS) for side in _SQLITE_SIDE_FILES
+}
+
+
+def holds_only_own_files(folder: Path) -> bool:
+    """Whether `folder` contains nothing but files of an index (true when it is empty)."""
+    return all(path.name in _OWN_NAMES for path in folder.iterdir())
+
+
+def remove_database(path: Path) -> None:
+    """Remove a SQLite file and its side files."""
+    for side in _SQLITE_SIDE_FILES:
+        path.with_name(path.name + side).unlink(missing_ok=True)
+
+
+def size_in_bytes(folder: Path) -> int:
+    """Size on disk of all files in `folder`."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a writer's side files come and go
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def lock_for_writing(folder: Path, name: str) -> BaseFileLock:
+    """Acquire the writer's lock of the index in `folder`, called `name` in messages.
+
+    Raises `IndexStateError` with the process id of the holder if another writer has it, and if the
+    folder cannot be written to. The system releases the lock of a process that dies.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / _WRITER_LOCK, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+        (folder / _WRITER_PID).write_text(f"{os.getpid()}\n", encoding="ascii")
+    except Timeout:
+        raise IndexStateError(
+            f"{name} is being written by {_holder(folder)}", "wait until it has ended, or stop it"
+        ) from None
+    except OSError as error:
+        lock.release()
+        raise IndexStateError(
+            f"{name} cannot be written: {error.strerror}",
+            "check the permissions and the free space there",
+        ) from error
+    return lock
+
+
+def unlock(lock: BaseFileLock, folder: Path) -> None:
+    """Release the writer's lock."""
+    (folder / _WRITER_PID).unlink(missing_ok=True)
+    lock.release()
+
+
+def unfinished(url: str) -> IndexStateError:
+    """The error for an index whose creation was interrupted."""
+    return IndexStateError(
+        f"{url} was never completed: making it was interrupted",
+        f"cbir index FOLDER --into {url}",
+    )
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return f"process {int((folder / _WRITER_PID).read_text(encoding='ascii'))}"
+    except (OSError, ValueError):  # not written yet, or just removed
+        return "another process"

@@ -1,0 +1,158 @@
+"""Opens and creates embedded indexes; an interrupted creation leaves nothing that counts."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+from cbir.errors import CbirError, IndexStateError
+from cbir.files import write_whole
+from cbir.index.embedded import folder as files
+from cbir.index.embedded import store
+from cbir.index.embedded.index import EmbeddedIndex
+from cbir.index.embedded.sqlite import Database
+from cbir.types import DescriptorSpec
+
+
+def open_index(url: str, *, write: bool) -> EmbeddedIndex:
+    """The index in the folder `url`; raises `IndexStateError` if there is none."""
+    folder = _folder(url)
+    with _readable(url):
+        if not (folder / files.RECORDS).is_file():
+            raise _absence(url, folder)
+    return EmbeddedIndex(url, folder, write=write)
+
+
+def create_index(
+    url: str,
+    spec: DescriptorSpec,
+    model_files: Mapping[str, bytes],
+    *,
+    rebuild: bool,
+    fast_load: bool,
+) -> EmbeddedIndex:
+    """The index in the folder `url`, open for writing; a new one where there is none.
+
+    Raises `IndexStateError` where a file or a folder of other things is in the way.
+    """
+    if rebuild or fast_load:
+        raise CbirError(
+            f"{url}: only an Elasticsearch index can be rebuilt in place, or loaded fast",
+            "index into a new place",
+        )
+    folder = _folder(url)
+    if not index_exists(url):
+        with _readable(url):
+            if folder.exists() and not (folder.is_dir() and files.holds_only_own_files(folder)):
+                raise _obstacle(url, folder)
+        _create(url, folder, spec, model_files)
+    return EmbeddedIndex(url, folder, write=True)
+
+
+def index_exists(url: str) -> bool:
+    """Whether an index was completed in the folder `url`, whatever its present state."""
+    folder = _folder(url)
+    with _readable(url):
+        return (folder / files.RECORDS).is_file() and not _is_unfinished(url, folder)
+
+
+def _create(url: str, folder: Path, spec: DescriptorSpec, model_files: Mapping[str, bytes]) -> None:
+    """Create the index, unless another process has just done so.
+
+    It exists once its tables are committed, which is the last step. Files left by an interrupted
+    creation are overwritten.
+    """
+    meta = store.Meta(store.FORMAT, uuid.uuid4().hex, spec, _digests(model_files))
+    with _writable(url):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = files.lock_for_writing(folder, url)
+    try:
+        if not (folder / files.RECORDS).exists() or _is_unfinished(url, folder):
+            with _writable(url):
+                _write_files(folder, model_files)
+            _write_tables(url, folder, meta)
+    finally:
+        files.unlock(lock, folder)
+
+
+def _write_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
+    for name in (files.THUMBNAILS, files.RECORDS):
+        files.remove_database(folder / name)
+    (folder / files.CACHE).unlink(missing_ok=True)
+    (folder / files.MODEL).mkdir(exist_ok=True)
+    for name, content in model_files.items():
+        write_whole(folder / files.MODEL / name, content)
+
+
+def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
+    for name in (files.THUMBNAILS, files.RECORDS):
+        database = Database(folder / name, url, write=True)
+        with closing(database), database.write() as connection:
+            if name == files.THUMBNAILS:
+                store.create_thumbnails(connection)
+            else:
+                store.create(connection, meta)
+
+
+def _is_unfinished(url: str, folder: Path) -> bool:
+    """Whether the file of records holds no index yet; a damaged one counts as finished."""
+    try:
+        database = Database(folder / files.RECORDS, url)
+        with closing(database), database.read() as connection:
+            return store.read_meta(connection, url) is None
+    except IndexStateError:
+        return False
+
+
+def _digests(model_files: Mapping[str, bytes]) -> dict[str, str]:
+    for name in model_files:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise CbirError(f"'{name}' is no name for a file of a model", "use a plain file name")
+    return {name: hashlib.sha256(content).hexdigest() for name, content in model_files.items()}
+
+
+def _folder(url: str) -> Path:
+    if not url:
+        raise CbirError("the name of the index is empty", "give a folder, such as photos.cbir")
+    return Path(url)
+
+
+def _absence(url: str, folder: Path) -> IndexStateError:
+    cure = f"cbir index FOLDER --into {url}"
+    if not folder.exists():
+        return IndexStateError(f"no index at {url}", cure)
+    if not folder.is_dir():
+        return IndexStateError(f"no index at {url}: it is a file", "give the folder of an index")
+    if any(folder.iterdir()):
+        if files.holds_only_own_files(folder):
+            return files.unfinished(url)
+        # Most likely a folder of pictures, so the index cannot go there.
+        cure = f"cbir index {url} --into {folder.resolve().name or 'photos'}.cbir"
+    return IndexStateError(f"no index at {url}: it is a folder without one", cure)
+
+
+def _obstacle(url: str, folder: Path) -> IndexStateError:
+    if folder.is_dir():
+        what, name = "a folder of other things", Path(url) / "photos.cbir"
+    else:
+        what, name = "a file", Path(url).with_suffix(".cbir")
+    return IndexStateError(f"{url} is {what}", f"give a new name, such as {name}")
+
+
+@contextmanager
+def _explained(url: str, failure: str, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise IndexStateError(f"{url} cannot be {failure}: {error.strerror}", hint) from error
+
+
+def _readable(url: str) -> AbstractContextManager[None]:
+    return _explained(url, "read", "check the name and the permissions")
+
+
+def _writable(url: str) -> AbstractContextManager[None]:
+    return _explained(url, "created", "free some space, or give another place")

@@ -1,0 +1,34 @@
+"""Names of image sources: which one a new source gets, and where a source may move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cbir.errors import QueryError
+
+
+def source_name(sources: Mapping[str, str], name: str, uri: str) -> str:
+    """The name of the source at `uri`: its own if it has one, else `name`, `name-2`, ...
+
+    `sources`: registered names and their URIs.
+    """
+    for known, at in sources.items():
+        if at == uri:
+            return known
+    free, number = name, 1
+    while free in sources:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def check_move(sources: Mapping[str, str], name: str, uri: str) -> None:
+    """Raise `QueryError` unless the source `name` is registered and no other one is at `uri`."""
+    if name not in sources:
+        known = ", ".join(sorted(sources)) or "none"
+        raise QueryError(f"no source is called '{name}'", f"registered sources: {known}")
+    for other, at in sources.items():
+        if at == uri and other != name:
+            raise QueryError(
+                f"{uri} is registered as '{other}' already", f"index it without '{name}'"
+            )
