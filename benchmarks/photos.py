@@ -26,7 +26,7 @@ from cbir.descriptors.models import load_descriptor
 from cbir.errors import CbirError
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
-from cbir.measures.by_class import class_measures, encode_labels, relevant_counts
+from cbir.measures.by_class import class_measures, class_names, encode_labels, relevant_counts
 from cbir.types import RgbImage, Vectors
 
 ARCHIVE = "caltech20-photos.tar"
@@ -72,7 +72,7 @@ def read_photos(archive: Path) -> Photos:
         images.append(load_pixels(item.read()))
         labels.append(item.label)
         test.append(item.key.startswith("test/"))
-    return Photos(images, encode_labels(labels, [])[0], np.array(test))
+    return Photos(images, encode_labels(labels, class_names(labels)), np.array(test))
 
 
 def descriptors() -> dict[str, Describe]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from benchmarks.setting import cifar10_index
-from cbir.cli.evaluate import print_evaluation
 from cbir.evaluation import evaluate
 from cbir.images.sources import open_source
 from cbir.ingest.indexing import index_images
+from cbir.report.tables import evaluation_words
+from cbir.report.terminal import show
 from cbir.search.searcher import Searcher
 
 
@@ -28,8 +29,8 @@ def main() -> None:
         result = evaluate(searcher, open_source("cifar10:test"), expand=expand)
         seconds = time.perf_counter() - started
         searcher.close()
-        print_evaluation(result.to_json())
-        print(f"all of it, archive reading and unseen index included: {seconds:.1f} s")
+        show(evaluation_words(result))
+        print(f"all of it, archive reading and leave-one-out included: {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -15,3 +15,8 @@ def counted(number: int, noun: str) -> str:
 def listed(words: Sequence[str], shown: int = 10) -> str:
     """The first of `words`: `a, b, c ...`."""
     return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")
+
+
+def percent(share: float) -> str:
+    """A share as a percentage of two or three digits: `88.4%`, `100%`."""
+    return f"{100 * share:.1f}%" if share < 0.9995 else "100%"

@@ -1,13 +1,13 @@
 """One retrieval experiment: queries -> rankings -> measures, as `cbir evaluate --in` does it."""
 
-from cbir.evaluation.contest import Compared, compare_evaluations
+from cbir.evaluation.comparison import ComparedEvaluations, compare_evaluations
 from cbir.evaluation.evaluating import evaluate
 from cbir.evaluation.protocols import Protocol, rank
 from cbir.evaluation.queries import Queries, describe_queries, query_labels
 from cbir.evaluation.result import Evaluation
 
 __all__ = [
-    "Compared",
+    "ComparedEvaluations",
     "Evaluation",
     "Protocol",
     "Queries",

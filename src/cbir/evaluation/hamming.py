@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.evaluation.protocols import Protocol, unseen_trial, usual_trial
+from cbir.evaluation.protocols import (
+    OneProtocol,
+    Protocol,
+    by_protocol,
+    unseen_trial,
+    usual_trial,
+)
 from cbir.evaluation.queries import Queries
 from cbir.evaluation.rankings import Keys, Trial, full_measures, shuffled
 from cbir.index.base import Index
@@ -36,6 +42,11 @@ class Hamming:
     seed: int
     measures: dict[str, float] | None
     unseen_index: dict[str, float] | None
+
+    @property
+    def means(self) -> dict[OneProtocol, dict[str, float]]:
+        """Under each protocol that was asked for, measure -> mean."""
+        return by_protocol(self.measures, self.unseen_index)
 
     def to_json(self) -> dict[str, Any]:
         """As in `cbir evaluate --json`."""

@@ -6,25 +6,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import QueryError
 from cbir.evaluation.queries import Queries
-from cbir.evaluation.rankings import Trial, by_cosine, full_measures, reads_whole, shuffled
+from cbir.evaluation.rankings import (
+    Trial,
+    by_cosine,
+    first_hits,
+    full_measures,
+    reads_whole,
+    shuffled,
+)
 from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
-from cbir.measures.by_class import PADDING, class_measures, encode_labels, relevant_counts
+from cbir.measures.by_class import class_names, encode_labels
 from cbir.measures.names import depth
 from cbir.search.expand import expanded_by, expanded_query
 from cbir.search.searcher import Searcher
 from cbir.types import OnDone, Vectors
 
+OneProtocol = Literal["usual", "unseen"]
 Protocol = Literal["usual", "unseen", "both"]
 
 _RANKS_AT_ONCE = 1 << 20
+_Found = TypeVar("_Found")
+
+
+def by_protocol(usual: _Found | None, unseen: _Found | None) -> dict[OneProtocol, _Found]:
+    """What was found under each protocol, without those that have nothing."""
+    found: dict[OneProtocol, _Found | None] = {"usual": usual, "unseen": unseen}
+    return {protocol: of for protocol, of in found.items() if of is not None}
 
 
 def rank(searcher: Searcher, queries: Queries, k: int, expand: int = 0) -> list[Matches]:
@@ -47,7 +62,7 @@ def ranked_measures(
     `matches`: at least the first `kept(names, count)` hits.
     """
     if not reads_whole(names):
-        return _measured(searcher.index, queries, matches, names)
+        return first_hits(queries, matches, searcher.index.labels()).measures(names)
     if has_parts(searcher.index):
         return _measured_by_engine(searcher, queries, names, expand, on_done)
     trial = usual_trial(searcher, queries, expand)
@@ -72,7 +87,9 @@ def whole_image_trial(
     index = searcher.index
     ids, matrix = index.matrix()
     labels = index.labels()
-    codes, asked = encode_labels([labels[record_id] for record_id in ids], queries.labels)
+    classes = class_names(labels.values(), queries.labels)
+    codes = encode_labels([labels[record_id] for record_id in ids], classes)
+    asked = encode_labels(queries.labels, classes)
     row_of = {record_id: row for row, record_id in enumerate(ids)}
     itself = np.array([row_of.get(query, -1) for query in queries.ids], dtype=np.int64)
     vectors = _expanded(searcher, queries, expand, _itself(searcher, queries))
@@ -81,7 +98,7 @@ def whole_image_trial(
 
 def unseen_trial(queries: Queries, expand: int = 0, shuffle: int | None = None) -> Trial:
     """The queries among each other, each left out of its own answer."""
-    codes, _ = encode_labels(queries.labels, ())
+    codes = encode_labels(queries.labels, class_names(queries.labels))
     order = np.argsort(np.array([i.encode() for i in queries.ids], dtype=object), kind="stable")
     ids = [queries.ids[number] for number in order.tolist()]
     place = np.empty(len(order), dtype=np.int64)
@@ -125,32 +142,17 @@ def _itself(searcher: Searcher, queries: Queries) -> list[str | None]:
     return [query if query in indexed else None for query in queries.ids]
 
 
-def _measured(
-    index: Index, queries: Queries, matches: Sequence[Matches], names: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    labels = index.labels()
-    indexed, asked = encode_labels(list(labels.values()), queries.labels)
-    code_of = dict(zip(labels, indexed.tolist(), strict=True))
-    width = max((len(found.ids) for found in matches), default=0)
-    ranked = np.full((len(matches), width), PADDING, dtype=np.int32)
-    for row, found in enumerate(matches):
-        ranked[row, : len(found.ids)] = [code_of[i] for i in found.ids]
-    pairs = zip(queries.ids, asked.tolist(), strict=True)
-    itself = np.array([code_of.get(record_id) == code for record_id, code in pairs])
-    return class_measures(ranked, asked, relevant_counts(indexed, asked, itself), names)
-
-
 def _measured_by_engine(
     searcher: Searcher, queries: Queries, names: Sequence[str], expand: int, on_done: OnDone
 ) -> dict[str, NDArray[np.float64]]:
     """Deep rankings where a record's score is its best part's: only the engine knows it."""
-    count = searcher.index.count()
+    count, labels = searcher.index.count(), searcher.index.labels()
     k = min(depth(names) or count, count)
     step = max(1, _RANKS_AT_ONCE // k)
     pieces = []
     for start in range(0, len(queries.ids), step):
         some = queries.chosen(range(start, min(start + step, len(queries.ids))))
         matches = rank(searcher, some, k, expand)
-        pieces.append(_measured(searcher.index, some, matches, names))
+        pieces.append(first_hits(some, matches, labels).measures(names))
         on_done(min(start + step, len(queries.ids)), len(queries.ids))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

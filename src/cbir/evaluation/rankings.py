@@ -6,7 +6,7 @@ equals ascending, which is its id's unless it is said otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -14,10 +14,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.evaluation.queries import Queries
 from cbir.index.base import Matches
 from cbir.index.exact import Space, Top, nearest, rescored
 from cbir.machine import usable_cores
-from cbir.measures.by_class import PADDING, class_measures, relevant_counts
+from cbir.measures.by_class import (
+    PADDING,
+    class_measures,
+    class_names,
+    encode_labels,
+    relevant_counts,
+)
 from cbir.measures.names import depth
 from cbir.types import OnDone, Vectors
 
@@ -69,6 +76,63 @@ class Trial:
             asked=self.asked[chosen],
             itself=self.itself[chosen],
         )
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The first hits of q queries, as codes of labels.
+
+    `classes`: names; a code is a place among them. `asked` int32 (q,): the queries' codes, `labels`
+    int32 (q, k): their hits', best first, UNLABELLED where a label is missing and PADDING where a
+    ranking is shorter than k. `scores` float32 (q, k), NaN there. `relevant` int64 (q,): how many
+    images are relevant to each query.
+    """
+
+    classes: tuple[str, ...]
+    asked: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    relevant: NDArray[np.int64]
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Which hits are relevant, bool (q, k)."""
+        return np.asarray((self.labels == self.asked[:, None]) & (self.asked[:, None] >= 0))
+
+    @property
+    def retrieved(self) -> NDArray[np.bool_]:
+        """Where there is a hit, bool (q, k)."""
+        return np.asarray(self.labels != PADDING)
+
+    def measures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Measure -> its value for every query, float64 (q,); k hits are all that is read."""
+        return class_measures(self.labels, self.asked, self.relevant, names)
+
+
+def first_hits(
+    queries: Queries,
+    matches: Sequence[Matches],
+    labels: Mapping[str, str | None],
+    depth: int | None = None,
+) -> Hits:
+    """The first `depth` hits (None: all) of `matches`, the answers to `queries`.
+
+    `labels` maps the ids of all searched images to their labels.
+    """
+    classes = class_names(labels.values(), queries.labels)
+    searched = encode_labels(list(labels.values()), classes)
+    asked = encode_labels(queries.labels, classes)
+    code_of = dict(zip(labels, searched.tolist(), strict=True))
+    width = max((len(found.ids[:depth]) for found in matches), default=0)
+    codes = np.full((len(matches), width), PADDING, dtype=np.int32)
+    scores = np.full(codes.shape, np.nan, dtype=np.float32)
+    for row, found in enumerate(matches):
+        first = found.ids[:width]
+        codes[row, : len(first)] = [code_of[record_id] for record_id in first]
+        scores[row, : len(first)] = found.scores[:width]
+    pairs = zip(queries.ids, asked.tolist(), strict=True)
+    itself = np.array([code_of.get(query) == code for query, code in pairs])
+    return Hits(classes, asked, codes, scores, relevant_counts(searched, asked, itself))
 
 
 def shuffled(count: int, seed: int | None) -> NDArray[np.int64]:

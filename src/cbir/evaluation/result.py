@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cbir.evaluation.hamming import Hamming
 from cbir.evaluation.overlap import Overlap
-from cbir.evaluation.protocols import Protocol
+from cbir.evaluation.protocols import OneProtocol, Protocol, by_protocol
 from cbir.evaluation.queries import Queries
 from cbir.index.base import Matches
 from cbir.types import Failure
@@ -18,6 +18,8 @@ from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
     from cbir.evaluation.near_duplicates import NearDuplicates
+
+NOT_FOR_A_SAMPLE = "A sample has no leave-one-out: too few images are relevant to a query"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,18 @@ class Evaluation:
     matches: list[Matches]
 
     @property
+    def values(self) -> dict[OneProtocol, dict[str, NDArray[np.float64]]]:
+        """Under each protocol, measure -> the value of every query, float64 (n_queries,)."""
+        usual = None if self.protocol == "unseen" else self.per_query
+        return by_protocol(usual, self.unseen_per_query)
+
+    @property
+    def means(self) -> dict[OneProtocol, dict[str, float]]:
+        """Under each protocol, measure -> mean."""
+        usual = None if self.protocol == "unseen" else self.measures
+        return by_protocol(usual, self.unseen_index)
+
+    @property
     def n_described(self) -> int:
         """How many queries were read and described, the left out and the unreadable among them."""
         left_out = 0 if self.near_duplicates is None else len(self.near_duplicates.ids)
@@ -105,7 +119,7 @@ class Evaluation:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """Who was left out, what counts as 0 and why, and how equal scores were ordered."""
+    """What must be known to read the figures, as sentences: left-out queries, what counts as 0."""
     return [
         *_left_out(evaluation),
         *_irrelevant(evaluation),
@@ -119,25 +133,21 @@ def _left_out(evaluation: Evaluation) -> list[str]:
     failures, unlabelled = evaluation.failures, evaluation.queries.unlabelled
     found = evaluation.near_duplicates
     if failures:
-        first = f"{failures[0].location} ({failures[0].reason})"
+        unreadable = counted(len(failures), "query")
+        first = f"{failures[0].location}: {failures[0].reason}"
         more = " ..." if len(failures) > 1 else ""
-        lines.append(
-            f"left out: {counted(len(failures), 'query')} that cannot be read: {first}{more}"
-        )
+        lines.append(f"Left out: {unreadable} that cannot be read ({first}{more}).")
     if unlabelled:
-        lines.append(
-            f"left out: {counted(len(unlabelled), 'query')} without a label: {listed(unlabelled)}"
-        )
+        without = counted(len(unlabelled), "query")
+        lines.append(f"Left out: {without} without a label ({listed(unlabelled)}).")
     if found is not None:
         left_out = f"{len(found.ids):,} of {counted(found.n_queries, 'query')}"
         share = len(found.ids) / found.n_queries
-        lines.append(
-            f"left out: {left_out} ({share:.2%}) that are nearly the same as an indexed picture"
-        )
+        lines.append(f"Left out: {left_out} ({share:.2%}), nearly the same as an indexed picture.")
         if found.doubtful:
             lines.append(
-                "so many are rarely copies: pictures without much detail (digits, logos, scans) "
-                "are taken for each other"
+                "So many are rarely copies: pictures without much detail (digits, logos, scans) "
+                "are mistaken for each other."
             )
     return lines
 
@@ -147,36 +157,39 @@ def _irrelevant(evaluation: Evaluation) -> list[str]:
     absent, overlap = evaluation.absent_labels, evaluation.overlap
     if absent:
         labels = counted(len(absent), "label")
-        lines.append(f"{labels} of the queries not in the index, counted as 0: {listed(absent)}")
+        lines.append(
+            f"Counted as 0: queries of {labels} that no indexed image has ({listed(absent)})."
+        )
     if evaluation.protocol != "unseen" and overlap.unlabelled:
         images = f"{overlap.unlabelled:,} of {evaluation.n_indexed:,} indexed images"
-        lines.append(f"{images} have no label and are never right")
+        lines.append(f"{images} have no label and are never right.")
     if evaluation.unseen_index and overlap.alone:
-        lines.append(
-            f"unseen index: {counted(overlap.alone, 'query')} without another of the same label, "
-            "counted as 0"
-        )
+        alone = counted(overlap.alone, "query")
+        lines.append(f"Leave-one-out: {alone} without another of the same label, counted as 0.")
     return lines
 
 
 def _overlapping(evaluation: Evaluation) -> list[str]:
+    if evaluation.protocol == "unseen":
+        return []
     lines = []
     overlap, asked = evaluation.overlap, counted(evaluation.n_queries, "query")
-    if evaluation.protocol != "unseen":
-        if overlap.indexed:
-            lines.append(f"{overlap.indexed:,} of {asked} indexed, each left out of its own answer")
-        if overlap.same_file:
-            lines.append(
-                f"{overlap.same_file:,} of {asked} find their own file under another id: "
-                "an easy answer"
-            )
+    if overlap.indexed:
+        lines.append(
+            f"{overlap.indexed:,} of {asked} are indexed, each left out of its own answer."
+        )
+    if overlap.same_file:
+        lines.append(
+            f"{overlap.same_file:,} of {asked} find their own file under another id, "
+            "which is an easy answer."
+        )
     return lines
 
 
 def _asked(evaluation: Evaluation) -> list[str]:
     lines = []
     if evaluation.sample is not None and evaluation.protocol == "both":
-        lines.append("a sample has no unseen index: too few images would be relevant to a query")
+        lines.append(f"{NOT_FOR_A_SAMPLE}.")
     if evaluation.shuffle is not None:
-        lines.append(f"equal scores are ordered by the seed {evaluation.shuffle}, not by id")
+        lines.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
     return lines

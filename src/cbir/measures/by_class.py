@@ -21,17 +21,15 @@ PADDING = -2
 _RANKS_AT_ONCE = 1 << 22
 
 
-def encode_labels(
-    indexed: Sequence[str | None], queries: Sequence[str | None]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Codes (n,) and (q,) of the labels, equal where the labels are; UNLABELLED for None."""
-    codes: dict[str | None, int] = {None: UNLABELLED}
-    for label in chain(indexed, queries):
-        codes.setdefault(label, len(codes) - 1)
-    return _encode(codes, indexed), _encode(codes, queries)
+def class_names(*groups: Iterable[str | None]) -> tuple[str, ...]:
+    """The labels in all `groups`, each once, sorted."""
+    return tuple(sorted({label for label in chain(*groups) if label is not None}))
 
 
-def _encode(codes: Mapping[str | None, int], labels: Sequence[str | None]) -> NDArray[np.int32]:
+def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int32]:
+    """The place of each label among `classes`, int32 (n,); UNLABELLED for None."""
+    codes: dict[str | None, int] = {label: code for code, label in enumerate(classes)}
+    codes[None] = UNLABELLED
     return np.fromiter((codes[label] for label in labels), dtype=np.int32, count=len(labels))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from cbir.errors import CbirError, MissingExtraError
 
-DEFAULT_MEASURES = ("AP@100", "nAP@100", "P@1", "P@10", "P@100", "RR@100")
+DEFAULT_MEASURES = ("nAP@100", "AP@100", "P@1", "P@10", "P@100", "RR@100")
 
 MAX_RELEVANCE = 1000
 """Highest relevance level: trec_eval's work grows with its square."""
@@ -67,15 +67,16 @@ def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
 
 
 def with_pairs(names: Iterable[str]) -> tuple[str, ...]:
-    """`names` in canonical notation, each `AP@k` followed by its `nAP@k`.
+    """`names` in canonical notation, each `AP@k` after its `nAP@k`.
 
-    The two are easily taken for each other, so that neither is shown alone.
+    The two are easily confused, so neither is shown alone. nAP leads, as AP looks like failure
+    where many images are relevant.
     """
     paired: dict[str, None] = {}
     for measure in parse_measures(names):
         partner = measure.name.removeprefix("n")
         if measure.family in ("AP", "nAP") and measure.cutoff is not None:
-            paired |= {partner: None, f"n{partner}": None}
+            paired |= {f"n{partner}": None, partner: None}
         else:
             paired[measure.name] = None
     return tuple(paired)

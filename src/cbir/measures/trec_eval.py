@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cbir.errors import CbirError, MissingExtraError
 from cbir.measures.names import Measure, ir_measure, parse_measures
 from cbir.types import OnDone
@@ -15,7 +18,7 @@ _JUDGEMENTS_AT_ONCE = 500_000  # trec_eval's copy takes some 70 bytes for each
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class RunMeasures:
     """How good one run is.
 
     `per_query`: measure -> query -> value, for every query of the qrels. `means`: measure -> mean
@@ -28,13 +31,23 @@ class Evaluation:
     missing: list[str]
     unjudged: list[str]
 
+    @property
+    def queries(self) -> list[str]:
+        """The queries of the qrels, in their order."""
+        return list(next(iter(self.per_query.values())))
+
+    @property
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """Measure -> its value for each of the `queries`, float64 (q,)."""
+        return {name: np.array(list(of.values())) for name, of in self.per_query.items()}
+
 
 def evaluate_run(
     qrels: Mapping[str, dict[str, int]],
     run: Mapping[str, Sequence[tuple[str, float]]],
     names: Iterable[str],
     on_done: OnDone = lambda _done, _total: None,
-) -> Evaluation:
+) -> RunMeasures:
     """The measures `names` of `run`, per query and on average.
 
     `qrels` and `run` as `read_qrels` and `read_run` return them; documents are ranked as
@@ -63,7 +76,7 @@ def evaluate_run(
     per_query = {measure.name: values[measure.name] for measure in measures}
     means = {name: math.fsum(of.values()) / len(qrels) for name, of in per_query.items()}
     missing = [query for query in qrels if not run.get(query)]
-    return Evaluation(per_query, means, missing, [query for query in run if query not in qrels])
+    return RunMeasures(per_query, means, missing, [query for query in run if query not in qrels])
 
 
 def cut_short(

@@ -6,25 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cbir.evaluation import Evaluation, Queries, rank
 from cbir.evaluation.protocols import unseen_trial, usual_trial
-from cbir.evaluation.rankings import answers, trial_measures
+from cbir.evaluation.rankings import Hits, answers, first_hits, trial_measures
 from cbir.index.base import Matches
-from cbir.measures.by_class import class_measures, relevant_counts
-from cbir.report.rankings import Floats, Ranked, encoded, ranked
+from cbir.report.statistics import Floats
+from cbir.report.tables import LEAVE_ONE_OUT, USUAL
 from cbir.search.searcher import Searcher
 
 DEPTH = 100
 """How many hits of each query the report looks at."""
 
-USUAL, UNSEEN = "usual protocol", "unseen index"
-
 
 @dataclass(frozen=True)
 class Unseen:
-    """What the unseen index says beside the usual protocol.
+    """Leave-one-out, where the usual protocol leads.
 
     `values` (q,): of the case's own measure; `precision`: mean P@1 ... P@k; `relevant`: how many
     images are relevant to a query on average.
@@ -39,11 +36,11 @@ class Unseen:
 class Case:
     """An evaluation and what the report's parts need of it.
 
-    `main`: the protocol of its measures, USUAL or UNSEEN. `labels`: id -> label of what is
-    searched under it, `thumbnail` the encoded picture of an id there. `values` (q,): the figure of
-    each query by which it is good or bad, called `measure`: the first nAP@k that was asked for.
-    `relevant` int64 (q,): how many images are relevant to each query. `unseen`: the unseen index,
-    where it was asked for as well.
+    `main`: the protocol of its measures, USUAL or LEAVE_ONE_OUT. `labels`: id -> label of what is
+    searched under it, `thumbnail` the encoded picture of an id there. `matches` and `hits`: the
+    first `DEPTH` of each query. `values` (q,): the figure of each query by which it is good or bad,
+    called `measure`: the first nAP@k that was asked for. `unseen`: leave-one-out, where it was
+    asked for as well.
     """
 
     evaluation: Evaluation
@@ -52,39 +49,36 @@ class Case:
     labels: Mapping[str, str | None]
     thumbnail: Callable[[str], bytes | None]
     matches: Sequence[Matches]
-    hits: Ranked
+    hits: Hits
     measure: str
     values: Floats
-    relevant: NDArray[np.int64]
     unseen: Unseen | None
 
 
 def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
-    """The first hits of every query, its figure, and the same of the unseen index."""
+    """The first hits of every query and its figure, under each protocol."""
     queries = evaluation.queries
     among_queries = evaluation.protocol == "unseen"
     labels, thumbnail = _searched(searcher, queries, among_queries)
     matches = _deep_enough(evaluation, searcher, labels)
-    hits = ranked(queries.labels, matches, labels, DEPTH)
-    relevant = _relevant(queries, labels, hits)
+    hits = first_hits(queries, matches, labels, DEPTH)
     deepest = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
     measure = next((name for name in evaluation.per_query if name.startswith("nAP@")), deepest)
     values = evaluation.per_query.get(measure)
     if values is None:
-        values = class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
+        values = hits.measures([measure])[measure]
     both = evaluation.unseen_index is not None and not among_queries
     return Case(
-        evaluation,
-        searcher,
-        UNSEEN if among_queries else USUAL,
-        labels,
-        thumbnail,
-        matches,
-        hits,
-        measure,
-        values,
-        relevant,
-        _unseen(evaluation, hits, measure) if both else None,
+        evaluation=evaluation,
+        searcher=searcher,
+        main=LEAVE_ONE_OUT if among_queries else USUAL,
+        labels=labels,
+        thumbnail=thumbnail,
+        matches=matches,
+        hits=hits,
+        measure=measure,
+        values=values,
+        unseen=_unseen(evaluation, measure) if both else None,
     )
 
 
@@ -114,23 +108,10 @@ def _deep_enough(
     return rank(searcher, queries, wanted, expand)
 
 
-def _relevant(
-    queries: Queries, labels: Mapping[str, str | None], hits: Ranked
-) -> NDArray[np.int64]:
-    """How many images are relevant to each query, int64 (q,)."""
-    pairs = zip(queries.ids, queries.labels, strict=True)
-    itself = np.array([i in labels and labels[i] == label for i, label in pairs])
-    return relevant_counts(encoded(hits.classes, list(labels.values())), hits.asked, itself)
-
-
-def _unseen(evaluation: Evaluation, hits: Ranked, measure: str) -> Unseen:
+def _unseen(evaluation: Evaluation, measure: str) -> Unseen:
     queries = evaluation.queries
     names = [f"P@{k}" for k in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
     trial = unseen_trial(queries, evaluation.expand, evaluation.shuffle)
     found = trial_measures(trial, [measure, *names])
-    itself = np.ones(len(hits.asked), dtype=np.bool_)
-    return Unseen(
-        found[measure],
-        np.array([found[name].mean() for name in names]),
-        float(relevant_counts(hits.asked, hits.asked, itself).mean()),
-    )
+    precision = np.array([found[name].mean() for name in names])
+    return Unseen(found[measure], precision, float(trial.relevant.mean()))

@@ -53,17 +53,17 @@ _SETTINGS = {
 _PNG_DPI = 150
 
 
-def require_matplotlib() -> None:
-    """Raise `MissingExtraError` where there is no matplotlib to draw with."""
+def require_matplotlib(what: str = "a report", extra: str = "evaluation") -> None:
+    """Raise `MissingExtraError` for `what` where there is no matplotlib to draw with."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("a report", "evaluation") from error
+        raise MissingExtraError(what, extra) from error
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """What is drawn within looks as the report does."""
+def styled() -> Iterator[None]:
+    """What is drawn within, or by a function decorated with it, looks as the report does."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
@@ -72,25 +72,24 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(
-    width: float = 5.0, height: float = 3.1, columns: int = 1
-) -> tuple[Figure, list[Axes]]:
+def figure(width: float = 5.0, height: float = 3.1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of so many inches with `columns` axes side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, list(made.subplots(1, columns, squeeze=False)[0])
 
 
-def svg(figure: Figure, name: str) -> str:
-    """`figure` as an SVG element for a page, its ids beginning with `name`.
+@styled()
+def svg(drawn: Figure, name: str) -> str:
+    """`drawn` as an SVG element for a page, its ids beginning with `name`.
 
     Colours are the page's own variables, so that it is legible on a dark page too, and text is
     text, of a size that the page may change by `--plot-text`.
     """
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", metadata=nothing, transparent=True)
+    drawn.savefig(stream, format="svg", metadata=nothing, transparent=True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'(<svg [^>]*?) ?width="[^"]*"', r"\1", text, count=1)
@@ -106,10 +105,11 @@ def svg(figure: Figure, name: str) -> str:
     return text.replace("<svg ", '<svg class="plot" aria-hidden="true" focusable="false" ', 1)
 
 
-def png(figure: Figure) -> bytes:
-    """`figure` as a PNG file, on white."""
+@styled()
+def png(drawn: Figure) -> bytes:
+    """`drawn` as a PNG file, on white."""
     stream = io.BytesIO()
-    figure.savefig(
+    drawn.savefig(
         stream, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None}
     )
     return stream.getvalue()

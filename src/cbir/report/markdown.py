@@ -19,7 +19,7 @@ from cbir.report.content import (
     Text,
     Tiles,
 )
-from cbir.report.drawing import drawing, png
+from cbir.report.drawing import png
 from cbir.report.sheets import sheet
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
@@ -68,8 +68,7 @@ def _lines(block: Block, files: dict[str, bytes]) -> list[str]:
         case Table():
             return _table(block)
         case Plot(name=name, figure=figure):
-            with drawing():
-                files[f"{FOLDER}/{name}.png"] = png(figure)
+            files[f"{FOLDER}/{name}.png"] = png(figure)
             return _picture(block.title, f"{name}.png", block.alt, block.caption)
         case Picture(name=name, data=data):
             files[f"{FOLDER}/{name}.jpg"] = data

@@ -14,7 +14,6 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import card_of
 from cbir.images.decode import decode
 from cbir.report.content import Block, Picture, Plot, Section, Table, Text
-from cbir.report.drawing import drawing
 from cbir.report.model_pictures import filter_pictures, image_pictures
 from cbir.report.plots import sweep_plot, training_plot
 from cbir.types import RgbImage
@@ -78,8 +77,7 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
     }
     shares = {name: values for name, values in shares.items() if np.isfinite(values).any()}
     last = ", ".join(f"{name} {values[-1]:.3f}" for name, values in shares.items())
-    with drawing():
-        figure = training_plot(epochs, _column(log, "loss"), shares)
+    figure = training_plot(epochs, _column(log, "loss"), shares)
     return Plot(
         "training",
         "Accuracy and loss, epoch by epoch",
@@ -93,8 +91,7 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
 def _sweep(sweep: Mapping[str, Any]) -> Plot:
     rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
     words, index = min(rows, key=lambda row: row[1])
-    with drawing():
-        figure = sweep_plot([row[0] for row in rows], np.array([row[1] for row in rows]))
+    figure = sweep_plot([row[0] for row in rows], [row[1] for row in rows])
     said = f"Lowest, so best separated: {words:,} words, {index:.3f}."
     return Plot("sweep", "How many visual words?", figure, f"A line over sizes. {said}", said)
 

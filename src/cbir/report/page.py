@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from cbir.images.thumbnails import data_uri
 from cbir.report.content import Plot, Report
-from cbir.report.drawing import drawing, svg
+from cbir.report.drawing import svg
 
 
 def page(report: Report) -> str:
@@ -31,5 +31,4 @@ def _environment() -> Environment:
 
 
 def _inline(plot: Plot) -> Markup:
-    with drawing():
-        return Markup(svg(plot.figure, plot.name))  # matplotlib escapes the texts in it
+    return Markup(svg(plot.figure, plot.name))  # matplotlib escapes the texts in it

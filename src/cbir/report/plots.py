@@ -1,4 +1,4 @@
-"""The plots of a report: arrays in, matplotlib figures out. Call them within `drawing()`."""
+"""The charts of reports: arrays in, matplotlib figures out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir.report.drawing import DASHES, INK, LINE, RIGHT, SERIES, SHEET, SOFT, WRONG, new_figure
-from cbir.report.rankings import RECALL_LEVELS, Floats, Scores
+from cbir.report.drawing import DASHES, INK, LINE, RIGHT, SERIES, SHEET, SOFT, WRONG, figure, styled
+from cbir.report.statistics import RECALL_LEVELS, Floats, Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,100 +20,74 @@ _DARK_FROM = 0.55
 _MARKS = ("o", "D", "s", "^", "v", "P")
 
 
+@styled()
 def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
     """Mean precision at ranks 1 ... k, a line a curve."""
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     for number, (name, values) in enumerate(curves.items()):
         ranks = np.arange(1, len(values) + 1)
-        axes.plot(ranks, values, **_line(number), label=_plain(name), **_mark(len(values)))
+        # A curve of few points shows them; one point would else be nothing.
+        mark = "o" if len(values) <= 12 else "none"
+        axes.plot(ranks, values, marker=mark, markersize=4, **_line(number), label=_plain(name))
     _finish_curves(axes, "number of hits looked at (k)", "share that is right", by_chance)
     longest = max(len(values) for values in curves.values())
     axes.set_xlim(1 if longest > 1 else 0.5, max(longest, 1.5))
-    return figure
+    return drawn
 
 
+@styled()
 def recall_precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
     """Interpolated precision over recall, a line a curve."""
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     recall = np.linspace(0, 1, RECALL_LEVELS)
     for number, (name, values) in enumerate(curves.items()):
         axes.plot(recall, values, **_line(number), label=_plain(name))
     _finish_curves(axes, "recall: share of all relevant found", "precision", by_chance)
     axes.set_xlim(0, 1)
-    return figure
+    return drawn
 
 
-def class_plot(
-    names: Sequence[str],
-    values: Floats,
-    others: Floats | None,
-    measure: str,
-    name_of_bars: str,
-    other_name: str,
-) -> Figure:
-    """A bar a class, in the order given, with a mark where `others` has its value."""
-    figure, (axes,) = new_figure(height=0.95 + _ROW_HEIGHT * len(names))
+@styled()
+def class_plot(names: Sequence[str], values: Mapping[str, Floats], measure: str) -> Figure:
+    """A bar a class, in the order given, by the first of `values`; marks for the others."""
+    bars, *others = values
+    drawn, (axes,) = figure(height=0.95 + _ROW_HEIGHT * len(names))
     places = np.arange(len(names))
-    axes.barh(places, values, height=0.68, color=SERIES[0], label=name_of_bars)
-    if others is not None:
-        axes.plot(
-            others,
-            places,
-            linestyle="none",
-            marker="D",
-            clip_on=False,
-            markersize=5,
-            color=WRONG,
-            markeredgecolor=SHEET,
-            label=other_name,
-        )
-        figure.legend(loc="outside upper right", handletextpad=0.4, ncols=2)
-    axes.set_yticks(places, [_short(name) for name in names], color=INK)
+    axes.barh(places, values[bars], height=0.68, color=SERIES[0], label=bars)
+    for other in others:
+        _class_marks(axes, values[other], other, 1)
+    if others:
+        drawn.legend(loc="outside upper right", handletextpad=0.4, ncols=2)
     figures = axes.secondary_yaxis("right")
-    figures.set_yticks(places, [f"{value:.3f}" for value in values], color=INK)
+    figures.set_yticks(places, [f"{value:.3f}" for value in values[bars]], color=INK)
     figures.tick_params(length=0)
     figures.spines[:].set_visible(False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
-    axes.set_xlabel(measure)
     axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    return figure
+    _finish_classes(axes, names, values[bars], measure)
+    return drawn
 
 
+@styled()
 def class_marks_plot(names: Sequence[str], values: Mapping[str, Floats], measure: str) -> Figure:
     """A row a class, in the order given, with a mark for each of the `values`."""
-    figure, (axes,) = new_figure(height=1.0 + _ROW_HEIGHT * len(names))
-    places = np.arange(len(names))
+    drawn, (axes,) = figure(height=1.0 + _ROW_HEIGHT * len(names))
     every = np.array(list(values.values()))
+    places = np.arange(len(names))
     axes.hlines(places, every.min(axis=0), every.max(axis=0), color=LINE, linewidth=4)
     for number, (name, of_classes) in enumerate(values.items()):
-        axes.plot(
-            of_classes,
-            places,
-            linestyle="none",
-            marker=_MARKS[number % len(_MARKS)],
-            clip_on=False,
-            markersize=6,
-            color=SERIES[number % len(SERIES)],
-            markeredgecolor=SHEET,
-            label=_plain(name),
-        )
-    figure.legend(loc="outside upper right", handletextpad=0.2, ncols=min(3, len(values)))
-    axes.set_yticks(places, [_short(name) for name in names], color=INK)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(1.0, float(np.nanmax(every, initial=0))))
-    axes.set_xlabel(measure)
-    axes.tick_params(axis="y", length=0)
-    return figure
+        _class_marks(axes, of_classes, name, number)
+    drawn.legend(loc="outside upper right", handletextpad=0.2, ncols=min(3, len(values)))
+    _finish_classes(axes, names, every, measure)
+    return drawn
 
 
+@styled()
 def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
     """A field for each row and column, the darker the larger its share, in percent."""
     side = max(len(rows), len(columns))
     size = min(7.4, max(4.2, 1.5 + 0.42 * side))
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
-    figure, (axes,) = new_figure(size, height)
+    drawn, (axes,) = figure(size, height)
     small = 8.0 if side <= 12 else 6.5
     for y in range(len(rows)):
         for x in range(len(columns)):
@@ -148,15 +122,16 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    return figure
+    return drawn
 
 
+@styled()
 def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
     """How the scores of right and of wrong hits spread; each kind's shares sum to one.
 
     Scores below `lowest` are counted as that.
     """
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     both = np.concatenate([right, wrong])
     edges = np.histogram_bin_edges(both, bins=50, range=(lowest, float(both.max())))
     for scores, colour, dash, name in (
@@ -180,12 +155,13 @@ def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_ylim(bottom=0)
     _legend(axes)
-    return figure
+    return drawn
 
 
+@styled()
 def spread_plot(values: Mapping[str, Floats], measure: str) -> Figure:
     """How many queries have at most so high a value: a rising line for each."""
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     for number, (name, of_queries) in enumerate(values.items()):
         ordered = np.sort(of_queries)
         shares = np.arange(1, len(ordered) + 1) / len(ordered)
@@ -202,14 +178,15 @@ def spread_plot(values: Mapping[str, Floats], measure: str) -> Figure:
     axes.set_ylim(0, 1)
     if len(values) > 1:
         _legend(axes)
-    return figure
+    return drawn
 
 
+@styled()
 def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, Floats]) -> Figure:
     """Accuracies and the loss after each epoch, side by side."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = new_figure(width=7.8, height=2.8, columns=2)
+    drawn, (left, right) = figure(width=7.8, height=2.8, columns=2)
     for number, (name, values) in enumerate(shares.items()):
         left.plot(epochs, values, **_line(number), label=name)
     left.set_ylabel("accuracy")
@@ -219,27 +196,48 @@ def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, 
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return drawn
 
 
-def sweep_plot(words: Sequence[int], index: Floats) -> Figure:
-    """The Davies-Bouldin index over vocabulary sizes, the lowest marked."""
-    figure, (axes,) = new_figure()
+@styled()
+def sweep_plot(words: Sequence[int], index: Sequence[float], title: str = "") -> Figure:
+    """The Davies-Bouldin index over vocabulary sizes, rising, with the lowest marked."""
+    drawn, (axes,) = figure()
     axes.plot(words, index, marker="o", markersize=4, **_line(0))
     best = int(np.argmin(index))
-    axes.plot(words[best], index[best], marker="o", markersize=9, color=WRONG)
+    told = f"{words[best]:,} words: {index[best]:.3f}"
+    axes.plot(words[best], index[best], "o", markersize=9, color=WRONG, label=told)
     axes.set_xlabel("words in the vocabulary")
-    axes.set_ylabel("Davies-Bouldin index")
-    return figure
+    axes.set_ylabel("Davies-Bouldin index (lower is better)")
+    axes.set_title(title)
+    _legend(axes)
+    return drawn
 
 
 def _line(number: int) -> dict[str, Any]:
     return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
 
 
-def _mark(count: int) -> dict[str, Any]:
-    """A curve of few points shows them; one point would else be nothing."""
-    return {"marker": "o", "markersize": 4} if count <= 12 else {}
+def _class_marks(axes: Axes, values: Floats, name: str, number: int) -> None:
+    axes.plot(
+        values,
+        np.arange(len(values)),
+        linestyle="none",
+        marker=_MARKS[number % len(_MARKS)],
+        clip_on=False,
+        markersize=6,
+        color=SERIES[number % len(SERIES)],
+        markeredgecolor=SHEET,
+        label=_plain(name),
+    )
+
+
+def _finish_classes(axes: Axes, names: Sequence[str], values: Floats, measure: str) -> None:
+    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names], color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
+    axes.set_xlabel(measure)
+    axes.tick_params(axis="y", length=0)
 
 
 def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: Mapping[str, float]) -> None:
