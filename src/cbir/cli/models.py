@@ -98,11 +98,10 @@ def show(
     spec, card = descriptor.spec, card_of(descriptor)
     sizes = {file_name: len(data) for file_name, data in files_of(descriptor).items()}
     if pictures is not None:
-        from cbir.cli.pictures import draw_model
+        from cbir.cli.models_pictures import draw_model
 
-        drawn = [
-            str(path) for path in draw_model(descriptor, pictures, images, words, limit, sweep)
-        ]
+        files = draw_model(descriptor, pictures, images, words, limit, sweep)
+        drawn = [str(path) for path in files]
         if not as_json:
             click.echo("\n".join(drawn))
             return

@@ -168,8 +168,10 @@ def _sweep(
 ) -> None:
     from cbir.cli.output import print_json, print_table, say
     from cbir.cli.trained import write_files
+    from cbir.report.plot_style import png
+    from cbir.report.plots import sweep_plot
     from cbir.training.bovw.rows import preparing
-    from cbir.training.bovw.sweep import curve, sweep, words_plan
+    from cbir.training.bovw.sweep import sweep, words_plan
     from cbir.training.labelled import read_labelled
 
     plan = words_plan(recipe)
@@ -178,7 +180,13 @@ def _sweep(
     )
     result = sweep(plan, images.images, sizes, seed=seed, sample=sample, say=say)
     data = json.dumps(result.to_json(), indent=1).encode()
-    write_files({SWEEP_JSON: data, SWEEP_PLOT: curve(result)}, out)
+    title = (
+        f"{result.feature}: fitted on {result.fitted_on:,} local descriptors, "
+        f"measured on {result.measured_on:,} others"
+    )
+    words = [row.words for row in result.rows]
+    curve = sweep_plot(words, [row.davies_bouldin for row in result.rows], title)
+    write_files({SWEEP_JSON: data, SWEEP_PLOT: png(curve)}, out)
     if as_json:
         print_json(result.to_json())
     else:

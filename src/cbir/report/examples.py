@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cbir.errors import ImageError
 from cbir.evaluation.rankings import Hits
 from cbir.images.decode import decode
 from cbir.report.case import Case
 from cbir.report.content import Block, Example, Examples, Shown, ShownHit
+from cbir.report.pictures import file_bytes
 from cbir.report.statistics import SEED, Floats
 
 HITS = 10
@@ -94,13 +95,10 @@ def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
     side = max(pixels.shape[:2])
     if thumbnail and side <= _SIDE:
         return Shown(record_id, label, thumbnail, small=side <= _SMALL_SIDE)
-    from PIL import Image
-
     picture = Image.fromarray(pixels)
     picture.thumbnail((_SIDE, _SIDE))
-    target = io.BytesIO()
-    picture.save(target, "JPEG", quality=_JPEG_QUALITY)
-    return Shown(record_id, label, target.getvalue(), small=False)
+    encoded = file_bytes(picture, "JPEG", quality=_JPEG_QUALITY)
+    return Shown(record_id, label, encoded, small=False)
 
 
 def example(case: Case, number: int, figure: str) -> Example:

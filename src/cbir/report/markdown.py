@@ -6,24 +6,34 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cbir.images.decode import decode
 from cbir.report.content import (
     Block,
     Code,
+    Example,
     Examples,
     Links,
     Notes,
     Picture,
     Plot,
     Report,
+    Shown,
     Table,
     Text,
     Tiles,
 )
-from cbir.report.drawing import png
-from cbir.report.sheets import sheet
+from cbir.report.pictures import GAP, SMALL, TEXT, file_bytes, font
+from cbir.report.plot_style import INK, RIGHT, SOFT, WRONG, png
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 FOLDER = "plots"
+
+_SIDE, _PITCH = 96, 112
+_LINE = 18
+_HEIGHT = _SIDE + 2 * _LINE + 2 * GAP
 
 
 def markdown(report: Report) -> tuple[str, dict[str, bytes]]:
@@ -74,7 +84,7 @@ def _lines(block: Block, files: dict[str, bytes]) -> list[str]:
             files[f"{FOLDER}/{name}.jpg"] = data
             return _picture("", f"{name}.jpg", block.alt, block.caption)
         case Examples(name=name):
-            files[f"{FOLDER}/{name}.png"] = sheet(block.examples)
+            files[f"{FOLDER}/{name}.png"] = _sheet(block.examples)
             return [
                 *_picture(block.title, f"{name}.png", _told(block), block.caption),
                 "",
@@ -125,3 +135,46 @@ def _as_table(block: Examples) -> Table:
         ],
         numbers=False,
     )
+
+
+def _sheet(examples: Sequence[Example]) -> bytes:
+    """A PNG file: a row a query, its picture and then its hits, right and wrong ones marked.
+
+    Markdown has no rows of pictures.
+    """
+    most = max((len(one.hits) for one in examples), default=0)
+    size = (_PITCH * (most + 1) + 3 * GAP, max(1, len(examples)) * _HEIGHT + GAP)
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, one in enumerate(examples):
+        top = number * _HEIGHT + GAP
+        _put(canvas, draw, one.query, GAP, top, SOFT)
+        _say(draw, GAP, top, one.query.label or "", one.figure, INK)
+        for place, hit in enumerate(one.hits, 1):
+            left = place * _PITCH + 2 * GAP
+            colour = RIGHT if hit.right else WRONG
+            _put(canvas, draw, hit.image, left, top, colour)
+            mark = f"{'+' if hit.right else 'x'} {hit.score:.4f}"
+            _say(draw, left, top, hit.image.label or "", mark, colour)
+    return file_bytes(canvas, "PNG", optimize=True)
+
+
+def _put(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, image: Shown, x: int, y: int, colour: str
+) -> None:
+    draw.rectangle([x - 3, y - 3, x + _SIDE + 2, y + _SIDE + 2], outline=colour, width=3)
+    if image.picture is None:
+        return
+    picture = Image.fromarray(np.ascontiguousarray(decode(image.picture)))
+    scale = _SIDE / max(picture.size)
+    way = Image.Resampling.NEAREST if image.small else Image.Resampling.BICUBIC
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    fitted = picture.resize((width, height), way)
+    canvas.paste(fitted, (x + (_SIDE - fitted.width) // 2, y + (_SIDE - fitted.height) // 2))
+
+
+def _say(draw: ImageDraw.ImageDraw, x: int, y: int, label: str, figure: str, colour: str) -> None:
+    while len(label) > 1 and draw.textlength(label, font(TEXT)) > _PITCH - GAP:
+        label = f"{label[:-2]}…"
+    draw.text((x, y + _SIDE + 6), label, fill=INK, font=font(TEXT))
+    draw.text((x, y + _SIDE + 6 + _LINE), figure, fill=colour, font=font(SMALL))

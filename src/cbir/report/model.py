@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,13 +11,15 @@ from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import ModelCard
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import card_of
+from cbir.errors import CbirError
 from cbir.images.decode import decode
 from cbir.report.content import Block, Picture, Plot, Section, Table, Text
 from cbir.report.model_pictures import filter_pictures, image_pictures
+from cbir.report.pictures import file_bytes
 from cbir.report.plots import sweep_plot, training_plot
-from cbir.types import RgbImage
 
 _JPEG_QUALITY = 88
+SWEEP_HINT = "make one: cbir train bovw SOURCE --recipe seed --sweep --out sweep"
 
 
 def model_sections(descriptor: Descriptor, query: bytes | None, name: str) -> list[Section]:
@@ -48,7 +49,14 @@ def _pictures(model: BovwDescriptor, query: bytes, name: str) -> list[Block]:
     blocks: list[Block] = [Text(f"Drawn from the thumbnail of {name}, the first query at random.")]
     for kind, picture in drawn.items():
         caption = said.get(kind, "The patch filters of the model.")
-        blocks.append(Picture(f"model-{kind}", _jpeg(picture), f"{name}: {caption}", caption))
+        blocks.append(
+            Picture(
+                f"model-{kind}",
+                file_bytes(picture, "JPEG", quality=_JPEG_QUALITY, optimize=True),
+                f"{name}: {caption}",
+                caption,
+            )
+        )
     return blocks
 
 
@@ -88,12 +96,30 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
     )
 
 
+def sweep_rows(sweep: Any, where: str) -> tuple[list[int], list[float]]:
+    """Vocabulary sizes, rising, and the Davies-Bouldin index of each.
+
+    `sweep` as `cbir train bovw --sweep` writes it; `where` says where it is from. Raises
+    `CbirError` where it is something else.
+    """
+    try:
+        rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
+    except (KeyError, TypeError, ValueError):
+        rows = []
+    if not rows:
+        raise CbirError(
+            f"{where} holds no sweep of vocabulary sizes",
+            SWEEP_HINT,
+        )
+    return [words for words, _ in rows], [index for _, index in rows]
+
+
 def _sweep(sweep: Mapping[str, Any]) -> Plot:
-    rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
-    words, index = min(rows, key=lambda row: row[1])
-    figure = sweep_plot([row[0] for row in rows], [row[1] for row in rows])
-    said = f"Lowest, so best separated: {words:,} words, {index:.3f}."
-    return Plot("sweep", "How many visual words?", figure, f"A line over sizes. {said}", said)
+    words, index = sweep_rows(sweep, "the model's card")
+    best = index.index(min(index))
+    said = f"Lowest, so best separated: {words[best]:,} words, {index[best]:.3f}."
+    title = "How many visual words?"
+    return Plot("sweep", title, sweep_plot(words, index), f"A line over sizes. {said}", said)
 
 
 def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -120,11 +146,3 @@ def _told(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _jpeg(picture: RgbImage) -> bytes:
-    from PIL import Image
-
-    target = io.BytesIO()
-    Image.fromarray(picture).save(target, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return target.getvalue()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cbir.descriptors.arrays import read_npz
 from cbir.descriptors.blocks import Block, raw_features, settings_of
 from cbir.descriptors.bovw import ARRAYS_FILE, BovwDescriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.fusion import Floats
 from cbir.descriptors.local.hog import hog_picture
 from cbir.descriptors.local.patches import ANSWERS
@@ -21,17 +22,13 @@ from cbir.descriptors.local.sift import CELLS
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import vocabulary_of
 from cbir.errors import CbirError
-from cbir.report.canvas import (
+from cbir.report.pictures import (
     ACCENT,
-    PALETTE,
     YELLOW,
-    Colour,
     Row,
-    bar_chart,
     below,
     beside,
     captioned,
-    curve,
     enlarged,
     grid,
     sheet,
@@ -39,6 +36,8 @@ from cbir.report.canvas import (
     with_keypoints,
     with_window,
 )
+from cbir.report.plot_style import SERIES, pixels, require_matplotlib
+from cbir.report.plots import bars_plot
 from cbir.report.word_patches import (
     PATCH_SIDE,
     WINDOW,
@@ -80,8 +79,8 @@ class Part:
         return f"block {self.number}, {self.block.feature}"
 
     @property
-    def colour(self) -> Colour:
-        return PALETTE[self.number % len(PALETTE)]
+    def colour(self) -> str:
+        return SERIES[self.number % len(SERIES)]
 
 
 def parts_of(model: BovwDescriptor) -> list[Part]:
@@ -101,13 +100,28 @@ def parts_of(model: BovwDescriptor) -> list[Part]:
     ]
 
 
+def require_drawable(descriptor: Descriptor) -> BovwDescriptor:
+    """`descriptor`; raises `CbirError` where it is not a model of local features."""
+    if isinstance(descriptor, BovwDescriptor):
+        return descriptor
+    raise CbirError(
+        f"{descriptor.spec.name} has no local features, words or filters to draw",
+        "models of `cbir train bovw` have",
+    )
+
+
 def has_words(model: BovwDescriptor) -> bool:
     """Whether any block is of visual words."""
     return any(block.feature in WORDS for block in model.card.blocks)
 
 
 def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Pictures:
-    """What `model` sees in `image` (RGB, any size), called `name`: "keypoints", "hog", "words"."""
+    """What `model` sees in `image` (RGB, any size), called `name`: "keypoints", "hog", "words".
+
+    Raises `MissingExtraError` where words are to be drawn without matplotlib.
+    """
+    if any(block.feature in (*WORDS, FILTERS) for block in model.card.blocks):
+        require_matplotlib("a chart of visual words", "bovw")
     prepared = model.prepare(image)
     found: dict[str, list[RgbImage]] = {"keypoints": [], "hog": [], "words": []}
     for part in parts_of(model):
@@ -194,22 +208,6 @@ def filter_pictures(model: BovwDescriptor) -> Pictures:
     return pictures
 
 
-def sweep_picture(rows: Sequence[tuple[int, float]], title: str) -> RgbImage:
-    """The Davies-Bouldin index over vocabulary sizes, the lowest marked; `rows` (words, index)."""
-    rows = sorted(rows)
-    best = min(range(len(rows)), key=lambda place: rows[place][1])
-    words, index = rows[best]
-    drawn = curve(
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        "Davies-Bouldin index (lower is better)",
-        "words in the vocabulary",
-        best,
-        f"{words:,} words: {index:.3f}",
-    )
-    return captioned(drawn, title)
-
-
 def _keypoints(part: Part, local: Local) -> RgbImage:
     """The image with its keypoints, or with the dense grid and one descriptor's 4 x 4 cells."""
     large, factor = enlarged(local.image, SIDE)
@@ -264,7 +262,7 @@ def _words(part: Part, local: Local) -> RgbImage:
         charts.append((weights, "tf-idf: share times the logarithm of rarity", False))
     strongest = [int(w) for w in np.argsort(-weights, kind="stable")[:STRONGEST] if weights[w] > 0]
     drawn = [
-        bar_chart(values, part.colour, title, named=strongest, percent=percent)
+        pixels(bars_plot(values, title, part.colour, named=strongest, percent=percent))
         for values, title, percent in charts
     ]
     if strongest:
@@ -308,12 +306,14 @@ def _answers(part: Part, image: RgbImage) -> RgbImage:
     return captioned(
         below(
             [
-                bar_chart(
-                    shares,
-                    part.colour,
-                    f"share of all answers of {count:,} filters",
-                    named=strongest[:STRONGEST].tolist(),
-                    percent=True,
+                pixels(
+                    bars_plot(
+                        shares,
+                        f"share of all answers of {count:,} filters",
+                        part.colour,
+                        named=strongest[:STRONGEST].tolist(),
+                        percent=True,
+                    )
                 ),
                 captioned(
                     grid(patches, 2 * STRONGEST, 6),

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from cbir.images.thumbnails import data_uri
 from cbir.report.content import Plot, Report
-from cbir.report.drawing import svg
+from cbir.report.plot_style import svg
 
 
 def page(report: Report) -> str:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir.report.drawing import DASHES, INK, LINE, RIGHT, SERIES, SHEET, SOFT, WRONG, figure, styled
+from cbir.report.plot_style import (
+    DASHES,
+    INK,
+    LINE,
+    PNG_DPI,
+    RIGHT,
+    SERIES,
+    SHEET,
+    SOFT,
+    WRONG,
+    figure,
+    styled,
+)
 from cbir.report.statistics import RECALL_LEVELS, Floats, Scores
 
 if TYPE_CHECKING:
@@ -17,6 +29,9 @@ if TYPE_CHECKING:
 _ROW_HEIGHT = 0.235
 _NAME_LENGTH = 22
 _DARK_FROM = 0.55
+_POINTS, _PIXEL = 72, 72 / PNG_DPI
+"""An inch and a pixel of a PNG, in points."""
+
 _MARKS = ("o", "D", "s", "^", "v", "P")
 
 
@@ -211,6 +226,39 @@ def sweep_plot(words: Sequence[int], index: Sequence[float], title: str = "") ->
     axes.set_ylabel("Davies-Bouldin index (lower is better)")
     axes.set_title(title)
     _legend(axes)
+    return drawn
+
+
+@styled()
+def bars_plot(
+    values: Floats, title: str, colour: str, *, named: Sequence[int] = (), percent: bool = False
+) -> Figure:
+    """A bar for each of `values` (k,), not negative, over its number; bars `named` carry theirs.
+
+    The least value above 0 is seen. Where names would overlap, the first of `named` have them.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    width = min(26.0, max(7.0, len(values) / 100))
+    drawn, (axes,) = figure(width, 1.7)
+    highest = float(values.max(initial=0)) or 1.0
+    shown = np.flatnonzero(values > 0)
+    thick = max(_PIXEL, 0.75 * _POINTS * width / len(values))
+    heights = np.maximum(values[shown], highest / 50)
+    bars = axes.vlines(shown, 0, heights, colors=colour, linewidth=thick, antialiased=False)
+    bars.set_capstyle("butt")
+    room, placed = 1 + len(values) / 28, list[int]()
+    for number in named:
+        if all(abs(number - other) >= room for other in placed):
+            placed.append(number)
+            axes.text(number, values[number], str(number), ha="center", va="bottom", fontsize=7)
+    axes.set_xlim(-1 - len(values) / 100, len(values) * 1.01)
+    axes.set_ylim(0, 1.15 * highest)
+    axes.set_title(title, loc="left", color=SOFT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=False, axis="x")
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     return drawn
 
 

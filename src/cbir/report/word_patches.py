@@ -13,7 +13,7 @@ from cbir.descriptors.fusion import Floats
 from cbir.descriptors.local.sift import CELL_WIDTH, CELLS
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import Vocabulary
-from cbir.report.canvas import Row, cut_out
+from cbir.report.pictures import Row, cut_out
 from cbir.types import RgbImage
 
 WINDOW = CELLS * CELL_WIDTH

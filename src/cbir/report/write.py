@@ -14,11 +14,11 @@ from cbir.files import write_whole
 from cbir.measures.significance import Comparison
 from cbir.report.case import case_of
 from cbir.report.content import Report
-from cbir.report.drawing import require_matplotlib
 from cbir.report.many_indexes import compared_cases, several_report
 from cbir.report.markdown import markdown
 from cbir.report.one_index import single_report
 from cbir.report.page import page
+from cbir.report.plot_style import require_matplotlib
 from cbir.report.run_files import RunCurves, runs_report
 from cbir.search.searcher import Searcher
 

@@ -1,7 +1,8 @@
-"""Drawing with Pillow and OpenCV: arrays in, RGB pictures out; no plotting library is needed."""
+"""Pictures drawn with Pillow and OpenCV: arrays in, RGB pictures out; charts are in `plots`."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,32 +12,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from cbir.descriptors.local.opencv import cv2
+from cbir.report.plot_style import INK, LINE, SOFT
 from cbir.types import RgbImage
 
 Colour = tuple[int, int, int]
 Numbers = NDArray[np.floating[Any]]
 
-PAPER: Colour = (255, 255, 255)
-INK: Colour = (34, 34, 34)
 FAINT: Colour = (222, 222, 222)
-SOFT: Colour = (110, 110, 110)
 ACCENT: Colour = (209, 73, 91)
 YELLOW: Colour = (255, 221, 51)
-PALETTE: tuple[Colour, ...] = ((32, 99, 155), (217, 119, 6), (23, 138, 92), (124, 58, 160))
-"""Colours of blocks, by their number."""
 
 TITLE, TEXT, SMALL = 20, 15, 13
 GAP = 12
-
-CHART_WIDTH, CHART_HEIGHT = 1000, 180
-LEFT, RIGHT, ABOVE, BELOW = 64, 16, 26, 26
-"""What surrounds the plot of a chart, in pixels."""
 
 THICK_FROM = 12
 """The radius in pixels from which circles have thick lines."""
 
 _SHIFT = 4
-_STEPS = (1, 2, 2.5, 5, 10)
 
 
 class Row(NamedTuple):
@@ -117,7 +109,7 @@ def captioned(picture: RgbImage, title: str, *notes: str) -> RgbImage:
     top = sum(heights) + GAP // 2
     height, width = picture.shape[:2]
     widest = max([width, *(text_width(text, size) for text, size, _ in lines)])
-    canvas = Image.new("RGB", (widest + 2 * GAP, height + top + 2 * GAP), PAPER)
+    canvas = Image.new("RGB", (widest + 2 * GAP, height + top + 2 * GAP), "white")
     draw = ImageDraw.Draw(canvas)
     y = GAP
     for (text, size, colour), line in zip(lines, heights, strict=True):
@@ -140,86 +132,12 @@ def beside(pictures: Sequence[RgbImage]) -> RgbImage:
     return np.concatenate([*parts, _on_paper(pictures[-1], height, pictures[-1].shape[1])], axis=1)
 
 
-def bar_chart(
-    values: Numbers, colour: Colour, title: str, *, named: Sequence[int] = (), percent: bool = False
-) -> RgbImage:
-    """Bars of `values` (k,), not negative, over their numbers; those `named` carry them.
-
-    At least a pixel a bar; the highest bar is `CHART_HEIGHT` pixels or a little less, as the axis
-    ends at a round number.
-    """
-    width = max(CHART_WIDTH, min(len(values), 4 * CHART_WIDTH))
-    canvas, draw = _chart(width, title)
-    step, steps = _scale(float(values.max(initial=0)))
-    for number in range(steps + 1):
-        y = _y(number / steps)
-        draw.line([(LEFT, y), (LEFT + width, y)], fill=FAINT)
-        told = f"{number * step:.3g}" if not percent else f"{100 * number * step:.3g}%"
-        draw.text((LEFT - 6, y), told, fill=SOFT, font=font(SMALL), anchor="rm")
-    edges = LEFT + np.arange(len(values) + 1) * width / max(1, len(values))
-    space = 1 if width / max(1, len(values)) >= 4 else 0
-    for number, value in enumerate(values):
-        if value > 0:
-            left, right = int(edges[number]), max(int(edges[number]), int(edges[number + 1]) - 1)
-            top = min(_y(float(value) / (step * steps)), _y(0) - 1)
-            draw.rectangle([left, top, max(left, right - space), _y(0) - 1], fill=colour)
-    draw.line([(LEFT, _y(0)), (LEFT + width, _y(0))], fill=INK)
-    for tick in _ticks(len(values)):
-        x = (edges[tick] + edges[tick + 1]) / 2
-        draw.text((x, _y(0) + 5), f"{tick:,}", fill=SOFT, font=font(SMALL), anchor="mt")
-    _name_bars(draw, values / (step * steps), edges, named)
-    return np.asarray(canvas)
-
-
-def curve(
-    xs: Sequence[float], ys: Sequence[float], title: str, x_title: str, marked: int, said: str
-) -> RgbImage:
-    """Points joined by lines, the one at place `marked` in another colour with `said` above it."""
-    low, high = min(ys), max(ys)
-    margin = (high - low or abs(high) or 1.0) * 0.25
-    low, high = low - margin, high + margin
-    first, last = min(xs), max(xs)
-    canvas, draw = _chart(CHART_WIDTH, title, height=2 * CHART_HEIGHT, under=24)
-    bottom = ABOVE + 2 * CHART_HEIGHT
-    places = [
-        (
-            LEFT + 30 + (x - first) / (last - first or 1) * (CHART_WIDTH - 60),
-            bottom - (y - low) / (high - low) * 2 * CHART_HEIGHT,
-        )
-        for x, y in zip(xs, ys, strict=True)
-    ]
-    step, _ = _scale(high - low)
-    for value in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step:
-        y = bottom - (value - low) / (high - low) * 2 * CHART_HEIGHT
-        draw.line([(LEFT, y), (LEFT + CHART_WIDTH, y)], fill=FAINT)
-        draw.text((LEFT - 6, y), f"{value:.4g}", fill=SOFT, font=font(SMALL), anchor="rm")
-    draw.line([(LEFT, bottom), (LEFT + CHART_WIDTH, bottom)], fill=INK)
-    draw.line(places, fill=PALETTE[0], width=3, joint="curve")
-    free = 0.0
-    for number, (place, x_value) in enumerate(zip(places, xs, strict=True)):
-        colour, radius = (ACCENT, 8) if number == marked else (PALETTE[0], 5)
-        draw.circle(place, radius, fill=colour)
-        told = f"{x_value:,.0f}"
-        half = text_width(told, SMALL) / 2 + 3
-        if place[0] - half >= free:
-            free = place[0] + half
-            draw.text((place[0], bottom + 5), told, fill=SOFT, font=font(SMALL), anchor="mt")
-    x, y = places[marked]
-    half = text_width(said, TEXT) / 2
-    x = min(max(x, LEFT + half), LEFT + CHART_WIDTH - half)
-    draw.text((x, y + 16), said, fill=ACCENT, font=font(TEXT), anchor="mt")
-    draw.text(
-        (LEFT + CHART_WIDTH / 2, bottom + 24), x_title, fill=SOFT, font=font(SMALL), anchor="mt"
-    )
-    return np.asarray(canvas)
-
-
 def sheet(rows: Sequence[Row], side: int) -> RgbImage:
     """Rows of patches (any size, shown `side` x `side`), each behind its label."""
     label_width = max(text_width(row.label, TEXT) for row in rows) + GAP
     most = max(len(row.patches) for row in rows)
     pitch = side + 4
-    canvas = Image.new("RGB", (label_width + most * pitch, len(rows) * pitch), PAPER)
+    canvas = Image.new("RGB", (label_width + most * pitch, len(rows) * pitch), "white")
     draw = ImageDraw.Draw(canvas)
     for number, row in enumerate(rows):
         draw.text((0, number * pitch + side / 2), row.label, fill=INK, font=font(TEXT), anchor="lm")
@@ -227,7 +145,7 @@ def sheet(rows: Sequence[Row], side: int) -> RgbImage:
             shown = Image.fromarray(patch).resize((side, side), Image.Resampling.NEAREST)
             x, y = label_width + place * pitch, number * pitch
             canvas.paste(shown, (x, y))
-            draw.rectangle([x, y, x + side - 1, y + side - 1], outline=FAINT)
+            draw.rectangle([x, y, x + side - 1, y + side - 1], outline=LINE)
     return np.asarray(canvas)
 
 
@@ -268,6 +186,14 @@ def cut_out(image: RgbImage, point: Numbers, window: float, side: int) -> RgbIma
     return np.asarray(shrunk, dtype=np.uint8)
 
 
+def file_bytes(image: Image.Image | RgbImage, kind: str, **options: Any) -> bytes:
+    """`image` as a file of the `kind` "PNG" or "JPEG", by Pillow's `options`."""
+    target = io.BytesIO()
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    picture.save(target, kind, **options)
+    return target.getvalue()
+
+
 @lru_cache(maxsize=8)
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font, `size` pixels high."""
@@ -282,46 +208,3 @@ def text_width(text: str, size: int) -> int:
 def _on_paper(picture: RgbImage, height: int, width: int) -> RgbImage:
     missing = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
     return np.pad(picture, missing, constant_values=255)
-
-
-def _chart(
-    width: int, title: str, height: int = CHART_HEIGHT, under: int = 0
-) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    size = (LEFT + width + RIGHT, ABOVE + height + BELOW + under)
-    canvas = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(canvas)
-    draw.text((LEFT, 2), title, fill=SOFT, font=font(TEXT))
-    return canvas, draw
-
-
-def _y(share: float) -> int:
-    """Where `share` of a bar chart's height is, in pixels from above."""
-    return round(ABOVE + CHART_HEIGHT * (1 - share))
-
-
-def _scale(highest: float) -> tuple[float, int]:
-    """A round step of an axis from 0 to `highest` or a little more, and how many: up to five."""
-    if highest <= 0:
-        return 1.0, 1
-    power = 10.0 ** np.floor(np.log10(highest / 4))
-    step = next(s * power for s in _STEPS if highest / (s * power) <= 5)
-    return step, int(np.ceil(highest / step - 1e-9))
-
-
-def _ticks(count: int) -> range:
-    """Numbers of bars to write below them: about ten."""
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if count / s <= 12)
-    return range(0, count, step)
-
-
-def _name_bars(
-    draw: ImageDraw.ImageDraw, shares: Numbers, edges: Numbers, named: Sequence[int]
-) -> None:
-    """Numbers over the bars `named`, the first ones first, where there is room."""
-    taken: list[tuple[float, float, int]] = []
-    for number in named:
-        half = text_width(str(number), SMALL) / 2 + 3
-        x, y = (edges[number] + edges[number + 1]) / 2, _y(float(shares[number])) - 3
-        if all(x + half < left or x - half > right for left, right, _ in taken):
-            draw.text((x, y), str(number), fill=INK, font=font(SMALL), anchor="ms")
-            taken.append((x - half, x + half, y))

@@ -1,4 +1,4 @@
-"""Figures drawn by matplotlib: as SVG that takes the page's colours, and as PNG."""
+"""How charts look, and what they are written as: SVG in the page's colours, PNG, pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from cbir.errors import MissingExtraError
+from cbir.types import RgbImage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +54,7 @@ _SETTINGS = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_PNG_DPI = 150
+PNG_DPI = 150
 
 
 def require_matplotlib(what: str = "a report", extra: str = "evaluation") -> None:
@@ -109,10 +113,14 @@ def svg(drawn: Figure, name: str) -> str:
 def png(drawn: Figure) -> bytes:
     """`drawn` as a PNG file, on white."""
     stream = io.BytesIO()
-    drawn.savefig(
-        stream, format="png", dpi=_PNG_DPI, facecolor="white", metadata={"Software": None}
-    )
+    drawn.savefig(stream, format="png", dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
     return stream.getvalue()
+
+
+def pixels(drawn: Figure) -> RgbImage:
+    """`drawn` as an RGB image, on white."""
+    with Image.open(io.BytesIO(png(drawn))) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _variable(colour: str) -> str:
