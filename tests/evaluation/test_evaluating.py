@@ -15,6 +15,7 @@ from PIL import Image
 import cbir
 from cbir.errors import CbirError, QueryError
 from cbir.evaluation import (
+    EvaluationOptions,
     Queries,
     describe_queries,
     evaluate,
@@ -294,7 +295,9 @@ def test_the_unseen_index_expands_queries_too() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries = Queries([f"q/{n:03}" for n in range(200)], [str(x) for x in labels], vectors)
     plain = trial_measures(unseen_trial(queries), ["AP@20"])["AP@20"].mean()
-    expanded = trial_measures(unseen_trial(queries, expand=5), ["AP@20"])["AP@20"].mean()
+    expanded = trial_measures(unseen_trial(queries, EvaluationOptions(expand=5)), ["AP@20"])[
+        "AP@20"
+    ].mean()
     assert expanded > plain + 0.01
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cbir.images.items import ImageSource
-    from cbir.training.bovw.heads import Compared
+    from cbir.training.bovw.heads import HeadResult
     from cbir.training.bovw.recipes import Recipe
     from cbir.training.bovw.sweep import Sweep
 
@@ -246,7 +246,7 @@ def _compare(
     print_table(["", *images.classes], [[label, *row] for label, row in pairs])
 
 
-def _told(result: Compared) -> list[str]:
+def _told(result: HeadResult) -> list[str]:
     return [
         result.name,
         f"{result.accuracy:.4f}",

@@ -1,12 +1,13 @@
-"""The protocols of an experiment: what the queries are searched among.
+"""The protocols of an evaluation: what the queries are searched among.
 
-`usual`: the index. `unseen`: the other queries, none of which was seen in training.
+`usual`: the index. `unseen`: the other queries (leave-one-out), none of which was seen in training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,26 @@ OneProtocol = Literal["usual", "unseen"]
 Protocol = Literal["usual", "unseen", "both"]
 
 _RANKS_AT_ONCE = 1 << 20
-_Found = TypeVar("_Found")
 
 
-def by_protocol(usual: _Found | None, unseen: _Found | None) -> dict[OneProtocol, _Found]:
-    """What was found under each protocol, without those that have nothing."""
-    found: dict[OneProtocol, _Found | None] = {"usual": usual, "unseen": unseen}
-    return {protocol: of for protocol, of in found.items() if of is not None}
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How queries are searched for, and under which protocols; see `evaluate`."""
+
+    protocol: Protocol = "both"
+    sample: int | None = None
+    expand: int = 0
+    bits: int | None = None
+    shuffle: int | None = None
+
+    def protocols(self, queries: int) -> list[OneProtocol]:
+        """What so many queries are measured under; leave-one-out needs all of them, and two."""
+        if self.protocol != "both":
+            return [self.protocol]
+        return ["usual"] if self.sample is not None or queries < 2 else ["usual", "unseen"]
+
+
+PLAIN = EvaluationOptions()
 
 
 def rank(searcher: Searcher, queries: Queries, k: int, expand: int = 0) -> list[Matches]:
@@ -54,7 +68,7 @@ def ranked_measures(
     queries: Queries,
     matches: Sequence[Matches],
     names: Sequence[str],
-    expand: int = 0,
+    options: EvaluationOptions = PLAIN,
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
     """Measures of what `rank` has answered, float64 (q,) each; of the whole ranking if need be.
@@ -64,24 +78,22 @@ def ranked_measures(
     if not reads_whole(names):
         return first_hits(queries, matches, searcher.index.labels()).measures(names)
     if has_parts(searcher.index):
-        return _measured_by_engine(searcher, queries, names, expand, on_done)
-    trial = usual_trial(searcher, queries, expand)
+        return _measured_by_engine(searcher, queries, names, options.expand, on_done)
+    trial = usual_trial(searcher, queries, options)
     return full_measures(trial, by_cosine(trial), names, on_done)
 
 
-def usual_trial(
-    searcher: Searcher, queries: Queries, expand: int = 0, shuffle: int | None = None
-) -> Trial:
+def usual_trial(searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
     """The queries and the indexed images; equal scores by id, or by the seed `shuffle`.
 
     Raises `QueryError` for an index with several vectors an image.
     """
     require_whole_images(searcher.index)
-    return whole_image_trial(searcher, queries, expand, shuffle)
+    return whole_image_trial(searcher, queries, options)
 
 
 def whole_image_trial(
-    searcher: Searcher, queries: Queries, expand: int = 0, shuffle: int | None = None
+    searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN
 ) -> Trial:
     """The same by the vectors of whole images alone, whatever else the index holds."""
     index = searcher.index
@@ -92,11 +104,11 @@ def whole_image_trial(
     asked = encode_labels(queries.labels, classes)
     row_of = {record_id: row for row, record_id in enumerate(ids)}
     itself = np.array([row_of.get(query, -1) for query in queries.ids], dtype=np.int64)
-    vectors = _expanded(searcher, queries, expand, _itself(searcher, queries))
-    return Trial(ids, matrix, codes, vectors, asked, itself, shuffled(len(ids), shuffle))
+    vectors = _expanded(searcher, queries, options.expand, _itself(searcher, queries))
+    return Trial(ids, matrix, codes, vectors, asked, itself, shuffled(len(ids), options.shuffle))
 
 
-def unseen_trial(queries: Queries, expand: int = 0, shuffle: int | None = None) -> Trial:
+def unseen_trial(queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
     """The queries among each other, each left out of its own answer."""
     codes = encode_labels(queries.labels, class_names(queries.labels))
     order = np.argsort(np.array([i.encode() for i in queries.ids], dtype=object), kind="stable")
@@ -105,12 +117,12 @@ def unseen_trial(queries: Queries, expand: int = 0, shuffle: int | None = None) 
     place[order] = np.arange(len(order))
     matrix = np.ascontiguousarray(queries.vectors[order])
     vectors = queries.vectors
-    if expand:
+    if options.expand:
         space = Space(matrix, np.arange(len(order) + 1))
-        first = nearest(space, vectors, min(expand, len(order) - 1), excluded=place)
+        first = nearest(space, vectors, min(options.expand, len(order) - 1), excluded=place)
         expansions = zip(vectors, first.records, first.scores, strict=True)
         vectors = np.stack([expanded_query(v, matrix[r], s) for v, r, s in expansions])
-    places = shuffled(len(ids), shuffle)
+    places = shuffled(len(ids), options.shuffle)
     return Trial(ids, matrix, codes[order], vectors, codes, place, places)
 
 

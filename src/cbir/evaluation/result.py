@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.evaluation.caveats import Overlap
 from cbir.evaluation.hamming import Hamming
-from cbir.evaluation.overlap import Overlap
-from cbir.evaluation.protocols import OneProtocol, Protocol, by_protocol
+from cbir.evaluation.protocols import EvaluationOptions, OneProtocol
 from cbir.evaluation.queries import Queries
 from cbir.index.base import Matches
 from cbir.types import Failure
@@ -24,43 +24,35 @@ NOT_FOR_A_SAMPLE = "A sample has no leave-one-out: too few images are relevant t
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over all queries, and where they come from.
+    """How good the answers of an index are, and what must be known to read the figures.
 
-    `source`: the address of the queries. `n_queries`: how many were searched for.
-    `measures`: by the usual protocol, queries against the index, unless `protocol` is "unseen".
-    `unseen_index`: the queries searched among each other, each left out of its own answer (None
-    under "usual", and for a sample, whose few relevant images would make it another experiment).
-    `hamming`: the same by binary codes, where they were asked for.
+    `source`: the address of the queries. `n_queries`: how many were searched for. `descriptor`:
+    its name and the beginning of its fingerprint. `options`: what was asked for; its `sample` is
+    None where all queries were. `values`: under each protocol that was measured, measure -> the
+    value of every query, float64 (n_queries,). "usual" are the queries against the index, "unseen"
+    is leave-one-out: the queries among each other, each left out of its own answer. `hamming`:
+    means by binary codes, where they were asked for.
+
     `accuracy`: of the descriptor's own classifier on "training_images" (those indexed from the
-    source that it was trained on, the tenth it held out included) and on the "queries"; None where
-    there are none of its classes. `training_images_indexed`: whether the index holds what the
-    descriptor was trained on, so that the usual protocol's figures are partly memory. `per_query`
-    as `measures`, `unseen_per_query` as `unseen_index`, float64 (n_queries,).
-    `sample`: how many queries were drawn, None for all. `expand`: with how many hits each query was
-    averaged. `shuffle`: the seed by which equal scores were ordered, None for the ids.
-    `near_duplicates`: queries that were left out of all of this, None where none were looked for.
+    source that it was trained on, with the tenth that was held out) and on "queries"; None where
+    no image has one of its classes. `training_images_indexed`: whether the index holds what the
+    descriptor was trained on, so that the usual protocol's figures are partly memory.
+    `near_duplicates`: queries that were left out, None where none were looked for.
     `absent_labels`: labels of queries that no indexed image has, so that nothing is relevant.
-    `overlap`: of queries and index.
-    `queries` and `matches`: what was asked, and what was answered under the protocol of
-    `measures`, best first.
+    `overlap`: of queries and index. `queries` and `matches`: what was asked, and what was answered
+    under the first protocol, best first.
     """
 
     source: str
     n_queries: int
     n_indexed: int
     descriptor: str
-    protocol: Protocol
-    measures: dict[str, float]
-    per_query: dict[str, NDArray[np.float64]]
-    unseen_index: dict[str, float] | None
-    unseen_per_query: dict[str, NDArray[np.float64]] | None
+    options: EvaluationOptions
+    values: dict[OneProtocol, dict[str, NDArray[np.float64]]]
     hamming: Hamming | None
     accuracy: dict[str, float | None] | None
     trained_on: str
     training_images_indexed: bool
-    sample: int | None
-    expand: int
-    shuffle: int | None
     near_duplicates: NearDuplicates | None
     absent_labels: list[str]
     overlap: Overlap
@@ -70,16 +62,37 @@ class Evaluation:
     matches: list[Matches]
 
     @property
-    def values(self) -> dict[OneProtocol, dict[str, NDArray[np.float64]]]:
-        """Under each protocol, measure -> the value of every query, float64 (n_queries,)."""
-        usual = None if self.protocol == "unseen" else self.per_query
-        return by_protocol(usual, self.unseen_per_query)
-
-    @property
     def means(self) -> dict[OneProtocol, dict[str, float]]:
         """Under each protocol, measure -> mean."""
-        usual = None if self.protocol == "unseen" else self.measures
-        return by_protocol(usual, self.unseen_index)
+        return {
+            protocol: {name: float(of.mean()) for name, of in values.items()}
+            for protocol, values in self.values.items()
+        }
+
+    @property
+    def main(self) -> OneProtocol:
+        """The protocol that leads: "usual" unless leave-one-out alone was asked for."""
+        return next(iter(self.values))
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """Measure -> mean, under the protocol that leads."""
+        return self.means[self.main]
+
+    @property
+    def per_query(self) -> dict[str, NDArray[np.float64]]:
+        """Measure -> the value of every query, under the protocol that leads."""
+        return self.values[self.main]
+
+    @property
+    def unseen_index(self) -> dict[str, float] | None:
+        """Measure -> mean in leave-one-out, where it was measured."""
+        return self.means.get("unseen")
+
+    @property
+    def unseen_per_query(self) -> dict[str, NDArray[np.float64]] | None:
+        """Measure -> the value of every query in leave-one-out, where it was measured."""
+        return self.values.get("unseen")
 
     @property
     def n_described(self) -> int:
@@ -94,16 +107,16 @@ class Evaluation:
             "n_queries": self.n_queries,
             "n_indexed": self.n_indexed,
             "descriptor": self.descriptor,
-            "protocol": self.protocol,
+            "protocol": self.options.protocol,
             "measures": self.measures,
             "unseen_index": self.unseen_index,
             "hamming": self.hamming and self.hamming.to_json(),
             "accuracy": self.accuracy,
             "trained_on": self.trained_on,
             "training_images_indexed": self.training_images_indexed,
-            "sample": self.sample,
-            "expand": self.expand,
-            "shuffle_ids": self.shuffle,
+            "sample": self.options.sample,
+            "expand": self.options.expand,
+            "shuffle_ids": self.options.shuffle,
             "near_duplicates": self.near_duplicates and self.near_duplicates.to_json(),
             "absent_labels": self.absent_labels,
             "overlap": asdict(self.overlap),
@@ -160,17 +173,17 @@ def _irrelevant(evaluation: Evaluation) -> list[str]:
         lines.append(
             f"Counted as 0: queries of {labels} that no indexed image has ({listed(absent)})."
         )
-    if evaluation.protocol != "unseen" and overlap.unlabelled:
+    if evaluation.main == "usual" and overlap.unlabelled:
         images = f"{overlap.unlabelled:,} of {evaluation.n_indexed:,} indexed images"
         lines.append(f"{images} have no label and are never right.")
-    if evaluation.unseen_index and overlap.alone:
+    if "unseen" in evaluation.values and overlap.alone:
         alone = counted(overlap.alone, "query")
         lines.append(f"Leave-one-out: {alone} without another of the same label, counted as 0.")
     return lines
 
 
 def _overlapping(evaluation: Evaluation) -> list[str]:
-    if evaluation.protocol == "unseen":
+    if evaluation.main == "unseen":
         return []
     lines = []
     overlap, asked = evaluation.overlap, counted(evaluation.n_queries, "query")
@@ -188,8 +201,9 @@ def _overlapping(evaluation: Evaluation) -> list[str]:
 
 def _asked(evaluation: Evaluation) -> list[str]:
     lines = []
-    if evaluation.sample is not None and evaluation.protocol == "both":
+    options = evaluation.options
+    if options.sample is not None and options.protocol == "both":
         lines.append(f"{NOT_FOR_A_SAMPLE}.")
-    if evaluation.shuffle is not None:
-        lines.append(f"Equal scores are ordered by the seed {evaluation.shuffle}, not by id.")
+    if options.shuffle is not None:
+        lines.append(f"Equal scores are ordered by the seed {options.shuffle}, not by id.")
     return lines

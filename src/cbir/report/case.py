@@ -58,7 +58,7 @@ class Case:
 def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
     """The first hits of every query and its figure, under each protocol."""
     queries = evaluation.queries
-    among_queries = evaluation.protocol == "unseen"
+    among_queries = evaluation.main == "unseen"
     labels, thumbnail = _searched(searcher, queries, among_queries)
     matches = _deep_enough(evaluation, searcher, labels)
     hits = first_hits(queries, matches, labels, DEPTH)
@@ -67,7 +67,6 @@ def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
     values = evaluation.per_query.get(measure)
     if values is None:
         values = hits.measures([measure])[measure]
-    both = evaluation.unseen_index is not None and not among_queries
     return Case(
         evaluation=evaluation,
         searcher=searcher,
@@ -78,7 +77,7 @@ def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
         hits=hits,
         measure=measure,
         values=values,
-        unseen=_unseen(evaluation, measure) if both else None,
+        unseen=_unseen(evaluation, measure) if len(evaluation.values) > 1 else None,
     )
 
 
@@ -96,22 +95,22 @@ def _deep_enough(
     evaluation: Evaluation, searcher: Searcher, labels: Mapping[str, str | None]
 ) -> Sequence[Matches]:
     """The first hits, searched again where what was measured needed fewer than the report does."""
-    queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle
+    queries, options = evaluation.queries, evaluation.options
     itself = any(query in labels for query in queries.ids)
     wanted = min(DEPTH, max(1, len(labels) - itself))
     if all(len(found.ids) >= wanted for found in evaluation.matches):
         return evaluation.matches
-    if evaluation.protocol == "unseen":
-        return answers(unseen_trial(queries, expand, shuffle), wanted)
-    if shuffle is not None:
-        return answers(usual_trial(searcher, queries, expand, shuffle), wanted)
-    return rank(searcher, queries, wanted, expand)
+    if evaluation.main == "unseen":
+        return answers(unseen_trial(queries, options), wanted)
+    if options.shuffle is not None:
+        return answers(usual_trial(searcher, queries, options), wanted)
+    return rank(searcher, queries, wanted, options.expand)
 
 
 def _unseen(evaluation: Evaluation, measure: str) -> Unseen:
     queries = evaluation.queries
     names = [f"P@{k}" for k in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
-    trial = unseen_trial(queries, evaluation.expand, evaluation.shuffle)
+    trial = unseen_trial(queries, evaluation.options)
     found = trial_measures(trial, [measure, *names])
     precision = np.array([found[name].mean() for name in names])
     return Unseen(found[measure], precision, float(trial.relevant.mean()))

@@ -53,14 +53,14 @@ def precision_curves(case: Case) -> dict[str, Floats]:
 def recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
     """Protocol -> precision over recall, and of how many queries: the same for both."""
     evaluation = case.evaluation
-    queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle
+    queries, options = evaluation.queries, evaluation.options
     chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
     curves = {}
     if case.main == USUAL:
         some = queries.chosen(chosen.tolist())
-        curves[USUAL] = full_curve(whole_image_trial(case.searcher, some, expand, shuffle))
+        curves[USUAL] = full_curve(whole_image_trial(case.searcher, some, options))
     if case.main == LEAVE_ONE_OUT or case.unseen is not None:
-        curves[LEAVE_ONE_OUT] = full_curve(unseen_trial(queries, expand, shuffle).asking(chosen))
+        curves[LEAVE_ONE_OUT] = full_curve(unseen_trial(queries, options).asking(chosen))
     return curves, len(chosen)
 
 

@@ -64,17 +64,17 @@ def single_report(case: Case, *, command: str) -> Report:
 
 def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What was asked, and what of that was drawn by chance."""
-    queries = evaluation.queries
+    queries, options = evaluation.queries, evaluation.options
     names = [query.partition("/")[2] for query in queries.ids]  # the source's is the index's choice
     fingerprint = contents_fingerprint(names, queries.labels, queries.hashes)
-    drawn = f", a sample of {evaluation.sample:,}" if evaluation.sample else ""
+    drawn = f", a sample of {options.sample:,}" if options.sample else ""
     left_out, coded = evaluation.near_duplicates, evaluation.hamming
     return [
         ("queries", f"{evaluation.source}, {evaluation.n_queries:,} images{drawn}"),
         ("contents of the queries", f"sha256 {fingerprint} of names, labels, files"),
         *([("near-duplicates", f"correlation of {left_out.threshold}")] if left_out else []),
         *([("binary codes", f"{coded.bits} bits, seed {coded.seed}")] if coded else []),
-        ("query expansion", counted(evaluation.expand, "hit") if evaluation.expand else "none"),
+        ("query expansion", counted(options.expand, "hit") if options.expand else "none"),
         ("bootstrap", f"{ROUNDS:,} resamples, seed {significance.SEED}"),
         ("seed of samples in this report", str(SEED)),
     ]

@@ -1,9 +1,8 @@
-"""How charts look, and what they are written as: SVG in the page's colours, PNG, pixels."""
+"""How charts look; as PNG files and as pixels. The page has them as SVG (see `page`)."""
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,13 +25,6 @@ SERIES = ("#0072b2", "#c4520a", "#00805c", "#9b4f96", "#7a6a00", "#5b6770")
 RIGHT, WRONG = SERIES[0], SERIES[1]
 DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
 
-_VARIABLES = {
-    INK: "--ink",
-    SOFT: "--ink-soft",
-    LINE: "--line",
-    SHEET: "--sheet",
-    **{colour: f"--series-{number}" for number, colour in enumerate(SERIES)},
-}
 _SETTINGS = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a label may hold a dollar
@@ -85,31 +77,6 @@ def figure(width: float = 5.0, height: float = 3.1, columns: int = 1) -> tuple[F
 
 
 @styled()
-def svg(drawn: Figure, name: str) -> str:
-    """`drawn` as an SVG element for a page, its ids beginning with `name`.
-
-    Colours are the page's own variables, so that it is legible on a dark page too, and text is
-    text, of a size that the page may change by `--plot-text`.
-    """
-    stream = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    drawn.savefig(stream, format="svg", metadata=nothing, transparent=True)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(<svg [^>]*?) ?width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg [^>]*?) ?height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>", "", text, count=1, flags=re.S)
-    referred = set(re.findall(r"#([A-Za-z_][\w-]*)[\")]", text))
-    text = re.sub(
-        r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in referred else "", text
-    )
-    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
-    text = re.sub(r"#[0-9a-f]{6}\b", lambda m: _variable(m[0]), text)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: calc(\1px * var(--plot-text))", text)
-    return text.replace("<svg ", '<svg class="plot" aria-hidden="true" focusable="false" ', 1)
-
-
-@styled()
 def png(drawn: Figure) -> bytes:
     """`drawn` as a PNG file, on white."""
     stream = io.BytesIO()
@@ -121,8 +88,3 @@ def pixels(drawn: Figure) -> RgbImage:
     """`drawn` as an RGB image, on white."""
     with Image.open(io.BytesIO(png(drawn))) as image:
         return np.asarray(image.convert("RGB"))
-
-
-def _variable(colour: str) -> str:
-    variable = _VARIABLES.get(colour)
-    return f"var({variable})" if variable else colour

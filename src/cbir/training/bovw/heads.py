@@ -34,7 +34,7 @@ Grid = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)
-class Compared:
+class HeadResult:
     """A classifier with its best parameters, by cross-validation.
 
     `precision` and `recall` are means over the classes. `confusion` counts images, rows are true
@@ -84,7 +84,7 @@ def reduced_rows(
 
 def compare_heads(
     rows: Floats, labels: Labels, *, seed: int = 0, say: Say = lambda _: None
-) -> list[Compared]:
+) -> list[HeadResult]:
     """All classifiers on `rows` (n, dims) with `labels` (n,), the most accurate first.
 
     Stratified k-fold (five, fewer where a class has fewer images); each image is predicted by a
@@ -106,7 +106,7 @@ def compare_heads(
 
 def _searched(
     name: str, candidate: _Candidate, rows: Floats, labels: Labels, split: Any
-) -> Compared:
+) -> HeadResult:
     """The best of the candidate's parameters by accuracy; the first of equal ones."""
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
@@ -120,7 +120,7 @@ def _searched(
     precision, recall, _, _ = precision_recall_fscore_support(
         labels, predicted, average="macro", zero_division=0.0
     )
-    return Compared(
+    return HeadResult(
         name=name,
         accuracy=accuracy,
         precision=float(precision),
