@@ -11,7 +11,7 @@ from cbir.evaluation import Queries
 from cbir.evaluation.rankings import Hits, Trial, first_hits
 from cbir.index.base import Matches
 from cbir.measures.by_class import PADDING, UNLABELLED
-from cbir.report.examples import best_queries, random_queries, worst_queries
+from cbir.report.examples import lowest_queries, random_queries
 from cbir.report.statistics import (
     RECALL_LEVELS,
     full_curve,
@@ -141,6 +141,6 @@ def test_the_worst_the_best_and_random_queries() -> None:
     labels, relevant = np.zeros((6, 1), dtype=np.int32), np.ones(6, dtype=np.int64)
     hits = Hits(("ant", "bee", "cow"), asked, labels, scores, relevant)
     values = np.array([0.0, 0.0, 0.0, 1.0, 0.5, 1.0])
-    assert worst_queries(values, hits, 3) == [1, 2, 4]  # the surest mistakes, two of a class
-    assert best_queries(values, hits, 3) == [3, 5, 1]  # one of a class
+    assert lowest_queries(values, hits, 3, 2) == [1, 2, 4]  # the surest mistakes, two of a class
+    assert lowest_queries(-values, hits, 3, 1) == [3, 5, 1]  # one of a class
     assert random_queries(50, 6) == random_queries(50, 6) == sorted(random_queries(50, 6))

@@ -138,11 +138,9 @@ def compare_runs(
     return found
 
 
-def mean_intervals(
-    per_query: Mapping[str, Values], *, rounds: int = ROUNDS, seed: int = SEED
-) -> dict[str, Interval]:
+def mean_intervals(per_query: Mapping[str, Values]) -> dict[str, Interval]:
     """Measure -> 95 % bootstrap interval of its mean, from values float64 (q,)."""
-    resampled = bootstrap_means(_checked(list(per_query.values())), rounds, seed)
+    resampled = bootstrap_means(_checked(list(per_query.values())))
     return {name: _interval(means) for name, means in zip(per_query, resampled.T, strict=True)}
 
 

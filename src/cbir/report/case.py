@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbir.evaluation import Evaluation, Queries, rank
+from cbir.evaluation import Evaluation, rank
 from cbir.evaluation.protocols import unseen_trial, usual_trial
 from cbir.evaluation.rankings import Hits, answers, first_hits, trial_measures
 from cbir.index.base import Matches
-from cbir.report.statistics import Floats
-from cbir.report.tables import LEAVE_ONE_OUT, USUAL
+from cbir.report.statistics import Floats, precision_at_ranks
+from cbir.report.tables import LEAVE_ONE_OUT, TITLES
 from cbir.search.searcher import Searcher
 
 DEPTH = 100
@@ -20,46 +20,53 @@ DEPTH = 100
 
 
 @dataclass(frozen=True)
-class Unseen:
-    """Leave-one-out, where the usual protocol leads.
+class Side:
+    """What was found under one protocol.
 
-    `values` (q,): of the case's own measure; `precision`: mean P@1 ... P@k; `relevant`: how many
-    images are relevant to a query on average.
+    `values` (q,): of the case's measure; `precision`: mean P@1 ... P@k; `relevant`: how many of
+    the `searched` images are relevant to a query on average.
     """
 
     values: Floats
     precision: Floats
     relevant: float
+    searched: int
 
 
 @dataclass(frozen=True)
 class Case:
     """An evaluation and what the report's parts need of it.
 
-    `main`: the protocol of its measures, USUAL or LEAVE_ONE_OUT. `labels`: id -> label of what is
-    searched under it, `thumbnail` the encoded picture of an id there. `matches` and `hits`: the
-    first `DEPTH` of each query. `values` (q,): the figure of each query by which it is good or bad,
-    called `measure`: the first nAP@k that was asked for. `unseen`: leave-one-out, where it was
-    asked for as well.
+    `sides`: by the title of the protocol, the leading one first. `labels`: id -> label of what is
+    searched under that one, `thumbnail` the encoded picture of an id there. `matches` and `hits`:
+    the first `DEPTH` of each query there. `measure`: what queries are called good or bad by, the
+    first nAP@k that was asked for.
     """
 
     evaluation: Evaluation
     searcher: Searcher
-    main: str
+    sides: dict[str, Side]
     labels: Mapping[str, str | None]
     thumbnail: Callable[[str], bytes | None]
     matches: Sequence[Matches]
     hits: Hits
     measure: str
-    values: Floats
-    unseen: Unseen | None
+
+    @property
+    def main(self) -> str:
+        """The title of the leading protocol."""
+        return next(iter(self.sides))
+
+    @property
+    def values(self) -> Floats:
+        """The measure of each query under the leading protocol, (q,)."""
+        return self.sides[self.main].values
 
 
 def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
     """The first hits of every query and its figure, under each protocol."""
     queries = evaluation.queries
-    among_queries = evaluation.main == "unseen"
-    labels, thumbnail = _searched(searcher, queries, among_queries)
+    labels, thumbnail = _searched(evaluation, searcher)
     matches = _deep_enough(evaluation, searcher, labels)
     hits = first_hits(queries, matches, labels, DEPTH)
     deepest = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
@@ -67,26 +74,21 @@ def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
     values = evaluation.per_query.get(measure)
     if values is None:
         values = hits.measures([measure])[measure]
-    return Case(
-        evaluation=evaluation,
-        searcher=searcher,
-        main=LEAVE_ONE_OUT if among_queries else USUAL,
-        labels=labels,
-        thumbnail=thumbnail,
-        matches=matches,
-        hits=hits,
-        measure=measure,
-        values=values,
-        unseen=_unseen(evaluation, measure) if len(evaluation.values) > 1 else None,
-    )
+    precision = precision_at_ranks(hits.found)
+    main = Side(values, precision, float(hits.relevant.mean()), max(1, len(labels)))
+    sides = {TITLES[evaluation.main]: main}
+    if len(evaluation.values) > 1:
+        sides[LEAVE_ONE_OUT] = _leave_one_out(evaluation, measure)
+    return Case(evaluation, searcher, sides, labels, thumbnail, matches, hits, measure)
 
 
 def _searched(
-    searcher: Searcher, queries: Queries, among_queries: bool
+    evaluation: Evaluation, searcher: Searcher
 ) -> tuple[Mapping[str, str | None], Callable[[str], bytes | None]]:
     """Labels and pictures of what is searched: the index, or the other queries."""
-    if not among_queries:
+    if evaluation.main == "usual":
         return searcher.index.labels(), searcher.index.thumbnail
+    queries = evaluation.queries
     pictures = dict(zip(queries.ids, queries.thumbnails, strict=True))
     return dict(zip(queries.ids, queries.labels, strict=True)), pictures.get
 
@@ -107,10 +109,10 @@ def _deep_enough(
     return rank(searcher, queries, wanted, options.expand)
 
 
-def _unseen(evaluation: Evaluation, measure: str) -> Unseen:
-    queries = evaluation.queries
-    names = [f"P@{k}" for k in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
-    trial = unseen_trial(queries, evaluation.options)
+def _leave_one_out(evaluation: Evaluation, measure: str) -> Side:
+    others = max(1, len(evaluation.queries.ids) - 1)
+    names = [f"P@{k}" for k in range(1, min(DEPTH, others) + 1)]
+    trial = unseen_trial(evaluation.queries, evaluation.options)
     found = trial_measures(trial, [measure, *names])
     precision = np.array([found[name].mean() for name in names])
-    return Unseen(found[measure], precision, float(trial.relevant.mean()))
+    return Side(found[measure], precision, float(trial.relevant.mean()), others)

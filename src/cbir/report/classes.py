@@ -14,7 +14,7 @@ from cbir.report.content import Block, Plot, Section, Table, Text
 from cbir.report.curves import spread_block
 from cbir.report.plots import class_plot, matrix_plot
 from cbir.report.statistics import Floats, taken_for
-from cbir.report.tables import LEAVE_ONE_OUT, class_table
+from cbir.report.tables import class_table
 from cbir.wording import counted, percent
 
 FIRST = 10
@@ -38,17 +38,14 @@ def class_section(case: Case) -> Section:
         half = MANY_CLASSES // 2
         drawn = best_first[:half] + best_first[-half:]
         some = f" The {half} best and {half} worst of {len(best_first)} classes."
-    means = {case.main: classes}
-    if case.unseen is not None:
-        means[LEAVE_ONE_OUT] = class_means({measure: case.unseen.values}, labels)
-    figure = class_plot(
-        drawn,
-        {
-            protocol: np.array([of[label].measures[measure] for label in drawn])
-            for protocol, of in means.items()
-        },
-        f"mean {measure}",
-    )
+    means = {
+        title: class_means({measure: side.values}, labels) for title, side in case.sides.items()
+    }
+    drawn_means = {
+        title: np.array([of[label].measures[measure] for label in drawn])
+        for title, of in means.items()
+    }
+    figure = class_plot(drawn, drawn_means, f"mean {measure}", bars=True)
     best, worst = best_first[0], best_first[-1]
     said = (
         f"Best: {best} ({classes[best].measures[measure]:.3f}). "

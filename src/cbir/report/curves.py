@@ -13,11 +13,10 @@ from cbir.report.plots import precision_plot, recall_precision_plot, score_plot,
 from cbir.report.statistics import (
     Floats,
     full_curve,
-    precision_at_ranks,
     sampled,
     score_for,
 )
-from cbir.report.tables import LEAVE_ONE_OUT, USUAL
+from cbir.report.tables import LEAVE_ONE_OUT
 from cbir.wording import counted
 
 TAIL = 0.01
@@ -28,39 +27,30 @@ _RANKS = (1, 2, 5, 10, 20, 50, 100)
 
 def curve_section(case: Case) -> Section:
     """Precision of the first k hits, and over the whole ranking, under each protocol."""
-    by_chance = {case.main: case.hits.relevant.mean() / max(1, len(case.labels))}
-    if case.unseen is not None:
-        by_chance[LEAVE_ONE_OUT] = case.unseen.relevant / max(1, len(case.values) - 1)
     recall, sample = recall_curves(case)
     asked = case.evaluation.n_queries
     of = "all queries" if sample == asked else f"a seeded sample of {sample:,} of {asked:,} queries"
     blocks = curve_blocks(
-        precision_curves(case),
+        {title: side.precision for title, side in case.sides.items()},
         recall,
         f"Mean P@k over {counted(asked, 'query')}.",
         f"Interpolated precision over full rankings of {of}, by whole-image vectors.",
-        by_chance=by_chance,
+        by_chance={title: side.relevant / side.searched for title, side in case.sides.items()},
     )
     return Section("curves", "Precision, hit by hit", blocks)
 
 
-def precision_curves(case: Case) -> dict[str, Floats]:
-    """Protocol -> mean P@1 ... P@k, float64 (k,)."""
-    found = {case.main: precision_at_ranks(case.hits.found)}
-    return found if case.unseen is None else {**found, LEAVE_ONE_OUT: case.unseen.precision}
-
-
 def recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
-    """Protocol -> precision over recall, and of how many queries: the same for both."""
-    evaluation = case.evaluation
-    queries, options = evaluation.queries, evaluation.options
+    """Protocol -> precision over recall, and of how many queries: the same for all."""
+    queries, options = case.evaluation.queries, case.evaluation.options
     chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
     curves = {}
-    if case.main == USUAL:
-        some = queries.chosen(chosen.tolist())
-        curves[USUAL] = full_curve(whole_image_trial(case.searcher, some, options))
-    if case.main == LEAVE_ONE_OUT or case.unseen is not None:
-        curves[LEAVE_ONE_OUT] = full_curve(unseen_trial(queries, options).asking(chosen))
+    for title in case.sides:
+        if title == LEAVE_ONE_OUT:
+            trial = unseen_trial(queries, options).asking(chosen)
+        else:
+            trial = whole_image_trial(case.searcher, queries.chosen(chosen.tolist()), options)
+        curves[title] = full_curve(trial)
     return curves, len(chosen)
 
 

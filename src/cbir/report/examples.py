@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cbir.errors import ImageError
@@ -15,7 +14,7 @@ from cbir.images.decode import decode
 from cbir.report.case import Case
 from cbir.report.content import Block, Example, Examples, Shown, ShownHit
 from cbir.report.pictures import file_bytes
-from cbir.report.statistics import SEED, Floats
+from cbir.report.statistics import SEED, Floats, Scores
 
 HITS = 10
 WORST, BEST, AT_RANDOM = 8, 5, 6
@@ -41,7 +40,7 @@ def example_blocks(case: Case) -> list[Block]:
                 "The worst queries",
                 f"The lowest {measure}, the most confident mistakes first; "
                 f"at most {MOST_OF_A_CLASS} of a class.",
-                worst_queries(values, hits, WORST),
+                lowest_queries(values, hits, WORST, MOST_OF_A_CLASS),
             ),
             (
                 "random",
@@ -53,7 +52,7 @@ def example_blocks(case: Case) -> list[Block]:
                 "best",
                 "The best queries",
                 f"The highest {measure}, the highest scores first; one of a class.",
-                best_queries(values, hits, BEST),
+                lowest_queries(np.negative(values), hits, BEST, 1),
             ),
         ]
     return [
@@ -67,18 +66,14 @@ def _figure(case: Case, query: int) -> str:
     return f"{case.measure} {case.values[query]:.3f}, {right} of {there} right"
 
 
-def worst_queries(values: Floats, hits: Hits, count: int) -> list[int]:
-    """`count` queries of the lowest value, among equal ones those of the highest first score."""
-    return of_different_classes(
-        np.lexsort((-_first_scores(hits), values)), hits.asked.tolist(), count, MOST_OF_A_CLASS
-    )
+def lowest_queries(values: Floats, hits: Hits, count: int, each: int) -> list[int]:
+    """`count` queries of the lowest value, among equals those of the highest first score.
 
-
-def best_queries(values: Floats, hits: Hits, count: int) -> list[int]:
-    """`count` queries of the highest value, one of a class, among equal ones by first score."""
-    return of_different_classes(
-        np.lexsort((-_first_scores(hits), -values)), hits.asked.tolist(), count, 1
-    )
+    At most `each` are of one class.
+    """
+    first: Scores = hits.scores[:, 0] if hits.scores.shape[1] else np.zeros(len(values), np.float32)
+    order = np.lexsort((-np.nan_to_num(first, nan=-2.0), values))
+    return of_different_classes(order, hits.asked.tolist(), count, each)
 
 
 def random_queries(queries: int, count: int) -> list[int]:
@@ -118,12 +113,6 @@ def example(case: Case, number: int, figure: str) -> Example:
     ]
     picture = queries.thumbnails[number] if queries.thumbnails else None
     return Example(shown(queries.ids[number], queries.labels[number], picture), figure, hits)
-
-
-def _first_scores(hits: Hits) -> NDArray[np.float32]:
-    if not hits.scores.shape[1]:
-        return np.zeros(len(hits.asked), dtype=np.float32)
-    return np.nan_to_num(hits.scores[:, 0], nan=-2.0)
 
 
 def of_different_classes(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cbir.evaluation import ComparedEvaluations, Evaluation
+from cbir.evaluation import ComparedEvaluations
 from cbir.measures.significance import class_means
 from cbir.report.case import Case
 from cbir.report.classes import MANY_CLASSES
@@ -20,20 +20,19 @@ from cbir.report.content import (
     Plot,
     Report,
     Section,
-    Table,
     Text,
 )
-from cbir.report.curves import curve_blocks, precision_curves, recall_curves, spread_block
+from cbir.report.curves import curve_blocks, recall_curves, spread_block
 from cbir.report.examples import example, of_different_classes
-from cbir.report.one_index import LEAVE_ONE_OUT_NOTE, MEMORY_NOTE, milliseconds, query_facts
-from cbir.report.plots import class_marks_plot
+from cbir.report.one_index import LEAVE_ONE_OUT_NOTE, MEMORY_NOTE, query_facts, timings_section
+from cbir.report.plots import class_plot
 from cbir.report.reproduce import index_facts, reproduce
 from cbir.report.statistics import Floats
 from cbir.report.tables import (
     AP_NOTE,
-    LEAVE_ONE_OUT,
     USUAL,
     comparisons_of,
+    indexes_table,
     main_measure,
     means_tables,
     notes_of_all,
@@ -89,7 +88,7 @@ def several_report(several: ComparedCases, *, command: str, pages: Sequence[str]
             _classes(several),
             _curves(several),
             *_queries(several),
-            _timings(several),
+            timings_section(dict(zip(names, compared.evaluations, strict=True))),
             reproduce(command, [*query_facts(compared.evaluations[0]), *facts]),
         ],
     )
@@ -102,7 +101,7 @@ def _summary(several: ComparedCases, pages: Sequence[str]) -> Section:
     memory = any(one.training_images_indexed for one in evaluations)
     if memory and several.cases[0].main == USUAL:
         blocks.append(Text(MEMORY_NOTE, note=True))
-    blocks += [*means_tables(compared), _about(several)]
+    blocks += [*means_tables(compared), indexes_table(compared)]
     if any(name.startswith("nAP@") for name in evaluations[0].measures):
         blocks.append(Text(AP_NOTE))
     if "unseen" in compared.comparisons:
@@ -114,30 +113,6 @@ def _summary(several: ComparedCases, pages: Sequence[str]) -> Section:
     ]
     blocks.append(Links("More", links))
     return Section("summary", "Summary", blocks)
-
-
-def _about(several: ComparedCases) -> Table:
-    evaluations = several.compared.evaluations
-    parts = {"training_images": "accuracy, training images", "queries": "accuracy, queries"}
-    known = [p for p in parts if any((one.accuracy or {}).get(p) for one in evaluations)]
-    rows = [
-        [
-            name,
-            one.descriptor,
-            f"{case.searcher.index.spec.dim:,}",
-            f"{one.n_indexed:,}",
-            f"{one.n_queries:,}",
-            *(_share(one, part) for part in known),
-        ]
-        for name, one, case in zip(several.names, evaluations, several.cases, strict=True)
-    ]
-    header = ["index", "descriptor", "dimensions", "images", "queries"]
-    return Table("The indexes", [*header, *(parts[part] for part in known)], rows, wide=True)
-
-
-def _share(evaluation: Evaluation, part: str) -> str:
-    share = (evaluation.accuracy or {}).get(part)
-    return "–" if share is None else f"{share:.4f}"
 
 
 def _classes(several: ComparedCases) -> Section:
@@ -162,7 +137,7 @@ def _classes(several: ComparedCases) -> Section:
             Plot(
                 "classes",
                 f"Mean {several.measure} of each class, {main}",
-                class_marks_plot(drawn, marks, f"mean {several.measure}"),
+                class_plot(drawn, marks, f"mean {several.measure}", bars=False),
                 "A row a class, a mark for each index.",
                 said,
             ),
@@ -173,18 +148,18 @@ def _classes(several: ComparedCases) -> Section:
 
 def _curves(several: ComparedCases) -> Section:
     """Curves of all indexes together, those of each protocol by themselves."""
-    precision = [precision_curves(case) for case in several.cases]
     recall, counts = zip(*(recall_curves(case) for case in several.cases), strict=True)
     of = f"full rankings of {' or '.join(f'{n:,}' for n in sorted(set(counts)))} queries"
     blocks: list[Block] = []
-    for protocol in (USUAL, LEAVE_ONE_OUT):
-        if all(protocol in curves for curves in precision):
+    for title in several.cases[0].sides:
+        if all(title in case.sides for case in several.cases):
+            named = list(zip(several.names, several.cases, recall, strict=True))
             blocks += curve_blocks(
-                {name: of[protocol] for name, of in zip(several.names, precision, strict=True)},
-                {name: of[protocol] for name, of in zip(several.names, recall, strict=True)},
+                {name: case.sides[title].precision for name, case, _ in named},
+                {name: curves[title] for name, _, curves in named},
                 "Mean P@k over all queries.",
                 f"Interpolated precision over {of}, by whole-image vectors.",
-                under=protocol,
+                under=title,
             )
     return Section("curves", "Precision, hit by hit", blocks)
 
@@ -219,15 +194,3 @@ def _side_by_side(several: ComparedCases, query: int) -> list[Example]:
             several.names, several.cases, several.compared.rows, several.values, strict=True
         )
     ]
-
-
-def _timings(several: ComparedCases) -> Section:
-    steps = ("describe", "search", "measure")
-    rows = [
-        [name, *(f"{milliseconds(one)[step]:.3f}" for step in steps)]
-        for name, one in zip(several.names, several.compared.evaluations, strict=True)
-    ]
-    header = ["index", *(f"{step}, ms a query" for step in steps)]
-    return Section(
-        "timings", "Timings", [Table("Wall-clock time, all queries in one batch", header, rows)]
-    )

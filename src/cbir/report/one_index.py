@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cbir.evaluation import Evaluation
@@ -11,7 +13,7 @@ from cbir.measures.significance import ROUNDS
 from cbir.report.case import Case
 from cbir.report.classes import class_section, confusion_section
 from cbir.report.content import Block, Notes, Report, Section, Table, Text, Tile, Tiles
-from cbir.report.curves import curve_section, precision_curves, score_sections
+from cbir.report.curves import curve_section, score_sections
 from cbir.report.examples import AT_RANDOM, example_blocks, random_queries
 from cbir.report.model import model_sections
 from cbir.report.reproduce import contents_fingerprint, index_facts, reproduce
@@ -56,7 +58,7 @@ def single_report(case: Case, *, command: str) -> Report:
             *score_sections(case),
             Section("queries", "Queries and their hits", example_blocks(case)),
             *model_sections(searcher.descriptor, picture, queries.ids[first]),
-            _timings(evaluation),
+            timings_section({"": evaluation}),
             reproduce(command, [*index_facts(searcher.index), *query_facts(evaluation)]),
         ],
     )
@@ -101,14 +103,14 @@ def _notes(case: Case) -> list[str]:
     lines = []
     if any(name.startswith("nAP@") for name in evaluation.measures):
         lines.append(AP_NOTE)
-    if case.unseen is not None:
-        lines.append(
-            f"{LEAVE_ONE_OUT_NOTE} {case.unseen.relevant:,.0f} images are relevant to a query "
-            f"there on average, {relevant.mean():,.0f} under the usual protocol; measures that "
-            "count what is relevant are on another scale."
-        )
-    elif case.main == LEAVE_ONE_OUT:
+    if LEAVE_ONE_OUT in case.sides:
         lines.append(LEAVE_ONE_OUT_NOTE)
+    if len(case.sides) > 1:
+        lines.append(
+            f"On average {case.sides[LEAVE_ONE_OUT].relevant:,.0f} images are relevant to a query "
+            f"there, {relevant.mean():,.0f} under the usual protocol; measures that count what is "
+            "relevant are on another scale."
+        )
     lines.append(
         "The interval: where the mean would lie with other queries of the same kind (bootstrap)."
     )
@@ -124,26 +126,19 @@ def _notes(case: Case) -> list[str]:
 
 
 def _tiles(case: Case) -> list[Tile]:
-    usual = precision_curves(case)[case.main]
-    unseen = case.unseen
+    main, *others = case.sides.values()
 
     def beside(rank: int) -> str:
-        if unseen is None or len(unseen.precision) < rank:
-            return ""
-        return f"{percent(float(unseen.precision[rank - 1]))} {LEAVE_ONE_OUT}"
+        known = [other.precision[rank - 1] for other in others if len(other.precision) >= rank]
+        return f"{percent(float(known[0]))} {LEAVE_ONE_OUT}" if known else ""
 
     tiles = [
-        Tile(percent(float(usual[rank - 1])), f"of {hits} are right", beside(rank))
+        Tile(percent(float(main.precision[rank - 1])), f"of {hits} are right", beside(rank))
         for rank, hits in ((1, "first hits"), (10, "the first ten hits"))
-        if len(usual) >= rank
+        if len(main.precision) >= rank
     ]
-    tiles.append(
-        Tile(
-            f"{case.values.mean():.3f}",
-            f"mean {case.measure}",
-            "" if unseen is None else f"{unseen.values.mean():.3f} {LEAVE_ONE_OUT}",
-        )
-    )
+    mean = f"{others[0].values.mean():.3f} {LEAVE_ONE_OUT}" if others else ""
+    tiles.append(Tile(f"{main.values.mean():.3f}", f"mean {case.measure}", mean))
     each = milliseconds(case.evaluation)
     search, describe = each["search"], each["describe"]
     total = search + describe
@@ -173,28 +168,27 @@ def _failures(evaluation: Evaluation) -> Table:
     )
 
 
-def _timings(evaluation: Evaluation) -> Section:
+def timings_section(evaluations: Mapping[str, Evaluation]) -> Section:
+    """How long each step took; `evaluations` by name, "" where there is one."""
     names = {
         "describe": "read, decode and describe the queries",
         "near_duplicates": "look for near-duplicates",
         "search": "search",
         "measure": "measure",
     }
-    each = milliseconds(evaluation)
-    rows = [
-        [names[name], f"{seconds:.2f}", f"{each[name]:.3f}"]
-        for name, seconds in evaluation.seconds.items()
-    ]
-    total = sum(evaluation.seconds.values())
-    rows.append(["together", f"{total:.2f}", f"{sum(each.values()):.3f}"])
-    return Section(
-        "timings",
-        "Timings",
-        [
-            Table("Wall-clock time, all queries in one batch", ["step", "s", "ms a query"], rows),
-            Notes(
-                "What is counted",
-                ["Making this report is not. What else the machine did is not known."],
-            ),
-        ],
+    blocks: list[Block] = []
+    for name, one in evaluations.items():
+        each = {**milliseconds(one), "together": sum(milliseconds(one).values())}
+        seconds = {**one.seconds, "together": sum(one.seconds.values())}
+        rows = [
+            [names.get(step, step), f"{seconds[step]:.2f}", f"{each[step]:.3f}"] for step in each
+        ]
+        title = f"{name and f'{name}: '}wall-clock time, all queries in one batch"
+        blocks.append(Table(title, ["step", "s", "ms a query"], rows))
+    blocks.append(
+        Notes(
+            "What is counted",
+            ["The making of this report is not counted. What else the machine did is not known."],
+        )
     )
+    return Section("timings", "Timings", blocks)

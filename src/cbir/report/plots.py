@@ -63,36 +63,45 @@ def recall_precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, 
 
 
 @styled()
-def class_plot(names: Sequence[str], values: Mapping[str, Floats], measure: str) -> Figure:
-    """A bar a class, in the order given, by the first of `values`; marks for the others."""
-    bars, *others = values
-    drawn, (axes,) = figure(height=0.95 + _ROW_HEIGHT * len(names))
-    places = np.arange(len(names))
-    axes.barh(places, values[bars], height=0.68, color=SERIES[0], label=bars)
-    for other in others:
-        _class_marks(axes, values[other], other, 1)
-    if others:
-        drawn.legend(loc="outside upper right", handletextpad=0.4, ncols=2)
-    figures = axes.secondary_yaxis("right")
-    figures.set_yticks(places, [f"{value:.3f}" for value in values[bars]], color=INK)
-    figures.tick_params(length=0)
-    figures.spines[:].set_visible(False)
-    axes.grid(visible=False, axis="y")
-    _finish_classes(axes, names, values[bars], measure)
-    return drawn
+def class_plot(
+    names: Sequence[str], values: Mapping[str, Floats], measure: str, *, bars: bool
+) -> Figure:
+    """A row a class, in the order given, with a mark for each of the `values`.
 
-
-@styled()
-def class_marks_plot(names: Sequence[str], values: Mapping[str, Floats], measure: str) -> Figure:
-    """A row a class, in the order given, with a mark for each of the `values`."""
+    With `bars`, the first of them is a bar and a number instead.
+    """
     drawn, (axes,) = figure(height=1.0 + _ROW_HEIGHT * len(names))
-    every = np.array(list(values.values()))
-    places = np.arange(len(names))
-    axes.hlines(places, every.min(axis=0), every.max(axis=0), color=LINE, linewidth=4)
+    places, every = np.arange(len(names)), np.array(list(values.values()))
     for number, (name, of_classes) in enumerate(values.items()):
-        _class_marks(axes, of_classes, name, number)
-    drawn.legend(loc="outside upper right", handletextpad=0.2, ncols=min(3, len(values)))
-    _finish_classes(axes, names, every, measure)
+        if bars and not number:
+            axes.barh(places, of_classes, height=0.68, color=SERIES[0], label=_plain(name))
+            continue
+        axes.plot(
+            of_classes,
+            places,
+            linestyle="none",
+            marker=_MARKS[number % len(_MARKS)],
+            clip_on=False,
+            markersize=6,
+            color=SERIES[number % len(SERIES)],
+            markeredgecolor=SHEET,
+            label=_plain(name),
+        )
+    if bars:
+        figures = axes.secondary_yaxis("right")
+        figures.set_yticks(places, [f"{value:.3f}" for value in every[0]], color=INK)
+        figures.tick_params(length=0)
+        figures.spines[:].set_visible(False)
+        axes.grid(visible=False, axis="y")
+    else:
+        axes.hlines(places, every.min(axis=0), every.max(axis=0), color=LINE, linewidth=4)
+    if len(values) > 1:
+        drawn.legend(loc="outside upper right", handletextpad=0.3, ncols=min(3, len(values)))
+    axes.set_yticks(places, [_short(name) for name in names], color=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, max(1.0, float(np.nanmax(every, initial=0))))
+    axes.set_xlabel(measure)
+    axes.tick_params(axis="y", length=0)
     return drawn
 
 
@@ -104,31 +113,14 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
     drawn, (axes,) = figure(size, height)
     small = 8.0 if side <= 12 else 6.5
-    for y in range(len(rows)):
-        for x in range(len(columns)):
-            value = shares[y, x]
-            if np.isnan(value):
-                continue
-            same = rows[y] == columns[x]
-            colour = RIGHT if same else WRONG
-            axes.fill(
-                [x - 0.47, x + 0.47, x + 0.47, x - 0.47],
-                [y - 0.47, y - 0.47, y + 0.47, y + 0.47],
-                color=colour,
-                alpha=0.07 + 0.93 * float(value) ** 0.6,
-                linewidth=0,
-            )
-            dark = 0.07 + 0.93 * float(value) ** 0.6 > _DARK_FROM
-            if round(100 * value) >= 1:
-                axes.text(
-                    x,
-                    y,
-                    f"{100 * value:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=small,
-                    color=SHEET if dark else INK,
-                )
+    for y, x in np.argwhere(~np.isnan(shares)).tolist():
+        strength = 0.07 + 0.93 * float(shares[y, x]) ** 0.6
+        field = ([x - 0.47, x + 0.47, x + 0.47, x - 0.47], [y - 0.47, y - 0.47, y + 0.47, y + 0.47])
+        colour = RIGHT if rows[y] == columns[x] else WRONG
+        axes.fill(*field, color=colour, alpha=strength, linewidth=0)
+        if round(100 * shares[y, x]) >= 1:
+            text, ink = f"{100 * shares[y, x]:.0f}", SHEET if strength > _DARK_FROM else INK
+            axes.text(x, y, text, ha="center", va="center", fontsize=small, color=ink)
     axes.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=50, ha="left")
     axes.set_yticks(range(len(rows)), [_short(r) for r in rows])
     axes.xaxis.tick_top()
@@ -149,22 +141,13 @@ def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
     drawn, (axes,) = figure()
     both = np.concatenate([right, wrong])
     edges = np.histogram_bin_edges(both, bins=50, range=(lowest, float(both.max())))
-    for scores, colour, dash, name in (
-        (right, RIGHT, "-", "right"),
-        (wrong, WRONG, "--", "wrong"),
-    ):
-        if not len(scores):
-            continue
-        counts, _ = np.histogram(np.maximum(scores, lowest), edges)
-        axes.stairs(counts / len(scores), edges, fill=True, color=colour, alpha=0.22)
-        axes.stairs(
-            counts / len(scores),
-            edges,
-            color=colour,
-            linestyle=dash,
-            linewidth=1.6,
-            label=f"{name}: {len(scores):,} hits",
-        )
+    kinds = ((right, RIGHT, "-", "right"), (wrong, WRONG, "--", "wrong"))
+    for scores, colour, dash, name in kinds:
+        if len(scores):
+            counts, _ = np.histogram(np.maximum(scores, lowest), edges)
+            shares, told = counts / len(scores), f"{name}: {len(scores):,} hits"
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.22)
+            axes.stairs(shares, edges, color=colour, linestyle=dash, linewidth=1.6, label=told)
     axes.set_xlabel("score (cosine)")
     axes.set_ylabel("share of these hits")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
@@ -264,28 +247,6 @@ def bars_plot(
 
 def _line(number: int) -> dict[str, Any]:
     return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
-
-
-def _class_marks(axes: Axes, values: Floats, name: str, number: int) -> None:
-    axes.plot(
-        values,
-        np.arange(len(values)),
-        linestyle="none",
-        marker=_MARKS[number % len(_MARKS)],
-        clip_on=False,
-        markersize=6,
-        color=SERIES[number % len(SERIES)],
-        markeredgecolor=SHEET,
-        label=_plain(name),
-    )
-
-
-def _finish_classes(axes: Axes, names: Sequence[str], values: Floats, measure: str) -> None:
-    axes.set_yticks(np.arange(len(names)), [_short(name) for name in names], color=INK)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
-    axes.set_xlabel(measure)
-    axes.tick_params(axis="y", length=0)
 
 
 def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: Mapping[str, float]) -> None:

@@ -44,13 +44,16 @@ def main_measure(names: Iterable[str]) -> str:
 
 def evaluation_words(evaluation: Evaluation) -> Words:
     """One index: measures under each protocol, notes, accuracy and times."""
+    memory = _memory([evaluation])
+    queries = counted(evaluation.n_queries, "query")
+    accuracy = accuracies(evaluation)
     coded, seconds = evaluation.hamming, evaluation.seconds
     return [
-        Text(_heading(evaluation)),
+        Text(f"{evaluation.descriptor}: {queries}, {evaluation.n_indexed:,} indexed{memory}"),
         measures_table(evaluation),
         *([codes_table(coded)] if coded else []),
         *(Text(note, note=True) for note in notes(evaluation)),
-        *_accuracy(evaluation),
+        *([Text(f"accuracy of the model's own classifier: {accuracy}")] if accuracy else []),
         Text(
             f"described in {seconds['describe']:.1f} s, searched in {seconds['search']:.1f} s, "
             f"measured in {seconds['measure']:.1f} s"
@@ -60,11 +63,12 @@ def evaluation_words(evaluation: Evaluation) -> Words:
 
 def compared_words(compared: ComparedEvaluations) -> Words:
     """Several indexes: what they are, measures under each protocol, comparisons and notes."""
-    words: Words = []
-    for name, one in zip(compared.names, compared.evaluations, strict=True):
-        words += [Text(f"{name}: {_heading(one)}"), *_accuracy(one)]
-    words += [*means_tables(compared), *comparisons_of(compared)]
-    return [*words, *(Text(note, note=True) for note in notes_of_all(compared))]
+    return [
+        indexes_table(compared),
+        *means_tables(compared),
+        *comparisons_of(compared),
+        *(Text(note, note=True) for note in notes_of_all(compared)),
+    ]
 
 
 def runs_words(runs: Sequence[JudgedRun], comparisons: Sequence[Comparison]) -> Words:
@@ -112,6 +116,22 @@ def codes_table(coded: Hamming) -> Table:
     """Means by binary codes under each protocol."""
     title = f"By codes of {coded.bits} bits (seed {coded.seed}), compared by Hamming distance"
     return _by_measure(title, [(TITLES[p], _figures(means)) for p, means in coded.means.items()])
+
+
+def indexes_table(compared: ComparedEvaluations) -> Table:
+    """What is compared, with the accuracy of each model's own classifier."""
+    parts = {"training_images": "accuracy, training images", "queries": "accuracy, queries"}
+    accuracy = [one.accuracy or {} for one in compared.evaluations]
+    known = [part for part in parts if any(of.get(part) is not None for of in accuracy)]
+    rows = [
+        [
+            *(name, one.descriptor, f"{one.n_indexed:,}", f"{one.n_queries:,}"),
+            *("–" if (share := of.get(part)) is None else f"{share:.4f}" for part in known),
+        ]
+        for name, one, of in zip(compared.names, compared.evaluations, accuracy, strict=True)
+    ]
+    header = ["index", "descriptor", "images", "queries", *(parts[part] for part in known)]
+    return Table("The indexes", header, rows, wide=True)
 
 
 def means_tables(compared: ComparedEvaluations) -> list[Table]:
@@ -199,17 +219,6 @@ def notes_of_all(compared: ComparedEvaluations) -> list[str]:
 
 
 # --- cells --------------------------------------------------------------------------------------
-
-
-def _heading(evaluation: Evaluation) -> str:
-    memory = " (index = training images)" if evaluation.training_images_indexed else ""
-    queries = counted(evaluation.n_queries, "query")
-    return f"{evaluation.descriptor}, {queries}, {evaluation.n_indexed:,} indexed{memory}"
-
-
-def _accuracy(evaluation: Evaluation) -> list[Text]:
-    known = accuracies(evaluation)
-    return [Text(f"accuracy of the model's own classifier: {known}")] if known else []
 
 
 def _memory(evaluations: Sequence[Evaluation]) -> str:
