@@ -97,7 +97,7 @@ def test_the_whole_ranking_of_an_index_of_parts_is_by_the_best_part(
     result = evaluate(searcher, queries, ["AP"], protocol="usual")
     expected = by_trec_eval(searcher, queries, tmp_path, ["AP"])
     assert result.measures == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(QueryError, match="several vectors an image"):
+    with pytest.raises(QueryError, match="several vectors per image"):
         evaluate(searcher, queries, ["AP"], shuffle=1)
     searcher.close()
 

@@ -30,7 +30,7 @@ _WITH_QRELS = frozenset(
     "indexes",
     multiple=True,
     metavar="INDEX",
-    help="Search this index; given again, both are asked the same and compared.",
+    help="Search this index; may repeat, to compare indexes.",
 )
 @click.option("--queries", metavar="SOURCE", help="The labelled images to search for.")
 @click.option(
@@ -78,7 +78,7 @@ _WITH_QRELS = frozenset(
     "recall_at",
     type=click.IntRange(1),
     metavar="K",
-    help="Measure the index's own search against exact search instead; no labels are needed.",
+    help="Measure recall at K of the index's own search instead; needs no labels.",
 )
 @click.option("--label-from-folder", is_flag=True, help="Label each query with its folder's name.")
 @click.option(
@@ -139,7 +139,7 @@ def _only(asked: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
 
 
 def _refuse_others(context: click.Context, mode: str, allowed: frozenset[str]) -> None:
-    """Refuse an option that was given and means nothing with `mode`."""
+    """Refuse options that have no meaning with `mode`."""
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

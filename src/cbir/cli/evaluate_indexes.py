@@ -43,7 +43,7 @@ def evaluate_indexes(
     names = short_names(indexes)
     check_targets(per_query, report, [*indexes, queries])
     with ExitStack() as opened:
-        # All of them before the long work: a place may be mistyped.
+        # Open all indexes before the long work: a place may be mistyped.
         searchers = [opened.enter_context(closing(Searcher.open(i, descriptor))) for i in indexes]
         evaluations = []
         for searcher in searchers:

@@ -1,4 +1,4 @@
-"""Where `cbir evaluate` writes what it measured: a CSV file, a page, the terminal or JSON."""
+"""What `cbir evaluate` writes into files: values as CSV, reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PerQuery = tuple[Mapping[str, str], Sequence[str], Mapping[str, NDArray[np.float
 
 
 def short_names(places: Iterable[str]) -> list[str]:
-    """The last part of each place, or all of it where last parts would not tell them apart.
+    """The last part of each place, or the whole where last parts repeat.
 
     Raises `click.UsageError` where a place is given twice.
     """
@@ -37,7 +37,7 @@ def short_names(places: Iterable[str]) -> list[str]:
 def check_targets(per_query: Path | None, report: Path | None, places: Sequence[str] = ()) -> None:
     """Raise `CbirError` where one of the files cannot be written, before anything is measured.
 
-    A report may not lie in one of the `places`, indexes and sources: its plots would become
+    A report may not lie in one of the `places`, indexes and sources, as its plots would become
     images of the next evaluation.
     """
     if report is not None:
@@ -58,7 +58,7 @@ def check_targets(per_query: Path | None, report: Path | None, places: Sequence[
 def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
     """Write a CSV file with a row a query and a column a measure, whole or not at all.
 
-    A run is what tells it from the others (column -> value: its name, the protocol), query ids,
+    A run consists of its identifying columns (column -> value: its name, the protocol), query ids,
     and measure -> values, float64 (q,).
     """
     text = io.StringIO()

@@ -26,7 +26,7 @@ def evaluate_runs(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """Judge `runs` by `qrels`, and compare several; what may be a mistake is said.
+    """Judge `runs` by `qrels`, compare several, and warn of likely mistakes.
 
     With `label_from_folder`, a query's class is the folder that its id names.
     """

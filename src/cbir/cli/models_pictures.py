@@ -38,10 +38,10 @@ def draw_model(
     limit: int,
     sweep: Path | None,
 ) -> list[Path]:
-    """Write the pictures that can be drawn into `folder`; returns their paths.
+    """Draw what can be drawn and write it into `folder`; returns the paths of the files.
 
-    What else could be drawn is said. Raises `CbirError` where there is nothing to draw, or what
-    was given cannot be used.
+    Messages say what else could be drawn. Raises `CbirError` where there is nothing to draw, or an
+    argument cannot be used.
     """
     if folder.exists() and not folder.is_dir():
         raise CbirError(f"{folder} is a file", "--pictures takes a folder")
@@ -100,7 +100,7 @@ def _pixels(path: Path) -> RgbImage:
 
 
 def _of_sweep(model: BovwDescriptor, path: Path | None) -> dict[str, bytes]:
-    """The curve of the sweep in the file, or else of the one that the model's card holds."""
+    """The curve of the sweep in the file, else of the sweep in the model's card."""
     sweep, where = model.card.training.get("sweep"), "the model's card"
     if path is not None:
         where = str(path)

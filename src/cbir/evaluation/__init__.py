@@ -1,4 +1,4 @@
-"""Labelled queries -> rankings -> measures, as `cbir evaluate` does it."""
+"""Labelled queries to rankings to measures, as `cbir evaluate` does it."""
 
 from cbir.evaluation.comparison import ComparedEvaluations, compare_evaluations
 from cbir.evaluation.evaluating import evaluate

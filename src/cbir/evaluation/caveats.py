@@ -1,4 +1,4 @@
-"""What must be known of index, queries and model to read an evaluation's figures."""
+"""What index, queries and model have in common: it changes what figures mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SAME = 0.9999
 
 @dataclass(frozen=True)
 class Overlap:
-    """Counts of queries, and of indexed images.
+    """Counts of queries and of indexed images.
 
     `indexed`: queries that are indexed, each left out of its own answer. `same_file`: queries whose
     first hit is the same file under another id, an easy answer. `alone`: queries whose label no

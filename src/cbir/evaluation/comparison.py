@@ -47,10 +47,10 @@ def compare_evaluations(
 ) -> ComparedEvaluations:
     """Compare `evaluations`, called `names`, of the same queries under the same protocols.
 
-    Queries are the same where their ids are equal but for the source's name, which each index
-    chooses. A query that some index could not describe is left out. Leave-one-out is compared
-    where all evaluations have it: under the usual protocol, a model that knows the indexed images
-    by heart may look better than it is. Raises `QueryError` where no query is common to all.
+    Queries are matched by their ids without the source's name, which each index chooses. Queries
+    that some index could not describe are left out. Leave-one-out is compared where all
+    evaluations have it: under the usual protocol, a model that has memorised the indexed images
+    looks better than it is. Raises `QueryError` where the indexes share no query.
     """
     rows = _common_rows(evaluations)
     labels = [evaluations[0].queries.labels[row] for row in rows[0].tolist()]

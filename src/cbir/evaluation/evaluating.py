@@ -1,4 +1,4 @@
-"""Labelled queries -> measures, under the protocols that are asked for."""
+"""Labelled queries to measures, under each protocol."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _described(
     seconds: dict[str, float],
     on_stage: OnStage,
 ) -> tuple[Queries, list[str]]:
-    """The labelled queries, and those of their labels that no indexed image has."""
+    """The labelled queries, and their labels that no indexed image has."""
     told = read_metadata(metadata) if metadata else None
     require_labels_in(searcher, source, told)
     with _timed(seconds, "describe"):
@@ -152,7 +152,7 @@ def _measured(
     seconds: dict[str, float],
     on_stage: OnStage,
 ) -> tuple[dict[OneProtocol, dict[str, NDArray[np.float64]]], list[Matches]]:
-    """The values of every query under each protocol, and the first hits under the first."""
+    """The values of every query under each protocol, and the first hits under the leading one."""
     main, *others = options.protocols(len(queries.ids))
     on_measured = partial(on_stage, "measuring")
     on_stage("searching", 0, len(queries.ids))
@@ -186,7 +186,7 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 def _as_typed(source: ImageSource) -> str:
-    """`cifar10:test`, a folder, an archive, one file of a folder."""
+    """The source as a person types it: `cifar10:test`, a folder, an archive, one file."""
     if source.scope.endswith("/"):
         return f"{source.uri}:{source.scope[:-1]}"
     return f"{source.uri}/{source.scope}" if source.scope else source.uri

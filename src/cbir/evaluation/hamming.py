@@ -1,4 +1,4 @@
-"""Binary codes of vectors, compared by Hamming distance, as the hashing literature does."""
+"""Binary codes of vectors, compared by Hamming distance as in the hashing literature."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Signs = NDArray[np.float32]
 class Hamming:
     """Means of measures by codes of `bits` bits, under each protocol.
 
-    `seed`: of the rotation, and of the order of equal distances.
+    `seed` fixes the rotation and the order of equal distances.
     """
 
     bits: int
@@ -53,7 +53,7 @@ class Hamming:
 
 @dataclass(frozen=True)
 class Coder:
-    """Makes codes of vectors: the signs of (vector - `mean` (dim,)) times `axes` (dim, bits)."""
+    """Turns vectors into codes: the signs of (vector - `mean` (dim,)) times `axes` (dim, bits)."""
 
     mean: NDArray[np.float32]
     axes: NDArray[np.float32]
@@ -64,7 +64,7 @@ class Coder:
 
 
 def require_bits(bits: int, dim: int) -> None:
-    """Raise `CbirError` where vectors of `dim` dimensions have no codes of `bits` bits."""
+    """Raise `CbirError` unless `bits` is 1..`dim`."""
     if bits < 1:
         raise CbirError(f"codes of {bits} bits", "ask for 1 or more")
     if bits > dim:
@@ -73,15 +73,15 @@ def require_bits(bits: int, dim: int) -> None:
 
 
 def fit_codes(vectors: Vectors, bits: int, seed: int = SEED) -> Coder:
-    """Iterative quantisation: PCA, then the rotation that brings `vectors` (n, dim) near to codes.
+    """Iterative quantisation: PCA, then the rotation that brings `vectors` (n, dim) close to codes.
 
-    No label is read. Raises `CbirError` unless `bits` is 1..dim. Gong and Lazebnik,
+    Reads no labels. Raises `CbirError` unless `bits` is 1..dim. Gong and Lazebnik,
     "Iterative quantization: A procrustean approach to learning binary codes", CVPR 2011.
     """
     require_bits(bits, vectors.shape[1])
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     varied = vectors - mean
-    # Directions in which nothing varies do no harm: the rotation gives every bit its share of all.
+    # Directions without variance do no harm: the rotation spreads the variance over all bits.
     axes = np.linalg.eigh((varied.T @ varied).astype(np.float64))[1][:, ::-1][:, :bits]
     axes = axes.astype(np.float32)
     projected = varied @ axes
@@ -104,7 +104,7 @@ def hamming(
 ) -> Hamming:
     """AP over the whole ranking and the measures `names` by codes fitted on the indexed vectors.
 
-    The seed is that of `options`, as are the protocols.
+    `options` give the protocols and the seed.
     """
     seed = SEED if options.shuffle is None else options.shuffle
     coder = fit_codes(searcher.index.matrix()[1], bits, seed)
@@ -129,7 +129,7 @@ def hamming_measures(
 ) -> dict[str, NDArray[np.float64]]:
     """AP over the whole ranking and the measures `names`, float64 (q,) each, by codes.
 
-    Most distances are equal to others: their order is drawn by `seed`, for the ids hold the class.
+    Many distances are equal; `seed` draws their order, as ids contain the class.
     """
     drawn = replace(trial, places=shuffled(len(trial.codes), seed))
     return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]), on_done)

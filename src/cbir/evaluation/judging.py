@@ -1,4 +1,4 @@
-"""Run files judged by qrels, and what in them may be a mistake."""
+"""Run files judged by qrels, with notes on likely mistakes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cbir.types import OnDone
 from cbir.wording import counted, listed
 
 _LOOKED_AT = 10_000
-"""Queries among which the intended one is looked for."""
+"""Queries among which the intended one is searched for."""
 
 Qrels = Mapping[str, dict[str, int]]
 Run = Mapping[str, Sequence[tuple[str, float]]]
@@ -27,8 +27,8 @@ Run = Mapping[str, Sequence[tuple[str, float]]]
 class JudgedRun:
     """A run called `name` and its measures over the queries of the qrels.
 
-    `labels` (q,): the queries' classes, None where classes were not asked for. `notes`: what
-    lowers the figures and may be a mistake.
+    `labels` (q,): the queries' classes, None where classes were not asked for. `notes`: likely
+    mistakes that lower the figures.
     """
 
     name: str
@@ -61,13 +61,13 @@ def judge_run(
     labels: Sequence[str | None] | None = None,
     on_done: OnDone = lambda _done, _total: None,
 ) -> JudgedRun:
-    """The `measures` of `run`, called `name`, by `qrels`; see `evaluate_run`."""
+    """Judge `run`, called `name`, by `qrels`; see `evaluate_run`."""
     found = evaluate_run(qrels, run, measures, on_done)
     return JudgedRun(name, found, labels, _notes(name, qrels, run, found))
 
 
 def require_answers(qrels: Qrels, run: Run, qrels_path: Path, run_path: Path) -> None:
-    """Raise `QueryError` where the run answers no query of the qrels: every figure would be 0."""
+    """Raise `QueryError` where the run answers no query of the qrels, so every figure is 0."""
     if qrels.keys().isdisjoint(run):
         asked, first = next(iter(run)), next(iter(qrels))
         [meant] = get_close_matches(asked, islice(qrels, _LOOKED_AT), 1) or [first]
@@ -79,7 +79,7 @@ def require_answers(qrels: Qrels, run: Run, qrels_path: Path, run_path: Path) ->
 
 
 def folder_labels(qrels: Qrels, qrels_path: Path) -> list[str | None]:
-    """The folder that each query id names, as `open_source` takes it for a label."""
+    """The folder in each query id, which `open_source` takes as the label."""
     folders = [
         label_of(key, source) if slash else None
         for source, slash, key in (query.partition("/") for query in qrels)

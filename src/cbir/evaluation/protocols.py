@@ -1,6 +1,6 @@
 """The protocols of an evaluation: what the queries are searched among.
 
-`usual`: the index. `unseen`: the other queries (leave-one-out), none of which was seen in training.
+`usual`: the index. `unseen`: leave-one-out, the other queries, which training has not seen.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class EvaluationOptions:
     shuffle: int | None = None
 
     def protocols(self, queries: int) -> list[OneProtocol]:
-        """What so many queries are measured under; leave-one-out needs all of them, and two."""
+        """The protocols that so many queries allow; leave-one-out needs all, at least two."""
         if self.protocol != "both":
             return [self.protocol]
         return ["usual"] if self.sample is not None or queries < 2 else ["usual", "unseen"]
@@ -57,7 +57,7 @@ PLAIN = EvaluationOptions()
 
 
 def rank(searcher: Searcher, queries: Queries, k: int, expand: int = 0) -> list[Matches]:
-    """The exact k best records for each query; a query that is indexed is left out of its own."""
+    """The exact k best records for each query; an indexed query is left out of its own answer."""
     exclude = _itself(searcher, queries)
     vectors = _expanded(searcher, queries, expand, exclude)
     return searcher.index.search(vectors, k, exclude=exclude, exact=True)
@@ -71,7 +71,7 @@ def ranked_measures(
     options: EvaluationOptions = PLAIN,
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures of what `rank` has answered, float64 (q,) each; of the whole ranking if need be.
+    """Measures of what `rank` answered, float64 (q,) each; searches deeper where they need it.
 
     `matches`: at least the first `kept(names, count)` hits.
     """
@@ -84,9 +84,9 @@ def ranked_measures(
 
 
 def usual_trial(searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
-    """The queries and the indexed images; equal scores by id, or by the seed `shuffle`.
+    """The queries against the indexed images.
 
-    Raises `QueryError` for an index with several vectors an image.
+    Raises `QueryError` for an index with several vectors per image.
     """
     require_whole_images(searcher.index)
     return whole_image_trial(searcher, queries, options)
@@ -95,7 +95,7 @@ def usual_trial(searcher: Searcher, queries: Queries, options: EvaluationOptions
 def whole_image_trial(
     searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN
 ) -> Trial:
-    """The same by the vectors of whole images alone, whatever else the index holds."""
+    """The queries against the vectors of whole images, whatever else the index holds."""
     index = searcher.index
     ids, matrix = index.matrix()
     labels = index.labels()
@@ -127,10 +127,10 @@ def unseen_trial(queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
 
 
 def require_whole_images(index: Index) -> None:
-    """Raise `QueryError` for an index with several vectors an image."""
+    """Raise `QueryError` for an index with several vectors per image."""
     if has_parts(index):
         raise QueryError(
-            f"{index.url} holds several vectors an image", "index again without --regions"
+            f"{index.url} holds several vectors per image", "index again without --regions"
         )
 
 
@@ -157,7 +157,7 @@ def _itself(searcher: Searcher, queries: Queries) -> list[str | None]:
 def _measured_by_engine(
     searcher: Searcher, queries: Queries, names: Sequence[str], expand: int, on_done: OnDone
 ) -> dict[str, NDArray[np.float64]]:
-    """Deep rankings where a record's score is its best part's: only the engine knows it."""
+    """Deep rankings by the engine: a record's score is that of its best part."""
     count, labels = searcher.index.count(), searcher.index.labels()
     k = min(depth(names) or count, count)
     step = max(1, _RANKS_AT_ONCE // k)

@@ -1,4 +1,4 @@
-"""What an evaluation found, and what must be known of its figures to read them rightly."""
+"""The result of an evaluation, with notes on how to read its figures."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ class Evaluation:
     """How good the answers of an index are, and what must be known to read the figures.
 
     `source`: the address of the queries. `n_queries`: how many were searched for. `descriptor`:
-    its name and the beginning of its fingerprint. `options`: what was asked for; its `sample` is
-    None where all queries were. `values`: under each protocol that was measured, measure -> the
-    value of every query, float64 (n_queries,). "usual" are the queries against the index, "unseen"
-    is leave-one-out: the queries among each other, each left out of its own answer. `hamming`:
-    means by binary codes, where they were asked for.
+    name and short fingerprint. `options`: how the queries were searched for; `sample` is None where
+    all of them were. `values`: under each protocol that was measured, measure -> the value of every
+    query, float64 (n_queries,). "usual" searches the index; "unseen" is leave-one-out, which
+    searches the queries among each other. `hamming`: means by binary codes, where asked for.
 
-    `accuracy`: of the descriptor's own classifier on "training_images" (those indexed from the
-    source that it was trained on, with the tenth that was held out) and on "queries"; None where
-    no image has one of its classes. `training_images_indexed`: whether the index holds what the
-    descriptor was trained on, so that the usual protocol's figures are partly memory.
-    `near_duplicates`: queries that were left out, None where none were looked for.
-    `absent_labels`: labels of queries that no indexed image has, so that nothing is relevant.
-    `overlap`: of queries and index. `queries` and `matches`: what was asked, and what was answered
-    under the first protocol, best first.
+    `accuracy`: of the descriptor's own classifier on "training_images" (those indexed from its
+    training source, held-out images included) and on "queries"; None where no image has one of its
+    classes. `training_images_indexed`: whether the index holds images that the descriptor was
+    trained on, so that the usual protocol's figures are partly memory. `near_duplicates`: the
+    queries that were left out, None where none were searched for. `absent_labels`: labels of
+    queries that no indexed image has, so that nothing is relevant. `queries` and `matches`: what
+    was asked, and the answers under the leading protocol, best first.
     """
 
     source: str
@@ -71,17 +69,17 @@ class Evaluation:
 
     @property
     def main(self) -> OneProtocol:
-        """The protocol that leads: "usual" unless leave-one-out alone was asked for."""
+        """The leading protocol: "usual", unless leave-one-out alone was asked for."""
         return next(iter(self.values))
 
     @property
     def measures(self) -> dict[str, float]:
-        """Measure -> mean, under the protocol that leads."""
+        """Measure -> mean, under the leading protocol."""
         return self.means[self.main]
 
     @property
     def per_query(self) -> dict[str, NDArray[np.float64]]:
-        """Measure -> the value of every query, under the protocol that leads."""
+        """Measure -> the value of every query, under the leading protocol."""
         return self.values[self.main]
 
     @property
@@ -96,7 +94,7 @@ class Evaluation:
 
     @property
     def n_described(self) -> int:
-        """How many queries were read and described, the left out and the unreadable among them."""
+        """How many queries were read, those that failed or were left out included."""
         left_out = 0 if self.near_duplicates is None else len(self.near_duplicates.ids)
         return self.n_queries + left_out + len(self.failures) + len(self.queries.unlabelled)
 
@@ -132,7 +130,7 @@ class Evaluation:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What must be known to read the figures, as sentences: left-out queries, what counts as 0."""
+    """What readers of the figures must know, as sentences: who was left out, what counts as 0."""
     return [
         *_left_out(evaluation),
         *_irrelevant(evaluation),

@@ -1,7 +1,7 @@
 """Is one run better than another, or was it luck? Paired tests over per-query values.
 
 Smucker, Allan & Carterette, "A comparison of statistical significance tests for information
-retrieval evaluation" (CIKM 2007): the randomisation test, where the t-test would assume a shape.
+retrieval evaluation" (CIKM 2007), recommend the randomisation test, which assumes no distribution.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cbir.measures.by_class import class_names, encode_labels
 ROUNDS = 10_000
 SEED = 0
 SIGNIFICANT = 0.05
-"""A corrected p below this is called significant."""
+"""A difference is significant where the corrected p is below this."""
 
 _PERCENTILES = (2.5, 97.5)
 _NOISE = 1e-12
-"""Values closer than this are equal: what is between them is rounding."""
+"""Values closer than this are equal: they differ by rounding."""
 
 _DRAWS_AT_ONCE = 1 << 20
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
@@ -35,7 +35,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class ClassDifference:
-    """The queries of one class: how many, both means, and b's less a's."""
+    """The queries of one class: how many, both means, and the mean of b - a."""
 
     n_queries: int
     mean_a: float
@@ -147,8 +147,8 @@ def mean_intervals(per_query: Mapping[str, Values]) -> dict[str, Interval]:
 def bootstrap_means(columns: Values, rounds: int = ROUNDS, seed: int = SEED) -> Values:
     """Means (rounds, m) of `columns` (q, m) over queries drawn with replacement, q at a time.
 
-    All columns share their draws, so that differences of means are means of differences. Their
-    2.5th and 97.5th percentiles are the percentile interval of Efron & Tibshirani, "An
+    All columns share the draws, so differences of means are means of differences. The 2.5th and
+    97.5th percentiles are the percentile interval of Efron & Tibshirani, "An
     introduction to the bootstrap" (1993), chapter 13.
     """
     queries = len(columns)
@@ -166,16 +166,16 @@ def bootstrap_means(columns: Values, rounds: int = ROUNDS, seed: int = SEED) -> 
 def randomisation_p(differences: Values, rounds: int = ROUNDS, seed: int = SEED) -> float:
     """Two-sided p of the paired randomisation test of `differences`, float64 (q,).
 
-    Eight queries share a byte of random signs and a table of their 256 sums: ten thousand rounds
-    over ten thousand queries take a tenth of a second.
+    Eight queries share a byte of random signs and a table of 256 sums, so ten thousand rounds over
+    ten thousand queries take a tenth of a second.
     """
-    differing = differences[differences != 0]  # a sign changes nothing where there is no difference
+    differing = differences[differences != 0]  # the sign of zero changes nothing
     count = len(differing)
     exact = 2**count <= rounds
     padded = np.zeros(-(-count // 8) * 8)
     padded[:count] = differing
     sums = padded.reshape(-1, 8) @ (1.0 - 2.0 * _BITS).T
-    # Sums that differ by rounding only are as large as what was observed.
+    # A sum that differs from the observed one by rounding is as large.
     observed = abs(float(differing.sum())) - _NOISE * float(np.abs(differing).sum())
     places = np.arange(len(sums)) * 256
     random = np.random.default_rng(seed)
@@ -194,8 +194,8 @@ def randomisation_p(differences: Values, rounds: int = ROUNDS, seed: int = SEED)
 def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for their number, in the same order.
 
-    Of m, the smallest is multiplied by m, the next by m - 1 and so on; none ends below one that
-    was smaller, none above 1. Holm, "A simple sequentially rejective multiple test procedure"
+    The smallest of m is multiplied by m, the next by m - 1 and so on; the order is kept, and no
+    result exceeds 1. Holm, "A simple sequentially rejective multiple test procedure"
     (Scandinavian Journal of Statistics, 1979).
     """
     adjusted = [0.0] * len(p_values)
@@ -209,7 +209,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def class_means(
     per_query: Mapping[str, Values], labels: Sequence[str | None]
 ) -> dict[str, ClassMeans]:
-    """Label -> means of the queries that have it, in the order of the labels."""
+    """Label -> means of its queries, in the order of the labels."""
     return {
         label: ClassMeans(
             len(rows), {name: float(values[rows].mean()) for name, values in per_query.items()}
@@ -305,7 +305,7 @@ def _how_often(p: float) -> str:
 
 
 def _shown(p: float) -> str:
-    """`p` as tables show it, without zeros at the end."""
+    """`p` as tables show it, without trailing zeros."""
     return f"{p:.4f}".rstrip("0").rstrip(".")
 
 
@@ -315,7 +315,7 @@ def _interval(means: Values) -> Interval:
 
 
 def _in_parts(total: int, width: int) -> Iterator[slice]:
-    """`range(total)` in parts of rows, so that a part of `width` columns stays in cache."""
+    """Slices of `range(total)`, so that the rows of a part, `width` wide, stay in cache."""
     step = max(1, _DRAWS_AT_ONCE // width)
     return (slice(start, min(total, start + step)) for start in range(0, total, step))
 
@@ -327,7 +327,7 @@ def _rows_by_label(labels: Sequence[str | None]) -> list[tuple[str, NDArray[np.i
 
 
 def _checked(columns: Sequence[Values], labels: Sequence[str | None] | None = None) -> Values:
-    """`columns` as (q, m), or one line about what is wrong with them."""
+    """`columns` stacked as (q, m); raises `CbirError` where they cannot be compared."""
     shapes = {column.shape for column in columns}
     if len(shapes) != 1 or len(columns[0].shape) != 1:
         shown = " and ".join(map(str, sorted(shapes)))

@@ -1,4 +1,4 @@
-"""What the parts of an evaluation's report have in common."""
+"""An evaluation as the sections of its report need it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEPTH = 100
 
 @dataclass(frozen=True)
 class Side:
-    """What was found under one protocol.
+    """The figures under one protocol.
 
     `values` (q,): of the case's measure; `precision`: mean P@1 ... P@k; `relevant`: how many of
     the `searched` images are relevant to a query on average.
@@ -35,12 +35,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """An evaluation and what the report's parts need of it.
+    """An evaluation with what the sections of its report need.
 
-    `sides`: by the title of the protocol, the leading one first. `labels`: id -> label of what is
-    searched under that one, `thumbnail` the encoded picture of an id there. `matches` and `hits`:
-    the first `DEPTH` of each query there. `measure`: what queries are called good or bad by, the
-    first nAP@k that was asked for.
+    `sides`: by the title of the protocol, the leading one first. Under that one, `labels` maps the
+    ids of the searched images to labels, `thumbnail` gives the encoded picture of an id, and
+    `matches` and `hits` are the first `DEPTH` of each query. `measure`: the one that ranks queries
+    from good to bad, the first nAP@k that was asked for.
     """
 
     evaluation: Evaluation
@@ -96,7 +96,7 @@ def _searched(
 def _deep_enough(
     evaluation: Evaluation, searcher: Searcher, labels: Mapping[str, str | None]
 ) -> Sequence[Matches]:
-    """The first hits, searched again where what was measured needed fewer than the report does."""
+    """The first hits, searched again where the measures needed fewer than the report does."""
     queries, options = evaluation.queries, evaluation.options
     itself = any(query in labels for query in queries.ids)
     wanted = min(DEPTH, max(1, len(labels) - itself))

@@ -1,4 +1,4 @@
-"""Class by class: how good each one is, and what it is taken for."""
+"""Class by class: how good each one is, and which others it is mistaken for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cbir.wording import counted, percent
 
 FIRST = 10
 MANY_CLASSES = 24
-"""More classes than this are drawn as the best and worst of them."""
+"""Of more classes than this, only the best and worst are drawn."""
 
 PAIRS = 12
 MOST_SHOWN = 16
@@ -68,9 +68,9 @@ def class_section(case: Case) -> Section:
 
 
 def confusion_section(hits: Hits) -> Section:
-    """Which classes the first hits of each class's queries are of.
+    """The classes of the first hits for each class's queries.
 
-    Of a query with fewer than `FIRST` relevant images, only as many hits count: the others cannot
+    Where a query has fewer than `FIRST` relevant images, only that many hits count, as more cannot
     be right.
     """
     limits = np.clip(hits.relevant, 1, min(FIRST, hits.labels.shape[1]))
@@ -86,7 +86,7 @@ def confusion_section(hits: Hits) -> Section:
     if not pairs:
         return Section(
             "confusions",
-            "What is taken for what",
+            "Confusions between classes",
             [Text(f"Nothing: all of the {first} are right.")],
         )
     shown_rows, shown_columns = _shown(shares, rows, pairs)
@@ -97,7 +97,7 @@ def confusion_section(hits: Hits) -> Section:
     )
     row, column = pairs[0]
     said = (
-        f"Most often taken for another: {hits.classes[row]} for {columns[column]} "
+        f"Most often mistaken for another: {hits.classes[row]} for {columns[column]} "
         f"({percent(float(shares[row, column]))} of its {first})."
     )
     some = (
@@ -125,7 +125,7 @@ def confusion_section(hits: Hits) -> Section:
             wide=len(shown_columns) > WIDE_FROM,
         )
     )
-    return Section("confusions", "What is taken for what", blocks)
+    return Section("confusions", "Confusions between classes", blocks)
 
 
 def _most_confused(shares: Floats, rows: NDArray[np.intp]) -> list[tuple[int, int]]:

@@ -20,7 +20,7 @@ from cbir.report.tables import LEAVE_ONE_OUT
 from cbir.wording import counted
 
 TAIL = 0.01
-"""This share of the scores, the lowest, would leave no room for the others."""
+"""The lowest scores, of this share, are drawn as one: they would take the room of the others."""
 
 _RANKS = (1, 2, 5, 10, 20, 50, 100)
 
@@ -41,7 +41,7 @@ def curve_section(case: Case) -> Section:
 
 
 def recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
-    """Protocol -> precision over recall, and of how many queries: the same for all."""
+    """Protocol -> precision over recall; and how many queries the curves are of."""
     queries, options = case.evaluation.queries, case.evaluation.options
     chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
     curves = {}
@@ -65,7 +65,7 @@ def curve_blocks(
 ) -> list[Block]:
     """Precision over ranks and over recall, each as a plot with a line a curve and as a table.
 
-    `under`: the protocol, where the curves are not of several.
+    `under`: the protocol, where all curves have the same.
     """
     longest = max(len(values) for values in precision.values())
     ranks = [rank for rank in _RANKS if rank <= longest]
@@ -113,7 +113,7 @@ def curve_blocks(
 
 
 def spread_block(values: Mapping[str, Floats], measure: str, under: str = "") -> Plot:
-    """How many queries have at most so high a value; `values` (q,) by what they are of."""
+    """The distribution of queries by value; `values` (q,) by the name of their curve."""
     quartiles = {name: np.quantile(of, (0.25, 0.5, 0.75)) for name, of in values.items()}
     said = " ".join(
         f"{name}: a quarter of the queries have at most {low:.3f}, half {half:.3f}, three quarters "
@@ -125,7 +125,7 @@ def spread_block(values: Mapping[str, Floats], measure: str, under: str = "") ->
 
 
 def score_sections(case: Case) -> list[Section]:
-    """How the scores of right and wrong hits differ; nothing where there are no hits."""
+    """The scores of right and of wrong hits; nothing where there are no hits."""
     hits = case.hits
     there, found = hits.retrieved, hits.found
     if not there.any():
@@ -157,7 +157,7 @@ def score_sections(case: Case) -> list[Section]:
 
 
 def _limits(case: Case) -> list[list[str]]:
-    """From which score on so many hits are right, down to the share that is true of all hits."""
+    """The lowest scores from which a share of hits is right, down to the share of all hits."""
     scores = case.hits.scores[case.hits.retrieved]
     rows: list[list[str]] = []
     for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5):

@@ -1,4 +1,4 @@
-"""Queries worth a look, as pictures with their hits."""
+"""Queries worth looking at, as pictures with their hits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HITS = 10
 WORST, BEST, AT_RANDOM = 8, 5, 6
 MOST_OF_A_CLASS = 2
 FEW_QUERIES = 12
-"""So many queries are all shown."""
+"""Up to this many queries, all are shown."""
 
 _SIDE = 128
 _SMALL_SIDE = 96
@@ -28,7 +28,7 @@ _JPEG_QUALITY = 82
 
 
 def example_blocks(case: Case) -> list[Block]:
-    """The worst, some random and the best queries of `case` by its measure."""
+    """The worst, some random and the best queries of `case`, by its measure."""
     values, hits, measure = case.values, case.hits, case.measure
     if len(values) <= FEW_QUERIES:
         everyone = np.argsort(values, kind="stable")
@@ -67,10 +67,7 @@ def _figure(case: Case, query: int) -> str:
 
 
 def lowest_queries(values: Floats, hits: Hits, count: int, each: int) -> list[int]:
-    """`count` queries of the lowest value, among equals those of the highest first score.
-
-    At most `each` are of one class.
-    """
+    """`count` queries of the lowest value, ties by the highest first score; `each` per class."""
     first: Scores = hits.scores[:, 0] if hits.scores.shape[1] else np.zeros(len(values), np.float32)
     order = np.lexsort((-np.nan_to_num(first, nan=-2.0), values))
     return of_different_classes(order, hits.asked.tolist(), count, each)
@@ -82,10 +79,10 @@ def random_queries(queries: int, count: int) -> list[int]:
 
 
 def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
-    """An image for a row of pictures; a large thumbnail is made smaller, a damaged one left out."""
+    """An image for a row of pictures; large thumbnails shrink, damaged ones are left out."""
     try:
         pixels = decode(thumbnail or b"")
-    except ImageError:  # it is shown that there is none
+    except ImageError:  # the report shows that there is none
         return Shown(record_id, label, None, small=False)
     side = max(pixels.shape[:2])
     if thumbnail and side <= _SIDE:
@@ -97,7 +94,7 @@ def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
 
 
 def example(case: Case, number: int, figure: str) -> Example:
-    """The query of this number with its first hits; `figure` says how good they are."""
+    """The query with this number and its first hits; `figure` says how good they are."""
     queries, found = case.evaluation.queries, case.matches[number]
     right = case.hits.found[number]
     hits = [
@@ -118,7 +115,7 @@ def example(case: Case, number: int, figure: str) -> Example:
 def of_different_classes(
     order: Iterable[np.intp], classes: Sequence[Hashable], count: int, each: int
 ) -> list[int]:
-    """The first `count` of `order`, at most `each` of one of `classes` (q,)."""
+    """The first `count` of `order`, at most `each` of a class; `classes` (q,)."""
     taken: Counter[Hashable] = Counter()
     chosen: list[int] = []
     for query in map(int, order):

@@ -1,4 +1,4 @@
-"""The report of several indexes that were asked the same queries: what each does better."""
+"""The report that compares several indexes by the same queries."""
 
 from __future__ import annotations
 
@@ -40,15 +40,12 @@ from cbir.report.tables import (
 from cbir.wording import counted
 
 PICTURE_ROWS = 24
-"""About so many rows of pictures are shown."""
+"""About this many rows of pictures are shown."""
 
 
 @dataclass(frozen=True)
 class ComparedCases:
-    """Several cases, and the figure of each query that they have in common.
-
-    `values` float64 (cases, q): by `measure`.
-    """
+    """Several cases with the `measure` of the queries they share, float64 (cases, q) `values`."""
 
     compared: ComparedEvaluations
     cases: Sequence[Case]
@@ -61,7 +58,7 @@ class ComparedCases:
 
 
 def compared_cases(compared: ComparedEvaluations, cases: Sequence[Case]) -> ComparedCases:
-    """`cases` are those of the evaluations in `compared`."""
+    """Join `compared` with the `cases` of its evaluations."""
     measure = main_measure(compared.evaluations[0].per_query)
     values = [
         one.per_query[measure][rows]
@@ -71,7 +68,7 @@ def compared_cases(compared: ComparedEvaluations, cases: Sequence[Case]) -> Comp
 
 
 def several_report(several: ComparedCases, *, command: str, pages: Sequence[str]) -> Report:
-    """Everything there is to say of several indexes together; `pages` are their own reports."""
+    """The report of several indexes together; `pages` are the folders of their own reports."""
     names, compared = several.names, several.compared
     facts = [
         (f"{name}: {what}", said)
@@ -116,7 +113,7 @@ def _summary(several: ComparedCases, pages: Sequence[str]) -> Section:
 
 
 def _classes(several: ComparedCases) -> Section:
-    """A row a class with a mark for each index, and how the queries spread."""
+    """A row a class with a mark for each index, and the distribution of queries."""
     values = dict(zip(several.names, several.values, strict=True))
     main = several.cases[0].main
     means = {
@@ -147,7 +144,7 @@ def _classes(several: ComparedCases) -> Section:
 
 
 def _curves(several: ComparedCases) -> Section:
-    """Curves of all indexes together, those of each protocol by themselves."""
+    """Curves of all indexes together, for each protocol."""
     recall, counts = zip(*(recall_curves(case) for case in several.cases), strict=True)
     of = f"full rankings of {' or '.join(f'{n:,}' for n in sorted(set(counts)))} queries"
     blocks: list[Block] = []
@@ -165,7 +162,7 @@ def _curves(several: ComparedCases) -> Section:
 
 
 def _queries(several: ComparedCases) -> list[Section]:
-    """For each index the queries that it answers better than all others, by the largest lead."""
+    """For each index, the queries in which it leads most over all others."""
     each = max(1, PICTURE_ROWS // len(several.names) ** 2)
     than = "the other" if len(several.names) == 2 else "all others"
     blocks: list[Block] = []

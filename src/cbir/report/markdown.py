@@ -1,4 +1,4 @@
-"""A report as Markdown, with its plots and pictures as files beside it."""
+"""A report as Markdown, with its plots and pictures as separate files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HEIGHT = _SIDE + 2 * _LINE + 2 * GAP
 
 
 def markdown(report: Report) -> tuple[str, dict[str, bytes]]:
-    """`report` as Markdown, and the files that it shows, by their path beside it."""
+    """`report` as Markdown, and the files that it shows by relative path."""
     files: dict[str, bytes] = {}
     lines = [f"# {escaped(report.title)}", "", escaped(report.subtitle)]
     for section in report.sections:
@@ -48,7 +48,7 @@ def markdown(report: Report) -> tuple[str, dict[str, bytes]]:
 
 
 def escaped(text: str) -> str:
-    """`text` on one line, with nothing in it that Markdown or HTML would take for its own."""
+    """`text` on one line, with the special characters of Markdown and HTML escaped."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -138,10 +138,7 @@ def _as_table(block: Examples) -> Table:
 
 
 def _sheet(examples: Sequence[Example]) -> bytes:
-    """A PNG file: a row a query, its picture and then its hits, right and wrong ones marked.
-
-    Markdown has no rows of pictures.
-    """
+    """A contact sheet as a PNG file: a row a query, its picture and its marked hits."""
     most = max((len(one.hits) for one in examples), default=0)
     size = (_PITCH * (most + 1) + 3 * GAP, max(1, len(examples)) * _HEIGHT + GAP)
     canvas = Image.new("RGB", size, "white")

@@ -1,4 +1,4 @@
-"""What a report says of the model: how it was trained, and what it sees in a query."""
+"""The sections on the model: how it was trained, and what it sees in a query."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ SWEEP_HINT = "make one: cbir train bovw SOURCE --recipe seed --sweep --out sweep
 def model_sections(descriptor: Descriptor, query: bytes | None, name: str) -> list[Section]:
     """The sections on the descriptor, none where it has no card.
 
-    `query` is the encoded picture of the query called `name` that a model of local features is
-    shown at work on.
+    `query`, called `name`, is the encoded picture on which a model of local features is shown.
     """
     card = card_of(descriptor)
     if card is None:
@@ -99,8 +98,8 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
 def sweep_rows(sweep: Any, where: str) -> tuple[list[int], list[float]]:
     """Vocabulary sizes, rising, and the Davies-Bouldin index of each.
 
-    `sweep` as `cbir train bovw --sweep` writes it; `where` says where it is from. Raises
-    `CbirError` where it is something else.
+    `sweep` is what `cbir train bovw --sweep` writes; `where` names its source. Raises `CbirError`
+    where it is something else.
     """
     try:
         rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
@@ -127,7 +126,7 @@ def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np
 
 
 def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What can be said in a line: plain values, and objects of plain values."""
+    """The facts that fit a line: plain values, and objects of plain values."""
     found: list[tuple[str, Any]] = []
     for name, value in facts.items():
         if isinstance(value, dict) and name != "sweep":

@@ -1,6 +1,6 @@
-"""Which pictures a Bag-of-Visual-Words model has to show: of an image, its words, its filters.
+"""Pictures of a Bag-of-Visual-Words model: what it sees in an image, its words, its filters.
 
-Each function returns pictures by name, and none where the model has nothing of the kind.
+Each function returns pictures by name, none where the model has nothing of the kind.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Part:
-    """A block of a model, its number, its fitted arrays, and the colour it is drawn in."""
+    """A block of a model, with its number, fitted arrays and colour."""
 
     number: int
     block: Block
@@ -84,7 +84,7 @@ class Part:
 
 
 def parts_of(model: BovwDescriptor) -> list[Part]:
-    """The model's blocks."""
+    """The blocks of `model`."""
     arrays = read_npz(model.files[ARRAYS_FILE], ARRAYS_FILE)
     return [
         Part(
@@ -101,7 +101,7 @@ def parts_of(model: BovwDescriptor) -> list[Part]:
 
 
 def require_drawable(descriptor: Descriptor) -> BovwDescriptor:
-    """`descriptor`; raises `CbirError` where it is not a model of local features."""
+    """`descriptor`, if it is a model of local features; else raises `CbirError`."""
     if isinstance(descriptor, BovwDescriptor):
         return descriptor
     raise CbirError(
@@ -111,14 +111,14 @@ def require_drawable(descriptor: Descriptor) -> BovwDescriptor:
 
 
 def has_words(model: BovwDescriptor) -> bool:
-    """Whether any block is of visual words."""
+    """Whether the model has visual words."""
     return any(block.feature in WORDS for block in model.card.blocks)
 
 
 def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Pictures:
     """What `model` sees in `image` (RGB, any size), called `name`: "keypoints", "hog", "words".
 
-    Raises `MissingExtraError` where words are to be drawn without matplotlib.
+    Raises `MissingExtraError` where charts of words need matplotlib.
     """
     if any(block.feature in (*WORDS, FILTERS) for block in model.card.blocks):
         require_matplotlib("a chart of visual words", "bovw")
@@ -142,10 +142,10 @@ def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Picture
 
 
 def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str) -> Pictures:
-    """Patches of `images` (at the model's size, of `source`) for words of each block of words.
+    """Patches of `images` (at the model's size, of `source`) for words of each vocabulary.
 
-    The words that most local descriptors are of, and as many of the others at random. Raises
-    `CbirError` where no image has a local descriptor.
+    Shows the most frequent words, and as many others at random. Raises `CbirError` where no image
+    has a local descriptor.
     """
     pictures = {}
     for part in parts_of(model):
@@ -182,7 +182,7 @@ def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str
 
 
 def filter_pictures(model: BovwDescriptor) -> Pictures:
-    """The patch filters of each block that has any, as patches of pixels and as they are."""
+    """The patch filters of each block that has them, with the whitening undone and as they are."""
     pictures = {}
     for part in parts_of(model):
         if part.block.feature != FILTERS:
@@ -295,7 +295,7 @@ def _two_columns(rows: Sequence[Row]) -> RgbImage:
 
 
 def _answers(part: Part, image: RgbImage) -> RgbImage:
-    """How strongly each patch filter answers to the whole image, and the strongest filters."""
+    """The response of each patch filter to the whole image, and the strongest filters."""
     settings = settings_of(part.block)
     count, size = len(part.arrays["filters"]), settings["patch"]
     raw = raw_features(part.block, part.arrays, [image])[0]
@@ -326,12 +326,12 @@ def _answers(part: Part, image: RgbImage) -> RgbImage:
 
 
 def _unwhitened(part: Part, filters: Floats) -> Floats:
-    """The patches whose whitened form `filters` (n, d) are: their difference from the mean."""
+    """`filters` (n, d) without the whitening: patches as differences from the mean."""
     return np.asarray(np.linalg.solve(part.arrays["whitening"].T, filters.T).T, dtype=np.float32)
 
 
 def _as_colours(rows: Floats, size: int) -> NDArray[np.uint8]:
-    """Rows (n, size * size * 3) as patches: zero is grey, a row's greatest value white or black."""
+    """Rows (n, size * size * 3) as patches: 0 is grey, the extreme of a row white or black."""
     greatest = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12)
     shades = np.rint(127.5 + 127.5 * rows / greatest).astype(np.uint8)
     return np.asarray(shades.reshape(-1, size, size, 3))

@@ -38,7 +38,7 @@ MEMORY_NOTE = (
 
 
 def single_report(case: Case, *, command: str) -> Report:
-    """Everything there is to say of one evaluation."""
+    """The report of one evaluation; `command` is the line that makes it again."""
     evaluation, searcher = case.evaluation, case.searcher
     first = random_queries(len(case.values), AT_RANDOM)[0]
     queries = evaluation.queries
@@ -65,9 +65,11 @@ def single_report(case: Case, *, command: str) -> Report:
 
 
 def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """What was asked, and what of that was drawn by chance."""
+    """What was asked, with every seed."""
     queries, options = evaluation.queries, evaluation.options
-    names = [query.partition("/")[2] for query in queries.ids]  # the source's is the index's choice
+    names = [
+        query.partition("/")[2] for query in queries.ids
+    ]  # the index chooses the source's name
     fingerprint = contents_fingerprint(names, queries.labels, queries.hashes)
     drawn = f", a sample of {options.sample:,}" if options.sample else ""
     left_out, coded = evaluation.near_duplicates, evaluation.hamming
@@ -142,13 +144,13 @@ def _tiles(case: Case) -> list[Tile]:
     each = milliseconds(case.evaluation)
     search, describe = each["search"], each["describe"]
     total = search + describe
-    shown = f"{total:.2f} ms" if total < 10 else f"{total:,.0f} ms"  # as wide as a tile is
+    shown = f"{total:.2f} ms" if total < 10 else f"{total:,.0f} ms"  # fits the width of a tile
     tiles.append(Tile(shown, "a query, in a batch", f"{describe:.2f} to describe it"))
     return tiles
 
 
 def milliseconds(evaluation: Evaluation) -> dict[str, float]:
-    """Of each step, for one query: those that are left out are described, but not searched for."""
+    """Milliseconds per query of each step; queries that are left out are only described."""
     of_all = ("describe", "near_duplicates")
     return {
         step: 1000
@@ -169,7 +171,7 @@ def _failures(evaluation: Evaluation) -> Table:
 
 
 def timings_section(evaluations: Mapping[str, Evaluation]) -> Section:
-    """How long each step took; `evaluations` by name, "" where there is one."""
+    """The time of each step; `evaluations` by name, "" for a single one."""
     names = {
         "describe": "read, decode and describe the queries",
         "near_duplicates": "look for near-duplicates",

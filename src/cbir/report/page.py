@@ -1,4 +1,4 @@
-"""A report as one HTML page that holds all it needs: style, plots and pictures; no script."""
+"""A report as one self-contained HTML page: style, plots and pictures, no script."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _environment() -> Environment:
 
 @styled()
 def _svg(plot: Plot) -> Markup:
-    """The figure of `plot` as an SVG element, its ids beginning with the name of `plot`.
+    """The figure of `plot` as an SVG element, with the name of `plot` as prefix of its ids.
 
-    Colours are the page's own variables, so that it is legible on a dark page too, and text is
-    text, of a size that the page may change by `--plot-text`.
+    Colours are the page's variables, so that it is legible on a dark page too. Text stays text; the
+    page may change its size by `--plot-text`.
     """
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -63,4 +63,4 @@ def _svg(plot: Plot) -> Markup:
     text = re.sub(r"#[0-9a-f]{6}\b", lambda m: _VARIABLES.get(m[0], m[0]), text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: calc(\1px * var(--plot-text))", text)
     text = text.replace("<svg ", '<svg class="plot" aria-hidden="true" focusable="false" ', 1)
-    return Markup(text)  # matplotlib escapes the texts in it
+    return Markup(text)  # matplotlib has escaped its text

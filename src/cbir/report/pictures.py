@@ -39,9 +39,9 @@ class Row(NamedTuple):
 
 
 def enlarged(image: RgbImage, side: int) -> tuple[RgbImage, int]:
-    """`image` times the largest whole factor that keeps its longer side within `side`, and that.
+    """`image` enlarged smoothly by a whole factor, and the factor.
 
-    Smooth, as a person recognises more of 32 x 32 pixels so. Never smaller than it was.
+    The factor is the largest that keeps the longer side within `side`, at least 1.
     """
     height, width = image.shape[:2]
     factor = max(1, side // max(height, width))
@@ -53,7 +53,7 @@ def with_keypoints(image: RgbImage, points: Numbers, factor: int, colour: Colour
     """`image` with a circle at each of `points` (n, 4) and a line that shows its angle.
 
     `points` are x, y, diameter and degrees in an image `factor` times smaller, as in
-    `LocalFeatures`; circles as OpenCV's rich keypoints, with a dark rim that shows on any ground.
+    `LocalFeatures`. Circles are OpenCV's rich keypoints with a dark rim.
     """
     canvas = np.ascontiguousarray(image).copy()
     scale = 1 << _SHIFT
@@ -63,7 +63,7 @@ def with_keypoints(image: RgbImage, points: Numbers, factor: int, colour: Colour
         turn = np.radians(max(0.0, angle))
         tip = middle + radius * np.array([np.cos(turn), np.sin(turn)])
         start, end = (tuple(int(v) for v in np.rint(p * scale)) for p in (middle, tip))
-        inner = 2 if radius >= THICK_FROM else 1  # or a small circle is filled up
+        inner = 2 if radius >= THICK_FROM else 1  # thick lines would fill small circles
         for shade, width in (((0, 0, 0), inner + 2), (colour, inner)):
             cv2.circle(canvas, start, round(radius * scale), shade, width, cv2.LINE_AA, _SHIFT)
             cv2.line(canvas, start, end, shade, width, cv2.LINE_AA, _SHIFT)
@@ -133,7 +133,7 @@ def beside(pictures: Sequence[RgbImage]) -> RgbImage:
 
 
 def sheet(rows: Sequence[Row], side: int) -> RgbImage:
-    """Rows of patches (any size, shown `side` x `side`), each behind its label."""
+    """Rows of patches (any size, shown `side` x `side`), each after its label."""
     label_width = max(text_width(row.label, TEXT) for row in rows) + GAP
     most = max(len(row.patches) for row in rows)
     pitch = side + 4
@@ -165,7 +165,7 @@ def grid(patches: NDArray[np.uint8], columns: int, factor: int) -> RgbImage:
 def cut_out(image: RgbImage, point: Numbers, window: float, side: int) -> RgbImage:
     """The square of `window` pixels around `point` (x, y, size, degrees), turned upright.
 
-    `side` x `side` pixels; what lies outside of the image is light grey.
+    The result has `side` x `side` pixels, light grey outside of the image.
     """
     fine = max(side, round(window))
     turn = np.radians(max(0.0, float(point[3])))
@@ -187,7 +187,7 @@ def cut_out(image: RgbImage, point: Numbers, window: float, side: int) -> RgbIma
 
 
 def file_bytes(image: Image.Image | RgbImage, kind: str, **options: Any) -> bytes:
-    """`image` as a file of the `kind` "PNG" or "JPEG", by Pillow's `options`."""
+    """`image` as the bytes of a PNG or JPEG file; `options` are those of Pillow."""
     target = io.BytesIO()
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     picture.save(target, kind, **options)

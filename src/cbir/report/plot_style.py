@@ -1,4 +1,4 @@
-"""How charts look; as PNG files and as pixels. The page has them as SVG (see `page`)."""
+"""The style of charts, and charts as PNG files and pixels; `page` turns them into SVG."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
 
 _SETTINGS = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a label may hold a dollar
+    "text.parse_math": False,  # labels may contain dollars
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.edgecolor": SOFT,
@@ -50,7 +50,7 @@ PNG_DPI = 150
 
 
 def require_matplotlib(what: str = "a report", extra: str = "evaluation") -> None:
-    """Raise `MissingExtraError` for `what` where there is no matplotlib to draw with."""
+    """Raise `MissingExtraError` for `what` where matplotlib is missing."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -59,17 +59,17 @@ def require_matplotlib(what: str = "a report", extra: str = "evaluation") -> Non
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """What is drawn within, or by a function decorated with it, looks as the report does."""
+    """The style of reports, for a block or a decorated function."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
-        # The page takes the reader's fonts; only a PNG may lack the letters of some script.
+        # The page uses the reader's fonts; only PNG files may lack the letters of a script.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield
 
 
 def figure(width: float = 5.0, height: float = 3.1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of so many inches with `columns` axes side by side."""
+    """A figure of `width` x `height` inches with `columns` axes side by side."""
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(width, height), layout="constrained")

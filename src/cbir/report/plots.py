@@ -41,7 +41,7 @@ def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float])
     drawn, (axes,) = figure()
     for number, (name, values) in enumerate(curves.items()):
         ranks = np.arange(1, len(values) + 1)
-        # A curve of few points shows them; one point would else be nothing.
+        # A curve of few points has marks; a single point would be invisible without.
         mark = "o" if len(values) <= 12 else "none"
         axes.plot(ranks, values, marker=mark, markersize=4, **_line(number), label=_plain(name))
     _finish_curves(axes, "number of hits looked at (k)", "share that is right", by_chance)
@@ -68,7 +68,7 @@ def class_plot(
 ) -> Figure:
     """A row a class, in the order given, with a mark for each of the `values`.
 
-    With `bars`, the first of them is a bar and a number instead.
+    With `bars`, the first is shown as a bar and a number.
     """
     drawn, (axes,) = figure(height=1.0 + _ROW_HEIGHT * len(names))
     places, every = np.arange(len(names)), np.array(list(values.values()))
@@ -107,7 +107,7 @@ def class_plot(
 
 @styled()
 def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
-    """A field for each row and column, the darker the larger its share, in percent."""
+    """A cell for each row and column, in percent; larger shares are darker."""
     side = max(len(rows), len(columns))
     size = min(7.4, max(4.2, 1.5 + 0.42 * side))
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
@@ -134,9 +134,9 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
 
 @styled()
 def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
-    """How the scores of right and of wrong hits spread; each kind's shares sum to one.
+    """The distributions of the scores of right and of wrong hits; each sums to one.
 
-    Scores below `lowest` are counted as that.
+    Scores below `lowest` are counted as `lowest`.
     """
     drawn, (axes,) = figure()
     both = np.concatenate([right, wrong])
@@ -158,7 +158,7 @@ def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
 
 @styled()
 def spread_plot(values: Mapping[str, Floats], measure: str) -> Figure:
-    """How many queries have at most so high a value: a rising line for each."""
+    """The cumulative distribution of queries by value, a line for each of `values`."""
     drawn, (axes,) = figure()
     for number, (name, of_queries) in enumerate(values.items()):
         ordered = np.sort(of_queries)
@@ -216,9 +216,10 @@ def sweep_plot(words: Sequence[int], index: Sequence[float], title: str = "") ->
 def bars_plot(
     values: Floats, title: str, colour: str, *, named: Sequence[int] = (), percent: bool = False
 ) -> Figure:
-    """A bar for each of `values` (k,), not negative, over its number; bars `named` carry theirs.
+    """A bar for each of `values` (k,), which are not negative; bars `named` carry their number.
 
-    The least value above 0 is seen. Where names would overlap, the first of `named` have them.
+    Even the smallest positive value is visible. Where numbers would overlap, the first of `named`
+    have theirs.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -270,7 +271,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _plain(name: str) -> str:
-    """`name` for a legend, which would leave out one that begins with an underscore."""
+    """`name` for a legend, which ignores names that begin with an underscore."""
     name = _short(name, 40)
     return f"\u200a{name}" if name.startswith("_") else name
 

@@ -1,4 +1,4 @@
-"""The report of run files judged by qrels: no pictures, as there are no images."""
+"""The report of run files judged by qrels, without pictures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def runs_report(
     files: Sequence[Path],
     command: str,
 ) -> Report:
-    """Everything there is to say of `runs`, judged by the same qrels, the first of `files`."""
+    """The report of `runs`, judged by the same qrels, the first of `files`."""
     queries = counted(len(runs[0].measures.queries), "query")
     compared = comparison_words(comparisons)
     bootstrap = f"{ROUNDS:,} resamples, seed {significance.SEED}"
@@ -110,7 +110,7 @@ def _spread(runs: Sequence[JudgedRun]) -> Plot:
 
 
 def _queries(runs: Sequence[JudgedRun]) -> Section:
-    """The queries that are worst answered by the first run, with every run's figure."""
+    """The queries with the worst answers of the first run, with every run's figure."""
     measure = main_measure(runs[0].measures.means)
     first = runs[0].measures.per_query[measure]
     worst = sorted(first, key=lambda query: first[query])[:_LISTED]

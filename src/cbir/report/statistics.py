@@ -1,4 +1,4 @@
-"""What no single measure tells of rankings: curves, confusions, scores. NumPy only."""
+"""Statistics of rankings beyond single measures: curves, confusions, scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECALL_LEVELS = 101
 """Recall 0, 0.01, ... 1: where interpolated precision is taken."""
 
 RANKS_IN_A_SAMPLE = 25_000_000
-"""How many ranks of full rankings are sorted for a curve: about two seconds' work."""
+"""Ranks of full rankings that are sorted for a curve: about two seconds of work."""
 
 SEED = 0
 
@@ -47,7 +47,7 @@ def interpolated_precision(ranks: NDArray[np.integer], relevant: int) -> Floats:
 
 
 def sampled(queries: int, indexed: int) -> NDArray[np.intp]:
-    """Which queries, in order, are ranked to the end: all, or a seeded sample."""
+    """The queries whose full rankings are read, in order: all, or a seeded sample."""
     count = min(queries, max(1, RANKS_IN_A_SAMPLE // max(1, indexed)))
     return np.sort(np.random.default_rng(SEED).permutation(queries)[:count])
 
@@ -72,8 +72,8 @@ def full_curve(trial: Trial) -> Floats:
 def taken_for(hits: Hits, limits: NDArray[np.int64]) -> Floats:
     """Share of the first hits of each class's queries by the hits' class, float64 (c, c + 1).
 
-    `limits` (q,): how many hits of each query count. The last column: hits without a label. A
-    class without queries has a row of NaN.
+    `limits` (q,): how many hits of each query count. The last column is for hits without a label.
+    The row of a class without queries is NaN.
     """
     count = len(hits.classes)
     labels = hits.labels[:, : int(limits.max(initial=0))]
@@ -88,7 +88,7 @@ def taken_for(hits: Hits, limits: NDArray[np.int64]) -> Floats:
 
 
 def score_for(hits: Hits, share: float) -> float | None:
-    """The lowest score such that at least `share` of the hits from it upwards are relevant."""
+    """The lowest score such that at least `share` of the hits at or above it are relevant."""
     there = hits.retrieved
     scores, found = hits.scores[there], hits.found[there]
     order = np.argsort(-scores, kind="stable")

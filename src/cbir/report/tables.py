@@ -1,4 +1,4 @@
-"""Tables and sentences about figures, the same on the page, in Markdown and on the terminal."""
+"""The tables and sentences of an evaluation, the same for every writer."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def compared_words(compared: ComparedEvaluations) -> Words:
 
 
 def runs_words(runs: Sequence[JudgedRun], comparisons: Sequence[Comparison]) -> Words:
-    """Run files: their measures, comparisons, and the classes of a single one."""
+    """Run files: measures and comparisons, and the classes of a single run."""
     labels = runs[0].labels if len(runs) == 1 else None
     classes = class_means(runs[0].measures.values, labels) if labels else {}
     return [
@@ -83,7 +83,7 @@ def runs_words(runs: Sequence[JudgedRun], comparisons: Sequence[Comparison]) -> 
 
 
 def recall_words(recall: Recall) -> Words:
-    """The recall of an index, and what a query costs."""
+    """The recall of an index, and the time of a query."""
     figures = recall.to_json()
     exactly = "" if recall.exact_ms is None else f", exactly {recall.exact_ms:.2f} ms"
     lines = [
@@ -119,7 +119,7 @@ def codes_table(coded: Hamming) -> Table:
 
 
 def indexes_table(compared: ComparedEvaluations) -> Table:
-    """What is compared, with the accuracy of each model's own classifier."""
+    """The indexes, with the accuracy of each model's own classifier."""
     parts = {"training_images": "accuracy, training images", "queries": "accuracy, queries"}
     accuracy = [one.accuracy or {} for one in compared.evaluations]
     known = [part for part in parts if any(of.get(part) is not None for of in accuracy)]
@@ -135,7 +135,7 @@ def indexes_table(compared: ComparedEvaluations) -> Table:
 
 
 def means_tables(compared: ComparedEvaluations) -> list[Table]:
-    """Means of all indexes under each protocol that they share; then those by binary codes."""
+    """Means of all indexes under each shared protocol, then means by binary codes."""
     evaluations = compared.evaluations
     tables = []
     for protocol in compared.comparisons:
@@ -152,7 +152,7 @@ def means_tables(compared: ComparedEvaluations) -> list[Table]:
 
 
 def runs_table(runs: Sequence[JudgedRun]) -> Table:
-    """The means of every measure by run; of a single run with its intervals."""
+    """The mean of every measure for each run, with intervals for a single run."""
     columns = [(run.name, _figures(run.measures.means)) for run in runs]
     if len(runs) == 1:
         columns.append(_intervals(runs[0].measures.values))
@@ -160,7 +160,7 @@ def runs_table(runs: Sequence[JudgedRun]) -> Table:
 
 
 def comparisons_of(compared: ComparedEvaluations) -> Words:
-    """The comparisons under each protocol, one after the other."""
+    """The comparisons under each protocol."""
     found: Words = []
     for protocol, comparisons in compared.comparisons.items():
         found += comparison_words(comparisons, f", {TITLES[protocol]}")
@@ -168,7 +168,7 @@ def comparisons_of(compared: ComparedEvaluations) -> Words:
 
 
 def comparison_words(comparisons: Sequence[Comparison], under: str = "") -> Words:
-    """Each pair in a sentence by one measure and in a table by all, then class by class."""
+    """A sentence on one measure and a table of all for each pair; then class by class."""
     if not comparisons:
         return []
     main = main_measure(one.measure for one in comparisons)
@@ -195,7 +195,7 @@ def class_table(title: str, classes: Mapping[str, ClassMeans], folded: bool = Fa
 
 
 def accuracies(evaluation: Evaluation) -> str:
-    """How often the model's own classifier is right, "" where it has none."""
+    """The accuracies of the model's own classifier, "" where it has none."""
     known = (evaluation.accuracy or {}).items()
     return ", ".join(
         f"{share:.4f} on the {part.replace('_', ' ')}" for part, share in known if share is not None
@@ -203,7 +203,7 @@ def accuracies(evaluation: Evaluation) -> str:
 
 
 def notes_of_all(compared: ComparedEvaluations) -> list[str]:
-    """What must be known to read the figures; said once where it is true of all indexes."""
+    """What readers of the figures must know, once where it holds for all indexes."""
     evaluations = compared.evaluations
     told = [notes(one) for one in evaluations]
     of_all = [note for note in told[0] if all(note in others for others in told)]
@@ -274,7 +274,7 @@ def _comparison_table(of_pair: Sequence[Comparison], under: str) -> Table:
 
 
 def _differences_table(of_main: Sequence[Comparison], under: str) -> Table:
-    """One measure class by class, a column a run, the classes that differ most first."""
+    """One measure class by class, with a column for each run; largest differences first."""
     first = of_main[0]
     with_first = [one for one in of_main if one.a == first.a]
     means = {

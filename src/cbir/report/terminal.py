@@ -1,4 +1,4 @@
-"""Text and tables of a report on the terminal; notes go to standard error."""
+"""Writes text and tables of a report to the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FOLDED_ROWS = 20
-"""How many rows of a folded table are shown."""
+"""Rows of a folded table that are shown."""
 
 _UNLIMITED = 100_000
 
@@ -20,7 +20,7 @@ _UNLIMITED = 100_000
 def show(
     blocks: Iterable[Text | Table], out: TextIO | None = None, err: TextIO | None = None
 ) -> None:
-    """Print `blocks` on standard output, and those that are notes on standard error.
+    """Print `blocks` on standard output, notes on standard error.
 
     Tables fit the width of a terminal. In a file or a pipe, every row is one line.
     """

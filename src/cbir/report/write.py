@@ -1,4 +1,4 @@
-"""Writing a report: `index.html`, which holds all it needs, and `report.md` with its pictures."""
+"""Writes reports: a self-contained `index.html`, and `report.md` with its pictures."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def write_report(
 ) -> list[Path]:
     """Write the report of `evaluation` of `searcher`'s index into the folder `target`.
 
-    `command` is the line that makes it again. Returns the files, `index.html` first. Other files in
-    `target` are left alone. Raises `MissingExtraError` without matplotlib and `CbirError` where
+    `command` is the line that makes it again. Returns the written files, `index.html` first. Other
+    files in `target` stay. Raises `MissingExtraError` without matplotlib and `CbirError` where
     `target` cannot be written.
     """
     require_target(target)
@@ -41,9 +41,9 @@ def write_report(
 def write_comparison(
     target: Path, compared: ComparedEvaluations, searchers: Sequence[Searcher], *, command: str
 ) -> list[Path]:
-    """Write a report that compares several indexes, and one of each in a folder below; as above.
+    """Write a report that compares several indexes, and one of each in a subfolder.
 
-    `searchers` of the indexes, in the order of `compared`.
+    `searchers` are in the order of `compared`; the rest as in `write_report`.
     """
     require_target(target)
     cases = [
@@ -70,22 +70,22 @@ def write_runs_report(
     files: Sequence[Path],
     command: str,
 ) -> list[Path]:
-    """Write the report of `runs` and their `curves` (see `run_curves`); as above.
+    """Write the report of `runs` and their `curves` (see `run_curves`), as `write_report` does.
 
-    `files`: the qrels that they were judged by, then theirs.
+    `files`: the qrels, then the run files.
     """
     require_target(target)
     return _write(target, runs_report(runs, curves, comparisons, files=files, command=command))
 
 
 def require_target(target: Path) -> None:
-    """Raise where no report can be made or written to `target`: best before the long work."""
+    """Raise where no report can be made or written to `target`, before the long work."""
     require_matplotlib()
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise CbirError(f"{there} is a file", "--report takes a folder")
     if not os.access(there, os.W_OK):
-        raise CbirError(f"{there} cannot be written to", "choose another folder for --report")
+        raise CbirError(f"cannot write to {there}", "choose another folder for --report")
 
 
 def _write(target: Path, report: Report) -> list[Path]:
