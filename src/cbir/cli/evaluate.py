@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cbir.cli.options import descriptor_option, metadata_option
+from cbir.cli.options import descriptor_option, expand_option, metadata_option
 
 _WITH_RECALL = frozenset(
     ("recall_at", "indexes", "queries", "sample", "label_from_folder", "as_json", "descriptor")
@@ -39,13 +39,7 @@ _WITH_QRELS = frozenset(
 @click.option(
     "--sample", type=click.IntRange(1), metavar="N", help="Take N of the queries at random."
 )
-@click.option(
-    "--expand",
-    type=click.IntRange(0),
-    default=0,
-    metavar="M",
-    help="Average the query with its first M hits.",
-)
+@expand_option
 @metadata_option
 @click.option(
     "--protocol",

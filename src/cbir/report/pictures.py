@@ -56,28 +56,27 @@ def with_keypoints(image: RgbImage, points: Numbers, factor: int, colour: Colour
     `LocalFeatures`. Circles are OpenCV's rich keypoints with a dark rim.
     """
     canvas = np.ascontiguousarray(image).copy()
-    scale = 1 << _SHIFT
-    for x, y, size, angle in points:
-        middle = np.array([(x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5])
+    for point in points:
+        middle = _magnified(point, factor)
+        size, angle = point[2:4].tolist()
         radius = max(1.0, size / 2 * factor)
         turn = np.radians(max(0.0, angle))
-        tip = middle + radius * np.array([np.cos(turn), np.sin(turn)])
-        start, end = (tuple(int(v) for v in np.rint(p * scale)) for p in (middle, tip))
+        ends = _fixed(middle), _fixed(middle + radius * np.array([np.cos(turn), np.sin(turn)]))
         inner = 2 if radius >= THICK_FROM else 1  # thick lines would fill small circles
         for shade, width in (((0, 0, 0), inner + 2), (colour, inner)):
-            cv2.circle(canvas, start, round(radius * scale), shade, width, cv2.LINE_AA, _SHIFT)
-            cv2.line(canvas, start, end, shade, width, cv2.LINE_AA, _SHIFT)
+            fixed = round(radius * (1 << _SHIFT))
+            cv2.circle(canvas, ends[0], fixed, shade, width, cv2.LINE_AA, _SHIFT)
+            cv2.line(canvas, *ends, shade, width, cv2.LINE_AA, _SHIFT)
     return canvas
 
 
 def with_dots(image: RgbImage, points: Numbers, factor: int, colour: Colour) -> RgbImage:
     """`image` with a dot at each of `points` (n, 2 or more: x, y, as in `with_keypoints`)."""
     canvas = np.ascontiguousarray(image).copy()
-    scale = 1 << _SHIFT
-    for x, y in points[:, :2]:
-        middle = [round(((v + 0.5) * factor - 0.5) * scale) for v in (float(x), float(y))]
+    for point in points:
         for shade, radius in (((0, 0, 0), 4), (colour, 3)):
-            cv2.circle(canvas, middle, radius * scale, shade, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+            middle, fixed = _fixed(_magnified(point, factor)), radius << _SHIFT
+            cv2.circle(canvas, middle, fixed, shade, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     return canvas
 
 
@@ -86,20 +85,25 @@ def with_window(
 ) -> RgbImage:
     """`image` with a square of `side` pixels of the original, split into cells, around `point`."""
     canvas = np.ascontiguousarray(image).copy()
-    middle = (point[:2] + 0.5) * factor - 0.5
     edges = np.linspace(-side / 2, side / 2, cells + 1) * factor
-    scale = 1 << _SHIFT
+    first, last = edges[0], edges[-1]
+    lines = [line for e in edges for line in (((e, first), (e, last)), ((first, e), (last, e)))]
     for shade, width in (((0, 0, 0), 5), (colour, 2)):
-        for edge in edges:
-            for ends in (
-                ((edge, edges[0]), (edge, edges[-1])),
-                ((edges[0], edge), (edges[-1], edge)),
-            ):
-                start, end = (
-                    tuple(int(v) for v in np.rint((middle + np.array(p)) * scale)) for p in ends
-                )
-                cv2.line(canvas, start, end, shade, width, cv2.LINE_AA, _SHIFT)
+        for line in lines:
+            start, end = (_fixed(_magnified(point, factor) + np.array(each)) for each in line)
+            cv2.line(canvas, start, end, shade, width, cv2.LINE_AA, _SHIFT)
     return canvas
+
+
+def _magnified(point: Numbers, factor: int) -> Numbers:
+    """Where `point` (x, y, ...) lies in an image `factor` times larger."""
+    return (point[:2].astype(np.float64) + 0.5) * factor - 0.5
+
+
+def _fixed(point: Numbers) -> tuple[int, int]:
+    """`point` (x, y) in the fixed-point numbers of OpenCV."""
+    x, y = np.rint(point * (1 << _SHIFT)).astype(int).tolist()
+    return x, y
 
 
 def captioned(picture: RgbImage, title: str, *notes: str) -> RgbImage:
