@@ -190,11 +190,10 @@ def _quality(
     data_set: DataSet, name: str, descriptor: Descriptor, result: Evaluation, unlike: float
 ) -> list[str]:
     assert result.unseen_index is not None and result.hamming is not None
-    coded = result.hamming
-    assert coded.measures is not None and coded.unseen_index is not None
+    coded = result.hamming.means
     usual, unseen = result.measures, result.unseen_index
     figures = [usual[data_set.nap], unseen[data_set.nap], usual["P@10"], unseen["P@10"]]
-    figures += [usual["AP"], unseen["AP"], coded.measures["AP"], coded.unseen_index["AP"], unlike]
+    figures += [usual["AP"], unseen["AP"], coded["usual"]["AP"], coded["unseen"]["AP"], unlike]
     accuracy = result.accuracy or {}
     known = [accuracy.get(part) for part in ("training_images", "queries")]
     same = "; they are indexed" if result.training_images_indexed else ""

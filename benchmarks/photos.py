@@ -28,7 +28,7 @@ from cbir.descriptors.models import load_descriptor
 from cbir.descriptors.resize import resized
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
-from cbir.measures.by_class import class_measures, encode_labels, relevant_counts
+from cbir.measures.by_class import class_measures, class_names, encode_labels, relevant_counts
 from cbir.types import RgbImage, Vectors
 
 MEASURES = ("nAP@10", "P@10")
@@ -64,7 +64,7 @@ def read_photos(archive: str) -> Photos:
         images.append(load_pixels(item.read()))
         labels.append(item.label)
         test.append(item.key.startswith("test/"))
-    return Photos(images, encode_labels(labels, [])[0], np.array(test))
+    return Photos(images, encode_labels(labels, class_names(labels)), np.array(test))
 
 
 def descriptors() -> dict[str, Describe]:

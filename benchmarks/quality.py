@@ -6,10 +6,11 @@ import time
 from contextlib import closing
 
 from benchmarks.setting import cifar10_index
-from cbir.cli.evaluate import print_evaluation
 from cbir.evaluation import evaluate
 from cbir.images.sources import open_source
 from cbir.ingest.indexing import index_images
+from cbir.report.tables import evaluation_words
+from cbir.report.terminal import show
 from cbir.search.searcher import Searcher
 
 
@@ -27,9 +28,9 @@ def main() -> None:
         with closing(Searcher.open(index)) as searcher:
             started = time.perf_counter()
             result = evaluate(searcher, open_source("cifar10:test"), expand=expand)
-            took = time.perf_counter() - started
-        print_evaluation(result.to_json())
-        print(f"in total, with reading the archive and the unseen index: {took:.1f} s")
+            seconds = time.perf_counter() - started
+        show(evaluation_words(result))
+        print(f"all of it, archive reading and leave-one-out included: {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -29,3 +29,8 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     known = list(known)
     near = nearest(name, known)
     return f"did you mean '{near}'?" if near else otherwise or f"known: {', '.join(known)}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage of two or three digits: `88.4%`, `100%`."""
+    return f"{100 * share:.1f}%" if share < 0.9995 else "100%"

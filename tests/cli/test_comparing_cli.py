@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cbir.measures.significance import compare
+from cbir.measures.significance import compare_runs
 from cbir.measures.trec import read_qrels, read_run, write_qrels, write_run
 from cbir.measures.trec_eval import evaluate_run
 from tests.cli.support_cli import call
@@ -57,11 +57,12 @@ def judged(files: Path, *arguments: object) -> Any:
 
 def test_two_runs_are_compared_in_every_measure(files: Path) -> None:
     answer = judged(files, files / "plain.run", files / "good.run")
-    assert [one["measure"] for one in answer["comparisons"]] == ["P@1", "P@5", "AP@5", "nAP@5"]
+    assert [one["measure"] for one in answer["comparisons"]] == ["P@1", "P@5", "nAP@5", "AP@5"]
     one = answer["comparisons"][1]
     a, b = per_query(files, "plain.run")["P@5"], per_query(files, "good.run")["P@5"]
     assert list(a) == list(b)
-    expected = compare(np.array(list(a.values())), np.array(list(b.values())))
+    runs = [(name, {"P@5": np.array(list(of.values()))}) for name, of in (("a", a), ("b", b))]
+    (expected,) = compare_runs(runs)
     assert {key: one[key] for key in ("a", "b", "n_queries", "wins", "ties", "losses")} == {
         "a": "plain.run",
         "b": "good.run",
@@ -86,7 +87,7 @@ def test_missing_queries_count_as_zero_in_comparisons_and_are_listed(files: Path
     assert answer["comparisons"][0]["n_queries"] == 60
     said = call("evaluate", "--qrels", files / "q.qrels", files / "good.run", files / "plain.run")
     listed = "photos/new%20cat/00, photos/new%20dog/01"
-    assert f"good.run: 2 queries not answered, counted as 0: {listed}\n" in said.err
+    assert f"good.run: 2 queries not answered, counted as 0 ({listed}).\n" in said.err
 
 
 def test_three_runs_are_corrected_for_three_pairs(files: Path) -> None:
@@ -110,13 +111,13 @@ def test_tables_hold_the_figures_and_the_sentences(files: Path) -> None:
     answer = call("evaluate", *asked, "--json").json
     for one in answer["comparisons"]:
         assert (one["in_words"] in table.splitlines()) == (one["measure"] == "nAP@5")
-        row = next(
+        (row,) = [
             line.split()
             for line in table.splitlines()
-            if line.split()[:2] == [one["measure"], one["a"]]
-        )
-        assert f"{one['difference']:+.4f}" in row and f"{one['p']:.4f}" in row
-    by_class = answer["comparisons"][-1]["classes"]
+            if line.split()[:2] == [one["measure"], f"{one['difference']:+.4f}"]
+        ]
+        assert f"{one['p']:.4f}" in row and ("*" in row) == one["significant"]
+    by_class = answer["comparisons"][-2]["classes"]  # of nAP@5
     assert list(by_class) == ["new cat", "new dog", "new fish"]
     for label, of in by_class.items():
         row = next(line for line in table.splitlines() if line.startswith(label))
@@ -165,7 +166,7 @@ def test_every_querys_values_are_written(files: Path, tmp_path: Path) -> None:
     judged(files, files / "good.run", "--per-query", tmp_path / "one.csv")
     with (tmp_path / "one.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["query", "P@1", "P@5", "AP@5", "nAP@5"]
+    assert list(rows[0]) == ["query", "P@1", "P@5", "nAP@5", "AP@5"]
     expected = per_query(files, "good.run")
     assert [row["query"] for row in rows] == list(expected["P@5"])
     for name in NAMES:
@@ -173,7 +174,7 @@ def test_every_querys_values_are_written(files: Path, tmp_path: Path) -> None:
     judged(files, files / "good.run", files / "plain.run", "--per-query", tmp_path / "two.csv")
     with (tmp_path / "two.csv").open(newline="") as file:
         both = list(csv.DictReader(file))
-    assert list(both[0]) == ["run", "query", "P@1", "P@5", "AP@5", "nAP@5"]
+    assert list(both[0]) == ["run", "query", "P@1", "P@5", "nAP@5", "AP@5"]
     assert [row["run"] for row in both] == ["good.run"] * 60 + ["plain.run"] * 60
     assert [{**row, "run": None} for row in both[:60]] == [{**row, "run": None} for row in rows]
     nowhere = call(
@@ -239,7 +240,7 @@ def test_indexes_are_asked_the_same_and_compared(
         for one in found:
             assert one["mean_a"] == pytest.approx(alone[0][key][one["measure"]])
             assert one["mean_b"] == pytest.approx(alone[1][key][one["measure"]])
-            assert ("on the unseen index" in one["in_words"]) == (protocol == "unseen")
+            assert ("(leave-one-out)" in one["in_words"]) == (protocol == "unseen")
     for one in answer["comparisons"]:
         assert one["n_queries"] == 9
         assert {label: of["n_queries"] for label, of in one["classes"].items()} == {
@@ -254,14 +255,15 @@ def test_indexes_are_shown_beside_each_other(indexes: tuple[list[Path], Path]) -
     shown = call(*asked_of(places, queries))
     assert shown.code == 0
     assert shown.err.splitlines() == [
-        "9 of 9 queries find their own file under another id: an easy answer",
-        "b.cbir: 9 of 9 queries indexed, each left out of its own answer",
-        "the indexes do not hold as many images: that alone makes figures differ",
+        "9 of 9 queries find their own file under another id, which is an easy answer.",
+        "b.cbir: 9 of 9 queries are indexed, each left out of its own answer.",
+        "The indexes do not hold the same number of images, which alone changes figures.",
     ]
     answer = call(*asked_of(places, queries, "--json")).json
     lines = shown.out.splitlines()
-    assert ["usual", "protocol", "a.cbir", "b.cbir"] in [line.split() for line in lines]
-    assert ["unseen", "index", "a.cbir", "b.cbir"] in [line.split() for line in lines]
+    header = ["measure", "a.cbir", "b.cbir"]
+    for title in ("All measures, usual protocol", "All measures, leave-one-out"):
+        assert lines[lines.index(title) + 1].split() == header
     means = [f"{one['measures']['nAP@5']:.4f}" for one in answer["runs"]]
     assert ["nAP@5", *means] in [line.split() for line in lines]
     for one in answer["comparisons"]:
@@ -281,7 +283,7 @@ def test_all_that_was_asked_for_is_shown_of_several_indexes(
     for key in ("measures", "unseen_index"):
         means = [f"{one['hamming'][key]['AP']:.4f}" for one in answer["runs"]]
         assert ["AP", *means] in lines
-    assert "equal scores are ordered by the seed 3, not by id" in shown.err
+    assert "Equal scores are ordered by the seed 3, not by id." in shown.err
 
 
 def test_near_duplicates_are_counted_for_each_of_several_indexes(
@@ -294,7 +296,7 @@ def test_near_duplicates_are_counted_for_each_of_several_indexes(
     two = [places[0], tmp_path / "z.cbir"]
     shown = call(*asked_of(two, others.parent, "--without-near-duplicates"))
     assert shown.code == 0, shown.err
-    told = "left out: 1 of 10 queries (10.00%) that are nearly the same as an indexed picture"
+    told = "Left out: 1 of 10 queries (10.00%), nearly the same as an indexed picture."
     assert shown.err.splitlines() == [told]  # true of both
 
 

@@ -62,8 +62,8 @@ def test_queries_that_only_one_side_knows_are_counted_and_listed(tmp_path: Path)
     answer = call(*asked)
     ten = ", ".join(f"q/{number:02}" for number in range(10))
     assert answer.err.splitlines() == [
-        f"a.run: 12 queries not answered, counted as 0: {ten} ...",
-        "a.run: 4 queries unknown to the qrels, not counted: q/13, q/14, q/15 ...",
+        f"a.run: 12 queries not answered, counted as 0 ({ten} ...).",
+        "a.run: 4 queries unknown to the qrels, not counted (q/13, q/14, q/15 ...).",
     ]
     figures = call(*asked, "--json").json
     assert figures["missing_queries"] == list(judged)[:12]
@@ -71,8 +71,8 @@ def test_queries_that_only_one_side_knows_are_counted_and_listed(tmp_path: Path)
     assert figures["measures"]["P@1"] == pytest.approx(1 / 13)
     qrels, run = files(tmp_path, {"a": ["d"], "b": ["d"]}, {"a": ["d"], "c": ["d"]})
     assert call("evaluate", "--qrels", qrels, run, "-m", "P@1").err.splitlines() == [
-        "a.run: 1 query not answered, counted as 0: b",
-        "a.run: 1 query unknown to the qrels, not counted: c",
+        "a.run: 1 query not answered, counted as 0 (b).",
+        "a.run: 1 query unknown to the qrels, not counted (c).",
     ]
 
 
@@ -82,9 +82,11 @@ def test_a_run_that_is_too_short_for_a_measure_says_so(tmp_path: Path) -> None:
     asked = ["evaluate", "--qrels", qrels, run]
     assert call(*asked, "-m", "P@5", "-m", "AP", "-m", "RR").err == ""
     told = call(*asked, "-m", "P@5", "-m", "P@6").err
-    assert told == "a.run holds 5 ranks at most: P@6 counts the rest as wrong\n"
+    assert told == "a.run: rankings have 5 ranks at most; P@6 counts the missing ranks as wrong.\n"
     told = call(*asked, "-m", "P@10", "-m", "R@10").err
-    assert told == "a.run holds 5 ranks at most: P@10, R@10 count the rest as wrong\n"
+    assert told == (
+        "a.run: rankings have 5 ranks at most; P@10, R@10 count the missing ranks as wrong.\n"
+    )
     assert call(*asked, "-m", "P(rel=2)@10").err == ""  # nothing is that relevant
     qrels, run = files(tmp_path, {"a": documents, "b": ["d0"]}, {"a": documents, "b": ["d0"]})
     assert call("evaluate", "--qrels", qrels, run, "-m", "P@10").err == ""  # there is no more
@@ -93,7 +95,7 @@ def test_a_run_that_is_too_short_for_a_measure_says_so(tmp_path: Path) -> None:
 def test_documents_that_the_qrels_do_not_know_are_told(tmp_path: Path) -> None:
     qrels, run = files(tmp_path, {"a": ["p/1", "p/2"]}, {"a": ["p-2/1", "p-2/2"]})
     told = call("evaluate", "--qrels", qrels, run, "-m", "P@1").err
-    assert told == "a.run: no document is in the qrels; it ranks 'p-2/1', they have 'p/1'\n"
+    assert told == "a.run: no document is in the qrels; it ranks 'p-2/1', they have 'p/1'.\n"
 
 
 def test_a_class_is_the_folder_that_a_querys_id_names(tmp_path: Path) -> None:

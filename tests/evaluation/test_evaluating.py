@@ -15,6 +15,7 @@ from PIL import Image
 import cbir
 from cbir.errors import CbirError, QueryError
 from cbir.evaluation import (
+    EvaluationOptions,
     Queries,
     describe_queries,
     evaluate,
@@ -294,7 +295,9 @@ def test_the_unseen_index_expands_queries_too() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries = Queries([f"q/{n:03}" for n in range(200)], [str(x) for x in labels], vectors)
     plain = trial_measures(unseen_trial(queries), ["AP@20"])["AP@20"].mean()
-    expanded = trial_measures(unseen_trial(queries, expand=5), ["AP@20"])["AP@20"].mean()
+    expanded = trial_measures(unseen_trial(queries, EvaluationOptions(expand=5)), ["AP@20"])[
+        "AP@20"
+    ].mean()
     assert expanded > plain + 0.01
 
 
@@ -355,7 +358,10 @@ def test_an_indexed_query_has_the_label_that_the_index_knows(
     result = evaluate(indexed, cbir.open_source(photos), ["P@1"])
     assert set(result.queries.labels) == {"red", "green", "blue"}
     assert result.overlap.indexed == result.n_queries == indexed.index.count()
-    assert "27 of 27 queries indexed, each left out of its own answer" in result.to_json()["notes"]
+    assert (
+        "27 of 27 queries are indexed, each left out of its own answer."
+        in result.to_json()["notes"]
+    )
 
 
 def test_what_queries_and_index_have_in_common_is_told(tmp_path: Path) -> None:
@@ -377,7 +383,7 @@ def test_what_queries_and_index_have_in_common_is_told(tmp_path: Path) -> None:
         result = evaluate(searcher, cbir.open_source(str(asked), label_from_folder=True), ["P@1"])
     assert asdict(result.overlap) == {"indexed": 0, "same_file": 1, "alone": 1, "unlabelled": 1}
     assert result.to_json()["notes"] == [
-        "1 of 10 indexed images have no label and are never right",
-        "unseen index: 1 query without another of the same label, counted as 0",
-        "1 of 3 queries find their own file under another id: an easy answer",
+        "1 of 10 indexed images have no label and are never right.",
+        "Leave-one-out: 1 query without another of the same label, counted as 0.",
+        "1 of 3 queries find their own file under another id, which is an easy answer.",
     ]

@@ -234,9 +234,9 @@ def test_the_command_says_how_many(tmp_path: Path) -> None:
     figures = json.loads(call("evaluate", *options, "--without-near-duplicates", "--json").out)
     left_out = figures["near_duplicates"]["left_out"]
     assert figures["n_queries"] + left_out == 1797 - figures["n_indexed"]
-    assert f"left out: {left_out:,} of" in answer.err
-    # Digits of 8 x 8 pixels are taken for each other, which people are told.
+    assert f"Left out: {left_out:,} of" in answer.err
+    # Digits of 8 x 8 pixels are mistaken for each other, which the notes say.
     assert figures["near_duplicates"]["doubtful"] == (
         left_out > 0.2 * (1797 - figures["n_indexed"])
     )
-    assert figures["near_duplicates"]["doubtful"] == ("so many are rarely copies" in answer.err)
+    assert figures["near_duplicates"]["doubtful"] == ("So many are rarely copies" in answer.err)

@@ -97,7 +97,7 @@ def test_the_whole_ranking_of_an_index_of_parts_is_by_the_best_part(
     result = evaluate(searcher, queries, ["AP"], protocol="usual")
     expected = by_trec_eval(searcher, queries, tmp_path, ["AP"])
     assert result.measures == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(QueryError, match="several vectors an image"):
+    with pytest.raises(QueryError, match="several vectors per image"):
         evaluate(searcher, queries, ["AP"], shuffle=1)
     searcher.close()
 
@@ -154,7 +154,7 @@ def test_a_protocol_alone_has_its_figures_and_answers(
 
 
 def test_a_sample_cannot_be_its_own_index(indexed: cbir.Searcher, queries: ImageSource) -> None:
-    with pytest.raises(QueryError, match="a sample has no unseen index"):
+    with pytest.raises(QueryError, match="A sample has no leave-one-out"):
         evaluate(indexed, queries, sample=5, protocol="unseen")
 
 
@@ -166,7 +166,7 @@ def test_shuffled_ids_change_nothing_where_scores_differ(
     for one, another in zip(plain.matches, other.matches, strict=True):
         assert one.ids == another.ids
         np.testing.assert_array_equal(one.scores, another.scores)
-    assert (plain.shuffle, other.to_json()["shuffle_ids"]) == (None, 1)
+    assert (plain.options.shuffle, other.to_json()["shuffle_ids"]) == (None, 1)
 
 
 def test_shuffled_ids_show_what_only_the_order_of_ids_had_found(
@@ -196,9 +196,9 @@ def test_codes_have_figures_under_each_protocol(
     assert 1 / 3 < coded["measures"]["AP"] < 1  # three bits of noisy colours
     usual = evaluate(indexed, queries, ["P@3"], bits=3, protocol="usual").hamming
     assert usual is not None
-    assert (usual.measures, usual.unseen_index) == (coded["measures"], None)
+    assert usual.means == {"usual": coded["measures"]}
     assert evaluate(indexed, queries, ["P@3"]).to_json()["hamming"] is None
-    with pytest.raises(CbirError, match="64 bits from vectors of 6 numbers"):
+    with pytest.raises(CbirError, match="64 bits from vectors of 6 dimensions"):
         evaluate(indexed, queries, bits=64)
 
 
@@ -208,6 +208,7 @@ def test_codes_have_figures_under_each_protocol(
         ({"expand": -1}, "expand is -1"),
         ({"expand": -1, "protocol": "unseen"}, "expand is -1"),
         ({"bits": 999}, "999 bits"),
+        ({"bits": 0}, "codes of 0 bits"),
         ({"measures": ["Bpref"]}, "Bpref"),
     ],
 )
@@ -222,10 +223,10 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_described(
 
 def test_a_sample_of_all_is_no_sample(indexed: cbir.Searcher, queries: ImageSource) -> None:
     whole = evaluate(indexed, queries)
-    assert queries.count is not None and whole.sample is None
+    assert queries.count is not None and whole.options.sample is None
     for sample in (queries.count, queries.count + 5):
         result = evaluate(indexed, queries, sample=sample)
-        assert (result.sample, result.unseen_index) == (None, whole.unseen_index)
+        assert (result.options.sample, result.unseen_index) == (None, whole.unseen_index)
     assert evaluate(indexed, queries, sample=queries.count - 1).unseen_index is None
 
 
@@ -243,8 +244,8 @@ def test_every_stage_is_told(indexed: cbir.Searcher, tmp_path: Path) -> None:
     )
     assert list(told) == [
         *("describing", "comparing pictures", "searching"),
-        *("measuring", "unseen index", "binary codes"),
+        *("measuring", "leave-one-out", "binary codes"),
     ]
-    for stage in ("describing", "comparing pictures", "measuring", "unseen index", "binary codes"):
+    for stage in ("describing", "comparing pictures", "measuring", "leave-one-out", "binary codes"):
         done, total = told[stage][-1]
         assert done == total, stage

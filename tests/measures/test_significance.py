@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,11 @@ from numpy.typing import NDArray
 
 from cbir.errors import CbirError
 from cbir.measures.significance import (
+    ClassMeans,
     Comparison,
     class_means,
-    compare,
     compare_runs,
     holm,
-    in_words,
     mean_intervals,
     randomisation_p,
 )
@@ -32,6 +33,20 @@ def values(count: int, better_by: float, seed: int) -> tuple[NDArray, NDArray]:
     random = np.random.default_rng(seed)
     a = random.beta(2, 2, count)
     return a, np.clip(a + random.normal(better_by, 0.1, count), 0, 1)
+
+
+def compare(
+    a: NDArray,
+    b: NDArray,
+    labels: list[str | None] | None = None,
+    names: tuple[str, str] = ("a", "b"),
+    measure: str = "P@1",
+    **options: Any,
+) -> Comparison:
+    """Two runs in one measure."""
+    runs = [(name, {measure: of}) for name, of in zip(names, (a, b), strict=True)]
+    (found,) = compare_runs(runs, labels, **options)
+    return found
 
 
 def mean_of(x: NDArray, axis: int = -1) -> NDArray:
@@ -151,7 +166,7 @@ def test_what_differs_by_rounding_only_is_a_tie() -> None:
     a = np.array([0.1 + 0.2, 0.5, 0.7])
     comparison = compare(a, np.array([0.3, 0.5, 0.7]))
     assert (comparison.wins, comparison.ties, comparison.losses, comparison.p) == (0, 3, 0, 1)
-    assert in_words(comparison, "a", "b", "P@1") == "a and b have the same P@1 for every query."
+    assert comparison.in_words == "a and b have the same P@1 for every query."
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
@@ -186,44 +201,59 @@ def test_several_runs_are_compared_in_pairs_and_corrected() -> None:
     labels = ["cat", "dog", None] * 40
     runs = [(name, {"P@1": of, "AP@5": of / 2}) for name, of in (("a", a), ("b", b), ("c", c))]
     answers = compare_runs(runs, labels)
-    assert [(one["measure"], one["a"], one["b"]) for one in answers] == [
+    assert [(one.measure, one.a, one.b) for one in answers] == [
         (measure, *pair)
         for measure in ("P@1", "AP@5")
         for pair in (("a", "b"), ("a", "c"), ("b", "c"))
     ]
     first = answers[0]
     alone = compare(a, b, labels)
-    assert first["p"] == alone.p
-    assert first["interval"] == pytest.approx(list(alone.interval))
-    assert first["p_adjusted"] == holm([one["p"] for one in answers[:3]])[0]
-    assert first["significant"] is True and answers[2]["p_adjusted"] <= 1
-    assert set(first["classes"]) == {"cat", "dog"}
-    assert first["classes"]["dog"] == {
-        "n_queries": 40,
-        "mean_a": pytest.approx(a[1::3].mean()),
-        "mean_b": pytest.approx(b[1::3].mean()),
-        "difference": pytest.approx((b - a)[1::3].mean()),
-    }
-    assert "after correction for 3 pairs" in first["in_words"]
+    assert (first.p, first.pairs, alone.pairs) == (alone.p, 3, 1)
+    assert first.interval == pytest.approx(alone.interval)
+    assert first.p_adjusted == holm([one.p for one in answers[:3]])[0]
+    assert first.significant is True and answers[2].p_adjusted <= 1
+    assert set(first.classes) == {"cat", "dog"}
+    dogs = first.classes["dog"]
+    assert (dogs.n_queries, dogs.mean_a) == (40, pytest.approx(a[1::3].mean()))
+    assert (dogs.mean_b, dogs.difference) == pytest.approx((b[1::3].mean(), (b - a)[1::3].mean()))
+    assert "after correction for 3 pairs" in first.in_words
     assert compare_runs(runs[:1]) == []
+
+
+def test_a_comparison_as_json_has_every_promised_key() -> None:
+    a, b = values(60, 0.05, seed=7)
+    found = compare(a, b, ["cat", "dog", None] * 20, ("old", "new"), under=" (leave-one-out)")
+    figures = json.loads(json.dumps(found.to_json()))
+    assert {key: figures[key] for key in ("measure", "a", "b", "n_queries")} == {
+        "measure": "P@1",
+        "a": "old",
+        "b": "new",
+        "n_queries": 60,
+    }
+    assert set(figures) == {
+        *("measure", "a", "b", "mean_a", "mean_b", "difference", "interval", "p", "p_adjusted"),
+        *("significant", "wins", "ties", "losses", "n_queries", "in_words", "classes"),
+    }
+    assert figures["interval"] == list(found.interval)
+    assert set(figures["classes"]["cat"]) == {"n_queries", "mean_a", "mean_b", "difference"}
+    assert " in P@1 (leave-one-out) by " in figures["in_words"]
 
 
 def test_words_say_which_is_better_and_whether_it_is_luck() -> None:
     a, b = values(400, 0.02, seed=9)
-    comparison = compare(a, b)
+    comparison = compare(a, b, names=("old.run", "new.run"), measure="AP@10")
     low, high = comparison.interval
-    assert in_words(comparison, "old.run", "new.run", "AP@10") == (
+    assert comparison.in_words == (
         f"new.run is better than old.run in AP@10 by {comparison.difference:.4f} (95% interval "
         f"{low:.4f} to {high:.4f}); a difference like this would come about by chance in fewer "
         f"than 1 of 1,000 such experiments (p = 0.0001), so it is significant."
     )
-    assert in_words(compare(b, a), "new.run", "old.run", "AP@10") == (
-        in_words(comparison, "old.run", "new.run", "AP@10")
-    )
+    exchanged = compare(b, a, names=("new.run", "old.run"), measure="AP@10")
+    assert exchanged.in_words == comparison.in_words
     a, b = values(50, 0.0, seed=9)
     by_chance = compare(a, b)
     assert by_chance.p > 0.05
-    said = in_words(by_chance, "a", "b", "P@1")
+    said = by_chance.in_words
     assert said.startswith("a and b cannot be told apart in P@1: ")
     assert f"about {by_chance.p * 100:.0f} of 100" in said and "significant" not in said
 
@@ -234,10 +264,10 @@ def with_p(p: float, p_adjusted: float | None = None, pairs: int = 1) -> Compari
 
 
 def test_how_often_chance_does_it_is_told_by_p_and_the_verdict_by_what_is_corrected() -> None:
-    said = in_words(with_p(0.4, 1.0, pairs=3), "a", "b", "P@1")
+    said = with_p(0.4, 1.0, pairs=3).in_words
     assert "by chance in about 40 of 100 such experiments (p = 0.4, 1 after correction" in said
     assert "for 3 pairs)" in said and "cannot be told apart" in said
-    said = in_words(with_p(0.03, 0.09, pairs=3), "a", "b", "P@1")
+    said = with_p(0.03, 0.09, pairs=3).in_words
     assert "cannot be told apart" in said and "about 3 of 100" in said
     assert "there are too many pairs for that to be significant" in said
 
@@ -255,7 +285,7 @@ def test_how_often_chance_does_it_is_told_by_p_and_the_verdict_by_what_is_correc
 def test_words_near_the_limit_agree_with_the_verdict(
     p: float, how_often: str, significant: bool
 ) -> None:
-    said = in_words(with_p(p), "a", "b", "P@1")
+    said = with_p(p).in_words
     assert how_often in said
     assert ("so it is significant" in said) == significant
 
@@ -264,16 +294,14 @@ def test_means_that_differ_by_rounding_only_are_equal() -> None:
     a = np.random.default_rng(0).random(97)
     for seed in range(50):
         b = np.random.default_rng(seed).permutation(a)
-        assert "their means are equal" in in_words(compare(a, b), "a", "b", "P@1")
+        assert "their means are equal" in compare(a, b).in_words
 
 
 def test_words_say_when_the_queries_are_too_few() -> None:
     comparison = compare(np.zeros(5), np.ones(5))
     assert comparison.p == 2 / 2**5
-    assert "only 5 queries differ, too few" in in_words(comparison, "a", "b", "P@1")
-    assert "their means are equal" in in_words(
-        compare(np.array([0.0, 1]), np.array([1.0, 0])), "a", "b", "P@1"
-    )
+    assert "only 5 queries differ, too few" in comparison.in_words
+    assert "their means are equal" in compare(np.array([0.0, 1]), np.array([1.0, 0])).in_words
 
 
 def test_what_does_not_go_together_is_refused() -> None:
@@ -291,7 +319,7 @@ def test_what_does_not_go_together_is_refused() -> None:
 def test_class_means_leave_out_what_has_no_class() -> None:
     per_query = {"P@1": np.array([1.0, 0, 1, 1]), "AP@5": np.array([0.5, 0, 1, 0.25])}
     assert class_means(per_query, ["dog", None, "cat", "dog"]) == {
-        "cat": {"n_queries": 1, "measures": {"P@1": 1.0, "AP@5": 1.0}},
-        "dog": {"n_queries": 2, "measures": {"P@1": 1.0, "AP@5": 0.375}},
+        "cat": ClassMeans(1, {"P@1": 1.0, "AP@5": 1.0}),
+        "dog": ClassMeans(2, {"P@1": 1.0, "AP@5": 0.375}),
     }
     assert list(class_means(per_query, ["dog", None, "cat", "dog"])) == ["cat", "dog"]

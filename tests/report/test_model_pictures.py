@@ -8,28 +8,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from cbir.descriptors.blocks import Block
 from cbir.descriptors.bovw import model_files
 from cbir.descriptors.local.hog import hog_picture
 from cbir.descriptors.local.sift import keypoint_sift
 from cbir.descriptors.vocabulary import vocabulary_of
-from cbir.report import canvas as drawing
+from cbir.report import pictures as drawing
 from cbir.report.model_pictures import (
     filter_pictures,
     image_pictures,
     parts_of,
-    sweep_picture,
     word_pictures,
 )
+from cbir.report.plot_style import SERIES, pixels, png
+from cbir.report.plots import bars_plot, sweep_plot
 from cbir.report.word_patches import count_words, local_of, nearest_words
 from cbir.types import RgbImage
 from tests.cli.support_cli import call
 from tests.descriptors.support_bovw import BLOCKS, arrays_for, card, descriptor
 from tests.images.support_images import four_colours, noise
 
-BLUE = drawing.PALETTE[0]
+BLUE = SERIES[0]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def saved_image(path: Path, image: RgbImage) -> Path:
     return path
 
 
-def pixels(path: Path) -> RgbImage:
+def read(path: Path) -> RgbImage:
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))
@@ -75,9 +76,9 @@ def holds(picture: RgbImage, part: RgbImage) -> bool:
     return bool(np.array_equal(picture[y : y + height, x : x + width], part))
 
 
-def bar_heights(chart: RgbImage, colour: drawing.Colour) -> list[int]:
+def bar_heights(chart: RgbImage, colour: str = BLUE) -> list[int]:
     """The heights of the bars of `colour`, from left to right."""
-    columns = np.all(chart == colour, axis=2).sum(axis=0)
+    columns = np.all(chart == ImageColor.getrgb(colour), axis=2).sum(axis=0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], columns])))
     return [int(columns[edge]) for edge in edges if columns[edge]]
 
@@ -133,22 +134,28 @@ def test_what_lies_outside_of_the_image_is_light_grey() -> None:
 
 def test_bars_are_as_high_as_their_counts() -> None:
     counts = np.array([4.0, 0, 1, 3, 2])
-    heights = bar_heights(drawing.bar_chart(counts, BLUE, "counts"), BLUE)
+    heights = bar_heights(pixels(bars_plot(counts, "counts", BLUE)))
     assert len(heights) == 4  # nothing where the count is zero
-    expected = counts[counts > 0] / 4 * drawing.CHART_HEIGHT
-    np.testing.assert_allclose(heights, expected, atol=1)
+    assert heights[0] > 100
+    np.testing.assert_allclose(heights, counts[counts > 0] / 4 * heights[0], atol=2)
 
 
 def test_the_least_bar_is_seen_and_many_bars_fit() -> None:
     values = np.zeros(9000)
     values[[0, 4500, 8999]] = 1, 1e-9, 0.5
-    chart = drawing.bar_chart(values, BLUE, "many")
+    chart = pixels(bars_plot(values, "many", BLUE))
     assert chart.shape[1] < 5000
-    assert sorted(bar_heights(chart, BLUE)) == [1, 90, 180]
+    highest, least, half = bar_heights(chart)
+    assert 1 <= least < highest / 20 and half == pytest.approx(highest / 2, abs=2)
+
+
+def test_names_of_bars_do_not_overlap_and_the_first_named_have_theirs() -> None:
+    (axes,) = bars_plot(np.arange(1.0, 101), "named", BLUE, named=[50, 51, 90]).axes
+    assert [text.get_text() for text in axes.texts] == ["50", "90"]
 
 
 def test_a_chart_of_nothing_is_empty() -> None:
-    assert bar_heights(drawing.bar_chart(np.zeros(5), BLUE, "nothing"), BLUE) == []
+    assert bar_heights(pixels(bars_plot(np.zeros(5), "nothing", BLUE))) == []
 
 
 def test_a_sheet_shows_each_patch_behind_its_label() -> None:
@@ -226,11 +233,12 @@ def test_a_histogram_of_words_shows_shares_and_tf_idf() -> None:
     words, _ = nearest_words(vocabulary, local_of(part.block, image).descriptors)
     counts = np.bincount(words, minlength=vocabulary.size)
     picture = image_pictures(model, image, "noise")["words"]
-    middle = np.flatnonzero(np.all(picture == drawing.INK, axis=2).sum(axis=1) >= 900)
-    first, second = picture[: middle[0]], picture[middle[0] : middle[1]]
-    weights = counts * vocabulary.idf
-    for chart, values in ((first, counts), (second, weights)):
-        expected = values[values > 0] / values.max()
+    columns = np.all(picture == ImageColor.getrgb(part.colour), axis=2)
+    rows = np.flatnonzero(columns.any(axis=1))
+    (gap,) = np.flatnonzero(np.diff(rows) > 20)  # between the two charts
+    first, second = picture[: rows[gap] + 1], picture[rows[gap] + 1 :]
+    for chart, weights in ((first, counts), (second, counts * vocabulary.idf)):
+        expected = weights[weights > 0] / weights.max()
         heights = np.array(bar_heights(chart, part.colour))
         assert len(heights) == len(expected)
         np.testing.assert_allclose(heights / heights.max(), expected, atol=0.03)
@@ -253,7 +261,7 @@ def test_an_image_without_keypoints_has_an_empty_histogram() -> None:
     flat = np.full((40, 20, 3), 77, dtype=np.uint8)
     drawn = image_pictures(model, flat, "flat")
     assert set(drawn) == {"keypoints", "words"}
-    assert not np.all(drawn["words"] == BLUE, axis=2).any()
+    assert not bar_heights(drawn["words"])
     assert holds(drawn["keypoints"], np.full((768, 768, 3), 77, dtype=np.uint8))
 
 
@@ -286,11 +294,11 @@ def test_filters_are_shown_as_the_pixels_that_they_come_from() -> None:
 
 
 def test_the_curve_marks_the_lowest_index() -> None:
-    picture = sweep_picture([(100, 3.0), (300, 2.0), (200, 1.0)], "sweep")
-    marked = np.argwhere(np.all(picture == drawing.ACCENT, axis=2))
-    _, x = np.median(marked, axis=0)
-    middle = drawing.GAP + drawing.LEFT + drawing.CHART_WIDTH / 2
-    assert abs(x - middle) < 60  # 200 lies midway between 100 and 300
+    (axes,) = sweep_plot([100, 200, 300], [3.0, 1.0, 2.0], "sweep").axes
+    line, mark = axes.lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([100, 200, 300], [3, 1, 2])
+    assert (mark.get_xdata().tolist(), mark.get_ydata().tolist()) == ([200], [1])
+    assert mark.get_label() == "200 words: 1.000"
 
 
 # --- The command -----------------------------------------------------------------------------
@@ -316,10 +324,10 @@ def test_pictures_are_written_and_their_paths_printed(tmp_path: Path) -> None:
     ]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     for line in answer.out.splitlines():
-        assert min(pixels(Path(line)).shape[:2]) > 100
+        assert min(read(Path(line)).shape[:2]) > 100
     assert "--sweep" in answer.err
     small = np.asarray(Image.fromarray(blobs()).resize((32, 32), Image.Resampling.BICUBIC))
-    drawn = pixels(out / "blobs-hog.png")
+    drawn = read(out / "blobs-hog.png")
     assert holds(drawn, drawing.enlarged(hog_picture(small), 384)[0])
 
 
@@ -336,9 +344,9 @@ def test_a_card_with_a_sweep_or_a_file_of_one_gives_its_curve(tmp_path: Path) ->
     fields["training"] = {**made.training, "sweep": sweep}
     (folder / "model.json").write_text(json.dumps(fields))
     call("models", "show", folder, "--pictures", tmp_path / "card")
-    expected = sweep_picture([(100, 3.0), (200, 1.5), (300, 1.0)], "sift: how many words?")
+    expected = png(sweep_plot([100, 200, 300], [3.0, 1.5, 1.0], "sift: how many words?"))
     for where in ("file", "card"):
-        np.testing.assert_array_equal(pixels(tmp_path / where / "sweep.png"), expected)
+        assert (tmp_path / where / "sweep.png").read_bytes() == expected
 
 
 def test_json_lists_the_pictures_beside_the_card(tmp_path: Path) -> None:
@@ -349,18 +357,27 @@ def test_json_lists_the_pictures_beside_the_card(tmp_path: Path) -> None:
     assert {**plain, "pictures": shown["pictures"]} == shown
 
 
-def test_pictures_need_no_plotting_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_charts_need_a_plotting_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
-    for name in ("matplotlib", "sklearn", "skimage"):
+    for name in ("matplotlib", "matplotlib.figure", "sklearn", "skimage"):
         monkeypatch.setitem(sys.modules, name, None)
-    model = saved_model(tmp_path / "model", *BLOCKS.values())
     image = saved_image(tmp_path / "photos" / "noise.png", noise(5))
-    answer = call(
-        *("models", "show", model, "--pictures", tmp_path / "out", "--image", image),
-        *("--words", image.parent),
-    )
-    assert answer.code == 0, answer.err
+    model = saved_model(tmp_path / "model", BLOCKS["hog"], BLOCKS["lab"])
+    answer = call("models", "show", model, "--pictures", tmp_path / "out", "--image", image)
+    assert (answer.code, len(answer.out.splitlines())) == (0, 1), answer.err
+    words = saved_model(tmp_path / "words", BLOCKS["sift words"], BLOCKS["patches"])
+    asked = ("models", "show", words, "--pictures", tmp_path / "out")
+    saved_image(tmp_path / "photos" / "blobs.png", blobs())
+    assert call(*asked, "--words", image.parent).code == 0
+    message, hint = call(*asked, "--image", image).error
+    assert message == "a chart of visual words needs the 'bovw' extra" and "cbir[bovw]" in hint
+    sweep = tmp_path / "sweep.json"
+    sweep.write_text('{"feature": "sift", "rows": [{"words": 1, "davies_bouldin": 2}]}')
+    message, _ = call(*asked, "--sweep", sweep).error
+    assert message == "the curve of a sweep needs the 'bovw' extra"
 
 
 def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cbir.cli.output import progress_bar, progress_stages, say
 from cbir.files import write_whole
 
 DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
-FORMAT = 2
+FORMAT = 3
 """Version of the stored figures; figures of another version are measured again."""
 
 SAMPLE = 1000
@@ -169,19 +169,24 @@ def _index(data: str, place: str) -> None:
 
 
 def _evaluate(data: str, place: str) -> dict[str, Any]:
+    import io
+
     from cbir.evaluation import evaluate
     from cbir.images.sources import open_source
+    from cbir.report.tables import evaluation_words
+    from cbir.report.terminal import show
     from cbir.search.searcher import Searcher
 
     source = open_source(f"{data}:test")
     sample = SAMPLE if source.count is None or source.count > SAMPLE else None
     with closing(Searcher.open(place)) as searcher, progress_stages() as update:
-        return evaluate(searcher, source, sample=sample, on_stage=update).to_json()
+        evaluation = evaluate(searcher, source, sample=sample, on_stage=update)
+    shown = io.StringIO()
+    show(evaluation_words(evaluation), shown, shown)
+    return {**evaluation.to_json(), "shown": shown.getvalue()}
 
 
 def _show(figures: dict[str, Any], data: str, place: str) -> None:
-    from cbir.cli.evaluate import print_evaluation
-
     say(f"{data}: {figures['n_indexed']:,} images in {place}")
-    print_evaluation(figures)
+    click.echo(figures["shown"], nl=False)
     say(f"In a terminal: cbir search PICTURE --in {place}")

@@ -107,7 +107,7 @@ def show(
         "files": sizes,
     }
     if pictures is not None:
-        from cbir.cli.pictures import draw_model
+        from cbir.cli.models_pictures import draw_model
 
         drawn = draw_model(descriptor, pictures, images, words, limit, sweep)
         shown["pictures"] = [str(path) for path in drawn]

@@ -29,3 +29,11 @@ metadata_option = click.option(
     metavar="FILE",
     help="Take the labels of queries from this CSV or JSONL file, by id or path.",
 )
+
+expand_option = click.option(
+    "--expand",
+    type=click.IntRange(0),
+    default=0,
+    metavar="M",
+    help="Average the query with its first M hits.",
+)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cbir.cli.options import INDEX, descriptor_option
+from cbir.cli.options import INDEX, descriptor_option, expand_option
 
 
 @click.command(short_help="Search every image of a source; write a TREC run.")
@@ -18,13 +18,7 @@ from cbir.cli.options import INDEX, descriptor_option
 @click.option(
     "-o", "--output", required=True, metavar="FILE", help='Run file (.gz too), "-": stdout.'
 )
-@click.option(
-    "--expand",
-    type=click.IntRange(0),
-    default=0,
-    metavar="M",
-    help="Average the query with its first M hits.",
-)
+@expand_option
 @descriptor_option
 def command(
     source: str, index: str, k: int, output: str, expand: int, descriptor: str | None

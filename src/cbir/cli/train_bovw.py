@@ -162,10 +162,17 @@ def _with_head(recipe: Recipe, kind: str | None) -> Recipe:
 def _write_sweep(result: Sweep, out: Path, as_json: bool) -> None:
     from cbir.cli.output import print_json, print_table, say
     from cbir.files import write_files
-    from cbir.training.bovw.sweep import curve
+    from cbir.report.plot_style import png
+    from cbir.report.plots import sweep_plot
 
     data = json.dumps(result.to_json(), indent=1).encode()
-    write_files({SWEEP_JSON: data, SWEEP_PLOT: curve(result)}, out)
+    title = (
+        f"{result.feature}: fitted on {result.fitted_on:,} local descriptors, "
+        f"measured on {result.measured_on:,} others"
+    )
+    words = [row.words for row in result.rows]
+    curve = sweep_plot(words, [row.davies_bouldin for row in result.rows], title)
+    write_files({SWEEP_JSON: data, SWEEP_PLOT: png(curve)}, out)
     if as_json:
         print_json(result.to_json())
     else:

@@ -1,14 +1,15 @@
-"""One retrieval experiment: queries -> rankings -> measures, as `cbir evaluate --in` does it."""
+"""Labelled queries to rankings to measures, as `cbir evaluate` does it."""
 
-from cbir.evaluation.contest import Compared, compare_evaluations
+from cbir.evaluation.comparison import ComparedEvaluations, compare_evaluations
 from cbir.evaluation.evaluating import evaluate
-from cbir.evaluation.protocols import Protocol, rank
+from cbir.evaluation.protocols import EvaluationOptions, Protocol, rank
 from cbir.evaluation.queries import Queries, describe_queries, query_labels
 from cbir.evaluation.result import Evaluation
 
 __all__ = [
-    "Compared",
+    "ComparedEvaluations",
     "Evaluation",
+    "EvaluationOptions",
     "Protocol",
     "Queries",
     "compare_evaluations",

@@ -1,4 +1,4 @@
-"""Binary codes of vectors, compared by Hamming distance, as the hashing literature does."""
+"""Binary codes of vectors, compared by Hamming distance as in the hashing literature."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.evaluation.protocols import Protocol, unseen_trial, usual_trial
+from cbir.evaluation.protocols import (
+    PLAIN,
+    EvaluationOptions,
+    OneProtocol,
+    unseen_trial,
+    usual_trial,
+)
 from cbir.evaluation.queries import Queries
 from cbir.evaluation.rankings import Keys, Trial, full_measures, shuffled
-from cbir.index.base import Index
 from cbir.measures.names import with_pairs
 from cbir.search.searcher import Searcher
 from cbir.types import OnDone, Vectors
@@ -27,29 +32,28 @@ Signs = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hamming:
-    """Means of measures by codes of `bits` bits; None for a protocol that was not asked for.
+    """Means of measures by codes of `bits` bits, under each protocol.
 
-    `seed`: of the rotation, and of the order of equal distances.
+    `seed` fixes the rotation and the order of equal distances.
     """
 
     bits: int
     seed: int
-    measures: dict[str, float] | None
-    unseen_index: dict[str, float] | None
+    means: dict[OneProtocol, dict[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         """As in `cbir evaluate --json`."""
         return {
             "bits": self.bits,
             "seed": self.seed,
-            "measures": self.measures,
-            "unseen_index": self.unseen_index,
+            "measures": self.means.get("usual"),
+            "unseen_index": self.means.get("unseen"),
         }
 
 
 @dataclass(frozen=True)
 class Coder:
-    """Makes codes of vectors: the signs of (vector - `mean` (dim,)) times `axes` (dim, bits)."""
+    """Turns vectors into codes: the signs of (vector - `mean` (dim,)) times `axes` (dim, bits)."""
 
     mean: NDArray[np.float32]
     axes: NDArray[np.float32]
@@ -59,28 +63,25 @@ class Coder:
         return np.where((vectors - self.mean) @ self.axes >= 0, np.float32(1), np.float32(-1))
 
 
-def require_bits(index: Index, bits: int) -> None:
-    """Raise `CbirError` where `fit_codes` would for the index's vectors, which are not read."""
-    _require_bits(bits, index.spec.dim)
-
-
-def _require_bits(bits: int, dim: int) -> None:
+def require_bits(bits: int, dim: int) -> None:
+    """Raise `CbirError` unless `bits` is 1..`dim`."""
     if bits < 1:
         raise CbirError(f"codes of {bits} bits", "ask for 1 or more")
     if bits > dim:
-        raise CbirError(f"{bits} bits from vectors of {dim} numbers", f"ask for {dim} bits at most")
+        message = f"{bits} bits from vectors of {dim} dimensions"
+        raise CbirError(message, f"ask for {dim} bits at most")
 
 
 def fit_codes(vectors: Vectors, bits: int, seed: int = SEED) -> Coder:
-    """Iterative quantisation: PCA, then the rotation that brings `vectors` (n, dim) near to codes.
+    """Iterative quantisation: PCA, then the rotation that brings `vectors` (n, dim) close to codes.
 
-    No label is read. Raises `CbirError` unless `bits` is 1..dim. Gong and Lazebnik,
+    Reads no labels. Raises `CbirError` unless `bits` is 1..dim. Gong and Lazebnik,
     "Iterative quantization: A procrustean approach to learning binary codes", CVPR 2011.
     """
-    _require_bits(bits, vectors.shape[1])
+    require_bits(bits, vectors.shape[1])
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     varied = vectors - mean
-    # Directions in which nothing varies do no harm: the rotation gives every bit its share of all.
+    # Directions without variance do no harm: the rotation spreads the variance over all bits.
     axes = np.linalg.eigh((varied.T @ varied).astype(np.float64))[1][:, ::-1][:, :bits]
     axes = axes.astype(np.float32)
     projected = varied @ axes
@@ -98,28 +99,25 @@ def hamming(
     queries: Queries,
     names: Sequence[str],
     bits: int,
-    *,
-    seed: int = SEED,
-    expand: int = 0,
-    protocol: Protocol = "both",
+    options: EvaluationOptions = PLAIN,
     on_done: OnDone = lambda _done, _total: None,
 ) -> Hamming:
-    """AP over the whole ranking and the measures `names` by codes fitted on the indexed vectors."""
+    """AP over the whole ranking and the measures `names` by codes fitted on the indexed vectors.
+
+    `options` give the protocols and the seed.
+    """
+    seed = SEED if options.shuffle is None else options.shuffle
     coder = fit_codes(searcher.index.matrix()[1], bits, seed)
-    trials = {
-        "usual": usual_trial(searcher, queries, expand) if protocol != "unseen" else None,
-        "unseen": unseen_trial(queries, expand) if protocol != "usual" else None,
-    }
-    means = {
-        name: None
-        if trial is None
-        else {
-            measure: float(values.mean())
-            for measure, values in hamming_measures(trial, coder, names, seed, on_done).items()
-        }
-        for name, trial in trials.items()
-    }
-    return Hamming(bits, seed, means["usual"], means["unseen"])
+    means: dict[OneProtocol, dict[str, float]] = {}
+    for protocol in options.protocols(len(queries.ids)):
+        trial = (
+            unseen_trial(queries, options)
+            if protocol == "unseen"
+            else usual_trial(searcher, queries, options)
+        )
+        found = hamming_measures(trial, coder, names, seed, on_done)
+        means[protocol] = {name: float(values.mean()) for name, values in found.items()}
+    return Hamming(bits, seed, means)
 
 
 def hamming_measures(
@@ -131,7 +129,7 @@ def hamming_measures(
 ) -> dict[str, NDArray[np.float64]]:
     """AP over the whole ranking and the measures `names`, float64 (q,) each, by codes.
 
-    Most distances are equal to others: their order is drawn by `seed`, for the ids hold the class.
+    Many distances are equal; `seed` draws their order, as ids contain the class.
     """
     drawn = replace(trial, places=shuffled(len(trial.codes), seed))
     return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]), on_done)

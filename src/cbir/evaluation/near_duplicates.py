@@ -1,8 +1,8 @@
-"""Queries whose picture is indexed too, but for a crop, a mirror, other colours or a new file.
+"""Queries whose picture is indexed as well, perhaps cropped, mirrored, recoloured or re-encoded.
 
-What is found depends on the pictures alone, not on a descriptor, so that every index of the same
-images leaves out the same queries. The search is coarse to fine: edges name a few indexed pictures,
-which are then laid over the query.
+The result depends on the pictures alone, not on a descriptor, so every index of the same images
+leaves out the same queries. The search is coarse to fine: edges propose a few indexed pictures,
+which are then registered to the query.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from cbir.machine import usable_cores
 from cbir.types import OnDone, RgbImage
 
 THRESHOLD = 0.92
-"""The correlation, one laid over the other, from which two pictures are nearly the same.
+"""Two registered pictures of at least this correlation are nearly the same.
 
-Lower takes in pictures that are merely alike; `python -m benchmarks near_duplicates` measures it.
+Lower values accept pictures that are merely alike; `python -m benchmarks near_duplicates` measures
+it.
 """
 
 DOUBTFUL_SHARE = 0.2
-"""Of photographs, far fewer are copies; pictures of little detail are taken for each other."""
+"""Far fewer photographs are copies; pictures without much detail are mistaken for each other."""
 
 _CELL = 8
 _BLUR = 1.0
@@ -52,7 +53,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The ids of queries that are left out of `n_queries`, in their order, by what threshold."""
+    """The ids of the queries that are left out of `n_queries`, in order, and the threshold."""
 
     ids: list[str]
     n_queries: int
@@ -60,7 +61,7 @@ class NearDuplicates:
 
     @property
     def doubtful(self) -> bool:
-        """Whether so many are left out that most of them can hardly be copies."""
+        """Whether so many queries are left out that most can hardly be copies."""
         return len(self.ids) > DOUBTFUL_SHARE * self.n_queries
 
     def to_json(self) -> dict[str, Any]:
@@ -76,9 +77,9 @@ class NearDuplicates:
 def leave_out(
     index: Index, queries: Queries, on_done: OnDone = lambda _done, _total: None
 ) -> tuple[Queries, NearDuplicates]:
-    """The queries that have no near-duplicate in the index, and those that are left out.
+    """The queries without a near-duplicate in the index, and those that are left out.
 
-    Raises `QueryError` where none is left.
+    Raises `QueryError` where no query remains.
     """
     found = near_duplicates(index, queries, on_done=on_done)
     kept = np.flatnonzero(~found).tolist()
@@ -100,12 +101,11 @@ def near_duplicates(
     *,
     on_done: OnDone = lambda _done, _total: None,
 ) -> NDArray[np.bool_]:
-    """Whether nearly the same picture as the query's is indexed under another id, bool (q,).
+    """Whether nearly the same picture as each query's is indexed under another id, bool (q,).
 
-    Both thumbnails are shrunk to 32 x 32 pixels. Candidates are the five indexed pictures whose
-    edges are most alike (`hog` of cells of 8 x 8 pixels), five more for the mirrored query; then
-    `most_alike` decides. Records without a thumbnail are left out. Memory does not grow with the
-    index.
+    Thumbnails are shrunk to 32 x 32 pixels. Candidates are the five indexed pictures with the most
+    similar edges (`hog` with cells of 8 x 8 pixels), and five for the mirrored query; `most_alike`
+    decides. Records without a thumbnail are skipped. Memory does not grow with the index.
     """
     count = len(queries.ids)
     found = np.zeros(count, dtype=np.bool_)
@@ -119,7 +119,7 @@ def near_duplicates(
                 for number in of_picture[record_id]:
                     if not found[number % count]:
                         rows_of.setdefault(number, []).append(row)
-            # The candidates' pixels are taken out one query at a time: of all they are many.
+            # The pixels of all candidates would be many, so they are copied one query at a time.
             items = [(asked[number], rows) for number, rows in rows_of.items()]
             most = _on_all_cores(pool, partial(_most_alike, pictures), items)
             for number, value in zip(rows_of, most, strict=True):
@@ -141,9 +141,9 @@ def _candidates(
     pool: ThreadPoolExecutor,
     on_done: OnDone,
 ) -> dict[str, list[int]]:
-    """Id of an indexed picture -> the numbers of those `asked` that it is a candidate for.
+    """Id of an indexed picture -> the numbers of the `asked` pictures it is a candidate for.
 
-    `asked`: the queries, then the same mirrored. A query's own record is no candidate.
+    `asked`: the queries, then the mirrored queries. A query's own record is no candidate.
     """
     number_of = {query: number for number, query in enumerate(queries)}
     edges = _edges(asked, pool)
@@ -172,10 +172,10 @@ def _candidates(
 def _pictures(
     index: Index, pool: ThreadPoolExecutor, is_wanted: Callable[[str], bool] = lambda _id: True
 ) -> Iterator[tuple[int, list[str], Pixels]]:
-    """How many images were passed, ids and small pictures, some at a time, in the order of ids.
+    """In parts, by id: how many images have passed, ids, and small pictures.
 
-    Left out are records that are not wanted and those without a thumbnail. Raises `CbirError` for
-    one that cannot be read.
+    Skips records that are not wanted or have no thumbnail. Raises `CbirError` for a thumbnail that
+    cannot be read.
     """
     entries = (
         (number, each.record.id, each.thumbnail)
@@ -201,13 +201,13 @@ def _small_indexed(record: tuple[int, str, bytes]) -> RgbImage:
 def _on_all_cores(
     pool: ThreadPoolExecutor, work: Callable[[_Item], _Made], items: Sequence[_Item]
 ) -> list[_Made]:
-    """`work` of every item, in order; some of them at a time, as each is little work."""
+    """The result of `work` for every item, in order; in parts, as each item is little work."""
     parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
     return list(chain.from_iterable(pool.map(lambda part: [work(i) for i in part], parts)))
 
 
 def _small(thumbnail: bytes) -> RgbImage:
-    """One axis after the other: averaged where it shrinks, interpolated where it grows."""
+    """`thumbnail` at `SIDE` x `SIDE`; each axis is averaged to shrink, interpolated to grow."""
     small = decode(thumbnail)
     for axis in (0, 1):
         length = small.shape[axis]
@@ -219,7 +219,7 @@ def _small(thumbnail: bytes) -> RgbImage:
 
 
 def _edges(pictures: Pixels, pool: ThreadPoolExecutor) -> Floats:
-    """Unit rows (n, 144); a flat picture's is zero."""
+    """HOG as unit rows (n, 144); the row of a flat picture is zero."""
 
     def edges(some: Pixels) -> Floats:
         blurred = [cv2.GaussianBlur(each, (0, 0), _BLUR) for each in some]
@@ -234,16 +234,16 @@ def _nearest(
 ) -> tuple[Floats, NDArray[np.int64]]:
     """Likeness and rows of the pictures with the nearest edges, (n, `_CANDIDATES` + 1).
 
-    One more than wanted: a query's own record may be among them.
+    That is one more than wanted, as a query's own record may be among them.
     """
     import faiss
 
     most = _CANDIDATES + 1
 
     def nearest(some: Floats) -> tuple[Floats, NDArray[np.int64]]:
-        faiss.omp_set_num_threads(1)  # of this thread: every core has a part already
+        faiss.omp_set_num_threads(1)  # per thread, as every core already has a part
         found = faiss.knn(some, of_pictures, most, metric=faiss.METRIC_INNER_PRODUCT)
-        likeness, rows = found  # where there are fewer pictures: the row -1, far below any likeness
+        likeness, rows = found  # missing pictures have row -1 and a very low likeness
         return likeness, rows
 
     parts = list(pool.map(nearest, np.array_split(edges, usable_cores())))

@@ -1,11 +1,12 @@
-"""The protocols of an experiment: what the queries are searched among.
+"""The protocols of an evaluation: what the queries are searched among.
 
-`usual`: the index. `unseen`: the other queries, none of which was seen in training.
+`usual`: the index. `unseen`: leave-one-out, the other queries, which training has not seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,22 +14,50 @@ from numpy.typing import NDArray
 
 from cbir.errors import QueryError
 from cbir.evaluation.queries import Queries
-from cbir.evaluation.rankings import Trial, by_cosine, full_measures, reads_whole, shuffled
+from cbir.evaluation.rankings import (
+    Trial,
+    by_cosine,
+    first_hits,
+    full_measures,
+    reads_whole,
+    shuffled,
+)
 from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
-from cbir.measures.by_class import PADDING, class_measures, encode_labels, relevant_counts
+from cbir.measures.by_class import class_names, encode_labels
 from cbir.measures.names import depth
 from cbir.search.expand import expanded_by, expanded_query
 from cbir.search.searcher import Searcher
 from cbir.types import OnDone, Vectors
 
+OneProtocol = Literal["usual", "unseen"]
 Protocol = Literal["usual", "unseen", "both"]
 
 _RANKS_AT_ONCE = 1 << 20
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How queries are searched for, and under which protocols; see `evaluate`."""
+
+    protocol: Protocol = "both"
+    sample: int | None = None
+    expand: int = 0
+    bits: int | None = None
+    shuffle: int | None = None
+
+    def protocols(self, queries: int) -> list[OneProtocol]:
+        """The protocols that so many queries allow; leave-one-out needs all, at least two."""
+        if self.protocol != "both":
+            return [self.protocol]
+        return ["usual"] if self.sample is not None or queries < 2 else ["usual", "unseen"]
+
+
+PLAIN = EvaluationOptions()
+
+
 def rank(searcher: Searcher, queries: Queries, k: int, expand: int = 0) -> list[Matches]:
-    """The exact k best records for each query; a query that is indexed is left out of its own."""
+    """The exact k best records for each query; an indexed query is left out of its own answer."""
     exclude = _itself(searcher, queries)
     vectors = _expanded(searcher, queries, expand, exclude)
     return searcher.index.search(vectors, k, exclude=exclude, exact=True)
@@ -39,69 +68,69 @@ def ranked_measures(
     queries: Queries,
     matches: Sequence[Matches],
     names: Sequence[str],
-    expand: int = 0,
+    options: EvaluationOptions = PLAIN,
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures of what `rank` has answered, float64 (q,) each; of the whole ranking if need be.
+    """Measures of what `rank` answered, float64 (q,) each; searches deeper where they need it.
 
     `matches`: at least the first `kept(names, count)` hits.
     """
     if not reads_whole(names):
-        return _measured(searcher.index, queries, matches, names)
+        return first_hits(queries, matches, searcher.index.labels()).measures(names)
     if has_parts(searcher.index):
-        return _measured_by_engine(searcher, queries, names, expand, on_done)
-    trial = usual_trial(searcher, queries, expand)
+        return _measured_by_engine(searcher, queries, names, options.expand, on_done)
+    trial = usual_trial(searcher, queries, options)
     return full_measures(trial, by_cosine(trial), names, on_done)
 
 
-def usual_trial(
-    searcher: Searcher, queries: Queries, expand: int = 0, shuffle: int | None = None
-) -> Trial:
-    """The queries and the indexed images; equal scores by id, or by the seed `shuffle`.
+def usual_trial(searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
+    """The queries against the indexed images.
 
-    Raises `QueryError` for an index with several vectors an image.
+    Raises `QueryError` for an index with several vectors per image.
     """
     require_whole_images(searcher.index)
-    return whole_image_trial(searcher, queries, expand, shuffle)
+    return whole_image_trial(searcher, queries, options)
 
 
 def whole_image_trial(
-    searcher: Searcher, queries: Queries, expand: int = 0, shuffle: int | None = None
+    searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN
 ) -> Trial:
-    """The same by the vectors of whole images alone, whatever else the index holds."""
+    """The queries against the vectors of whole images, whatever else the index holds."""
     index = searcher.index
     ids, matrix = index.matrix()
     labels = index.labels()
-    codes, asked = encode_labels([labels[record_id] for record_id in ids], queries.labels)
+    classes = class_names(labels.values(), queries.labels)
+    codes = encode_labels([labels[record_id] for record_id in ids], classes)
+    asked = encode_labels(queries.labels, classes)
     row_of = {record_id: row for row, record_id in enumerate(ids)}
     itself = np.array([row_of.get(query, -1) for query in queries.ids], dtype=np.int64)
-    vectors = _expanded(searcher, queries, expand, _itself(searcher, queries))
-    return Trial(ids, matrix, codes, vectors, asked, itself, shuffled(len(ids), shuffle))
+    vectors = _expanded(searcher, queries, options.expand, _itself(searcher, queries))
+    return Trial(ids, matrix, codes, vectors, asked, itself, shuffled(len(ids), options.shuffle))
 
 
-def unseen_trial(queries: Queries, expand: int = 0, shuffle: int | None = None) -> Trial:
+def unseen_trial(queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
     """The queries among each other, each left out of its own answer."""
-    codes, _ = encode_labels(queries.labels, ())
+    codes = encode_labels(queries.labels, class_names(queries.labels))
     order = np.argsort(np.array([i.encode() for i in queries.ids], dtype=object), kind="stable")
     ids = [queries.ids[number] for number in order.tolist()]
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     matrix = np.ascontiguousarray(queries.vectors[order])
     vectors = queries.vectors
-    if expand:
+    if options.expand:
         space = Space(matrix, np.arange(len(order) + 1))
-        first = nearest(space, vectors, min(expand, len(order) - 1), excluded=place)
+        first = nearest(space, vectors, min(options.expand, len(order) - 1), excluded=place)
         expansions = zip(vectors, first.records, first.scores, strict=True)
         vectors = np.stack([expanded_query(v, matrix[r], s) for v, r, s in expansions])
-    places = shuffled(len(ids), shuffle)
+    places = shuffled(len(ids), options.shuffle)
     return Trial(ids, matrix, codes[order], vectors, codes, place, places)
 
 
 def require_whole_images(index: Index) -> None:
-    """Raise `QueryError` for an index with several vectors an image."""
+    """Raise `QueryError` for an index with several vectors per image."""
     if has_parts(index):
         raise QueryError(
-            f"{index.url} holds several vectors an image", "index again without --regions"
+            f"{index.url} holds several vectors per image", "index again without --regions"
         )
 
 
@@ -125,32 +154,17 @@ def _itself(searcher: Searcher, queries: Queries) -> list[str | None]:
     return [query if query in indexed else None for query in queries.ids]
 
 
-def _measured(
-    index: Index, queries: Queries, matches: Sequence[Matches], names: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    labels = index.labels()
-    indexed, asked = encode_labels(list(labels.values()), queries.labels)
-    code_of = dict(zip(labels, indexed.tolist(), strict=True))
-    width = max((len(found.ids) for found in matches), default=0)
-    ranked = np.full((len(matches), width), PADDING, dtype=np.int32)
-    for row, found in enumerate(matches):
-        ranked[row, : len(found.ids)] = [code_of[i] for i in found.ids]
-    pairs = zip(queries.ids, asked.tolist(), strict=True)
-    itself = np.array([code_of.get(record_id) == code for record_id, code in pairs])
-    return class_measures(ranked, asked, relevant_counts(indexed, asked, itself), names)
-
-
 def _measured_by_engine(
     searcher: Searcher, queries: Queries, names: Sequence[str], expand: int, on_done: OnDone
 ) -> dict[str, NDArray[np.float64]]:
-    """Deep rankings where a record's score is its best part's: only the engine knows it."""
-    count = searcher.index.count()
+    """Deep rankings by the engine: a record's score is that of its best part."""
+    count, labels = searcher.index.count(), searcher.index.labels()
     k = min(depth(names) or count, count)
     step = max(1, _RANKS_AT_ONCE // k)
     pieces = []
     for start in range(0, len(queries.ids), step):
         some = queries.chosen(range(start, min(start + step, len(queries.ids))))
         matches = rank(searcher, some, k, expand)
-        pieces.append(_measured(searcher.index, some, matches, names))
+        pieces.append(first_hits(some, matches, labels).measures(names))
         on_done(min(start + step, len(queries.ids)), len(queries.ids))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

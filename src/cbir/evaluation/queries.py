@@ -1,4 +1,4 @@
-"""The queries of an experiment: images of a source, described, with ids as the index knows them."""
+"""The queries of an evaluation: described images of a source, with the ids that the index uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Queries:
     unlabelled: list[str] = field(default_factory=list)
 
     def chosen(self, wanted: Sequence[int]) -> Queries:
-        """The queries of these numbers; what is said of others stays."""
+        """The queries with these numbers; failures and unlabelled ids stay."""
         return Queries(
             [self.ids[number] for number in wanted],
             [self.labels[number] for number in wanted],
@@ -57,14 +57,14 @@ def describe_queries(
 ) -> Queries:
     """Vectors of the images of `source`, or of a seeded random `sample` of them, in its order.
 
-    Labels are those of `metadata`, else the source's, else what the index knows of the image. Of
-    an archive's images of one name the last is the query, as it is the one that ingest keeps.
+    Labels come from `metadata`, else from the source, else from the index. Where an archive holds
+    several images of one name, the last is the query, as it is the one that ingest keeps.
     """
     name = _registered_name(searcher.index, source)
     items = source.items() if sample is None else _sampled(source, sample)
     total = source.count if sample is None else sample
     label_of = _labels(searcher.index, metadata)
-    # Not items: those may hold their bytes.
+    # Not the items, which may hold their bytes.
     found: dict[str, tuple[str | None, Vectors, bytes, str]] = {}
     failures: list[Failure] = []
     done = 0
@@ -89,7 +89,7 @@ def query_labels(
 ) -> list[tuple[str, str | None]]:
     """Ids and labels of the images of `source`, as queries to `index`; nothing is described.
 
-    Labels as in `describe_queries`; of an archive's images of one name only the last counts.
+    Labels as in `describe_queries`; where an archive repeats a name, the last image counts.
     Raises `QueryError` where there is no image.
     """
     found = dict(_labelled_ids(index, source, metadata))
@@ -112,9 +112,9 @@ def require_labels_in(
 
 
 def labelled(source: ImageSource, queries: Queries) -> Queries:
-    """`queries` without those that have no label, which are named as `unlabelled`.
+    """The queries that have a label; the others are named in `unlabelled`.
 
-    Raises `QueryError` where none has one.
+    Raises `QueryError` where no query has a label.
     """
     parts: tuple[list[int], list[int]] = [], []
     for number, label in enumerate(queries.labels):
@@ -127,9 +127,9 @@ def labelled(source: ImageSource, queries: Queries) -> Queries:
 
 
 def require_relevant(index: Index, source: ImageSource, labels: Iterable[str | None]) -> list[str]:
-    """The `labels` of queries from `source` that no indexed image has, in order, each once.
+    """The distinct `labels` of queries from `source` that no indexed image has, sorted.
 
-    Nothing is relevant to those queries. Raises `QueryError` where that is so of every query.
+    Nothing is relevant to those queries. Raises `QueryError` where they are all queries.
     """
     indexed = index.labels()
     _require_indexed_labels(index, indexed)
@@ -169,7 +169,7 @@ def _labelled_ids(
 
 
 def _labels(index: Index, metadata: Metadata | None) -> Callable[[str, SourceItem], str | None]:
-    """What the label of a query is: as the metadata say, else the source, else the index."""
+    """A function that gives a query's label: from the metadata, else the source, else the index."""
     indexed = index.labels()
 
     def label_of(query: str, item: SourceItem) -> str | None:
@@ -193,10 +193,10 @@ def _no_labels(source: ImageSource) -> QueryError:
 
 
 def _registered_name(index: Index, source: ImageSource) -> str:
-    """The name that `source` has in the index, so that a query finds its own record.
+    """The name of `source` in the index, so that a query finds its own record.
 
-    One that is not registered gets a name of its own, as `register_source` would give it, so that
-    its images are not taken for those of another folder of the same name.
+    A source that is not registered gets the name that `register_source` would give it, so that its
+    images are not mistaken for those of another folder of the same name.
     """
     names = index.sources()
     known = {uri: name for name, uri in names.items()}
@@ -209,8 +209,8 @@ def _registered_name(index: Index, source: ImageSource) -> str:
 def _sampled(source: ImageSource, sample: int) -> list[SourceItem]:
     """`sample` items of `source`, chosen by a fixed seed, in the order of the source.
 
-    One pass that never holds more than the sample (Vitter 1985, algorithm R), because the items of
-    an archive carry their bytes. An item whose key came before takes that one's part.
+    One pass that never holds more than the sample (Vitter 1985, algorithm R), as items of an
+    archive carry their bytes. An item whose key came before replaces the earlier one.
     """
     if sample < 1:
         raise QueryError(f"a sample of {sample} queries", "choose 1 or more")

@@ -1,12 +1,12 @@
-"""Rankings of a whole collection as arrays: the first ranks, or all of them some queries at a time.
+"""Rankings as arrays: the first ranks, or the whole ranking for some queries at a time.
 
-The order is the index's own (see `index.exact`): score descending, then the place of a record among
-equals ascending, which is its id's unless it is said otherwise.
+The order is that of the index (see `index.exact`): score descending, then the record's place among
+equals ascending, which is the order of ids unless a seed shuffles it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -14,37 +14,43 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.evaluation.queries import Queries
 from cbir.index.base import Matches
 from cbir.index.exact import Space, Top, nearest, rescored
 from cbir.machine import usable_cores
-from cbir.measures.by_class import PADDING, class_measures, relevant_counts
+from cbir.measures.by_class import (
+    PADDING,
+    class_measures,
+    class_names,
+    encode_labels,
+    relevant_counts,
+)
 from cbir.measures.names import depth
 from cbir.types import OnDone, Vectors
 
 DEEPEST = 1000
-"""The deepest cut-off that is read from a query's first hits, which take 80 bytes each as ids."""
+"""Deeper cut-offs are read from arrays of labels, as a hit with its id takes 80 bytes."""
 
 KEPT = 100
-"""Hits a query that are kept where measures read more than the first `DEEPEST` ranks."""
+"""Hits per query that are kept where measures read more than `DEEPEST` ranks."""
 
-_RANKS_AT_ONCE = 1 << 21  # a thread holds some 30 bytes for each
+_RANKS_AT_ONCE = 1 << 21  # a thread holds about 30 bytes a rank
 _VALUES_AT_ONCE = 1 << 21  # of the collection, in float64
 
 _Read = TypeVar("_Read")
 
 Keys = Callable[[slice], NDArray[np.uint32]]
-"""For some of the queries, what each record is ordered by, ascending: uint32 (queries, n)."""
+"""Gives, for a slice of the queries, the ascending sort key of each record: uint32 (queries, n)."""
 
 
 @dataclass(frozen=True)
 class Trial:
     """Queries and what they are searched among.
 
-    `ids` (n,) in byte order, their vectors `matrix` float32 (n, dim) and codes of labels `codes`
-    int32 (n,); `vectors`
-    float32 (q, dim) and `asked` int32 (q,), the same of the queries. `itself` int64 (q,): the row
-    of `matrix` that is the query and left out of its answer, or -1. `places` int64 (n,): the order
-    of the rows among equals, a permutation.
+    `ids` (n,) in byte order, with their vectors `matrix` float32 (n, dim) and label codes `codes`
+    int32 (n,). `vectors` float32 (q, dim) and `asked` int32 (q,): vectors and label codes of the
+    queries. `itself` int64 (q,): the row of `matrix` that is the query and is left out of its
+    answer, or -1. `places` int64 (n,): the order of the rows among equals, a permutation.
     """
 
     ids: Sequence[str]
@@ -62,7 +68,7 @@ class Trial:
         return relevant_counts(self.codes, self.asked, counts_itself)
 
     def asking(self, chosen: NDArray[np.integer]) -> Trial:
-        """The same for some of the queries, by their numbers."""
+        """The trial of some of the queries, by their numbers."""
         return replace(
             self,
             vectors=self.vectors[chosen],
@@ -71,21 +77,78 @@ class Trial:
         )
 
 
+@dataclass(frozen=True)
+class Hits:
+    """The first hits of q queries, as codes of labels.
+
+    A code is a place among the `classes`. `asked` int32 (q,): codes of the queries. `labels` int32
+    (q, k): codes of their hits, best first, UNLABELLED without a label and PADDING where a ranking
+    is shorter than k. `scores` float32 (q, k), NaN there. `relevant` int64 (q,): how many images
+    are relevant to each query.
+    """
+
+    classes: tuple[str, ...]
+    asked: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    relevant: NDArray[np.int64]
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Which hits are relevant, bool (q, k)."""
+        return np.asarray((self.labels == self.asked[:, None]) & (self.asked[:, None] >= 0))
+
+    @property
+    def retrieved(self) -> NDArray[np.bool_]:
+        """Where there is a hit, bool (q, k)."""
+        return np.asarray(self.labels != PADDING)
+
+    def measures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """Measure -> its value for every query, float64 (q,), from the first k ranks."""
+        return class_measures(self.labels, self.asked, self.relevant, names)
+
+
+def first_hits(
+    queries: Queries,
+    matches: Sequence[Matches],
+    labels: Mapping[str, str | None],
+    depth: int | None = None,
+) -> Hits:
+    """The first `depth` hits (None: all) of `matches`, the answers to `queries`.
+
+    `labels` maps the ids of all searched images to their labels.
+    """
+    classes = class_names(labels.values(), queries.labels)
+    searched = encode_labels(list(labels.values()), classes)
+    asked = encode_labels(queries.labels, classes)
+    code_of = dict(zip(labels, searched.tolist(), strict=True))
+    width = max((len(found.ids[:depth]) for found in matches), default=0)
+    codes = np.full((len(matches), width), PADDING, dtype=np.int32)
+    scores = np.full(codes.shape, np.nan, dtype=np.float32)
+    for row, found in enumerate(matches):
+        first = found.ids[:width]
+        codes[row, : len(first)] = [code_of[record_id] for record_id in first]
+        scores[row, : len(first)] = found.scores[:width]
+    pairs = zip(queries.ids, asked.tolist(), strict=True)
+    itself = np.array([code_of.get(query) == code for query, code in pairs])
+    return Hits(classes, asked, codes, scores, relevant_counts(searched, asked, itself))
+
+
 def shuffled(count: int, seed: int | None) -> NDArray[np.int64]:
-    """Places among equals, int64 (count,): a random order by `seed`, the ids' own where None."""
+    """Places among equals, int64 (count,): random by `seed`, or the order of ids where None."""
     if seed is None:
         return np.arange(count)
     return np.random.default_rng(seed).permutation(count)
 
 
 def reads_whole(names: Sequence[str]) -> bool:
-    """Whether measures read the whole ranking, or so much of it that it is read in parts."""
+    """Whether measures read the whole ranking, or more than `DEEPEST` ranks."""
     wanted = depth(names)
     return wanted is None or wanted > DEEPEST
 
 
 def kept(names: Sequence[str], available: int) -> int:
-    """How many hits a query are kept for measures: all that they read, or the first `KEPT`."""
+    """How many hits per query are kept: all that the measures read, or the first `KEPT`."""
     wanted = KEPT if reads_whole(names) else depth(names) or KEPT
     return max(1, min(wanted, available))
 
@@ -119,7 +182,7 @@ def full_measures(
     names: Sequence[str],
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """The same over the ranking of the whole collection by `keys`."""
+    """`trial_measures` over whole rankings by `keys`."""
     relevant = trial.relevant
 
     def measured(part: slice, ranked: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
@@ -137,12 +200,11 @@ def full_measures(
 def over_rankings(
     trial: Trial, keys: Keys, read: Callable[[slice, NDArray[np.int32]], _Read]
 ) -> Iterator[_Read]:
-    """What `read` makes of whole rankings, some queries at a time, in order, on all cores.
+    """The results of `read` for whole rankings, some queries at a time, in order, on all cores.
 
-    It is given which queries they are and the codes of the labels of all records, best first by
-    `keys`, int32 (queries, n); PADDING at the end where the query itself is left out. Key and
-    place of a record are sorted as one number, which NumPy does several times faster than it finds
-    a stable order.
+    `read` receives a slice of the queries and the label codes of all records, best first by `keys`,
+    int32 (queries, n), with PADDING at the end where the query itself is left out. Key and place of
+    a record are sorted as one number, which is several times faster than a stable sort in NumPy.
     """
     from threadpoolctl import threadpool_limits
 
@@ -163,13 +225,13 @@ def over_rankings(
 
     step = max(1, _RANKS_AT_ONCE // max(1, count))
     parts = [slice(start, start + step) for start in range(0, len(trial.asked), step)]
-    # Each product stays on the thread that asks for it: all cores have one already.
+    # Each thread computes its own products: all cores are busy already.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         yield from pool.map(some, parts)
 
 
 def by_cosine(trial: Trial) -> Keys:
-    """Keys that order as the scores of `index.exact` do, bit for bit."""
+    """Keys in the order of the scores of `index.exact`, bit for bit."""
     slack = 4 * trial.matrix.shape[1] * float(np.finfo(np.float64).eps)
     step = max(1, _VALUES_AT_ONCE // trial.matrix.shape[1])
 
@@ -195,7 +257,7 @@ def by_cosine(trial: Trial) -> Keys:
 
 
 def _first_ranks(trial: Trial, k: int) -> Top:
-    """The k best rows of `trial.matrix` for each query, as `records` of the answer."""
+    """The k best rows of `trial.matrix` for each query, as `records`."""
     order = np.argsort(trial.places)
     space = Space(np.ascontiguousarray(trial.matrix[order]), np.arange(len(order) + 1))
     excluded = np.where(trial.itself >= 0, trial.places[trial.itself], -1)
@@ -205,7 +267,7 @@ def _first_ranks(trial: Trial, k: int) -> Top:
 
 
 def _descending(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Numbers that are ordered as float32 `scores` from high to low; 0.0 and -0.0 are equal."""
+    """Numbers that rise as float32 `scores` fall; 0.0 and -0.0 are equal."""
     bits = (0.0 - scores).view(np.uint32)
-    # IEEE 754: of positive numbers the bits are in order, of negative ones in the opposite order.
+    # IEEE 754: the bits of positive numbers rise with them, those of negative numbers fall.
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))

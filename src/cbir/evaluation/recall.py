@@ -1,4 +1,4 @@
-"""How much of the true answer an index finds: recall of its own search against exact search."""
+"""Recall of an index's own search against exact search."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cbir.search.searcher import Searcher
 from cbir.types import OnDone, OnStage, Vectors
 
 TIMED = 100
-"""Queries that are asked one at a time, for the time that each takes."""
+"""Queries that are timed one at a time."""
 
 _QUERIES_AT_ONCE = 256
 
@@ -32,12 +32,12 @@ _QUERIES_AT_ONCE = 256
 class Recall:
     """Recall at `k` of an index's own search, over queries that are not in the index.
 
-    `k`: as was asked for, or all images of a smaller index.
-    `per_query` float64 (n_queries,): share of the k answers that are right. `exact`: whether the
-    engine says of itself that its search is. `left_out`: queries that are themselves indexed.
-    `epsilon`: how much farther than the k-th true neighbour an answer may be. `own_ms` and
-    `exact_ms`: median milliseconds of one query alone, without describing, over `timed` of them;
-    `exact_ms` is None where the index cannot search exactly (a server without scripts).
+    `k`: as asked for, or the size of a smaller index. `per_query` float64 (n_queries,): the share
+    of the k answers that are right. `exact`: whether the engine promises exact search. `left_out`:
+    queries that are themselves indexed. `epsilon`: how much farther than the k-th true neighbour an
+    answer may be. `own_ms` and `exact_ms`: median milliseconds of a single query, without
+    describing, over `timed` queries; `exact_ms` is None where the index cannot search exactly (a
+    server without scripts).
     """
 
     k: int
@@ -78,9 +78,8 @@ def measure_recall(
 ) -> Recall:
     """Recall at k of the index's search for the images of `source`; labels are not needed.
 
-    Queries that are indexed are left out: their own record is an easy answer that nobody asks for.
-    `on_stage` is told what is being done. Raises `QueryError` where all of them are, and for an
-    empty index.
+    Queries that are indexed are left out, as their own record is an easy answer. `on_stage` is a
+    progress callback. Raises `QueryError` where all queries are indexed, and for an empty index.
     """
     k = _at_most_all(searcher.index, k)
     queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
@@ -108,8 +107,8 @@ def recall_of(
     """Recall at k of `index.search` for `vectors` (q, dim).
 
     An answer is right when its distance, 1 - cosine, is at most that of the k-th true neighbour
-    + epsilon, so that another of several at the same distance is no error (as ann-benchmarks does:
-    Aumüller, Bernhardsson and Faithfull 2020).
+    + epsilon, so that ties are no errors (as in ann-benchmarks: Aumüller, Bernhardsson and
+    Faithfull 2020).
     """
     k = _at_most_all(index, k)
     search_exactly = _exact_search(index, k)
@@ -136,12 +135,12 @@ def recall_of(
 
 
 def searches_exactly(index: Index) -> bool:
-    """Whether every search of the index is exact, as its engine and type promise."""
+    """Whether the engine and type of the index promise exact search."""
     return index.info().get("type", "flat") in ("flat", "words")
 
 
 def _at_most_all(index: Index, k: int) -> int:
-    """`k`, or how many images there are if they are fewer."""
+    """`k`, or the number of images where that is less."""
     check_k(k)
     count = index.count()
     if not count:
@@ -150,7 +149,7 @@ def _at_most_all(index: Index, k: int) -> int:
 
 
 def _blocks(vectors: Vectors, on_done: OnDone) -> Iterator[Vectors]:
-    """`vectors` (q, dim), some at a time; told how many are done when the next are asked for."""
+    """`vectors` (q, dim) in blocks; reports progress before each block."""
     total = len(vectors)
     for start in range(0, total, _QUERIES_AT_ONCE):
         on_done(start, total)
@@ -159,9 +158,9 @@ def _blocks(vectors: Vectors, on_done: OnDone) -> Iterator[Vectors]:
 
 
 def _exact_search(index: Index, k: int) -> Callable[[Vectors], list[Matches]]:
-    """A search for the exact k best, in the vectors themselves and not by the engine.
+    """A search for the exact k best in the vectors themselves, not by the engine.
 
-    Only where images have several vectors, which `Index.matrix` does not give, it is the engine's.
+    Where images have several vectors, which `Index.matrix` does not give, the engine searches.
     """
     if has_parts(index):
         return lambda vectors: index.search(vectors, k, exact=True)
@@ -186,7 +185,7 @@ def _exact_ms(index: Index, vectors: Vectors, k: int, on_done: OnDone) -> float 
 
 
 def _share(index: Index, vector: NDArray[np.float32], found: Matches, right: Matches) -> float:
-    """The share of the true answer that is found, by true scores whatever the engine says."""
+    """The share of the true answer that is found, by true scores, not those of the engine."""
     if not right.ids:
         return 1.0
     known = set(right.ids)

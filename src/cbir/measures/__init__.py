@@ -1,1 +1,1 @@
-"""TREC files and measures, over arrays, runs and qrels only."""
+"""Measures, TREC files and significance tests: arrays and files only."""

@@ -1,8 +1,8 @@
-"""Measures of rankings that say which of their ranks hold something relevant, and no more.
+"""Measures of rankings by binary relevance.
 
-Gains are 0 or 1 and no two ranks are equal. The definitions are trec_eval's
-(https://github.com/usnistgov/trec_eval), and nAP@k's that of Google Landmarks v2 (Weyand et al.
-2020). Only the ranks that are relevant are looked at: a tenth of all where there are ten classes.
+Gains are 0 or 1 and there are no ties. The definitions are those of trec_eval
+(https://github.com/usnistgov/trec_eval); nAP@k is defined as in Google Landmarks v2 (Weyand et al.
+2020). Only relevant ranks are read: a tenth of all ranks where there are ten classes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rankings:
-    """Rankings of q queries, as the ranks that are relevant.
+    """Rankings of q queries, as their relevant ranks.
 
-    int64 (h,), query after query and best first: `rows`, the number of the query; `ranks`, from 1;
-    `nth`, how many relevant ones there are up to this rank. int64 (q,): `counts`, how many relevant
-    ones were retrieved; `retrieved`, how many in all; `relevant`, how many there are.
+    For each relevant rank, query by query and best first, int64 (h,): `rows`, the number of the
+    query; `ranks`, from 1; `nth`, how many ranks are relevant up to this one. For each query, int64
+    (q,): `counts`, how many relevant documents were retrieved; `retrieved`, how many documents in
+    all; `relevant`, how many relevant documents there are.
     """
 
     rows: NDArray[np.int64]
@@ -59,7 +60,7 @@ class Rankings:
         return np.bincount(self.rows[self.first(depth)], minlength=len(self.counts))
 
     def total(self, weights: Values, depth: int | None) -> Values:
-        """The sum of `weights` (h,) within `depth`, float64 (q,), from the first rank on."""
+        """The sum of `weights` (h,) over the ranks within `depth`, float64 (q,)."""
         some = self.first(depth)
         totals = np.bincount(self.rows[some], weights=weights[some], minlength=len(self.counts))
         return np.asarray(totals, dtype=np.float64)
@@ -68,7 +69,7 @@ class Rankings:
 def rankings(
     found: NDArray[np.bool_], retrieved: NDArray[np.integer], relevant: NDArray[np.integer]
 ) -> Rankings:
-    """The ranks that are relevant in `found` (q, k); `retrieved` and `relevant` (q,) are counts."""
+    """The relevant ranks in `found` (q, k); `retrieved` and `relevant` (q,) are counts."""
     counts = np.count_nonzero(found, axis=1)
     rows = np.repeat(np.arange(len(found)), counts)
     places = np.flatnonzero(found)
@@ -78,9 +79,9 @@ def rankings(
 
 
 def binary_measure(measure: Measure, ranked: Rankings) -> Values:
-    """One measure of `BINARY_FAMILIES`, float64 (q,); 0 for a query to which nothing is relevant.
+    """One measure of `BINARY_FAMILIES`, float64 (q,); 0 for a query without relevant documents.
 
-    Ranks that are not there count as not relevant.
+    Missing ranks count as not relevant.
     """
     relevant, cutoff = ranked.relevant, measure.cutoff
     match measure.family:
@@ -110,12 +111,12 @@ def _ndcg(ranked: Rankings, cutoff: int | None) -> Values:
     deepest = max(int(limit.max(initial=0)), int(ranked.ranks.max(initial=0)))
     gains = 1 / np.log2(np.arange(2, deepest + 2))
     ideal = np.concatenate(([0.0], np.cumsum(gains)))[limit]
-    # Whatever is relevant to something has an ideal of 1 or more.
+    # The ideal gain of a query with a relevant document is at least 1.
     return ranked.total(gains[ranked.ranks - 1], cutoff) / np.maximum(ideal, 1)
 
 
 def _of_the_set(family: str, ranked: Rankings) -> Values:
-    """Measures that do not look at the order of what was retrieved."""
+    """Measures that do not depend on the order of the ranking."""
     counts, retrieved, relevant = ranked.counts, ranked.retrieved, ranked.relevant
     if family == "SetF":
         return 2 * counts / _positive(retrieved + relevant)
@@ -124,5 +125,5 @@ def _of_the_set(family: str, ranked: Rankings) -> Values:
 
 
 def _positive(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same with 1 for 0, to divide what is 0 then by."""
+    """`counts` with 1 for 0, as a divisor of values that are 0 then."""
     return np.maximum(counts, 1)

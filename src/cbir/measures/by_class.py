@@ -16,22 +16,20 @@ UNLABELLED = -1
 """Code of an image without a label: relevant to nothing."""
 
 PADDING = -2
-"""Code that fills a ranking shorter than the others."""
+"""Code that pads a ranking shorter than the others."""
 
 _RANKS_AT_ONCE = 1 << 22
 
 
-def encode_labels(
-    indexed: Sequence[str | None], queries: Sequence[str | None]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Codes (n,) and (q,) of the labels, equal where the labels are; UNLABELLED for None."""
-    codes: dict[str | None, int] = {None: UNLABELLED}
-    for label in chain(indexed, queries):
-        codes.setdefault(label, len(codes) - 1)
-    return _encode(codes, indexed), _encode(codes, queries)
+def class_names(*groups: Iterable[str | None]) -> tuple[str, ...]:
+    """The labels in all `groups`, each once, sorted."""
+    return tuple(sorted({label for label in chain(*groups) if label is not None}))
 
 
-def _encode(codes: Mapping[str | None, int], labels: Sequence[str | None]) -> NDArray[np.int32]:
+def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int32]:
+    """The place of each label among `classes`, int32 (n,); UNLABELLED for None."""
+    codes: dict[str | None, int] = {label: code for code, label in enumerate(classes)}
+    codes[None] = UNLABELLED
     return np.fromiter((codes[label] for label in labels), dtype=np.int32, count=len(labels))
 
 
@@ -40,8 +38,8 @@ def relevant_counts(
 ) -> NDArray[np.int64]:
     """R, int64 (q,): how many indexed images are relevant to each query.
 
-    `indexed` (n,) and `queries` (q,) are codes of `encode_labels`. `counts_itself` (q,) marks the
-    queries that are themselves indexed under the label they have: one image less is relevant.
+    `indexed` (n,) and `queries` (q,) are codes of `encode_labels`. `counts_itself` (q,) marks
+    queries that are indexed under their own label: a query is not relevant to itself.
     """
     classes = max(int(queries.max(initial=0)), int(indexed.max(initial=0))) + 1
     sizes = np.bincount(indexed[indexed >= 0], minlength=classes)
@@ -55,8 +53,8 @@ def class_qrels(
     """Rows (query, document, relevance) of the qrels, for `write_qrels`.
 
     `queries` are ids and labels, `indexed` maps id to label. A query is never relevant to itself.
-    A query without a label has no row, so that it is in no mean. A labelled query without any
-    relevant image is judged irrelevant to itself: it stays in the mean, as zero.
+    A query without a label has no row and so enters no mean. A labelled query without relevant
+    images is judged irrelevant to itself, so that it stays in the mean as zero.
     """
     by_label: dict[str, list[str]] = {}
     for document, label in indexed.items():
@@ -75,7 +73,7 @@ def require_class_measures(names: Iterable[str]) -> tuple[Measure, ...]:
     """The measures called `names`, for class relevance.
 
     Raises `CbirError` as `parse_measures` does, and for measures that mean nothing where every
-    image is judged, and relevant or not: Bpref, infAP and those of another relevance than 1.
+    image is judged and relevance is binary: Bpref, infAP, and levels of relevance above 1.
     """
     measures = parse_measures(names)
     for measure in measures:
@@ -98,11 +96,11 @@ def class_measures(
     relevant: NDArray[np.integer],
     names: Iterable[str],
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure -> its value for every query, float64 (q,): what trec_eval says of the same data.
+    """Measure -> its value for every query, float64 (q,), as trec_eval computes it.
 
     `ranked_labels` (q, k): codes of the ranked images' labels, best first, filled with PADDING;
-    `query_labels` (q,): the queries' codes; `relevant` (q,): see `relevant_counts`. k is at least
-    `depth(names)`, or the whole ranking where that is None: deeper ranks than k count as not
+    `query_labels` (q,): the queries' codes; `relevant` (q,): see `relevant_counts`. k must be at
+    least `depth(names)`, or the whole ranking where that is None; ranks below k count as not
     retrieved. Raises `CbirError` if the arrays contradict each other, and as
     `require_class_measures` does.
     """

@@ -10,7 +10,7 @@ from typing import Any
 from cbir.errors import CbirError, MissingExtraError
 from cbir.wording import nearest
 
-DEFAULT_MEASURES = ("AP@100", "nAP@100", "P@1", "P@10", "P@100", "RR@100")
+DEFAULT_MEASURES = ("nAP@100", "AP@100", "P@1", "P@10", "P@100", "RR@100")
 
 MAX_RELEVANCE = 1000
 """Highest relevance level: trec_eval's work grows with its square."""
@@ -58,31 +58,32 @@ def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
     """The measures called `names`, in that order, each once.
 
     Known: AP, nAP@k, P@k, R@k, RR, nDCG, Rprec, Bpref, infAP, Success@k, SetP, SetR, SetF, SetAP;
-    `@k` also after AP, RR and nDCG; `(rel=2)` says from which relevance on. Raises
-    `CbirError` for any other name, with the nearest one, and `MissingExtraError` for brackets
-    where the `evaluation` extra, which reads them, is not installed.
+    AP, RR and nDCG may have a cut-off `@k`; `(rel=2)` sets the lowest relevant level. Raises
+    `CbirError` for any other name, with a suggestion, and `MissingExtraError` for brackets without
+    the `evaluation` extra, which reads them.
     """
     measures = {measure.name: measure for measure in map(_parse, names)}
     return tuple(measures.values())
 
 
 def with_pairs(names: Iterable[str]) -> tuple[str, ...]:
-    """`names` in canonical notation, each `AP@k` followed by its `nAP@k`.
+    """`names` in canonical notation, each `AP@k` after its `nAP@k`.
 
-    The two are easily taken for each other, so that neither is shown alone.
+    The two are easily confused, so neither is shown alone. nAP leads, as AP looks like failure
+    where many images are relevant.
     """
     paired: dict[str, None] = {}
     for measure in parse_measures(names):
         partner = measure.name.removeprefix("n")
         if measure.family in ("AP", "nAP") and measure.cutoff is not None:
-            paired |= {partner: None, f"n{partner}": None}
+            paired |= {f"n{partner}": None, partner: None}
         else:
             paired[measure.name] = None
     return tuple(paired)
 
 
 def depth(names: Iterable[str]) -> int | None:
-    """How many ranks the measures read at most; None if one of them reads the whole ranking."""
+    """The deepest rank that the measures read; None if one of them reads the whole ranking."""
     cutoffs = [measure.cutoff for measure in parse_measures(names)]
     known = [cutoff for cutoff in cutoffs if cutoff is not None]
     return max(known, default=0) if len(known) == len(cutoffs) else None
@@ -133,7 +134,7 @@ def _check_cutoff(name: str, family: str, cutoff: int | None) -> None:
 
 
 def ir_measure(name: str) -> Any:
-    """The ir_measures object called `name`, its parameters checked."""
+    """The ir_measures object called `name`, with checked parameters."""
     try:
         import ir_measures
         import pytrec_eval  # noqa: F401 - ir_measures computes nothing without it

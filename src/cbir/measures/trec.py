@@ -1,4 +1,4 @@
-"""TREC run and qrels files, plain or gzip; trec_eval's order of what we write is our own order.
+"""TREC run and qrels files, plain or gzip; trec_eval reads our rankings in our order.
 
 Formats: https://github.com/usnistgov/trec_eval, README.
 """
@@ -43,13 +43,13 @@ def write_run(
 ) -> int:
     """Write a run file; returns its number of lines.
 
-    `rankings` yields query id, document ids best first, and their scores, float32 (k,), none
-    higher than the one before. trec_eval breaks ties by id descending and knows no rank column,
-    so a score that is not lower than the one above it is written as the next lower float32:
-    trec_eval's order is the given one. `target` is a text stream, or a file that is replaced
-    when all is written, compressed if it is called `.gz`. Raises `CbirError` for an id that TREC
-    files cannot hold, a query or document given twice, scores that rise or are not finite, no
-    line at all, and a file that cannot be written.
+    `rankings` yields query id, document ids best first, and their scores, float32 (k,), which do
+    not rise. trec_eval breaks ties by id descending and ignores the rank column, so a score equal
+    to the one above it is written as the next lower float32, which keeps the given order. `target`
+    is a text stream, or a file that is replaced once everything is written, compressed if its name
+    ends in `.gz`. Raises `CbirError` for an id that TREC files cannot hold, a query or document
+    given twice, scores that rise or are not finite, no line at all, and a file that cannot be
+    written.
     """
     _check_word(tag, "tag")
     return _write(target, _run_texts(rankings, tag))
@@ -65,7 +65,7 @@ def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> 
 
 
 def check_target(target: Path | TextIO) -> None:
-    """Raise the `CbirError` of a file that plainly cannot be written, before there is what to."""
+    """Raise `CbirError` where `target` cannot be written, before the work begins."""
     if not isinstance(target, Path):
         return
     with _naming(target):
@@ -84,9 +84,9 @@ def read_run(
 ) -> dict[str, list[tuple[str, float]]]:
     """Query id -> (document id, score) in trec_eval's order.
 
-    That is: score descending as float32, then id descending; never the rank column. Scores are
-    returned as float32 has them. `on_done` is told bytes of the file. Raises `CbirError` that
-    names file and line for anything that is not a run.
+    The order is score descending as float32, then id descending; the rank column is ignored.
+    Scores are returned rounded to float32. `on_done` reports bytes of the file. Raises `CbirError`
+    that names file and line where the file is not a run.
     """
     scores: dict[str, dict[str, float]] = {}
     known: dict[bytes, str] = {}
@@ -101,8 +101,8 @@ def read_qrels(
 ) -> dict[str, dict[str, int]]:
     """Query id -> document id -> relevance.
 
-    `on_done` is told bytes of the file. Raises `CbirError` that names file and line for anything
-    that is not a qrels file.
+    `on_done` reports bytes of the file. Raises `CbirError` that names file and line where the file
+    is not a qrels file.
     """
     qrels: dict[str, dict[str, int]] = {}
     known: dict[bytes, str] = {}
@@ -115,7 +115,7 @@ def read_qrels(
 def _run_texts(
     rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]], tag: str
 ) -> Iterator[str]:
-    """The lines of a query after those of another, each query's as one text."""
+    """The lines of each query as one text."""
     written: set[str] = set()
     for query, documents, scores in rankings:
         _check_new(query, written, "query", "the run")
@@ -132,7 +132,7 @@ def _run_texts(
 
 
 def _qrels_texts(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
-    """As `_run_texts`; a document's id is checked once: class relevance names it often."""
+    """As `_run_texts`. A document's id is checked once, as many queries name it."""
     written: set[str] = set()
     known: set[str] = set()
     for query, of_query in groupby(rows, key=itemgetter(0)):
@@ -149,10 +149,10 @@ def _qrels_texts(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
 
 
 def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.float32]:
-    """`scores` with each one that is not lower than the one before as the next lower float32.
+    """`scores` with each that equals the one before lowered to the next float32.
 
-    Read as integers, float32 numbers of one sign are in order and neighbours differ by one; so
-    the lowering is a running minimum of integers.
+    Read as integers, float32 numbers of one sign are in order and neighbours differ by one, so
+    lowering is a running minimum of integers.
     """
     if scores.dtype != np.float32 or not np.isfinite(scores).all():
         raise CbirError(f"query {query}: scores must be finite float32 numbers")
@@ -232,7 +232,7 @@ def _copy(texts: Iterator[str], stream: TextIO, target: Path | None = None) -> i
 
 @contextmanager
 def _naming(target: Path | None) -> Iterator[None]:
-    """Say which file could not be written; a stream's errors are its owner's."""
+    """Name the file that could not be written; errors of a stream are left to its owner."""
     try:
         yield
     except OSError as error:
@@ -260,7 +260,7 @@ def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[
             for line, text in enumerate(_without_mark(stream), start=1):
                 if line % _LINES_A_TELL == 0:
                     on_done(raw.tell(), size)
-                fields = text.split()  # bytes: at ASCII white space only, as trec_eval does
+                fields = text.split()  # bytes split at ASCII white space only, as in trec_eval
                 if len(fields) not in (0, width):
                     found = f"{width} fields expected, found {len(fields)}"
                     raise CbirError(f"{path}:{line}: {found}", form)
@@ -283,7 +283,7 @@ def _without_mark(lines: BinaryIO) -> Iterator[bytes]:
 
 
 def _word(raw: bytes, known: dict[bytes, str], path: Path, line: int) -> str:
-    """`raw` as text, the same object every time: a qrels file names a document often."""
+    """`raw` as text, the same object every time, as a qrels file repeats its documents."""
     word = known.get(raw)
     if word is None:
         try:

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cbir.errors import CbirError, MissingExtraError
 from cbir.measures.names import Measure, ir_measure, parse_measures
 from cbir.types import OnDone
 
-_JUDGEMENTS_AT_ONCE = 500_000  # trec_eval's copy takes some 70 bytes for each
+_JUDGEMENTS_AT_ONCE = 500_000  # trec_eval's copy takes about 70 bytes a judgement
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class RunMeasures:
     """How good one run is.
 
     `per_query`: measure -> query -> value, for every query of the qrels. `means`: measure -> mean
@@ -28,22 +31,32 @@ class Evaluation:
     missing: list[str]
     unjudged: list[str]
 
+    @property
+    def queries(self) -> list[str]:
+        """The queries of the qrels, in their order."""
+        return list(next(iter(self.per_query.values())))
+
+    @property
+    def values(self) -> dict[str, NDArray[np.float64]]:
+        """Measure -> its value for each of the `queries`, float64 (q,)."""
+        return {name: np.array(list(of.values())) for name, of in self.per_query.items()}
+
 
 def evaluate_run(
     qrels: Mapping[str, dict[str, int]],
     run: Mapping[str, Sequence[tuple[str, float]]],
     names: Iterable[str],
     on_done: OnDone = lambda _done, _total: None,
-) -> Evaluation:
+) -> RunMeasures:
     """The measures `names` of `run`, per query and on average.
 
     `qrels` and `run` as `read_qrels` and `read_run` return them; documents are ranked as
     trec_eval does: float32 score descending, then id descending. A query without a relevant
-    document has the value 0. `nAP@k` is AP@k x R / min(k, R), R the query's number of relevant
-    documents: what Google Landmarks v2 (Weyand et al. 2020) calls mAP@k when it is averaged.
-    `on_done` is told queries, once for each level of relevance that the measures begin at.
-    Raises `MissingExtraError` without the `evaluation` extra, `CbirError` for empty qrels and
-    unknown measures.
+    document has the value 0. `nAP@k` is AP@k x R / min(k, R), where R is the query's number of
+    relevant documents; Google Landmarks v2 (Weyand et al. 2020) calls its mean mAP@k. `on_done`
+    reports queries, once for each lowest level of relevance among the measures. Raises
+    `MissingExtraError` without the `evaluation` extra, and `CbirError` for empty qrels and unknown
+    measures.
     """
     require_trec_eval()
     if not qrels:
@@ -63,7 +76,7 @@ def evaluate_run(
     per_query = {measure.name: values[measure.name] for measure in measures}
     means = {name: math.fsum(of.values()) / len(qrels) for name, of in per_query.items()}
     missing = [query for query in qrels if not run.get(query)]
-    return Evaluation(per_query, means, missing, [query for query in run if query not in qrels])
+    return RunMeasures(per_query, means, missing, [query for query in run if query not in qrels])
 
 
 def cut_short(
@@ -71,10 +84,10 @@ def cut_short(
     run: Mapping[str, Sequence[tuple[str, float]]],
     names: Iterable[str],
 ) -> tuple[int, list[str]]:
-    """The length of the longest ranking of `run`, and the measures `names` that read more ranks.
+    """The length of the longest ranking of `run`, and the measures that a longer one could raise.
 
-    Only such measures as a longer ranking could raise: some query has documents that are relevant
-    and not in its ranking. `qrels` and `run` as in `evaluate_run`.
+    Those of `names` that read more ranks, where some query's ranking lacks relevant documents.
+    `qrels` and `run` as in `evaluate_run`.
     """
     answered = [query for query in qrels if run.get(query)]
     longest = max((len(run[query]) for query in answered), default=0)
@@ -97,7 +110,7 @@ def _rel(measure: Measure) -> int:
 
 
 def _parts(qrels: Mapping[str, Mapping[str, int]]) -> Iterator[list[str]]:
-    """The queries, as many at once as trec_eval may copy the judgements of."""
+    """The queries in parts, so that trec_eval copies a bounded number of judgements at once."""
     part: list[str] = []
     held = 0
     for query, judged in qrels.items():
@@ -116,7 +129,7 @@ def _evaluate_at(
     run: Mapping[str, Sequence[tuple[str, float]]],
     measures: Sequence[Measure],
 ) -> dict[str, dict[str, float]]:
-    """Measure -> query -> value of some queries, where documents are relevant from `rel` on."""
+    """Measure -> query -> value for some queries; relevance `rel` and above counts."""
     import ir_measures
 
     counts = {query: sum(value >= rel for value in qrels[query].values()) for query in queries}
@@ -140,7 +153,7 @@ def _evaluate_at(
 
 
 def _computed_as(measure: Measure) -> str:
-    """The measure that trec_eval computes `measure` from: it has neither nAP@k nor RR@k."""
+    """The measure of trec_eval that `measure` is derived from; it lacks nAP@k and RR@k."""
     if measure.family == "nAP":
         return measure.name.removeprefix("n")
     if measure.family == "RR":
@@ -157,7 +170,7 @@ def _finish(measure: Measure, value: float, relevant: int) -> float:
 
 
 def require_trec_eval() -> None:
-    """Raise `MissingExtraError` without the `evaluation` extra: best before files are read."""
+    """Raise `MissingExtraError` without the `evaluation` extra, before files are read."""
     try:
         import ir_measures  # noqa: F401
         import pytrec_eval  # noqa: F401

@@ -1,1 +1,1 @@
-"""Reports of evaluations: a page that holds all it needs, and the same as Markdown."""
+"""What an evaluation says, once, and its writers: HTML, Markdown, terminal; all drawing."""

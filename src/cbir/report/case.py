@@ -1,4 +1,4 @@
-"""What the parts of an evaluation's report have in common."""
+"""An evaluation as the sections of its report need it."""
 
 from __future__ import annotations
 
@@ -6,94 +6,89 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cbir.evaluation import Evaluation, Queries, rank
+from cbir.evaluation import Evaluation, rank
 from cbir.evaluation.protocols import unseen_trial, usual_trial
-from cbir.evaluation.rankings import answers, trial_measures
+from cbir.evaluation.rankings import Hits, answers, first_hits, trial_measures
 from cbir.index.base import Matches
-from cbir.measures.by_class import class_measures, relevant_counts
-from cbir.report.rankings import Floats, Ranked, encoded, ranked
+from cbir.report.statistics import Floats, precision_at_ranks
+from cbir.report.tables import LEAVE_ONE_OUT, TITLES
 from cbir.search.searcher import Searcher
 
 DEPTH = 100
 """How many hits of each query the report looks at."""
 
-USUAL, UNSEEN = "usual protocol", "unseen index"
-
 
 @dataclass(frozen=True)
-class Unseen:
-    """What the unseen index says beside the usual protocol.
+class Side:
+    """The figures under one protocol.
 
-    `values` (q,): of the case's own measure; `precision`: mean P@1 ... P@k; `relevant`: how many
-    images are relevant to a query on average.
+    `values` (q,): of the case's measure; `precision`: mean P@1 ... P@k; `relevant`: how many of
+    the `searched` images are relevant to a query on average.
     """
 
     values: Floats
     precision: Floats
     relevant: float
+    searched: int
 
 
 @dataclass(frozen=True)
 class Case:
-    """An evaluation and what the report's parts need of it.
+    """An evaluation with what the sections of its report need.
 
-    `main`: the protocol of its measures, USUAL or UNSEEN. `labels`: id -> label of what is
-    searched under it, `thumbnail` the encoded picture of an id there. `values` (q,): the figure of
-    each query by which it is good or bad, called `measure`: the first nAP@k that was asked for.
-    `relevant` int64 (q,): how many images are relevant to each query. `unseen`: the unseen index,
-    where it was asked for as well.
+    `sides`: by the title of the protocol, the leading one first. Under that one, `labels` maps the
+    ids of the searched images to labels, `thumbnail` gives the encoded picture of an id, and
+    `matches` and `hits` are the first `DEPTH` of each query. `measure`: the one that ranks queries
+    from good to bad, the first nAP@k that was asked for.
     """
 
     evaluation: Evaluation
     searcher: Searcher
-    main: str
+    sides: dict[str, Side]
     labels: Mapping[str, str | None]
     thumbnail: Callable[[str], bytes | None]
     matches: Sequence[Matches]
-    hits: Ranked
+    hits: Hits
     measure: str
-    values: Floats
-    relevant: NDArray[np.int64]
-    unseen: Unseen | None
+
+    @property
+    def main(self) -> str:
+        """The title of the leading protocol."""
+        return next(iter(self.sides))
+
+    @property
+    def values(self) -> Floats:
+        """The measure of each query under the leading protocol, (q,)."""
+        return self.sides[self.main].values
 
 
 def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
-    """The first hits of every query, its figure, and the same of the unseen index."""
+    """The first hits of every query and its figure, under each protocol."""
     queries = evaluation.queries
-    among_queries = evaluation.protocol == "unseen"
-    labels, thumbnail = _searched(searcher, queries, among_queries)
+    labels, thumbnail = _searched(evaluation, searcher)
     matches = _deep_enough(evaluation, searcher, labels)
-    hits = ranked(queries.labels, matches, labels, DEPTH)
-    relevant = _relevant(queries, labels, hits)
+    hits = first_hits(queries, matches, labels, DEPTH)
     deepest = f"nAP@{min(DEPTH, max(1, hits.labels.shape[1]))}"
     measure = next((name for name in evaluation.per_query if name.startswith("nAP@")), deepest)
     values = evaluation.per_query.get(measure)
     if values is None:
-        values = class_measures(hits.labels, hits.asked, relevant, [measure])[measure]
-    both = evaluation.unseen_index is not None and not among_queries
-    return Case(
-        evaluation,
-        searcher,
-        UNSEEN if among_queries else USUAL,
-        labels,
-        thumbnail,
-        matches,
-        hits,
-        measure,
-        values,
-        relevant,
-        _unseen(evaluation, hits, measure) if both else None,
-    )
+        values = hits.measures([measure])[measure]
+    precision = precision_at_ranks(hits.found)
+    main = Side(values, precision, float(hits.relevant.mean()), max(1, len(labels)))
+    sides = {TITLES[evaluation.main]: main}
+    if len(evaluation.values) > 1:
+        sides[LEAVE_ONE_OUT] = _leave_one_out(evaluation, measure)
+    return Case(evaluation, searcher, sides, labels, thumbnail, matches, hits, measure)
 
 
 def _searched(
-    searcher: Searcher, queries: Queries, among_queries: bool
+    evaluation: Evaluation, searcher: Searcher
 ) -> tuple[Mapping[str, str | None], Callable[[str], bytes | None]]:
     """Labels and pictures of what is searched: the index, or the other queries."""
-    if not among_queries:
+    if evaluation.main == "usual":
         return searcher.index.labels(), searcher.index.thumbnail
+    queries = evaluation.queries
     pictures = dict(zip(queries.ids, queries.thumbnails, strict=True))
     return dict(zip(queries.ids, queries.labels, strict=True)), pictures.get
 
@@ -101,36 +96,23 @@ def _searched(
 def _deep_enough(
     evaluation: Evaluation, searcher: Searcher, labels: Mapping[str, str | None]
 ) -> Sequence[Matches]:
-    """The first hits, searched again where what was measured needed fewer than the report does."""
-    queries, expand, shuffle = evaluation.queries, evaluation.expand, evaluation.shuffle
+    """The first hits, searched again where the measures needed fewer than the report does."""
+    queries, options = evaluation.queries, evaluation.options
     itself = any(query in labels for query in queries.ids)
     wanted = min(DEPTH, max(1, len(labels) - itself))
     if all(len(found.ids) >= wanted for found in evaluation.matches):
         return evaluation.matches
-    if evaluation.protocol == "unseen":
-        return answers(unseen_trial(queries, expand, shuffle), wanted)
-    if shuffle is not None:
-        return answers(usual_trial(searcher, queries, expand, shuffle), wanted)
-    return rank(searcher, queries, wanted, expand)
+    if evaluation.main == "unseen":
+        return answers(unseen_trial(queries, options), wanted)
+    if options.shuffle is not None:
+        return answers(usual_trial(searcher, queries, options), wanted)
+    return rank(searcher, queries, wanted, options.expand)
 
 
-def _relevant(
-    queries: Queries, labels: Mapping[str, str | None], hits: Ranked
-) -> NDArray[np.int64]:
-    """How many images are relevant to each query, int64 (q,)."""
-    pairs = zip(queries.ids, queries.labels, strict=True)
-    itself = np.array([i in labels and labels[i] == label for i, label in pairs])
-    return relevant_counts(encoded(hits.classes, list(labels.values())), hits.asked, itself)
-
-
-def _unseen(evaluation: Evaluation, hits: Ranked, measure: str) -> Unseen:
-    queries = evaluation.queries
-    names = [f"P@{k}" for k in range(1, min(DEPTH, len(queries.ids) - 1) + 1)]
-    trial = unseen_trial(queries, evaluation.expand, evaluation.shuffle)
+def _leave_one_out(evaluation: Evaluation, measure: str) -> Side:
+    others = max(1, len(evaluation.queries.ids) - 1)
+    names = [f"P@{k}" for k in range(1, min(DEPTH, others) + 1)]
+    trial = unseen_trial(evaluation.queries, evaluation.options)
     found = trial_measures(trial, [measure, *names])
-    itself = np.ones(len(hits.asked), dtype=np.bool_)
-    return Unseen(
-        found[measure],
-        np.array([found[name].mean() for name in names]),
-        float(relevant_counts(hits.asked, hits.asked, itself).mean()),
-    )
+    precision = np.array([found[name].mean() for name in names])
+    return Side(found[measure], precision, float(trial.relevant.mean()), others)

@@ -1,22 +1,25 @@
-"""Class by class: how good each one is, and what it is taken for."""
+"""Class by class: how good each one is, and which others it is mistaken for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.evaluation.rankings import Hits
+from cbir.measures.significance import class_means
+from cbir.report.case import Case
 from cbir.report.content import Block, Plot, Section, Table, Text
-from cbir.report.drawing import drawing
-from cbir.report.plots import class_plot, matrix_plot, spread_plot
-from cbir.report.rankings import Floats, Ranked, class_means, taken_for
-from cbir.report.words import percent
-from cbir.wording import counted
+from cbir.report.curves import spread_block
+from cbir.report.plots import class_plot, matrix_plot
+from cbir.report.statistics import Floats, taken_for
+from cbir.report.tables import class_table
+from cbir.wording import counted, percent
 
 FIRST = 10
 MANY_CLASSES = 24
-"""More classes than this are drawn as the best and worst of them."""
+"""Of more classes than this, only the best and worst are drawn."""
 
 PAIRS = 12
 MOST_SHOWN = 16
@@ -24,81 +27,53 @@ WIDE_FROM = 12
 NO_LABEL = "(no label)"
 
 
-def class_section(
-    hits: Ranked,
-    values: Floats,
-    unseen: Floats | None,
-    measure: str,
-    main: str,
-    per_query: Mapping[str, Floats],
-) -> Section:
-    """A bar a class by the mean of `values` (q,), called `measure`, and a table of all measures.
-
-    `main`: the protocol of the values.
-    """
-    count = len(hits.classes)
-    means = class_means(values, hits.asked, count)
-    others = None if unseen is None else class_means(unseen, hits.asked, count)
-    sizes = np.bincount(hits.asked[hits.asked >= 0], minlength=count)
-    there = np.flatnonzero(sizes)
-    order = there[np.argsort(-means[there], kind="stable")]
-    drawn = order
-    if len(order) > MANY_CLASSES:
+def class_section(case: Case) -> Section:
+    """A bar a class, how the queries spread, and a table of all measures of all classes."""
+    evaluation, measure = case.evaluation, case.measure
+    labels = evaluation.queries.labels
+    classes = class_means({measure: case.values, **evaluation.per_query}, labels)
+    best_first = sorted(classes, key=lambda label: -classes[label].measures[measure])
+    drawn, some = best_first, ""
+    if len(best_first) > MANY_CLASSES:
         half = MANY_CLASSES // 2
-        drawn = np.concatenate([order[:half], order[-half:]])
-    with drawing():
-        figure = class_plot(
-            [hits.classes[c] for c in drawn],
-            means[drawn],
-            None if others is None else others[drawn],
-            f"mean {measure}",
-            main,
-            "unseen index",
-        )
-        spread = spread_plot({measure: values}, measure)
-    best, worst = order[0], order[-1]
+        drawn = best_first[:half] + best_first[-half:]
+        some = f" The {half} best and {half} worst of {len(best_first)} classes."
+    means = {
+        title: class_means({measure: side.values}, labels) for title, side in case.sides.items()
+    }
+    drawn_means = {
+        title: np.array([of[label].measures[measure] for label in drawn])
+        for title, of in means.items()
+    }
+    figure = class_plot(drawn, drawn_means, f"mean {measure}", bars=True)
+    best, worst = best_first[0], best_first[-1]
     said = (
-        f"Best: {hits.classes[best]} ({means[best]:.3f}). "
-        f"Worst: {hits.classes[worst]} ({means[worst]:.3f})."
+        f"Best: {best} ({classes[best].measures[measure]:.3f}). "
+        f"Worst: {worst} ({classes[worst].measures[measure]:.3f})."
     )
-    left_out = (
-        f" The {MANY_CLASSES // 2} best and {MANY_CLASSES // 2} worst of {len(order)} classes."
-        if len(order) > MANY_CLASSES
-        else ""
+    table = class_table(
+        f"All measures of all {counted(len(classes), 'class')}",
+        {label: classes[label] for label in best_first},
+        folded=True,
     )
-    quartiles = np.quantile(values, (0.25, 0.5, 0.75))
-    spread_said = (
-        f"A quarter of the queries have at most {quartiles[0]:.3f}, half {quartiles[1]:.3f}, "
-        f"three quarters {quartiles[2]:.3f}."
-    )
-    names = list(per_query)
-    table = {name: class_means(per_query[name], hits.asked, count) for name in names}
     return Section(
         "classes",
         "Class by class, query by query",
         [
-            Plot("classes", f"Mean {measure} of each class", figure, said, f"{said}{left_out}"),
-            Plot("spread", f"Queries by their {measure}", spread, spread_said, spread_said),
-            Table(
-                f"All measures of all {counted(len(order), 'class')}",
-                ["class", "queries", *names],
-                [
-                    [hits.classes[c], f"{sizes[c]:,}", *(f"{table[n][c]:.4f}" for n in names)]
-                    for c in order
-                ],
-                folded=True,
-            ),
+            Plot("classes", f"Mean {measure} of each class", figure, said, f"{said}{some}"),
+            spread_block({case.main: case.values}, measure),
+            table,
         ],
     )
 
 
-def confusion_section(hits: Ranked, relevant: NDArray[np.int64]) -> Section:
-    """Which classes the first hits of each class's queries are of.
+def confusion_section(hits: Hits) -> Section:
+    """The classes of the first hits for each class's queries.
 
-    Of a query with fewer than `FIRST` images in `relevant` (q,), only as many hits count: the
-    others cannot be right.
+    Where a query has fewer than `FIRST` relevant images, only that many hits count, as more cannot
+    be right.
     """
-    limits = np.clip(relevant, 1, min(FIRST, hits.labels.shape[1]))
+    limits = np.clip(hits.relevant, 1, min(FIRST, hits.labels.shape[1]))
     first, rule = f"first {limits.max()} hits", ""
     if limits.min() < limits.max():
         first = "first hits"
@@ -111,19 +86,18 @@ def confusion_section(hits: Ranked, relevant: NDArray[np.int64]) -> Section:
     if not pairs:
         return Section(
             "confusions",
-            "What is taken for what",
+            "Confusions between classes",
             [Text(f"Nothing: all of the {first} are right.")],
         )
     shown_rows, shown_columns = _shown(shares, rows, pairs)
-    with drawing():
-        figure = matrix_plot(
-            [hits.classes[r] for r in shown_rows],
-            [columns[c] for c in shown_columns],
-            shares[np.ix_(shown_rows, shown_columns)],
-        )
+    figure = matrix_plot(
+        [hits.classes[r] for r in shown_rows],
+        [columns[c] for c in shown_columns],
+        shares[np.ix_(shown_rows, shown_columns)],
+    )
     row, column = pairs[0]
     said = (
-        f"Most often taken for another: {hits.classes[row]} for {columns[column]} "
+        f"Most often mistaken for another: {hits.classes[row]} for {columns[column]} "
         f"({percent(float(shares[row, column]))} of its {first})."
     )
     some = (
@@ -151,7 +125,7 @@ def confusion_section(hits: Ranked, relevant: NDArray[np.int64]) -> Section:
             wide=len(shown_columns) > WIDE_FROM,
         )
     )
-    return Section("confusions", "What is taken for what", blocks)
+    return Section("confusions", "Confusions between classes", blocks)
 
 
 def _most_confused(shares: Floats, rows: NDArray[np.intp]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks: sections of blocks, for page and Markdown."""
+"""What a report says, apart from how it looks: sections of blocks, for every writer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a `note` is set apart, for what is easily overlooked."""
+    """A paragraph; a `note`, which is easily overlooked, is set apart."""
 
     text: str
     note: bool = False
@@ -21,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Notes:
-    """Paragraphs that explain what stands beside them; `wide` ones what stands above."""
+    """Paragraphs that explain the block beside them, or above them if `wide`."""
 
     title: str
     texts: Sequence[str]
@@ -31,7 +31,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Link:
-    """What is to be found at another page, `page` relative to this one, without its suffix."""
+    """A link to another report; `page` is its folder relative to this one."""
 
     text: str
     page: str
@@ -48,7 +48,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines as they are typed."""
+    """Lines of code or of a command."""
 
     text: str
     kind: ClassVar[str] = "code"
@@ -56,7 +56,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure that stands out: its value, what it is, and what stands beside it."""
+    """A prominent figure: its value, what it is, and a remark `beside` it."""
 
     value: str
     name: str
@@ -65,7 +65,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """The figures to see first."""
+    """The most important figures."""
 
     tiles: Sequence[Tile]
     kind: ClassVar[str] = "tiles"
@@ -73,8 +73,10 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header. The first column names the row; `numbers`: the others are
-    figures. `folded`: shown when asked for, under its `title`; `wide`: over the whole width.
+    """Rows of cells under a header. The first column names the row.
+
+    `numbers`: the other columns are figures. `folded`: hidden under its title until opened.
+    `wide`: over the whole width.
     """
 
     title: str
@@ -88,9 +90,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn figure. `name` is its file's; `alt` says in words what is to be seen. A `wide` one
-    has the whole width.
-    """
+    """A chart. `name` is that of its file; `alt` describes it in words; `wide`: whole width."""
 
     name: str
     title: str
@@ -114,8 +114,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of the collection: its id, label, encoded picture (None: it has none), enlarged
-    with sharp edges where it is `small`.
+    """An image of the collection: id, label, encoded picture or None.
+
+    A `small` picture is enlarged with sharp edges.
     """
 
     id: str
@@ -145,7 +146,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Queries as pictures with their hits, under a title. `name` is their sheet's file's."""
+    """Queries as pictures with their hits. `name` is that of their contact sheet."""
 
     name: str
     title: str
@@ -168,7 +169,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report; `subtitle` says in one line what was measured."""
+    """A report; `subtitle` says in one line what was measured."""
 
     title: str
     subtitle: str

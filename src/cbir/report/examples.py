@@ -1,43 +1,35 @@
-"""Queries worth a look, as pictures with their hits."""
+"""Queries worth looking at, as pictures with their hits."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from cbir.errors import ImageError
-from cbir.evaluation import Queries
+from cbir.evaluation.rankings import Hits
 from cbir.images.decode import decode
-from cbir.index.base import Matches
+from cbir.report.case import Case
 from cbir.report.content import Block, Example, Examples, Shown, ShownHit
-from cbir.report.rankings import SEED, Floats, Ranked
+from cbir.report.pictures import file_bytes
+from cbir.report.statistics import SEED, Floats, Scores
 
 HITS = 10
 WORST, BEST, AT_RANDOM = 8, 5, 6
 MOST_OF_A_CLASS = 2
 FEW_QUERIES = 12
-"""So many queries are all shown."""
+"""Up to this many queries, all are shown."""
 
 _SIDE = 128
 _SMALL_SIDE = 96
 _JPEG_QUALITY = 82
 
 
-def example_blocks(
-    queries: Queries,
-    matches: Sequence[Matches],
-    ranked: Ranked,
-    values: Floats,
-    measure: str,
-    thumbnail: Callable[[str], bytes | None],
-) -> list[Block]:
-    """The worst, some random and the best queries by `values` (q,) of `measure`.
-
-    `thumbnail` is the encoded picture of a hit's id, None where it has none.
-    """
+def example_blocks(case: Case) -> list[Block]:
+    """The worst, some random and the best queries of `case`, by its measure."""
+    values, hits, measure = case.values, case.hits, case.measure
     if len(values) <= FEW_QUERIES:
         everyone = np.argsort(values, kind="stable")
         groups = [("queries", "All queries", "The worst first.", everyone.tolist())]
@@ -48,7 +40,7 @@ def example_blocks(
                 "The worst queries",
                 f"The lowest {measure}, the most confident mistakes first; "
                 f"at most {MOST_OF_A_CLASS} of a class.",
-                worst_queries(values, ranked, WORST),
+                lowest_queries(values, hits, WORST, MOST_OF_A_CLASS),
             ),
             (
                 "random",
@@ -60,42 +52,25 @@ def example_blocks(
                 "best",
                 "The best queries",
                 f"The highest {measure}, the highest scores first; one of a class.",
-                best_queries(values, ranked, BEST),
+                lowest_queries(np.negative(values), hits, BEST, 1),
             ),
         ]
     return [
-        Examples(
-            name,
-            title,
-            caption,
-            [
-                example(
-                    queries, matches, ranked, q, _figure(ranked, q, values[q], measure), thumbnail
-                )
-                for q in chosen
-            ],
-        )
+        Examples(name, title, caption, [example(case, q, _figure(case, q)) for q in chosen])
         for name, title, caption, chosen in groups
     ]
 
 
-def _figure(ranked: Ranked, query: int, value: float, measure: str) -> str:
-    right, all_of_them = ranked.found[query].sum(), ranked.retrieved[query].sum()
-    return f"{measure} {value:.3f}, {right} of {all_of_them} right"
+def _figure(case: Case, query: int) -> str:
+    right, there = case.hits.found[query].sum(), case.hits.retrieved[query].sum()
+    return f"{case.measure} {case.values[query]:.3f}, {right} of {there} right"
 
 
-def worst_queries(values: Floats, ranked: Ranked, count: int) -> list[int]:
-    """`count` queries of the lowest value, among equal ones those of the highest first score."""
-    return of_different_classes(
-        np.lexsort((-_first_scores(ranked), values)), ranked.asked, count, MOST_OF_A_CLASS
-    )
-
-
-def best_queries(values: Floats, ranked: Ranked, count: int) -> list[int]:
-    """`count` queries of the highest value, one of a class, among equal ones by first score."""
-    return of_different_classes(
-        np.lexsort((-_first_scores(ranked), -values)), ranked.asked, count, 1
-    )
+def lowest_queries(values: Floats, hits: Hits, count: int, each: int) -> list[int]:
+    """`count` queries of the lowest value, ties by the highest first score; `each` per class."""
+    first: Scores = hits.scores[:, 0] if hits.scores.shape[1] else np.zeros(len(values), np.float32)
+    order = np.lexsort((-np.nan_to_num(first, nan=-2.0), values))
+    return of_different_classes(order, hits.asked.tolist(), count, each)
 
 
 def random_queries(queries: int, count: int) -> list[int]:
@@ -104,37 +79,27 @@ def random_queries(queries: int, count: int) -> list[int]:
 
 
 def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
-    """An image for a row of pictures; a large thumbnail is made smaller, a damaged one left out."""
+    """An image for a row of pictures; large thumbnails shrink, damaged ones are left out."""
     try:
         pixels = decode(thumbnail or b"")
-    except ImageError:  # it is shown that there is none
+    except ImageError:  # the report shows that there is none
         return Shown(record_id, label, None, small=False)
     side = max(pixels.shape[:2])
     if thumbnail and side <= _SIDE:
         return Shown(record_id, label, thumbnail, small=side <= _SMALL_SIDE)
-    from PIL import Image
-
     picture = Image.fromarray(pixels)
     picture.thumbnail((_SIDE, _SIDE))
-    target = io.BytesIO()
-    picture.save(target, "JPEG", quality=_JPEG_QUALITY)
-    return Shown(record_id, label, target.getvalue(), small=False)
+    encoded = file_bytes(picture, "JPEG", quality=_JPEG_QUALITY)
+    return Shown(record_id, label, encoded, small=False)
 
 
-def example(
-    queries: Queries,
-    matches: Sequence[Matches],
-    ranked: Ranked,
-    number: int,
-    figure: str,
-    thumbnail: Callable[[str], bytes | None],
-) -> Example:
-    """The query of this number with its first hits; `figure` says how good they are."""
-    found = matches[number]
-    right = ranked.found[number, :HITS]
+def example(case: Case, number: int, figure: str) -> Example:
+    """The query with this number and its first hits; `figure` says how good they are."""
+    queries, found = case.evaluation.queries, case.matches[number]
+    right = case.hits.found[number]
     hits = [
         ShownHit(
-            shown(record_id, _label(ranked, number, rank), thumbnail(record_id)),
+            shown(record_id, case.labels[record_id], case.thumbnail(record_id)),
             rank + 1,
             float(score),
             bool(right[rank]),
@@ -144,32 +109,19 @@ def example(
         )
     ]
     picture = queries.thumbnails[number] if queries.thumbnails else None
-    query = shown(queries.ids[number], queries.labels[number], picture)
-    return Example(query, figure, hits)
-
-
-def _label(ranked: Ranked, query: int, rank: int) -> str | None:
-    code = int(ranked.labels[query, rank])
-    return ranked.classes[code] if code >= 0 else None
-
-
-def _first_scores(ranked: Ranked) -> NDArray[np.float32]:
-    if not ranked.scores.shape[1]:
-        return np.zeros(len(ranked.asked), dtype=np.float32)
-    return np.nan_to_num(ranked.scores[:, 0], nan=-2.0)
+    return Example(shown(queries.ids[number], queries.labels[number], picture), figure, hits)
 
 
 def of_different_classes(
-    order: Iterable[np.intp], asked: NDArray[np.int32], count: int, each: int
+    order: Iterable[np.intp], classes: Sequence[Hashable], count: int, each: int
 ) -> list[int]:
-    """The first `count` of `order`, at most `each` of a class, more only where too few are left."""
-    taken: dict[int, int] = {}
+    """The first `count` of `order`, at most `each` of a class; `classes` (q,)."""
+    taken: Counter[Hashable] = Counter()
     chosen: list[int] = []
-    for query in order:
-        code = int(asked[query])
-        if taken.get(code, 0) < each:
-            taken[code] = taken.get(code, 0) + 1
-            chosen.append(int(query))
+    for query in map(int, order):
+        if taken[classes[query]] < each:
+            taken[classes[query]] += 1
+            chosen.append(query)
         if len(chosen) == count:
             break
     return chosen

@@ -1,4 +1,4 @@
-"""A report as Markdown, with its plots and pictures as files beside it."""
+"""A report as Markdown, with its plots and pictures as separate files."""
 
 from __future__ import annotations
 
@@ -6,28 +6,38 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+import numpy as np
+from PIL import Image, ImageDraw
+
+from cbir.images.decode import decode
 from cbir.report.content import (
     Block,
     Code,
+    Example,
     Examples,
     Links,
     Notes,
     Picture,
     Plot,
     Report,
+    Shown,
     Table,
     Text,
     Tiles,
 )
-from cbir.report.drawing import drawing, png
-from cbir.report.sheets import sheet
+from cbir.report.pictures import GAP, SMALL, TEXT, file_bytes, font
+from cbir.report.plot_style import INK, RIGHT, SOFT, WRONG, png
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 FOLDER = "plots"
 
+_SIDE, _PITCH = 96, 112
+_LINE = 18
+_HEIGHT = _SIDE + 2 * _LINE + 2 * GAP
+
 
 def markdown(report: Report) -> tuple[str, dict[str, bytes]]:
-    """`report` as Markdown, and the files that it shows, by their path beside it."""
+    """`report` as Markdown, and the files that it shows by relative path."""
     files: dict[str, bytes] = {}
     lines = [f"# {escaped(report.title)}", "", escaped(report.subtitle)]
     for section in report.sections:
@@ -38,7 +48,7 @@ def markdown(report: Report) -> tuple[str, dict[str, bytes]]:
 
 
 def escaped(text: str) -> str:
-    """`text` on one line, with nothing in it that Markdown or HTML would take for its own."""
+    """`text` on one line, with the special characters of Markdown and HTML escaped."""
     return _MARKS.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -68,14 +78,13 @@ def _lines(block: Block, files: dict[str, bytes]) -> list[str]:
         case Table():
             return _table(block)
         case Plot(name=name, figure=figure):
-            with drawing():
-                files[f"{FOLDER}/{name}.png"] = png(figure)
+            files[f"{FOLDER}/{name}.png"] = png(figure)
             return _picture(block.title, f"{name}.png", block.alt, block.caption)
         case Picture(name=name, data=data):
             files[f"{FOLDER}/{name}.jpg"] = data
             return _picture("", f"{name}.jpg", block.alt, block.caption)
         case Examples(name=name):
-            files[f"{FOLDER}/{name}.png"] = sheet(block.examples)
+            files[f"{FOLDER}/{name}.png"] = _sheet(block.examples)
             return [
                 *_picture(block.title, f"{name}.png", _told(block), block.caption),
                 "",
@@ -126,3 +135,43 @@ def _as_table(block: Examples) -> Table:
         ],
         numbers=False,
     )
+
+
+def _sheet(examples: Sequence[Example]) -> bytes:
+    """A contact sheet as a PNG file: a row a query, its picture and its marked hits."""
+    most = max((len(one.hits) for one in examples), default=0)
+    size = (_PITCH * (most + 1) + 3 * GAP, max(1, len(examples)) * _HEIGHT + GAP)
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, one in enumerate(examples):
+        top = number * _HEIGHT + GAP
+        _put(canvas, draw, one.query, GAP, top, SOFT)
+        _say(draw, GAP, top, one.query.label or "", one.figure, INK)
+        for place, hit in enumerate(one.hits, 1):
+            left = place * _PITCH + 2 * GAP
+            colour = RIGHT if hit.right else WRONG
+            _put(canvas, draw, hit.image, left, top, colour)
+            mark = f"{'+' if hit.right else 'x'} {hit.score:.4f}"
+            _say(draw, left, top, hit.image.label or "", mark, colour)
+    return file_bytes(canvas, "PNG", optimize=True)
+
+
+def _put(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, image: Shown, x: int, y: int, colour: str
+) -> None:
+    draw.rectangle([x - 3, y - 3, x + _SIDE + 2, y + _SIDE + 2], outline=colour, width=3)
+    if image.picture is None:
+        return
+    picture = Image.fromarray(np.ascontiguousarray(decode(image.picture)))
+    scale = _SIDE / max(picture.size)
+    way = Image.Resampling.NEAREST if image.small else Image.Resampling.BICUBIC
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    fitted = picture.resize((width, height), way)
+    canvas.paste(fitted, (x + (_SIDE - fitted.width) // 2, y + (_SIDE - fitted.height) // 2))
+
+
+def _say(draw: ImageDraw.ImageDraw, x: int, y: int, label: str, figure: str, colour: str) -> None:
+    while len(label) > 1 and draw.textlength(label, font(TEXT)) > _PITCH - GAP:
+        label = f"{label[:-2]}…"
+    draw.text((x, y + _SIDE + 6), label, fill=INK, font=font(TEXT))
+    draw.text((x, y + _SIDE + 6 + _LINE), figure, fill=colour, font=font(SMALL))

@@ -1,8 +1,7 @@
-"""What a report says of the model: how it was trained, and what it sees in a query."""
+"""The sections on the model: how it was trained, and what it sees in a query."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,21 +11,21 @@ from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import ModelCard
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.models import card_of
+from cbir.errors import CbirError
 from cbir.images.decode import decode
 from cbir.report.content import Block, Picture, Plot, Section, Table, Text
-from cbir.report.drawing import drawing
 from cbir.report.model_pictures import filter_pictures, image_pictures
+from cbir.report.pictures import file_bytes
 from cbir.report.plots import sweep_plot, training_plot
-from cbir.types import RgbImage
 
 _JPEG_QUALITY = 88
+SWEEP_HINT = "make one: cbir train bovw SOURCE --recipe seed --sweep --out sweep"
 
 
 def model_sections(descriptor: Descriptor, query: bytes | None, name: str) -> list[Section]:
     """The sections on the descriptor, none where it has no card.
 
-    `query` is the encoded picture of the query called `name` that a model of local features is
-    shown at work on.
+    `query`, called `name`, is the encoded picture on which a model of local features is shown.
     """
     card = card_of(descriptor)
     if card is None:
@@ -49,7 +48,14 @@ def _pictures(model: BovwDescriptor, query: bytes, name: str) -> list[Block]:
     blocks: list[Block] = [Text(f"Drawn from the thumbnail of {name}, the first query at random.")]
     for kind, picture in drawn.items():
         caption = said.get(kind, "The patch filters of the model.")
-        blocks.append(Picture(f"model-{kind}", _jpeg(picture), f"{name}: {caption}", caption))
+        blocks.append(
+            Picture(
+                f"model-{kind}",
+                file_bytes(picture, "JPEG", quality=_JPEG_QUALITY, optimize=True),
+                f"{name}: {caption}",
+                caption,
+            )
+        )
     return blocks
 
 
@@ -78,8 +84,7 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
     }
     shares = {name: values for name, values in shares.items() if np.isfinite(values).any()}
     last = ", ".join(f"{name} {values[-1]:.3f}" for name, values in shares.items())
-    with drawing():
-        figure = training_plot(epochs, _column(log, "loss"), shares)
+    figure = training_plot(epochs, _column(log, "loss"), shares)
     return Plot(
         "training",
         "Accuracy and loss, epoch by epoch",
@@ -90,13 +95,30 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
     )
 
 
+def sweep_rows(sweep: Any, where: str) -> tuple[list[int], list[float]]:
+    """Vocabulary sizes, rising, and the Davies-Bouldin index of each.
+
+    `sweep` is what `cbir train bovw --sweep` writes; `where` names its source. Raises `CbirError`
+    where it is something else.
+    """
+    try:
+        rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
+    except (KeyError, TypeError, ValueError):
+        rows = []
+    if not rows:
+        raise CbirError(
+            f"{where} holds no sweep of vocabulary sizes",
+            SWEEP_HINT,
+        )
+    return [words for words, _ in rows], [index for _, index in rows]
+
+
 def _sweep(sweep: Mapping[str, Any]) -> Plot:
-    rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
-    words, index = min(rows, key=lambda row: row[1])
-    with drawing():
-        figure = sweep_plot([row[0] for row in rows], np.array([row[1] for row in rows]))
-    said = f"Lowest, so best separated: {words:,} words, {index:.3f}."
-    return Plot("sweep", "How many visual words?", figure, f"A line over sizes. {said}", said)
+    words, index = sweep_rows(sweep, "the model's card")
+    best = index.index(min(index))
+    said = f"Lowest, so best separated: {words[best]:,} words, {index[best]:.3f}."
+    title = "How many visual words?"
+    return Plot("sweep", title, sweep_plot(words, index), f"A line over sizes. {said}", said)
 
 
 def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -104,7 +126,7 @@ def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np
 
 
 def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What can be said in a line: plain values, and objects of plain values."""
+    """The facts that fit a line: plain values, and objects of plain values."""
     found: list[tuple[str, Any]] = []
     for name, value in facts.items():
         if isinstance(value, dict) and name != "sweep":
@@ -123,11 +145,3 @@ def _told(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _jpeg(picture: RgbImage) -> bytes:
-    from PIL import Image
-
-    target = io.BytesIO()
-    Image.fromarray(picture).save(target, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return target.getvalue()

@@ -1,6 +1,6 @@
-"""Which pictures a Bag-of-Visual-Words model has to show: of an image, its words, its filters.
+"""Pictures of a Bag-of-Visual-Words model: what it sees in an image, its words, its filters.
 
-Each function returns pictures by name, and none where the model has nothing of the kind.
+Each function returns pictures by name, none where the model has nothing of the kind.
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ from numpy.typing import NDArray
 from cbir.descriptors.arrays import read_npz
 from cbir.descriptors.blocks import Block, raw_features, settings_of
 from cbir.descriptors.bovw import ARRAYS_FILE, BovwDescriptor
+from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.local.hog import hog_picture
 from cbir.descriptors.local.patches import ANSWERS
 from cbir.descriptors.local.sift import CELLS
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import vocabulary_of
 from cbir.errors import CbirError
-from cbir.report.canvas import (
+from cbir.report.pictures import (
     ACCENT,
-    PALETTE,
     YELLOW,
-    Colour,
     Row,
-    bar_chart,
     below,
     beside,
     captioned,
-    curve,
     enlarged,
     grid,
     sheet,
@@ -38,6 +35,8 @@ from cbir.report.canvas import (
     with_keypoints,
     with_window,
 )
+from cbir.report.plot_style import SERIES, pixels, require_matplotlib
+from cbir.report.plots import bars_plot
 from cbir.report.word_patches import (
     PATCH_SIDE,
     WINDOW,
@@ -68,7 +67,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Part:
-    """A block of a model, its number, its fitted arrays, and the colour it is drawn in."""
+    """A block of a model, with its number, fitted arrays and colour."""
 
     number: int
     block: Block
@@ -79,12 +78,12 @@ class Part:
         return f"block {self.number}, {self.block.feature}"
 
     @property
-    def colour(self) -> Colour:
-        return PALETTE[self.number % len(PALETTE)]
+    def colour(self) -> str:
+        return SERIES[self.number % len(SERIES)]
 
 
 def parts_of(model: BovwDescriptor) -> list[Part]:
-    """The model's blocks."""
+    """The blocks of `model`."""
     arrays = read_npz(model.files[ARRAYS_FILE], ARRAYS_FILE)
     return [
         Part(
@@ -100,13 +99,28 @@ def parts_of(model: BovwDescriptor) -> list[Part]:
     ]
 
 
+def require_drawable(descriptor: Descriptor) -> BovwDescriptor:
+    """`descriptor`, if it is a model of local features; else raises `CbirError`."""
+    if isinstance(descriptor, BovwDescriptor):
+        return descriptor
+    raise CbirError(
+        f"{descriptor.spec.name} has no local features, words or filters to draw",
+        "models of `cbir train bovw` have",
+    )
+
+
 def has_words(model: BovwDescriptor) -> bool:
-    """Whether any block is of visual words."""
+    """Whether the model has visual words."""
     return any(block.feature in WORDS for block in model.card.blocks)
 
 
 def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Pictures:
-    """What `model` sees in `image` (RGB, any size), called `name`: "keypoints", "hog", "words"."""
+    """What `model` sees in `image` (RGB, any size), called `name`: "keypoints", "hog", "words".
+
+    Raises `MissingExtraError` where charts of words need matplotlib.
+    """
+    if any(block.feature in (*WORDS, FILTERS) for block in model.card.blocks):
+        require_matplotlib("a chart of visual words", "bovw")
     prepared = model.prepare(image)
     found: dict[str, list[RgbImage]] = {"keypoints": [], "hog": [], "words": []}
     for part in parts_of(model):
@@ -127,10 +141,10 @@ def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Picture
 
 
 def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str) -> Pictures:
-    """Patches of `images` (at the model's size, of `source`) for words of each block of words.
+    """Patches of `images` (at the model's size, of `source`) for words of each vocabulary.
 
-    The words that most local descriptors are of, and as many of the others at random. Raises
-    `CbirError` where no image has a local descriptor.
+    Shows the most frequent words, and as many others at random. Raises `CbirError` where no image
+    has a local descriptor.
     """
     pictures = {}
     for part in parts_of(model):
@@ -167,7 +181,7 @@ def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str
 
 
 def filter_pictures(model: BovwDescriptor) -> Pictures:
-    """The patch filters of each block that has any, as patches of pixels and as they are."""
+    """The patch filters of each block that has them, with the whitening undone and as they are."""
     pictures = {}
     for part in parts_of(model):
         if part.block.feature != FILTERS:
@@ -191,22 +205,6 @@ def filter_pictures(model: BovwDescriptor) -> Pictures:
             "each stretched to its own greatest contrast around grey",
         )
     return pictures
-
-
-def sweep_picture(rows: Sequence[tuple[int, float]], title: str) -> RgbImage:
-    """The Davies-Bouldin index over vocabulary sizes, the lowest marked; `rows` (words, index)."""
-    rows = sorted(rows)
-    best = min(range(len(rows)), key=lambda place: rows[place][1])
-    words, index = rows[best]
-    drawn = curve(
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        "Davies-Bouldin index (lower is better)",
-        "words in the vocabulary",
-        best,
-        f"{words:,} words: {index:.3f}",
-    )
-    return captioned(drawn, title)
 
 
 def _keypoints(part: Part, local: Local) -> RgbImage:
@@ -263,7 +261,7 @@ def _words(part: Part, local: Local) -> RgbImage:
         charts.append((weights, "tf-idf: share times the logarithm of rarity", False))
     strongest = [int(w) for w in np.argsort(-weights, kind="stable")[:STRONGEST] if weights[w] > 0]
     drawn = [
-        bar_chart(values, part.colour, title, named=strongest, percent=percent)
+        pixels(bars_plot(values, title, part.colour, named=strongest, percent=percent))
         for values, title, percent in charts
     ]
     if strongest:
@@ -296,7 +294,7 @@ def _two_columns(rows: Sequence[Row]) -> RgbImage:
 
 
 def _answers(part: Part, image: RgbImage) -> RgbImage:
-    """How strongly each patch filter answers to the whole image, and the strongest filters."""
+    """The response of each patch filter to the whole image, and the strongest filters."""
     settings = settings_of(part.block)
     count, size = len(part.arrays["filters"]), settings["patch"]
     raw = raw_features(part.block, part.arrays, [image])[0]
@@ -307,12 +305,14 @@ def _answers(part: Part, image: RgbImage) -> RgbImage:
     return captioned(
         below(
             [
-                bar_chart(
-                    shares,
-                    part.colour,
-                    f"share of all answers of {count:,} filters",
-                    named=strongest[:STRONGEST].tolist(),
-                    percent=True,
+                pixels(
+                    bars_plot(
+                        shares,
+                        f"share of all answers of {count:,} filters",
+                        part.colour,
+                        named=strongest[:STRONGEST].tolist(),
+                        percent=True,
+                    )
                 ),
                 captioned(
                     grid(patches, 2 * STRONGEST, 6),
@@ -325,12 +325,12 @@ def _answers(part: Part, image: RgbImage) -> RgbImage:
 
 
 def _unwhitened(part: Part, filters: Floats) -> Floats:
-    """The patches whose whitened form `filters` (n, d) are: their difference from the mean."""
+    """`filters` (n, d) without the whitening: patches as differences from the mean."""
     return np.asarray(np.linalg.solve(part.arrays["whitening"].T, filters.T).T, dtype=np.float32)
 
 
 def _as_colours(rows: Floats, size: int) -> NDArray[np.uint8]:
-    """Rows (n, size * size * 3) as patches: zero is grey, a row's greatest value white or black."""
+    """Rows (n, size * size * 3) as patches: 0 is grey, the extreme of a row white or black."""
     greatest = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-12)
     shades = np.rint(127.5 + 127.5 * rows / greatest).astype(np.uint8)
     return np.asarray(shades.reshape(-1, size, size, 3))

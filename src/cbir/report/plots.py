@@ -1,4 +1,4 @@
-"""The plots of a report: arrays in, matplotlib figures out. Call them within `drawing()`."""
+"""The charts of reports: arrays in, matplotlib figures out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbir.report.drawing import DASHES, INK, LINE, RIGHT, SERIES, SHEET, SOFT, WRONG, new_figure
-from cbir.report.rankings import RECALL_LEVELS, Floats, Scores
+from cbir.report.plot_style import (
+    DASHES,
+    INK,
+    LINE,
+    PNG_DPI,
+    RIGHT,
+    SERIES,
+    SHEET,
+    SOFT,
+    WRONG,
+    figure,
+    styled,
+)
+from cbir.report.statistics import RECALL_LEVELS, Floats, Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,77 +29,53 @@ if TYPE_CHECKING:
 _ROW_HEIGHT = 0.235
 _NAME_LENGTH = 22
 _DARK_FROM = 0.55
+_POINTS, _PIXEL = 72, 72 / PNG_DPI
+"""An inch and a pixel of a PNG, in points."""
+
 _MARKS = ("o", "D", "s", "^", "v", "P")
 
 
+@styled()
 def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
     """Mean precision at ranks 1 ... k, a line a curve."""
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     for number, (name, values) in enumerate(curves.items()):
         ranks = np.arange(1, len(values) + 1)
-        axes.plot(ranks, values, **_line(number), label=_plain(name), **_mark(len(values)))
+        # A curve of few points has marks; a single point would be invisible without.
+        mark = "o" if len(values) <= 12 else "none"
+        axes.plot(ranks, values, marker=mark, markersize=4, **_line(number), label=_plain(name))
     _finish_curves(axes, "number of hits looked at (k)", "share that is right", by_chance)
     longest = max(len(values) for values in curves.values())
     axes.set_xlim(1 if longest > 1 else 0.5, max(longest, 1.5))
-    return figure
+    return drawn
 
 
+@styled()
 def recall_precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
     """Interpolated precision over recall, a line a curve."""
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     recall = np.linspace(0, 1, RECALL_LEVELS)
     for number, (name, values) in enumerate(curves.items()):
         axes.plot(recall, values, **_line(number), label=_plain(name))
     _finish_curves(axes, "recall: share of all relevant found", "precision", by_chance)
     axes.set_xlim(0, 1)
-    return figure
+    return drawn
 
 
+@styled()
 def class_plot(
-    names: Sequence[str],
-    values: Floats,
-    others: Floats | None,
-    measure: str,
-    name_of_bars: str,
-    other_name: str,
+    names: Sequence[str], values: Mapping[str, Floats], measure: str, *, bars: bool
 ) -> Figure:
-    """A bar a class, in the order given, with a mark where `others` has its value."""
-    figure, (axes,) = new_figure(height=0.95 + _ROW_HEIGHT * len(names))
-    places = np.arange(len(names))
-    axes.barh(places, values, height=0.68, color=SERIES[0], label=name_of_bars)
-    if others is not None:
-        axes.plot(
-            others,
-            places,
-            linestyle="none",
-            marker="D",
-            clip_on=False,
-            markersize=5,
-            color=WRONG,
-            markeredgecolor=SHEET,
-            label=other_name,
-        )
-        figure.legend(loc="outside upper right", handletextpad=0.4, ncols=2)
-    axes.set_yticks(places, [_short(name) for name in names], color=INK)
-    figures = axes.secondary_yaxis("right")
-    figures.set_yticks(places, [f"{value:.3f}" for value in values], color=INK)
-    figures.tick_params(length=0)
-    figures.spines[:].set_visible(False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(0, max(1.0, float(np.nanmax(values, initial=0))))
-    axes.set_xlabel(measure)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    return figure
+    """A row a class, in the order given, with a mark for each of the `values`.
 
-
-def class_marks_plot(names: Sequence[str], values: Mapping[str, Floats], measure: str) -> Figure:
-    """A row a class, in the order given, with a mark for each of the `values`."""
-    figure, (axes,) = new_figure(height=1.0 + _ROW_HEIGHT * len(names))
-    places = np.arange(len(names))
-    every = np.array(list(values.values()))
-    axes.hlines(places, every.min(axis=0), every.max(axis=0), color=LINE, linewidth=4)
+    With `bars`, the first is shown as a bar and a number.
+    """
+    drawn, (axes,) = figure(height=1.0 + _ROW_HEIGHT * len(names))
+    places, every = np.arange(len(names)), np.array(list(values.values()))
     for number, (name, of_classes) in enumerate(values.items()):
+        if bars and not number:
+            axes.barh(places, of_classes, height=0.68, color=SERIES[0], label=_plain(name))
+            continue
         axes.plot(
             of_classes,
             places,
@@ -99,47 +87,40 @@ def class_marks_plot(names: Sequence[str], values: Mapping[str, Floats], measure
             markeredgecolor=SHEET,
             label=_plain(name),
         )
-    figure.legend(loc="outside upper right", handletextpad=0.2, ncols=min(3, len(values)))
+    if bars:
+        figures = axes.secondary_yaxis("right")
+        figures.set_yticks(places, [f"{value:.3f}" for value in every[0]], color=INK)
+        figures.tick_params(length=0)
+        figures.spines[:].set_visible(False)
+        axes.grid(visible=False, axis="y")
+    else:
+        axes.hlines(places, every.min(axis=0), every.max(axis=0), color=LINE, linewidth=4)
+    if len(values) > 1:
+        drawn.legend(loc="outside upper right", handletextpad=0.3, ncols=min(3, len(values)))
     axes.set_yticks(places, [_short(name) for name in names], color=INK)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max(1.0, float(np.nanmax(every, initial=0))))
     axes.set_xlabel(measure)
     axes.tick_params(axis="y", length=0)
-    return figure
+    return drawn
 
 
+@styled()
 def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
-    """A field for each row and column, the darker the larger its share, in percent."""
+    """A cell for each row and column, in percent; larger shares are darker."""
     side = max(len(rows), len(columns))
     size = min(7.4, max(4.2, 1.5 + 0.42 * side))
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
-    figure, (axes,) = new_figure(size, height)
+    drawn, (axes,) = figure(size, height)
     small = 8.0 if side <= 12 else 6.5
-    for y in range(len(rows)):
-        for x in range(len(columns)):
-            value = shares[y, x]
-            if np.isnan(value):
-                continue
-            same = rows[y] == columns[x]
-            colour = RIGHT if same else WRONG
-            axes.fill(
-                [x - 0.47, x + 0.47, x + 0.47, x - 0.47],
-                [y - 0.47, y - 0.47, y + 0.47, y + 0.47],
-                color=colour,
-                alpha=0.07 + 0.93 * float(value) ** 0.6,
-                linewidth=0,
-            )
-            dark = 0.07 + 0.93 * float(value) ** 0.6 > _DARK_FROM
-            if round(100 * value) >= 1:
-                axes.text(
-                    x,
-                    y,
-                    f"{100 * value:.0f}",
-                    ha="center",
-                    va="center",
-                    fontsize=small,
-                    color=SHEET if dark else INK,
-                )
+    for y, x in np.argwhere(~np.isnan(shares)).tolist():
+        strength = 0.07 + 0.93 * float(shares[y, x]) ** 0.6
+        field = ([x - 0.47, x + 0.47, x + 0.47, x - 0.47], [y - 0.47, y - 0.47, y + 0.47, y + 0.47])
+        colour = RIGHT if rows[y] == columns[x] else WRONG
+        axes.fill(*field, color=colour, alpha=strength, linewidth=0)
+        if round(100 * shares[y, x]) >= 1:
+            text, ink = f"{100 * shares[y, x]:.0f}", SHEET if strength > _DARK_FROM else INK
+            axes.text(x, y, text, ha="center", va="center", fontsize=small, color=ink)
     axes.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=50, ha="left")
     axes.set_yticks(range(len(rows)), [_short(r) for r in rows])
     axes.xaxis.tick_top()
@@ -148,44 +129,37 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    return figure
+    return drawn
 
 
+@styled()
 def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
-    """How the scores of right and of wrong hits spread; each kind's shares sum to one.
+    """The distributions of the scores of right and of wrong hits; each sums to one.
 
-    Scores below `lowest` are counted as that.
+    Scores below `lowest` are counted as `lowest`.
     """
-    figure, (axes,) = new_figure()
+    drawn, (axes,) = figure()
     both = np.concatenate([right, wrong])
     edges = np.histogram_bin_edges(both, bins=50, range=(lowest, float(both.max())))
-    for scores, colour, dash, name in (
-        (right, RIGHT, "-", "right"),
-        (wrong, WRONG, "--", "wrong"),
-    ):
-        if not len(scores):
-            continue
-        counts, _ = np.histogram(np.maximum(scores, lowest), edges)
-        axes.stairs(counts / len(scores), edges, fill=True, color=colour, alpha=0.22)
-        axes.stairs(
-            counts / len(scores),
-            edges,
-            color=colour,
-            linestyle=dash,
-            linewidth=1.6,
-            label=f"{name}: {len(scores):,} hits",
-        )
+    kinds = ((right, RIGHT, "-", "right"), (wrong, WRONG, "--", "wrong"))
+    for scores, colour, dash, name in kinds:
+        if len(scores):
+            counts, _ = np.histogram(np.maximum(scores, lowest), edges)
+            shares, told = counts / len(scores), f"{name}: {len(scores):,} hits"
+            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.22)
+            axes.stairs(shares, edges, color=colour, linestyle=dash, linewidth=1.6, label=told)
     axes.set_xlabel("score (cosine)")
     axes.set_ylabel("share of these hits")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_ylim(bottom=0)
     _legend(axes)
-    return figure
+    return drawn
 
 
+@styled()
 def spread_plot(values: Mapping[str, Floats], measure: str) -> Figure:
-    """How many queries have at most so high a value: a rising line for each."""
-    figure, (axes,) = new_figure()
+    """The cumulative distribution of queries by value, a line for each of `values`."""
+    drawn, (axes,) = figure()
     for number, (name, of_queries) in enumerate(values.items()):
         ordered = np.sort(of_queries)
         shares = np.arange(1, len(ordered) + 1) / len(ordered)
@@ -202,14 +176,15 @@ def spread_plot(values: Mapping[str, Floats], measure: str) -> Figure:
     axes.set_ylim(0, 1)
     if len(values) > 1:
         _legend(axes)
-    return figure
+    return drawn
 
 
+@styled()
 def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, Floats]) -> Figure:
     """Accuracies and the loss after each epoch, side by side."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (left, right) = new_figure(width=7.8, height=2.8, columns=2)
+    drawn, (left, right) = figure(width=7.8, height=2.8, columns=2)
     for number, (name, values) in enumerate(shares.items()):
         left.plot(epochs, values, **_line(number), label=name)
     left.set_ylabel("accuracy")
@@ -219,27 +194,60 @@ def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, 
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return drawn
 
 
-def sweep_plot(words: Sequence[int], index: Floats) -> Figure:
-    """The Davies-Bouldin index over vocabulary sizes, the lowest marked."""
-    figure, (axes,) = new_figure()
+@styled()
+def sweep_plot(words: Sequence[int], index: Sequence[float], title: str = "") -> Figure:
+    """The Davies-Bouldin index over vocabulary sizes, rising, with the lowest marked."""
+    drawn, (axes,) = figure()
     axes.plot(words, index, marker="o", markersize=4, **_line(0))
     best = int(np.argmin(index))
-    axes.plot(words[best], index[best], marker="o", markersize=9, color=WRONG)
+    told = f"{words[best]:,} words: {index[best]:.3f}"
+    axes.plot(words[best], index[best], "o", markersize=9, color=WRONG, label=told)
     axes.set_xlabel("words in the vocabulary")
-    axes.set_ylabel("Davies-Bouldin index")
-    return figure
+    axes.set_ylabel("Davies-Bouldin index (lower is better)")
+    axes.set_title(title)
+    _legend(axes)
+    return drawn
+
+
+@styled()
+def bars_plot(
+    values: Floats, title: str, colour: str, *, named: Sequence[int] = (), percent: bool = False
+) -> Figure:
+    """A bar for each of `values` (k,), which are not negative; bars `named` carry their number.
+
+    Even the smallest positive value is visible. Where numbers would overlap, the first of `named`
+    have theirs.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    width = min(26.0, max(7.0, len(values) / 100))
+    drawn, (axes,) = figure(width, 1.7)
+    highest = float(values.max(initial=0)) or 1.0
+    shown = np.flatnonzero(values > 0)
+    thick = max(_PIXEL, 0.75 * _POINTS * width / len(values))
+    heights = np.maximum(values[shown], highest / 50)
+    bars = axes.vlines(shown, 0, heights, colors=colour, linewidth=thick, antialiased=False)
+    bars.set_capstyle("butt")
+    room, placed = 1 + len(values) / 28, list[int]()
+    for number in named:
+        if all(abs(number - other) >= room for other in placed):
+            placed.append(number)
+            axes.text(number, values[number], str(number), ha="center", va="bottom", fontsize=7)
+    axes.set_xlim(-1 - len(values) / 100, len(values) * 1.01)
+    axes.set_ylim(0, 1.15 * highest)
+    axes.set_title(title, loc="left", color=SOFT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=False, axis="x")
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return drawn
 
 
 def _line(number: int) -> dict[str, Any]:
     return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
-
-
-def _mark(count: int) -> dict[str, Any]:
-    """A curve of few points shows them; one point would else be nothing."""
-    return {"marker": "o", "markersize": 4} if count <= 12 else {}
 
 
 def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: Mapping[str, float]) -> None:
@@ -263,7 +271,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _plain(name: str) -> str:
-    """`name` for a legend, which would leave out one that begins with an underscore."""
+    """`name` for a legend, which ignores names that begin with an underscore."""
     name = _short(name, 40)
     return f"\u200a{name}" if name.startswith("_") else name
 

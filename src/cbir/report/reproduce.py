@@ -1,4 +1,4 @@
-"""How to get the same figures again: command, versions, fingerprints, machine."""
+"""How to reproduce the figures: command, versions, fingerprints, machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
-    """The command line (unless it is empty), `facts` about what was measured, versions, machine."""
+    """The command line (unless empty), `facts` about what was measured, versions, machine."""
     versions = [(name, _version(name)) for name in _PACKAGES]
     rows = [
         *facts,
@@ -38,7 +38,7 @@ def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
 
 
 def index_facts(index: Index) -> list[tuple[str, str]]:
-    """Where the index is, what is in it, and by what it was described."""
+    """The place, contents and descriptor of the index."""
     spec, labels = index.spec, index.labels()
     ids, matrix = index.matrix()
     fingerprint = contents_fingerprint(ids, [labels[record_id] for record_id in ids], matrix)
@@ -46,7 +46,7 @@ def index_facts(index: Index) -> list[tuple[str, str]]:
         ("index", f"{index.url} ({index.engine}), {index.count():,} images"),
         *((f"source {name}", uri) for name, uri in index.sources().items()),
         ("contents of the index", f"sha256 {fingerprint} of ids, labels, vectors"),
-        ("descriptor", f"{spec.name}, {spec.dim} numbers"),
+        ("descriptor", f"{spec.name}, {spec.dim} dimensions"),
         ("fingerprint of the descriptor", spec.fingerprint),
         *([("trained on", spec.trained_on)] if spec.trained_on else []),
         *([("licence of the model", spec.licence)] if spec.licence else []),

@@ -1,4 +1,4 @@
-"""Visual words made visible: the patches of images that are nearest to each."""
+"""Visual words as pictures: the patches of images that are nearest to each word."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cbir.descriptors.blocks import Block, local_features, settings_of
 from cbir.descriptors.local.sift import CELL_WIDTH, CELLS
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import Vocabulary
-from cbir.report.canvas import Row, cut_out
+from cbir.report.pictures import Row, cut_out
 from cbir.types import Floats, RgbImage
 
 WINDOW = CELLS * CELL_WIDTH
-"""The side of what a SIFT descriptor sees, in keypoint sizes."""
+"""The side of the window of a SIFT descriptor, in keypoint sizes."""
 
 PATCH_SIDE = 56
 
 
 @dataclass(frozen=True)
 class Local:
-    """An image as a block sees it, its points (n, 4) and what is compared with words (n, dim)."""
+    """An image at a block's size, its points (n, 4) and local descriptors (n, dim)."""
 
     image: RgbImage
     points: Floats
@@ -32,9 +32,9 @@ class Local:
 
 @dataclass(frozen=True)
 class Counted:
-    """How many local descriptors were of each word (k,), and the nearest of each word looked for.
+    """How many local descriptors each word has (k,), and the nearest of them.
 
-    `patches`: word -> patches, the nearest to the word first, one an image.
+    `patches`: word -> patches, the nearest to the word first, one per image.
     """
 
     counts: NDArray[np.intp]
@@ -57,7 +57,7 @@ def nearest_words(vocabulary: Vocabulary, descriptors: Floats) -> tuple[NDArray[
 
 
 def patch_of(local: Local, number: int) -> RgbImage:
-    """What local descriptor `number` sees, upright."""
+    """The window of local descriptor `number`, upright."""
     point = local.points[number]
     return cut_out(local.image, point, WINDOW * float(point[2]), PATCH_SIDE)
 
@@ -65,9 +65,9 @@ def patch_of(local: Local, number: int) -> RgbImage:
 def count_words(
     block: Block, vocabulary: Vocabulary, images: Iterable[RgbImage], each: int
 ) -> Counted:
-    """Words of all local descriptors of `images` (at the model's size), and `each` word's patches.
+    """Count the words of `images` (at the model's size), and keep the `each` nearest patches.
 
-    Of an image only the nearest descriptor of a word is taken: its neighbours look the same.
+    An image gives a word only its nearest descriptor, as its neighbours look the same.
     """
     counts = np.zeros(vocabulary.size, dtype=np.intp)
     best: dict[int, list[tuple[float, RgbImage]]] = {}
@@ -87,7 +87,7 @@ def count_words(
 
 
 def rows_of(counted: Counted, words: Iterable[int]) -> list[Row]:
-    """A line for each of `words`: its number, its share of all local descriptors, its patches."""
+    """A row for each of `words`: number, share of all local descriptors, patches."""
     total = max(1, int(counted.counts.sum()))
     return [
         Row(

@@ -1,24 +1,25 @@
-"""Writing a report: `index.html`, which holds all it needs, and `report.md` with its pictures."""
+"""Writes reports: a self-contained `index.html`, and `report.md` with its pictures."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 from cbir.errors import CbirError
-from cbir.evaluation import Compared, Evaluation
+from cbir.evaluation import ComparedEvaluations, Evaluation
+from cbir.evaluation.judging import JudgedRun
 from cbir.files import write_files
+from cbir.measures.significance import Comparison
 from cbir.report.case import case_of
 from cbir.report.content import Report
-from cbir.report.drawing import require_matplotlib
-from cbir.report.many_indexes import contest_of, versus_report
+from cbir.report.many_indexes import compared_cases, several_report
 from cbir.report.markdown import markdown
 from cbir.report.one_index import single_report
 from cbir.report.page import page
-from cbir.report.run_files import JudgedRun, runs_report
+from cbir.report.plot_style import require_matplotlib
+from cbir.report.run_files import RunCurves, runs_report
 from cbir.search.searcher import Searcher
 
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
@@ -29,8 +30,8 @@ def write_report(
 ) -> list[Path]:
     """Write the report of `evaluation` of `searcher`'s index into the folder `target`.
 
-    `command` is the line that makes it again. Returns the files, `index.html` first. Other files in
-    `target` are left alone. Raises `MissingExtraError` without matplotlib and `CbirError` where
+    `command` is the line that makes it again. Returns the written files, `index.html` first. Other
+    files in `target` stay. Raises `MissingExtraError` without matplotlib and `CbirError` where
     `target` cannot be written.
     """
     require_target(target)
@@ -38,11 +39,11 @@ def write_report(
 
 
 def write_comparison(
-    target: Path, compared: Compared, searchers: Sequence[Searcher], *, command: str
+    target: Path, compared: ComparedEvaluations, searchers: Sequence[Searcher], *, command: str
 ) -> list[Path]:
-    """Write a report that compares several indexes, and one of each in a folder below; as above.
+    """Write a report that compares several indexes, and one of each in a subfolder.
 
-    `searchers` of the indexes, in the order of `compared`.
+    `searchers` are in the order of `compared`; the rest as in `write_report`.
     """
     require_target(target)
     cases = [
@@ -53,8 +54,8 @@ def write_comparison(
         f"{number}-{_NOT_IN_A_NAME.sub('_', PurePath(name).name)}"
         for number, name in enumerate(compared.names, 1)
     ]
-    contest = contest_of(compared, cases)
-    written = _write(target, versus_report(contest, command=command, pages=pages))
+    several = compared_cases(compared, cases)
+    written = _write(target, several_report(several, command=command, pages=pages))
     for page_of, case in zip(pages, cases, strict=True):
         written += _write(target / page_of, single_report(case, command=command))
     return written
@@ -63,27 +64,28 @@ def write_comparison(
 def write_runs_report(
     target: Path,
     runs: Sequence[JudgedRun],
+    curves: Sequence[RunCurves],
+    comparisons: Sequence[Comparison] = (),
     *,
     files: Sequence[Path],
     command: str,
-    comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
-    """Write the report of `runs` (see `judged_run`); as above.
+    """Write the report of `runs` and their `curves` (see `run_curves`), as `write_report` does.
 
-    `files`: the qrels that they were judged by, then theirs.
+    `files`: the qrels, then the run files.
     """
     require_target(target)
-    return _write(target, runs_report(runs, files=files, command=command, comparisons=comparisons))
+    return _write(target, runs_report(runs, curves, comparisons, files=files, command=command))
 
 
 def require_target(target: Path) -> None:
-    """Raise where no report can be made or written to `target`: best before the long work."""
+    """Raise where no report can be made or written to `target`, before the long work."""
     require_matplotlib()
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise CbirError(f"{there} is a file", "--report takes a folder")
     if not os.access(there, os.W_OK):
-        raise CbirError(f"{there} cannot be written to", "choose another folder for --report")
+        raise CbirError(f"cannot write to {there}", "choose another folder for --report")
 
 
 def _write(target: Path, report: Report) -> list[Path]:

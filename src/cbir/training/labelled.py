@@ -14,7 +14,7 @@ from cbir.errors import CbirError, ImageError
 from cbir.images.decode import load_pixels
 from cbir.images.items import ImageSource, SourceItem
 from cbir.machine import usable_cores
-from cbir.measures.by_class import UNLABELLED
+from cbir.measures.by_class import class_names, encode_labels
 from cbir.types import RgbImage
 
 HELD_OUT = 0.1
@@ -78,14 +78,11 @@ def read_labelled(
         files = files or item.file_size is not None
     if not images:
         raise CbirError(f"{source.uri} has no image to train on")
-    classes = tuple(sorted({label for label in labels if label is not None}))
+    classes = class_names(labels)
     if need_labels and len(classes) < 2:
         raise CbirError("training needs images of at least two labels")
-    numbers: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
-    numbers[None] = UNLABELLED
-    return Labelled(
-        images, np.array([numbers[label] for label in labels]), classes, _origin(source, files)
-    )
+    codes = encode_labels(labels, classes).astype(np.int64)
+    return Labelled(images, codes, classes, _origin(source, files))
 
 
 def read_test(

@@ -34,7 +34,7 @@ from cbir.training.bovw.recipes import (
 )
 from cbir.training.bovw.rows import Encoder
 from cbir.training.bovw.sample import fit_block, fit_words, sample_local
-from cbir.training.bovw.sweep import curve, davies_bouldin, sweep
+from cbir.training.bovw.sweep import davies_bouldin, sweep
 from cbir.training.choose import choose_weights
 from cbir.training.labelled import Labelled, read_labelled, split
 
@@ -376,17 +376,11 @@ def test_a_class_of_one_image_cannot_be_cross_validated() -> None:
         compare_heads(rows, np.where(np.arange(len(rows)) == 0, 3, labels))
 
 
-def test_a_sweep_names_the_lowest_index_and_draws_it() -> None:
-    pytest.importorskip("matplotlib", reason="needs the `bovw` extra")
-    from cbir.images.decode import decode
-
+def test_a_sweep_names_the_lowest_index() -> None:
     result = sweep(SIFT, patterns(15).images, [2, 4, 8])
     assert [row.words for row in result.rows] == [2, 4, 8]
     assert result.best.davies_bouldin == min(row.davies_bouldin for row in result.rows)
     assert result.to_json()["best"] == result.best.words
-    drawn = decode(curve(result))
-    # The curve, its best point and the words are there, not only a white sheet.
-    assert drawn.shape == (480, 840, 3) and (drawn < 128).any(axis=2).sum() > 2000
     with pytest.raises(CbirError, match="cannot judge"):
         sweep(SIFT, patterns(1).images, [2, 4000])
 

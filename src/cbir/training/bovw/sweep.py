@@ -7,7 +7,6 @@ fitted.
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -109,31 +108,3 @@ def davies_bouldin(descriptors: Floats, words: Floats) -> tuple[float, int]:
     if used < 2:
         raise CbirError("all local descriptors have the same word", "give more images, or others")
     return float(davies_bouldin_score(descriptors, labels)), len(words) - used
-
-
-def curve(result: Sweep) -> bytes:
-    """The index over the sizes as a picture (PNG), the best size marked."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    sizes = [row.words for row in result.rows]
-    axes.plot(sizes, [row.davies_bouldin for row in result.rows], marker="o", color="#20639b")
-    best = result.best
-    told = f"lowest: {best.words:,} words, {best.davies_bouldin:.3f}"
-    axes.plot([best.words], [best.davies_bouldin], "o", markersize=11, color="#d1495b", label=told)
-    axes.legend()
-    axes.set_xlabel("words in the vocabulary")
-    axes.set_ylabel("Davies-Bouldin index (lower is better)")
-    axes.set_title(
-        f"{result.feature}: fitted on {result.fitted_on:,} local descriptors, "
-        f"measured on {result.measured_on:,} others",
-        fontsize=10,
-    )
-    axes.set_xticks(sizes)
-    axes.grid(alpha=0.3)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()

@@ -7,19 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cbir.evaluation.rankings import Trial
+from cbir.evaluation import Queries
+from cbir.evaluation.rankings import Hits, Trial, first_hits
 from cbir.index.base import Matches
 from cbir.measures.by_class import PADDING, UNLABELLED
-from cbir.report.examples import best_queries, random_queries, worst_queries
-from cbir.report.rankings import (
+from cbir.report.examples import lowest_queries, random_queries
+from cbir.report.statistics import (
     RECALL_LEVELS,
-    Ranked,
-    chance,
-    class_means,
     full_curve,
     interpolated_precision,
     precision_at_ranks,
-    ranked,
     sampled,
     score_for,
     taken_for,
@@ -42,7 +39,7 @@ def test_interpolated_precision_is_the_best_from_each_recall_on(
         assert curve[level] == pytest.approx(max(reaching, default=0.0))
 
 
-def made_up(seed: int = 0) -> Ranked:
+def made_up(seed: int = 0) -> Hits:
     """Twelve queries of three classes and nine hits each, some without a label, some missing."""
     random = np.random.default_rng(seed)
     labels = random.integers(-1, 4, (12, 9)).astype(np.int32)
@@ -51,7 +48,7 @@ def made_up(seed: int = 0) -> Ranked:
     scores[3, 5:] = np.nan
     asked = random.integers(0, 3, 12).astype(np.int32)
     asked[7] = UNLABELLED
-    return Ranked(("ant", "bee", "cow", "dog"), asked, labels, scores)
+    return Hits(("ant", "bee", "cow", "dog"), asked, labels, scores, np.full(12, 9))
 
 
 def test_precision_at_every_rank() -> None:
@@ -75,14 +72,6 @@ def test_what_is_taken_for_what() -> None:
         for label in range(4):
             assert shares[asked, label] == pytest.approx(there.count(label) / len(there))
         assert shares[asked, 4] == pytest.approx(there.count(UNLABELLED) / len(there))
-
-
-def test_means_of_classes() -> None:
-    values = np.array([1.0, 0.5, 0.25, 7.0])
-    asked = np.array([0, 2, 0, UNLABELLED], dtype=np.int32)
-    assert class_means(values, asked, 3).tolist() == pytest.approx(
-        [0.625, np.nan, 0.5], nan_ok=True
-    )
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.9])
@@ -124,18 +113,15 @@ def test_equal_scores_stand_in_a_curve_as_they_do_in_its_measures() -> None:
         assert full_curve(trial) == pytest.approx(expected)
 
 
-def test_chance_is_the_share_of_the_class() -> None:
-    labels = np.array([0, 0, 1, UNLABELLED], dtype=np.int32)
-    assert chance(np.array([0, 1, UNLABELLED], dtype=np.int32), labels) == pytest.approx(0.25)
-
-
 def test_rankings_of_different_lengths_are_filled_up() -> None:
     matches = [
-        Matches(["a", "b"], np.array([0.9, 0.8], dtype=np.float32), [None, None]),
+        Matches(["d", "b"], np.array([0.9, 0.8], dtype=np.float32), [None, None]),
         Matches(["c"], np.array([0.7], dtype=np.float32), [None]),
     ]
-    hits = ranked(["cow", None], matches, {"a": "bee", "b": "cow", "c": None}, depth=5)
+    queries = Queries(["a", "q"], ["cow", None], np.zeros((2, 1), dtype=np.float32))
+    hits = first_hits(queries, matches, {"a": "cow", "b": "cow", "c": None, "d": "bee"}, depth=5)
     assert hits.classes == ("bee", "cow")
+    assert hits.relevant.tolist() == [1, 0]  # `a` is not relevant to itself
     assert hits.labels.tolist() == [[0, 1], [UNLABELLED, PADDING]]
     assert hits.found.tolist() == [[False, True], [False, False]]
     assert hits.retrieved.tolist() == [[True, True], [True, False]]
@@ -152,8 +138,9 @@ def test_a_large_index_is_ranked_to_the_end_for_a_sample_always_the_same() -> No
 def test_the_worst_the_best_and_random_queries() -> None:
     asked = np.array([0, 0, 0, 1, 1, 2], dtype=np.int32)
     scores = np.array([[0.3], [0.9], [0.5], [0.8], [0.2], [0.1]], dtype=np.float32)
-    hits = Ranked(("ant", "bee", "cow"), asked, np.zeros((6, 1), dtype=np.int32), scores)
+    labels, relevant = np.zeros((6, 1), dtype=np.int32), np.ones(6, dtype=np.int64)
+    hits = Hits(("ant", "bee", "cow"), asked, labels, scores, relevant)
     values = np.array([0.0, 0.0, 0.0, 1.0, 0.5, 1.0])
-    assert worst_queries(values, hits, 3) == [1, 2, 4]  # the surest mistakes, two of a class
-    assert best_queries(values, hits, 3) == [3, 5, 1]  # one of a class
+    assert lowest_queries(values, hits, 3, 2) == [1, 2, 4]  # the surest mistakes, two of a class
+    assert lowest_queries(-values, hits, 3, 1) == [3, 5, 1]  # one of a class
     assert random_queries(50, 6) == random_queries(50, 6) == sorted(random_queries(50, 6))

@@ -1,0 +1,83 @@
+"""What `cbir evaluate` writes into files: values as CSV, reports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir.cli.output import progress_bar, say
+from cbir.errors import CbirError
+from cbir.files import write_whole
+from cbir.measures.trec import check_target
+
+PerQuery = tuple[Mapping[str, str], Sequence[str], Mapping[str, NDArray[np.float64]]]
+
+
+def short_names(places: Iterable[str]) -> list[str]:
+    """The last part of each place, or the whole where last parts repeat.
+
+    Raises `click.UsageError` where a place is given twice.
+    """
+    whole = list(places)
+    twice = next((place for place in whole if whole.count(place) > 1), None)
+    if twice is not None:
+        raise click.UsageError(f"{twice} is given twice")
+    last = [PurePath(place).name for place in whole]
+    return last if len(set(last)) == len(whole) else whole
+
+
+def check_targets(per_query: Path | None, report: Path | None, places: Sequence[str] = ()) -> None:
+    """Raise `CbirError` where one of the files cannot be written, before anything is measured.
+
+    A report may not lie in one of the `places`, indexes and sources, as its plots would become
+    images of the next evaluation.
+    """
+    if report is not None:
+        from cbir.report.write import require_target
+
+        require_target(report)
+        for place in places:
+            folder = Path(place)
+            if folder.is_dir() and report.resolve().is_relative_to(folder.resolve()):
+                raise CbirError(
+                    f"a report in {report} would lie among the files of {place}",
+                    "choose a folder beside it",
+                )
+    if per_query is not None:
+        check_target(per_query)
+
+
+def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
+    """Write a CSV file with a row a query and a column a measure, whole or not at all.
+
+    A run consists of its identifying columns (column -> value: its name, the protocol), query ids,
+    and measure -> values, float64 (q,).
+    """
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*runs[0][0], "query", *runs[0][2]])
+    for named, queries, per_query in runs:
+        columns = [per_query[measure].tolist() for measure in runs[0][2]]
+        for query, *values in zip(queries, *columns, strict=True):
+            rows.writerow([*named.values(), query, *values])
+    try:
+        write_whole(target, text.getvalue().encode())
+    except OSError as error:
+        raise CbirError(
+            f"cannot write {target}: {error.strerror or error}", "choose another place"
+        ) from error
+
+
+def write_page(write: Callable[[str], list[Path]]) -> None:
+    """Let `write` make a report, given this command as typed, and say where its page is."""
+    with progress_bar("writing the report"):
+        written = write(shlex.join(["cbir", *sys.argv[1:]]))
+    say(f"report: {written[0]}")

@@ -1,0 +1,118 @@
+"""`cbir models show --pictures`: what is drawn of a model, from which files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cbir.cli.output import say
+from cbir.descriptors.bovw import BovwDescriptor
+from cbir.descriptors.contract import Descriptor
+from cbir.errors import CbirError, ImageError
+from cbir.files import write_files
+from cbir.images.decode import decode
+from cbir.images.sources import open_source
+from cbir.report.model import SWEEP_HINT, sweep_rows
+from cbir.report.model_pictures import (
+    Pictures,
+    filter_pictures,
+    has_words,
+    image_pictures,
+    require_drawable,
+    word_pictures,
+)
+from cbir.report.pictures import file_bytes
+from cbir.report.plot_style import png, require_matplotlib
+from cbir.report.plots import sweep_plot
+from cbir.training.labelled import read_labelled
+from cbir.types import RgbImage
+
+
+def draw_model(
+    descriptor: Descriptor,
+    folder: Path,
+    images: Sequence[Path],
+    words: str | None,
+    limit: int,
+    sweep: Path | None,
+) -> list[Path]:
+    """Draw what can be drawn and write it into `folder`; returns the paths of the files.
+
+    Messages say what else could be drawn. Raises `CbirError` where there is nothing to draw, or an
+    argument cannot be used.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CbirError(f"{folder} is a file", "--pictures takes a folder")
+    model = require_drawable(descriptor)
+    if words and not has_words(model):
+        raise CbirError(
+            f"{descriptor.spec.name} has no visual words to draw",
+            "models with SIFT have, such as those of the recipes seed, dense and vlad",
+        )
+    pictures = _of_images(model, images)
+    if words:
+        source = open_source(words)
+        found = read_labelled(source, model.prepare, need_labels=False, limit=limit, say=say)
+        pictures |= word_pictures(model, found.images, words)
+    pictures |= filter_pictures(model)
+    files = {f"{name}.png": file_bytes(picture, "PNG") for name, picture in pictures.items()}
+    files |= _of_sweep(model, sweep)
+    if not images:
+        say("not drawn: what the model sees in an image; give --image FILE")
+    if has_words(model) and not words:
+        say("not drawn: patches of visual words; say of which images: --words SOURCE")
+    if has_words(model) and "sweep.png" not in files:
+        say(f"not drawn: how many words; {SWEEP_HINT}, and give --sweep sweep/sweep.json")
+    if not files:
+        raise CbirError(
+            f"there is nothing to draw of {descriptor.spec.name} as asked",
+            "give --image FILE, or --words SOURCE where the model has visual words",
+        )
+    write_files(files, folder)
+    return [folder / name for name in files]
+
+
+def _of_images(model: BovwDescriptor, paths: Sequence[Path]) -> Pictures:
+    pictures: Pictures = {}
+    stems: Counter[str] = Counter()
+    for path in paths:
+        drawn = image_pictures(model, _pixels(path), path.name)
+        if not drawn:
+            raise CbirError(
+                f"{model.spec.name} has no keypoints, HOG, words or filters to draw on an image",
+                "it is made of colours alone",
+            )
+        stems[path.stem] += 1
+        stem = path.stem if stems[path.stem] == 1 else f"{path.stem}-{stems[path.stem]}"
+        pictures |= {f"{stem}-{kind}": picture for kind, picture in drawn.items()}
+    return pictures
+
+
+def _pixels(path: Path) -> RgbImage:
+    try:
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror}", "give the path of an image file") from error
+    except ImageError as error:
+        raise ImageError(f"{path}: {error.message}", error.hint) from error
+
+
+def _of_sweep(model: BovwDescriptor, path: Path | None) -> dict[str, bytes]:
+    """The curve of the sweep in the file, else of the sweep in the model's card."""
+    sweep, where = model.card.training.get("sweep"), "the model's card"
+    if path is not None:
+        where = str(path)
+        try:
+            sweep = json.loads(path.read_bytes())
+        except OSError as error:
+            raise CbirError(f"{path}: {error.strerror}", SWEEP_HINT) from error
+        except ValueError as error:
+            raise CbirError(f"{path} is not JSON: {error}", SWEEP_HINT) from error
+    if sweep is None:
+        return {}
+    words, index = sweep_rows(sweep, where)
+    require_matplotlib("the curve of a sweep", "bovw")
+    title = f"{sweep.get('feature', 'local features')}: how many words?"
+    return {"sweep.png": png(sweep_plot(words, index, title))}
