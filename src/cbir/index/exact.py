@@ -104,22 +104,17 @@ def nearest(
     k columns come back when there are fewer records.
     """
     k = min(k, space.records)
-    top = _empty(len(queries), k)
-    if top.scores.size == 0:
-        return top
+    if not k * len(queries):
+        return _empty(len(queries), k)
     if excluded is None:
         excluded = np.full(len(queries), -1, dtype=np.int64)
     batch = _Batch(space, queries, k, hidden, excluded)
-
-    def search(part: slice) -> None:
-        top.put(part, _exact(batch.part(part)))
-
     parts = _parts(len(queries))
     if len(parts) == 1:
-        search(parts[0])
-    else:
-        with ThreadPoolExecutor(_threads()) as pool:
-            list(pool.map(search, parts))
+        return _exact(batch)
+    top = _empty(len(queries), k)
+    with ThreadPoolExecutor(_threads()) as pool:
+        list(pool.map(lambda part: top.put(part, _exact(batch.part(part))), parts))
     return top
 
 
