@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from PIL import Image
 
 import cbir
 from cbir.errors import CbirError, MissingExtraError
-from cbir.evaluation import Evaluation, evaluate
+from cbir.evaluation import Evaluation, compare_evaluations, evaluate
 from cbir.measures.trec import write_qrels, write_run
 from cbir.report.case import case_of
 from cbir.report.one_index import milliseconds
+from cbir.report.tables import indexes_table, means_tables
 from cbir.report.write import write_report
 from cbir.types import RgbImage, Vectors
 from tests.cli.support_cli import call
@@ -353,6 +355,27 @@ def test_a_folder_that_cannot_be_written_is_named(own: Path) -> None:
     (own / "plain").write_text("a file")
     with pytest.raises(CbirError, match=r"plain is a file"):
         write_report(own / "plain" / "below", result, searcher, command="cbir evaluate")
+    searcher.close()
+
+
+def test_which_of_several_indexes_holds_training_images_is_told(own: Path) -> None:
+    searcher, plain = evaluated(own, own / "queries")
+    accuracy = {"training_images": 0.98765, "queries": None}
+    trained = replace(plain, training_images_indexed=True, accuracy=accuracy)
+    compared = compare_evaluations(["trained", "plain"], [trained, plain])
+    table = indexes_table(compared)
+    assert table.header == [
+        "index",
+        "descriptor",
+        "queries",
+        "indexed",
+        "accuracy, training images",
+    ]
+    assert table.rows[0][2:] == ["18", "27 training images", "0.9877"]
+    assert table.rows[1][2:] == ["18", "27", "–"]
+    titles = [one.title for one in means_tables(compared)]
+    usual, unseen = "usual protocol (index = training images)", "leave-one-out"
+    assert titles == [f"All measures, {usual}", f"All measures, {unseen}"]
     searcher.close()
 
 

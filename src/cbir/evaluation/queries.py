@@ -14,6 +14,7 @@ from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Index
 from cbir.ingest.describe import Described, Unreadable, describe_items
 from cbir.ingest.metadata import Metadata
+from cbir.measures.by_class import class_names
 from cbir.search.searcher import Searcher
 from cbir.types import Failure, OnDone, Vectors
 
@@ -133,15 +134,15 @@ def require_relevant(index: Index, source: ImageSource, labels: Iterable[str | N
     """
     indexed = index.labels()
     _require_indexed_labels(index, indexed)
-    known, asked = ({each for each in of if each is not None} for of in (indexed.values(), labels))
+    known, asked = class_names(indexed.values()), class_names(labels)
     if not asked:
         raise _no_labels(source)
-    absent = sorted(asked - known)
+    absent = sorted(set(asked).difference(known))
     if len(absent) == len(asked):
         raise QueryError(
             f"no image of {index.url} has a label of {source.uri}, "
             "so nothing is relevant to any query",
-            f"the queries have {_examples(absent)}, the index has {_examples(sorted(known))}",
+            f"the queries have {_examples(absent)}, the index has {_examples(known)}",
         )
     return absent
 

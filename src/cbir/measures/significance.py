@@ -87,7 +87,35 @@ class Comparison:
     @property
     def in_words(self) -> str:
         """The comparison as one plain sentence."""
-        return _in_words(self)
+        measure = f"{self.measure}{self.under}"
+        if self.wins == self.losses == 0:
+            return f"{self.a} and {self.b} have the same {measure} for every query."
+        alike = f"{self.a} and {self.b} cannot be told apart in {measure}"
+        if abs(self.difference) <= _NOISE:
+            return f"{alike}: their means are equal."
+        better, worse = (self.b, self.a) if self.difference > 0 else (self.a, self.b)
+        digits = 4 if abs(self.difference) >= 0.001 else 6
+        size = f"{abs(self.difference):.{digits}f}"
+        low, high = sorted(end if self.difference > 0 else -end for end in self.interval)
+        interval = f"95% interval {low:.{digits}f} to {high:.{digits}f}"
+        p = f"p = {_shown(self.p)}"
+        if self.pairs > 1:
+            p += f", {_shown(self.p_adjusted)} after correction for {self.pairs} pairs"
+        chance = f"come about by chance in {_how_often(self.p)} such experiments ({p})"
+        if self.significant:
+            return (
+                f"{better} is better than {worse} in {measure} by {size} ({interval}); a "
+                f"difference like this would {chance}, so it is significant."
+            )
+        few, reason = self.wins + self.losses, ""
+        if few < 6:
+            reason = f"; only {few} queries differ, too few for any to be significant"
+        elif self.p < SIGNIFICANT:
+            reason = "; there are too many pairs for that to be significant"
+        return (
+            f"{alike}: {better} has {size} more ({interval}), and a difference like this would "
+            f"{chance}{reason}."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As in `cbir evaluate --json`."""
@@ -257,37 +285,6 @@ def _compare(
             )
             for label, rows in by_label
         },
-    )
-
-
-def _in_words(one: Comparison) -> str:
-    measure = f"{one.measure}{one.under}"
-    if one.wins == one.losses == 0:
-        return f"{one.a} and {one.b} have the same {measure} for every query."
-    if abs(one.difference) <= _NOISE:
-        return f"{one.a} and {one.b} cannot be told apart in {measure}: their means are equal."
-    better, worse = (one.b, one.a) if one.difference > 0 else (one.a, one.b)
-    digits = 4 if abs(one.difference) >= 0.001 else 6
-    size = f"{abs(one.difference):.{digits}f}"
-    low, high = sorted(end if one.difference > 0 else -end for end in one.interval)
-    interval = f"95% interval {low:.{digits}f} to {high:.{digits}f}"
-    p = f"p = {_shown(one.p)}"
-    if one.pairs > 1:
-        p += f", {_shown(one.p_adjusted)} after correction for {one.pairs} pairs"
-    chance = f"come about by chance in {_how_often(one.p)} such experiments ({p})"
-    if one.significant:
-        return (
-            f"{better} is better than {worse} in {measure} by {size} ({interval}); a difference "
-            f"like this would {chance}, so it is significant."
-        )
-    reason = ""
-    if one.wins + one.losses < 6:
-        reason = f"; only {one.wins + one.losses} queries differ, too few for any to be significant"
-    elif one.p < SIGNIFICANT:
-        reason = "; there are too many pairs for that to be significant"
-    return (
-        f"{one.a} and {one.b} cannot be told apart in {measure}: {better} has {size} more "
-        f"({interval}), and a difference like this would {chance}{reason}."
     )
 
 

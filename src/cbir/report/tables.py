@@ -125,12 +125,13 @@ def indexes_table(compared: ComparedEvaluations) -> Table:
     known = [part for part in parts if any(of.get(part) is not None for of in accuracy)]
     rows = [
         [
-            *(name, one.descriptor, f"{one.n_indexed:,}", f"{one.n_queries:,}"),
+            *(name, one.descriptor, f"{one.n_queries:,}"),
+            f"{one.n_indexed:,}{' training images' if one.training_images_indexed else ''}",
             *("–" if (share := of.get(part)) is None else f"{share:.4f}" for part in known),
         ]
         for name, one, of in zip(compared.names, compared.evaluations, accuracy, strict=True)
     ]
-    header = ["index", "descriptor", "images", "queries", *(parts[part] for part in known)]
+    header = ["index", "descriptor", "queries", "indexed", *(parts[part] for part in known)]
     return Table("The indexes", header, rows, wide=True)
 
 
