@@ -50,6 +50,7 @@ class RecordGoneError(QueryError):
 
     def __init__(self, record_id: str) -> None:
         super().__init__(f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it")
+        self.record_id = record_id
 
 
 class MissingExtraError(CbirError):

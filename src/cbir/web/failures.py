@@ -6,7 +6,7 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from cbir.errors import CbirError, ImageError, QueryError
+from cbir.errors import CbirError, ImageError, QueryError, RecordGoneError
 from cbir.web.pages import failure_page, refused_page
 from cbir.web.questions import RequestError, wants_json
 
@@ -31,6 +31,9 @@ def register_failures(app: Flask) -> None:
 def _from_cbir_error(error: CbirError) -> Answer:
     if isinstance(error, RequestError):
         return _answer(error.status, error.message, error.hint)
+    if isinstance(error, RecordGoneError):
+        message = f"There is no picture '{error.record_id}' in this index"
+        return _answer(404, message, "It may have been removed; search again for current ids.")
     if isinstance(error, ImageError | QueryError):
         return _answer(400, error.message[:1].upper() + error.message[1:], error.hint)
     # Anything else is about this installation; its message may hold paths of the server.

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from cbir.errors import ImageError, RecordGoneError
+from cbir.errors import ImageError
 from cbir.images.decode import sniff
 from cbir.search.query import IndexedId
 from cbir.search.searcher import Searcher
@@ -111,14 +111,7 @@ def _hits(question: Question) -> list[Hit]:
 
 
 def _record(record_id: str) -> ImageRecord:
-    try:
-        return _searcher().index.records([record_id])[0]
-    except RecordGoneError as error:
-        raise RequestError(
-            404,
-            f"There is no picture '{record_id}' in this index",
-            "It may have been removed since; search again for ids that are there.",
-        ) from error
+    return _searcher().index.records([record_id])[0]
 
 
 def _original(record: ImageRecord) -> bytes | None:
