@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,8 @@ def test_int8_keeps_the_answers_of_a_network_without_its_identity_start() -> Non
     network(pixels)  # in training mode: sets the statistics of batch norm
     float_model = export_float(network, mean, std)
     int8_model = quantise(float_model, images[:200])
+    for model in (float_model, int8_model):
+        assert not re.search(rb"\w\.py\b", model)  # no paths of this installation
     assert len(int8_model) < 0.4 * len(float_model)
     figures = check_parity(
         predict(network, images[200:], mean, std),

@@ -62,7 +62,11 @@ def export_float(network: EmbeddingNet, mean: Tensor, std: Tensor) -> bytes:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    return cast(bytes, program.model_proto.SerializeToString())
+    model = program.model_proto
+    for noted in (*model.graph.node, *model.graph.value_info, model.graph):
+        # Stack traces with the paths of this installation: a model must not carry them.
+        noted.ClearField("metadata_props")
+    return cast(bytes, model.SerializeToString())
 
 
 def quantise(model: bytes, images: NDArray[np.uint8]) -> bytes:
