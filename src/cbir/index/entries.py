@@ -1,4 +1,4 @@
-"""Checks of what goes into an index and of what is asked of it, the same for every engine."""
+"""Checks of entries and queries, the same for every engine."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _SHIFT = 4
 
 
 class Row(NamedTuple):
-    """A line of a sheet: what is said of it, and its patches."""
+    """A line of a sheet: its caption and its patches."""
 
     label: str
     patches: Sequence[RgbImage]
