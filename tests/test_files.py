@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,22 @@ def test_no_file_of_several_is_replaced_unless_all_can_be_written(tmp_path: Path
 def test_names_with_folders_make_the_folders(tmp_path: Path) -> None:
     write_files({"index.html": b"a", "plots/b.png": b"b"}, tmp_path / "report")
     assert (tmp_path / "report" / "plots" / "b.png").read_bytes() == b"b"
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    file, link = tmp_path / "a.txt", tmp_path / "link"
+    file.write_bytes(b"old")
+    link.symlink_to(file)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert file.read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        write_whole(pipe, b"through")
+        assert read.result(timeout=10) == b"through"
+    assert pipe.is_fifo()

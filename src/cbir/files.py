@@ -14,8 +14,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a draft, a file or folder, that replaces `path` if the block succeeds.
 
     Readers see the old version or the new one. On failure the old one stays, and the draft is
-    removed. Raises `OSError` as writing does.
+    removed. A symbolic link stays and its target is replaced; a pipe or a device is written
+    directly. Raises `OSError` as writing does.
     """
+    path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         draft = Path(folder) / path.name
         yield draft

@@ -295,9 +295,8 @@ def test_the_unseen_index_expands_queries_too() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     queries = Queries([f"q/{n:03}" for n in range(200)], [str(x) for x in labels], vectors)
     plain = trial_measures(unseen_trial(queries), ["AP@20"])["AP@20"].mean()
-    expanded = trial_measures(unseen_trial(queries, EvaluationOptions(expand=5)), ["AP@20"])[
-        "AP@20"
-    ].mean()
+    options = EvaluationOptions(search=cbir.SearchOptions(expand=5))
+    expanded = trial_measures(unseen_trial(queries, options), ["AP@20"])["AP@20"].mean()
     assert expanded > plain + 0.01
 
 

@@ -104,6 +104,14 @@ def test_a_copy_that_knows_less_takes_nothing_away(source: str, target: str) -> 
     assert failed(target) == ["broken.jpg"]  # 0001 is a record of both: its failure is over
 
 
+def test_a_failed_image_that_is_still_a_record_stays_failed_in_the_copy(
+    source: str, target: str
+) -> None:
+    fill(source, [("cat", {})], failures=["broken.jpg", "0001"])  # 0001 broke after it was indexed
+    copy_index(source, target)
+    assert failed(target) == failed(source) == ["0001", "broken.jpg"]
+
+
 def test_fields_of_both_are_merged(source: str, target: str) -> None:
     fill(source, [("cat", {"year": 1999}), (None, {"shop": "s1"})], failures=["x", "y"])
     fill(target, [(None, {"price": 2.5}), ("dog", {"shop": "s1"})], failures=["y", "z"])

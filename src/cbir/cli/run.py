@@ -32,6 +32,7 @@ def command(
     from cbir.evaluation import describe_queries, rank
     from cbir.images.sources import open_source
     from cbir.measures.trec import check_target, write_run
+    from cbir.search.query import SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.wording import counted
 
@@ -47,7 +48,7 @@ def command(
         )
         # All in one go: a search in parts, for a bar that moves, takes up to 70% longer.
         update("searching", 0, None)
-        matches = rank(searcher, queries, k, expand)
+        matches = rank(searcher, queries, k, SearchOptions(expand=expand, exact=True))
         tag = searcher.index.spec.short
     rankings = (
         (query, found.ids, found.scores) for query, found in zip(queries.ids, matches, strict=True)

@@ -82,7 +82,7 @@ def command(
         for name, query in queries:
             started = time.perf_counter()
             with _named(name), _progress(verify) as on_done:
-                hits = searcher.search(query, options, on_done=on_done)
+                hits = searcher.search(query, options=options, on_done=on_done)
             answers.append((name, hits, (time.perf_counter() - started) * 1000))
         indexed = searcher.index.count()
     if as_json:

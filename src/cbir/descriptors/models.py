@@ -134,10 +134,14 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
     folder = _store() / f"{spec.name}@{spec.fingerprint[:16]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(folder) as draft:
-            draft.mkdir()
-            for name, data in model_files.items():
-                (draft / name).write_bytes(data)
+        try:
+            with replacing(folder) as draft:
+                draft.mkdir()
+                for name, data in model_files.items():
+                    (draft / name).write_bytes(data)
+        except OSError:
+            if not folder.is_dir():  # another process may have kept it meanwhile
+                raise
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cbir.errors import QueryError
 from cbir.evaluation.caveats import accuracies, overlap_of
 from cbir.evaluation.hamming import hamming, require_bits
 from cbir.evaluation.protocols import (
+    EXACT,
     EvaluationOptions,
     OneProtocol,
     Protocol,
@@ -71,7 +73,7 @@ def evaluate(
     names = with_pairs(measures)
     if sample is not None and source.count is not None and sample >= source.count:
         sample = None  # all queries are asked, so leave-one-out is possible
-    options = EvaluationOptions(protocol, sample, expand, bits, shuffle)
+    options = EvaluationOptions(protocol, sample, replace(EXACT, expand=expand), bits, shuffle)
     _require_possible(searcher.index, names, options)
     seconds: dict[str, float] = {}
     queries, absent = _described(searcher, source, options, metadata, seconds, on_stage)
@@ -118,8 +120,6 @@ def _require_possible(index: Index, names: Sequence[str], options: EvaluationOpt
     one_vector = options.bits is not None or options.shuffle is not None
     if options.protocol != "unseen" and one_vector:
         require_whole_images(index)
-    if options.expand < 0:
-        raise QueryError(f"expand is {options.expand}", "choose 0 or more")
     if options.protocol == "unseen" and options.sample is not None:
         raise QueryError(NOT_FOR_A_SAMPLE, "leave the sample out, or use the usual protocol")
 
@@ -163,7 +163,7 @@ def _measured(
             trial = unseen_trial(queries, options)
         elif options.shuffle is not None:
             trial = usual_trial(searcher, queries, options)
-        matches = answers(trial, k) if trial else rank(searcher, queries, k, options.expand)
+        matches = answers(trial, k) if trial else rank(searcher, queries, k, options.search)
     with _timed(seconds, "measure"):
         if trial:
             found = trial_measures(trial, names, on_measured)

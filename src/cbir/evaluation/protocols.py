@@ -26,14 +26,19 @@ from cbir.index.base import Index, Matches
 from cbir.index.exact import Space, nearest
 from cbir.measures.by_class import class_names, encode_labels
 from cbir.measures.names import depth
-from cbir.search.expand import expanded_by, expanded_query
+from cbir.search.asking import first_search
+from cbir.search.expand import expanded, expanded_query
+from cbir.search.query import SearchOptions
 from cbir.search.searcher import Searcher
-from cbir.types import OnDone, Vectors
+from cbir.types import OnDone
 
 OneProtocol = Literal["usual", "unseen"]
 Protocol = Literal["usual", "unseen", "both"]
 
 _RANKS_AT_ONCE = 1 << 20
+
+
+EXACT = SearchOptions(exact=True)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class EvaluationOptions:
 
     protocol: Protocol = "both"
     sample: int | None = None
-    expand: int = 0
+    search: SearchOptions = EXACT
     bits: int | None = None
     shuffle: int | None = None
 
@@ -56,11 +61,13 @@ class EvaluationOptions:
 PLAIN = EvaluationOptions()
 
 
-def rank(searcher: Searcher, queries: Queries, k: int, expand: int = 0) -> list[Matches]:
+def rank(
+    searcher: Searcher, queries: Queries, k: int, options: SearchOptions = EXACT
+) -> list[Matches]:
     """The exact k best records for each query; an indexed query is left out of its own answer."""
     exclude = _itself(searcher, queries)
-    vectors = _expanded(searcher, queries, expand, exclude)
-    return searcher.index.search(vectors, k, exclude=exclude, exact=True)
+    vectors = expanded(searcher.index, queries.vectors, options, exclude)
+    return first_search(searcher.index, vectors, k, options, exclude)
 
 
 def ranked_measures(
@@ -78,7 +85,7 @@ def ranked_measures(
     if not reads_whole(names):
         return first_hits(queries, matches, searcher.index.labels()).measures(names)
     if has_parts(searcher.index):
-        return _measured_by_engine(searcher, queries, names, options.expand, on_done)
+        return _measured_by_engine(searcher, queries, names, options.search, on_done)
     trial = usual_trial(searcher, queries, options)
     return full_measures(trial, by_cosine(trial), names, on_done)
 
@@ -104,7 +111,8 @@ def whole_image_trial(
     asked = encode_labels(queries.labels, classes)
     row_of = {record_id: row for row, record_id in enumerate(ids)}
     itself = np.array([row_of.get(query, -1) for query in queries.ids], dtype=np.int64)
-    vectors = _expanded(searcher, queries, options.expand, _itself(searcher, queries))
+    exclude = _itself(searcher, queries)
+    vectors = expanded(searcher.index, queries.vectors, options.search, exclude)
     return Trial(ids, matrix, codes, vectors, asked, itself, shuffled(len(ids), options.shuffle))
 
 
@@ -117,9 +125,9 @@ def unseen_trial(queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
     place[order] = np.arange(len(order))
     matrix = np.ascontiguousarray(queries.vectors[order])
     vectors = queries.vectors
-    if options.expand:
+    if options.search.expand:
         space = Space(matrix, np.arange(len(order) + 1))
-        first = nearest(space, vectors, min(options.expand, len(order) - 1), excluded=place)
+        first = nearest(space, vectors, min(options.search.expand, len(order) - 1), excluded=place)
         expansions = zip(vectors, first.records, first.scores, strict=True)
         vectors = np.stack([expanded_query(v, matrix[r], s) for v, r, s in expansions])
     places = shuffled(len(ids), options.shuffle)
@@ -140,22 +148,17 @@ def has_parts(index: Index) -> bool:
     return bool(facts["vectors"] != facts["count"])
 
 
-def _expanded(
-    searcher: Searcher, queries: Queries, expand: int, exclude: Sequence[str | None]
-) -> Vectors:
-    if not expand:
-        return queries.vectors
-    first = searcher.index.search(queries.vectors, expand, exclude=exclude, exact=True)
-    return expanded_by(searcher.index, queries.vectors, first)
-
-
 def _itself(searcher: Searcher, queries: Queries) -> list[str | None]:
     indexed = searcher.index.labels()
     return [query if query in indexed else None for query in queries.ids]
 
 
 def _measured_by_engine(
-    searcher: Searcher, queries: Queries, names: Sequence[str], expand: int, on_done: OnDone
+    searcher: Searcher,
+    queries: Queries,
+    names: Sequence[str],
+    options: SearchOptions,
+    on_done: OnDone,
 ) -> dict[str, NDArray[np.float64]]:
     """Deep rankings by the engine: a record's score is that of its best part."""
     count, labels = searcher.index.count(), searcher.index.labels()
@@ -164,7 +167,7 @@ def _measured_by_engine(
     pieces = []
     for start in range(0, len(queries.ids), step):
         some = queries.chosen(range(start, min(start + step, len(queries.ids))))
-        matches = rank(searcher, some, k, expand)
+        matches = rank(searcher, some, k, options)
         pieces.append(first_hits(some, matches, labels).measures(names))
         on_done(min(start + step, len(queries.ids)), len(queries.ids))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

@@ -113,7 +113,7 @@ class Evaluation:
             "trained_on": self.trained_on,
             "training_images_indexed": self.training_images_indexed,
             "sample": self.options.sample,
-            "expand": self.options.expand,
+            "expand": self.options.search.expand,
             "shuffle_ids": self.options.shuffle,
             "near_duplicates": self.near_duplicates and self.near_duplicates.to_json(),
             "absent_labels": self.absent_labels,

@@ -214,15 +214,12 @@ class _Copy:
                 yield replace(entry, record=record)
 
     def _write_failures(self) -> None:
-        """Add failures; those of the new index stay unless the image is a record by now."""
+        """Add the old index's failures; the new one's stay unless the image is a record by now."""
         indexed = set(self.ids)
-        failures = [*self._new.failures(), *self._old.failures()]
+        stale = [f for f in self._new.failures() if make_id(f.source, f.location) in indexed]
+        failures = [f for f in self._new.failures() if f not in stale] + self._old.failures()
         for name in self._sources:
-            kept = {
-                failure.location: failure
-                for failure in failures
-                if failure.source == name and make_id(name, failure.location) not in indexed
-            }
+            kept = {failure.location: failure for failure in failures if failure.source == name}
             self._new.set_failures(name, list(kept.values()))
 
 

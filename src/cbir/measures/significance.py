@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cbir.errors import CbirError
 from cbir.measures.by_class import class_names, encode_labels
+from cbir.wording import counted
 
 ROUNDS = 10_000
 SEED = 0
@@ -109,7 +110,7 @@ class Comparison:
             )
         few, reason = self.wins + self.losses, ""
         if few < 6:
-            reason = f"; only {few} queries differ, too few for any to be significant"
+            reason = f"; only {counted(few, 'query')} differ, too few for any to be significant"
         elif self.p < SIGNIFICANT:
             reason = "; there are too many pairs for that to be significant"
         return (

@@ -185,12 +185,9 @@ def _write(target: Path | TextIO, texts: Iterator[str]) -> int:
     if not isinstance(target, Path):
         return _copy(texts, target)
     check_target(target)
-    file = target.resolve()
-    if file.exists() and not file.is_file():  # a pipe or a device cannot be replaced
-        return _fill(file, texts, target)
     with ExitStack() as draft:
         with _naming(target):
-            part = draft.enter_context(replacing(file))
+            part = draft.enter_context(replacing(target))
         count = _fill(part, texts, target)
         with _naming(target):
             draft.close()

@@ -106,7 +106,7 @@ def _deep_enough(
         return answers(unseen_trial(queries, options), wanted)
     if options.shuffle is not None:
         return answers(usual_trial(searcher, queries, options), wanted)
-    return rank(searcher, queries, wanted, options.expand)
+    return rank(searcher, queries, wanted, options.search)
 
 
 def _leave_one_out(evaluation: Evaluation, measure: str) -> Side:

@@ -78,7 +78,10 @@ def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("contents of the queries", f"sha256 {fingerprint} of names, labels, files"),
         *([("near-duplicates", f"correlation of {left_out.threshold}")] if left_out else []),
         *([("binary codes", f"{coded.bits} bits, seed {coded.seed}")] if coded else []),
-        ("query expansion", counted(options.expand, "hit") if options.expand else "none"),
+        (
+            "query expansion",
+            counted(options.search.expand, "hit") if options.search.expand else "none",
+        ),
         ("bootstrap", f"{ROUNDS:,} resamples, seed {significance.SEED}"),
         ("seed of samples in this report", str(SEED)),
     ]

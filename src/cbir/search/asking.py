@@ -32,6 +32,17 @@ class Views:
     merge: Merge = only_answer
 
 
+def first_search(
+    index: Index,
+    vectors: Vectors,
+    k: int,
+    options: SearchOptions,
+    exclude: Sequence[str | None],
+) -> list[Matches]:
+    """The k best records for each of `vectors` (q, dim), without its id in `exclude` (q)."""
+    return index.search(vectors, k, where=options.where, exclude=exclude, exact=options.exact)
+
+
 class Asking:
     """A query, its options, its picture (decoded at most once), and the first search."""
 
@@ -72,11 +83,7 @@ class Asking:
 
     def match(self, vectors: Vectors, k: int) -> list[Matches]:
         """The first search: the k best records for each of `vectors` (v, dim)."""
-        options = self.options
-        exclude = [self.exclude] * len(vectors)
-        return self.index.search(
-            vectors, k, where=options.where, exclude=exclude, exact=options.exact
-        )
+        return first_search(self.index, vectors, k, self.options, [self.exclude] * len(vectors))
 
 
 Before = Callable[[Views, Asking], Views]

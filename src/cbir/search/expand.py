@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.fusion import unit_rows
 from cbir.index.base import Index, Matches
-from cbir.search.asking import Asking, Views
+from cbir.search.asking import Asking, Views, first_search
+from cbir.search.query import SearchOptions
 from cbir.types import Vectors
 
 ALPHA = 3.0
@@ -22,15 +23,22 @@ ALPHA = 3.0
 
 def expand(views: Views, asking: Asking) -> Views:
     """The step: each view's vector averaged with its own first `options.expand` hits."""
-    m = asking.options.expand
-    if not m:
-        return views
-    first = asking.match(views.vectors, m)
-    return replace(views, vectors=expanded_by(asking.index, views.vectors, first))
+    exclude = [asking.exclude] * len(views.vectors)
+    vectors = expanded(asking.index, views.vectors, asking.options, exclude)
+    return replace(views, vectors=vectors)
 
 
-def expanded_by(index: Index, vectors: Vectors, first: Sequence[Matches]) -> Vectors:
-    """Each of `vectors` (q, dim) averaged with the matched part of each of its `first` hits."""
+def expanded(
+    index: Index, vectors: Vectors, options: SearchOptions, exclude: Sequence[str | None]
+) -> Vectors:
+    """Each of `vectors` (q, dim) averaged with the matched parts of its first hits.
+
+    `exclude` (q): an id for each query that is no hit of its own. Without expansion in `options`,
+    `vectors` as they are.
+    """
+    if not options.expand:
+        return vectors
+    first = first_search(index, vectors, options.expand, options, exclude)
     return np.stack([_expanded(index, v, found) for v, found in zip(vectors, first, strict=True)])
 
 

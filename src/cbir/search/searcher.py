@@ -64,8 +64,8 @@ class Searcher:
     def search(
         self,
         query: Query | Picture | IndexedId,
-        options: SearchOptions | None = None,
         *,
+        options: SearchOptions | None = None,
         on_done: OnDone = lambda _d, _t: None,
         **changes: Unpack[OptionChanges],
     ) -> list[Hit]:

@@ -99,7 +99,7 @@ def _searcher() -> Searcher:
 
 def _hits(question: Question) -> list[Hit]:
     try:
-        return _searcher().search(question.query, question.options)
+        return _searcher().search(question.query, options=question.options)
     except ImageError as error:
         # The message holds a path: it is for the log, not for visitors.
         current_app.logger.warning("%s", error)

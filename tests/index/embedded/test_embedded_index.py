@@ -313,6 +313,7 @@ def test_a_creation_that_was_broken_off_is_noticed_and_done_again(
     folder = tmp_path / "x.cbir"
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "model.onnx").write_bytes(b"half of i")
+    (folder / "model" / ".model.onnx-draft").mkdir()
     if left != "only the model":
         (folder / "index.sqlite").touch()
     if left == "no tables":
@@ -324,6 +325,7 @@ def test_a_creation_that_was_broken_off_is_noticed_and_done_again(
     index = new_index(folder, sample_entries(3))
     assert index.verify() == []
     assert index.model_files() == MODEL
+    assert {file.name for file in (folder / "model").iterdir()} == set(MODEL)
     index.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -82,7 +83,8 @@ def _write_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
     for name in (files.THUMBNAILS, files.RECORDS):
         files.remove_database(folder / name)
     (folder / files.CACHE).unlink(missing_ok=True)
-    (folder / files.MODEL).mkdir(exist_ok=True)
+    shutil.rmtree(folder / files.MODEL, ignore_errors=True)
+    (folder / files.MODEL).mkdir()
     for name, content in model_files.items():
         write_whole(folder / files.MODEL / name, content)
 
