@@ -1,4 +1,4 @@
-"""Writes docs/leaderboard.md: every shipped descriptor on CIFAR-10 and photos, by every protocol.
+"""Writes docs/leaderboard.md: every shipped descriptor on CIFAR-10 and photos, all protocols.
 
     python -m benchmarks leaderboard
     python -m benchmarks.leaderboard --only classic --data photos --output FILE
@@ -235,17 +235,17 @@ An indexed image is relevant if it has the query's class. Search is exact.
 [evaluation.md](evaluation.md) defines the measures and protocols.
 
 - *usual*: the test images are the queries, the training images are indexed.
-- *leave-one-out*: the test images among each other, each left out of its own answer.
-- *fitted on*: what a descriptor learnt from, and whether the usual protocol searches among those
-  images. If so, its figures there are partly memory; those of leave-one-out are not.
+- *leave-one-out*: the test images are searched among each other, each left out of its own results.
+- *fitted on*: the training data of a descriptor, and whether the usual protocol searches these
+  images. If so, its figures there are partly memorisation; those of leave-one-out are not.
 - *AP* reads the whole ranking.
 - *{BITS}-bit*: vectors as binary codes of {BITS} bits (ITQ, fitted on the indexed vectors without
   labels), ranked by Hamming distance over everything, with ties in a seeded order.
-- *no near-duplicates*: the usual protocol without queries of which a near-duplicate is indexed.
-- *bytes on disk per image* includes the thumbnail that every image keeps, and the model.
+- *no near-duplicates*: the usual protocol without queries that have a near-duplicate in the index.
+- *bytes on disk per image* includes its thumbnail and a share of the model.
 - *images/s per core*: per second of processor time, images decoded beforehand (n={DESCRIBED:,}, or
   all).
-- *ms per query*: a file is decoded, described and searched for alone, and its ten hits are read
+- *ms per query*: one file is decoded, described and searched for, and its ten hits are read
   (median, n={ASKED}).
 """
 
