@@ -1,1 +1,1 @@
-"""The measurements quoted in the README and docs; `python -m benchmarks` prints the usual ones."""
+"""The benchmarks behind the README and docs; `python -m benchmarks` runs the usual ones."""

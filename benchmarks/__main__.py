@@ -12,10 +12,10 @@ ALL = (
     *USUAL,
     "bovw",  # takes half an hour
     "copies",  # takes minutes, and needs photos
-    "elasticsearch",  # takes long, and needs Java and Maven
+    "elasticsearch",  # slow, and needs Java and Maven
     "near_duplicates",  # needs photos
     "qrels",  # writes a file of 50 million lines
-    "leaderboard",  # takes long; writes docs/leaderboard.md
+    "leaderboard",  # slow; writes docs/leaderboard.md
     "words",  # needs Java and Maven
 )
 

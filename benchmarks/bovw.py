@@ -2,7 +2,7 @@
 
 `train_bovw` fits each on the 50,000 training images (a tenth held out for choices), and CBIR_HOME
 keeps the model for the next run. Then the training images are indexed, and all 10,000 test images
-are exact queries to them, and to each other (leave-one-out). Takes long, so it runs only if named.
+are searched for exactly, in the index and in leave-one-out. Slow, so it runs only if named.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Print the table of the documentation, each row as soon as it is known."""
+    """Print the table of the documentation, each row as soon as it is measured."""
     print(f"\n{heading(COLUMNS)}", flush=True)
     for name in SHIPPED:
         _measure(name, load_descriptor(name))

@@ -1,12 +1,12 @@
-"""Copies: does a search find edited images again, and tell them from images without a copy?
+"""Copy detection: does a search find edited images, and reject images without a copy?
 
-Half of the photos are indexed. The queries are edited photos: as many of that half, which have a
-copy in the index, as of the other half, which have none. Every query contributes its first hit to
-one list, ordered by confidence. Micro-average precision is the mean, over all queries with a copy,
-of the list's precision at their copy (0 if it is missing); recall at 90% precision is the share of
-them in the longest list that is right nine times in ten. Both as in Douze et al., "The 2021 Image
-Similarity Dataset and Challenge" (2021). Among equal confidences the wrong ones come first.
-Confidence is the score; after verification the number of inliers, then the score.
+Half of the photos are indexed. The queries are edited photos, an equal number from each half: those
+from the indexed half have a copy in the index, the others have none. Every query contributes its
+first hit to one list, ordered by confidence. Micro-average precision is the mean, over all queries
+with a copy, of the list's precision at their copy (0 if it is missing); recall at 90% precision is
+the share of copies in the longest prefix of the list with that precision. Both as in Douze et al.,
+"The 2021 Image Similarity Dataset and Challenge" (2021). In ties, wrong hits come first. Confidence
+is the score; after verification, the number of inliers, then the score.
 
     python -m benchmarks copies
     python -m benchmarks.copies --photos FOLDER --descriptor module:attribute --queries 40
@@ -99,14 +99,14 @@ def half_indexed(
 
 
 def micro_average_precision(answers: Sequence[Answer]) -> float:
-    """Mean precision of the list at its right answers, over all queries with a copy."""
+    """Mean precision of the list at its right hits, over all queries with a copy."""
     right = _right_in_order(answers)
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
     return float(precision[right].sum() / sum(answer.has_copy for answer in answers))
 
 
 def recall_at_precision(answers: Sequence[Answer], least: float = PRECISION) -> float:
-    """The share of copies in the longest beginning of the list with a precision of `least`."""
+    """The share of copies in the longest prefix of the list with a precision of `least`."""
     found = np.cumsum(_right_in_order(answers))
     good = found / np.arange(1, len(found) + 1) >= least
     best = found[good].max() if good.any() else 0

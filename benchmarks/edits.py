@@ -1,4 +1,4 @@
-"""The edits of the benchmark of copies: what people do to images before they pass them on."""
+"""The edits of the copy detection benchmark: common changes to shared images."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _collage(picture: Image.Image, draw: Random, others: Sequence[Image.Image]) 
 
 
 def _screenshot(picture: Image.Image, draw: Random, _: Sequence[Image.Image]) -> Image.Image:
-    """The image as a telephone shows it: bars with text above and below, a margin, JPEG."""
+    """The image on a phone screen: bars with text above and below, a margin, JPEG."""
     bar = max(12, round(STRIP * picture.height))
     margin = draw.randint(0, picture.width // 8)
     back, ink = draw.choice((("white", "black"), ("black", "white"), ("#f0f2f5", "#1c1e21")))

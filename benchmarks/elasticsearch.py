@@ -2,8 +2,8 @@
 
 Starts its own server (see tools.elasticsearch_server). A load begins with creating the index and
 ends with the refresh that makes its records searchable. The bare client (`helpers.bulk`, with the
-same serialiser) already has its documents in memory as dicts; ours are made from records and
-vectors. Takes long, so it runs only if named.
+same serialiser) already has its documents in memory as dicts; `cbir` makes its own from records and
+vectors. Slow, so it runs only if named.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _single_searches(index: Index, client: Elasticsearch, kind: str, queries: Ve
 
 
 def _search_body(client: Elasticsearch, kind: str) -> dict[str, Any]:
-    """A search for the ten nearest, with the same effort of the server as ours."""
+    """A search for the ten nearest, with the same server parameters as ours."""
     fields = _mappings(client, "bare")["properties"]
     (field,) = (name for name, each in fields.items() if each.get("type") == "dense_vector")
     placeholder = np.zeros(fields[field]["dims"], dtype=np.float32)
@@ -134,7 +134,7 @@ def _search_body(client: Elasticsearch, kind: str) -> dict[str, Any]:
 
 
 def _equality(embedded: Searcher, url: str, queries: Vectors, right: Sequence[Matches]) -> None:
-    """Compare the exact answers of both engines, and their evaluation."""
+    """Compare the exact results of both engines, and their evaluation."""
     with closing(open_index(url)) as index:
         different = swapped = 0
         worst = 0.0

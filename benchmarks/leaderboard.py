@@ -3,7 +3,7 @@
     python -m benchmarks leaderboard
     python -m benchmarks.leaderboard --only classic --data photos --output FILE
 
-CBIR_HOME keeps the indexes between runs. Takes long, so it runs only if named.
+CBIR_HOME keeps the indexes between runs. Slow, so it runs only if named.
 """
 
 from __future__ import annotations
@@ -150,11 +150,11 @@ def main(
     data: Sequence[str] = ("cifar10", "photos"),
     target: Path = TARGET,
 ) -> None:
-    """Measure and write the page; print each row as soon as it is known."""
+    """Measure and write the page; print each row as soon as it is measured."""
     sections = []
     for data_set in data_sets(data):
         quality, cost = [], []
-        alike: Found | None = None  # by the pictures alone: the same for every descriptor
+        alike: Found | None = None  # depends only on the pictures: the same for all descriptors
         for name in descriptors:
             better, dearer, alike = _measured(data_set, name, alike)
             print(f"{row(better)}\n{row(dearer)}", flush=True)

@@ -1,10 +1,10 @@
-"""How good the answers are on photos: `classic`, plain features and `cifar10-cnn:embedding`.
+"""Search quality on photos: `classic`, plain features and `cifar10-cnn:embedding`.
 
 800 photos of 20 classes of Caltech-101 (CC BY 4.0), in the folder named by `CBIR_DATA`. A photo is
 relevant if it has the query's class. Three experiments: (a) the 200 test photos as queries to the
 600 training photos, (b) leave-one-out on the test photos, (c) leave-one-out on all 800. `classic`
 was fitted on the 600 training photos without their labels, and its settings were chosen by
-experiments on them: only (b) uses photos that had no part in it, though their classes had.
+experiments on them: only (b) uses no photo of these, though the same classes.
 
     python -m benchmarks photos
 """

@@ -1,6 +1,6 @@
 """Class relevance as a file: `cbir qrels` of 1,000 and of all 10,000 test images (Linux).
 
-Peak memory should hardly differ: 50 million lines are streamed.
+Peak memory should hardly differ, because the 50 million lines are streamed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ finally:
     print(peak)
 """
 PER_CLASS = (100, 1_000)
-"""Test images of each class; both times files in folders, so that only their number differs."""
+"""Test images per class; files in folders in both cases, so that only their number differs."""
 
 
 def main() -> None:

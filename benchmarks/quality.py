@@ -30,7 +30,7 @@ def main() -> None:
             result = evaluate(searcher, open_source("cifar10:test"), expand=expand)
             seconds = time.perf_counter() - started
         show(evaluation_words(result))
-        print(f"all of it, archive reading and leave-one-out included: {seconds:.1f} s")
+        print(f"total, including archive reading and leave-one-out: {seconds:.1f} s")
 
 
 if __name__ == "__main__":

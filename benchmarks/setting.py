@@ -1,4 +1,4 @@
-"""What the benchmarks share: where they run, the data, timing, tables."""
+"""Shared code of the benchmarks: environment, data, timing, tables."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ import re
 # Not ru_maxrss: it begins with the peak of the process that started this one.
 peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 """
-"""Code that sets `peak` to the most memory that its process has used, in bytes (Linux)."""
+"""Code that sets `peak` to the peak memory of its process, in bytes (Linux)."""
 
 
 def print_setting() -> None:
-    """Print processor, cores, versions and the form of CIFAR-10: they belong to every figure."""
+    """Print processor, cores, versions and the form of CIFAR-10, which qualify every figure."""
     from cbir.images.cifar10 import find_cifar10
 
     print(f"processor: {processor()}, {usable_cores()} cores used")
@@ -53,7 +53,7 @@ def software() -> str:
 
 
 def form_of_cifar10() -> str:
-    """What the pixels of CIFAR-10 are here; every figure says so."""
+    """The form of the CIFAR-10 pixels in use, which every figure states."""
     from cbir.images.cifar10 import find_cifar10
 
     path = find_cifar10()
@@ -74,7 +74,7 @@ def cifar10_index() -> str:
 
 
 def kept(*parts: str) -> str:
-    """A path below CBIR_HOME, for what later runs use again; makes its folder."""
+    """A path below CBIR_HOME for files that later runs reuse; creates its folder."""
     place = cbir_home().joinpath(*parts)
     place.parent.mkdir(parents=True, exist_ok=True)
     return str(place)
@@ -115,7 +115,7 @@ def photos_archive() -> str:
 
 
 def duration(action: Callable[[], object]) -> float:
-    """How long `action` takes, once."""
+    """The time of one call of `action`, in seconds."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
@@ -137,7 +137,7 @@ def images_per_second(descriptor: Descriptor, images: Sequence[RgbImage]) -> flo
 
 
 def load_seconds(place: str, spec: DescriptorSpec, entries: Sequence[Entry]) -> float:
-    """How long it takes to load a new index at `place` with `entries`, in seconds."""
+    """The time to load `entries` into a new index at `place`, in seconds."""
 
     def load() -> None:
         with closing(create_index(place, spec)) as index:

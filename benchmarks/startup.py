@@ -1,4 +1,4 @@
-"""How fast the command answers, what importing loads, how large the core installation is."""
+"""Startup time of the command, modules that importing loads, size of the core installation."""
 
 from __future__ import annotations
 

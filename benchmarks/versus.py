@@ -1,4 +1,4 @@
-"""This checkout against another: processor time of the same work, runs interleaved.
+"""Compares this checkout with another: processor time of the same tasks, interleaved runs.
 
     python -m benchmarks.versus ../other-checkout [--runs 5]
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _tasks(folder: Path) -> dict[str, Sequence[str]]:
-    """Commands by what they do; all but the first search one index, made here."""
+    """Commands by task; all but the first search one index, which this creates."""
     index, files = str(folder / "index.cbir"), folder / "queries"
     files.mkdir()
     for number, data in enumerate(test_files(QUERIES)):

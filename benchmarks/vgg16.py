@@ -1,4 +1,4 @@
-"""A network of the shape of VGG-16 with random weights: for its running time, not its quality.
+"""A network of the shape of VGG-16 with random weights, to measure running time, not quality.
 
 Thirteen 3x3 convolutions in five blocks with max pooling between them, as in configuration D of
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition"

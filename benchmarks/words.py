@@ -1,8 +1,8 @@
 """Visual words as terms of an inverted index, compared with the same words as dense vectors.
 
 The words are those of the recipe `words` (dense RootSIFT, square roots of tf-idf), fitted to the
-indexed images. The same vectors go into the embedded engine and, on a server started for this,
-into Elasticsearch indexes of types `flat` and `words`; all three answer the same queries. See
+indexed images. The same vectors go into the embedded engine and, on a server started for this
+purpose, into Elasticsearch indexes of types `flat` and `words`; all three get the same queries. See
 `python -m benchmarks.words --help` for options.
 """
 

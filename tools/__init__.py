@@ -1,1 +1,1 @@
-"""What development needs besides the installed package."""
+"""Development tools outside the installed package."""

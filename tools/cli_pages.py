@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands themselves: `python -m tools.cli_pages`."""
+"""Generates docs/cli.md from the commands: `python -m tools.cli_pages`."""
 
 from __future__ import annotations
 

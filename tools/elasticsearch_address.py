@@ -1,4 +1,4 @@
-"""The address of a server, and plain requests to it, independent of the project's own client."""
+"""The address of a server, and plain requests that do not use the project's own client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Address:
         return {f"CBIR_ELASTICSEARCH_{name}": value for name, value in known.items() if value}
 
     def request(self, method: str, path: str, body: Any = None, node: int = 0) -> Any:
-        """The JSON answer of one node to a request; raises `OSError` unless the status is 2xx."""
+        """The JSON response of one node to a request; raises `OSError` unless the status is 2xx."""
         where = urlsplit(self.urls[node])
         headers = {"Content-Type": "application/json"}
         if self.user:

@@ -13,7 +13,7 @@ from pathlib import Path
 from cbir.errors import CbirError
 from tools.elasticsearch_address import Address
 
-# The shipped options without logs and heap dumps, which nobody would read.
+# The shipped options without logs and heap dumps, which tests do not need.
 JVM_OPTIONS = """\
 -XX:+UseG1GC
 -Djava.io.tmpdir=${ES_TMPDIR}

@@ -1,6 +1,6 @@
-"""Elasticsearch without a container engine: downloaded through Maven once, unpacked once.
+"""Elasticsearch without a container engine, downloaded through Maven and unpacked once.
 
-The small server is the one of Elasticsearch's own integration tests (107 MB). The fuller one adds
+The small server is that of Elasticsearch's own integration tests (107 MB). The fuller one adds
 scripts (painless), `GET /` and aggregations; it is part of a larger product (912 MB to download)
 and lacks the start scripts, which come from the small server.
 """
@@ -130,7 +130,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def owned_by(folder: Path, account: Account | None) -> None:
-    """Make the account the owner of `folder` and its content."""
+    """Make the account the owner of `folder` and its contents."""
     if account:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, account.uid, account.gid)

@@ -3,8 +3,8 @@
 `python -m tools.elasticsearch_server COMMAND...` runs a command while the server is up, replacing
 `{url}` with `elasticsearch://HOST:PORT`; without a command the server runs until Ctrl-C.
 
-A server lives as long as a process holds its lifeline, a named pipe. When the last process lets
-go, by `stop`, at its end or after kill -9, the server stops and its folder is deleted. So several
+A server runs as long as a process holds its lifeline, a named pipe. When the last process releases
+it (by `stop`, on exit or after kill -9), the server stops and its folder is deleted. So several
 processes can share a server, and none is left running.
 """
 
@@ -113,7 +113,7 @@ class Server:
         self.wait()
 
     def stop(self) -> None:
-        """Stop every node and delete its data, unless it is to be kept."""
+        """Stop every node and delete its data, unless the data is to be kept."""
         if self.release():
             for process in self._processes:
                 process.end()
@@ -168,7 +168,9 @@ def start_server(
     `port`: of the first node. Raises `CbirError` with one clear reason if it cannot start.
     """
     if port and not _is_free(port):
-        raise CbirError(f"port {port} is taken", "stop what uses it, or give another --port")
+        raise CbirError(
+            f"port {port} is taken", "stop the process that uses it, or give another --port"
+        )
     files = server_files(fuller)
     account = unprivileged()
     folder = _run_folder(keep)

@@ -1,7 +1,7 @@
-"""Takes the picture of the page that the README shows: `python -m tools.page_picture`.
+"""Takes the README's screenshot of the search page: `python -m tools.page_picture`.
 
-The photographed index holds scenes that are drawn here, so that no one else's pictures are in the
-repository. Needs Chromium and playwright.
+The index contains scenes drawn by this script, so the repository contains no third-party pictures.
+Needs Chromium and playwright.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _draw(scene: str, rng: Random) -> Image.Image:
 
 
 def main() -> None:
-    """Draw, index, serve, search as a person would, and write `PICTURE`."""
+    """Draw, index, serve, search in a browser, and write `PICTURE`."""
     from playwright.sync_api import sync_playwright
     from werkzeug.serving import make_server
 
