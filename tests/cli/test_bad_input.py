@@ -463,7 +463,7 @@ def test_questions_that_cannot_be_answered_say_what_can(
     others = shutil.copytree(photos, tmp_path / "others")
     no_label = (
         f"queries of {others} have no label, so nothing is relevant to them",
-        "--label-from-folder takes each image's folder as its label, --metadata a table's",
+        "use --label-from-folder, or --metadata with a label column",
     )
     asked = ["evaluate", "--in", made, "--queries", others]
     assert call(*asked).error == no_label
@@ -476,7 +476,7 @@ def test_questions_that_cannot_be_answered_say_what_can(
         assert call(*command, tmp_path / "empty").error[0] == nothing
     for place in (others, others / "red" / "report", made):
         inside = call(*asked, "--label-from-folder", "--report", place)
-        assert "would lie among the files of" in inside.error[0]
+        assert "is inside" in inside.error[0]
     assert call(*asked, "-m", "precision@5").error[0] == "unknown measure 'precision@5'"
     assert call(*asked, "-m", "AP@x").error == (
         "measure 'AP@x' cannot be read",

@@ -237,11 +237,15 @@ def test_search_without_hits_says_why(made: Path, photos: Path, tmp_path: Path) 
     query = photos / "red" / "0.png"
     nothing = call("search", query, "--in", made, "--where", "label=yellow")
     assert (nothing.code, nothing.out) == (0, "")
-    assert nothing.err == f"no hits: no other image of {made} passes --where 'label=yellow'\n"
+    assert nothing.err == f"no hits: no other image of {made} matches --where 'label=yellow'\n"
     assert call("index", query, "--into", tmp_path / "one.cbir").code == 0
     one = tmp_path / "one.cbir"
     alone = call("search", "--id", "red/0.png", "--in", one)
-    assert (alone.code, alone.out, alone.err) == (0, "", f"no hits: {one} holds no other image\n")
+    assert (alone.code, alone.out, alone.err) == (
+        0,
+        "",
+        f"no hits: {one} contains no other image\n",
+    )
     assert call("remove", one, "red/0.png").out == "1 removed\n"
     empty = call("search", query, "--in", one)
     assert empty.err == f"no hits: {one} is empty; cbir index FOLDER --into {one}\n"
@@ -371,7 +375,7 @@ def test_verify_finds_a_damaged_cache_and_repairs_it(own: Path) -> None:
     found = call("verify", own)
     assert found.code == 1
     assert found.out == f"vectors.cache: it is cut off\n{own}: 12 images, 1 problem\n"
-    assert found.err == f"cbir verify {own} --repair mends what can be\n"
+    assert found.err == f"cbir verify {own} --repair repairs what can be rebuilt\n"
     listed = call("verify", own, "--json")
     assert (listed.code, '"vectors.cache: it is cut off"' in listed.out) == (1, True)
     repaired = call("verify", own, "--repair")
@@ -408,7 +412,7 @@ def test_the_doctor_finds_all_well_or_says_what_is_broken(
     monkeypatch.setenv("CBIR_HOME", str(tmp_path / "file" / "home"))
     ill = call("doctor")
     assert ill.code == 1
-    assert "cannot be written; set CBIR_HOME to another place" in ill.out
+    assert "cannot be written; set CBIR_HOME to another folder" in ill.out
 
 
 def test_the_doctor_asks_the_installed_package_what_it_needs(
@@ -446,7 +450,7 @@ def test_serve_answers_until_ctrl_c_and_leaves_quietly(made: Path, photos: Path)
         second = call("serve", made, "--port", port)
         assert second.error == (
             f"cannot listen on 127.0.0.1, port {port}: [Errno {_in_use()}] Address already in use",
-            "choose another with --port, or stop what uses it",
+            "choose another with --port, or stop the process that uses it",
         )
 
 
@@ -524,9 +528,9 @@ def test_kill_9_at_any_moment_loses_nothing_committed_and_indexing_goes_on(
 
 def test_wrong_usage_is_2_and_shows_the_way(photos: Path, made: Path) -> None:
     for arguments, told in (
-        (["index", photos], "Say which index, for example: --into photos.cbir"),
+        (["index", photos], "Name an index, for example: --into photos.cbir"),
         (["index", photos, made], "--into photos.cbir"),
-        (["search", photos / "red" / "0.png"], "Say which index, for example: --in photos.cbir"),
+        (["search", photos / "red" / "0.png"], "Name an index, for example: --in photos.cbir"),
         (["search", "--in", made], "give at least one IMAGE, or --id ID"),
         (["search", "x", "--in", made, "-k", "many"], "'many' is not a valid integer"),
         (["search", "x", "--in", made, "--region", "0,0"], "not four numbers such as"),

@@ -151,7 +151,7 @@ def test_queries_without_folders_have_no_classes(tmp_path: Path) -> None:
     answer = call("evaluate", "--qrels", tmp_path / "q", tmp_path / "r", "--label-from-folder")
     assert answer.error == (
         f"no query id of {tmp_path / 'q'} names a folder, so there are no classes",
-        "leave --label-from-folder out",
+        "omit --label-from-folder",
     )
 
 
@@ -255,9 +255,9 @@ def test_indexes_are_shown_beside_each_other(indexes: tuple[list[Path], Path]) -
     shown = call(*asked_of(places, queries))
     assert shown.code == 0
     assert shown.err.splitlines() == [
-        "9 of 9 queries find their own file under another id, which is an easy answer.",
-        "b.cbir: 9 of 9 queries are indexed, each left out of its own answer.",
-        "The indexes do not hold the same number of images, which alone changes figures.",
+        "9 of 9 queries find their own file under another id, which is an easy match.",
+        "b.cbir: 9 of 9 queries are indexed, each left out of its own results.",
+        "The indexes hold different numbers of images, which by itself changes figures.",
     ]
     answer = call(*asked_of(places, queries, "--json")).json
     lines = shown.out.splitlines()
@@ -283,7 +283,7 @@ def test_all_that_was_asked_for_is_shown_of_several_indexes(
     for key in ("measures", "unseen_index"):
         means = [f"{one['hamming'][key]['AP']:.4f}" for one in answer["runs"]]
         assert ["AP", *means] in lines
-    assert "Equal scores are ordered by the seed 3, not by id." in shown.err
+    assert "Ties are broken at random by seed 3, not by id." in shown.err
 
 
 def test_near_duplicates_are_counted_for_each_of_several_indexes(
@@ -296,7 +296,7 @@ def test_near_duplicates_are_counted_for_each_of_several_indexes(
     two = [places[0], tmp_path / "z.cbir"]
     shown = call(*asked_of(two, others.parent, "--without-near-duplicates"))
     assert shown.code == 0, shown.err
-    told = "Left out: 1 of 10 queries (10.00%), nearly the same as an indexed picture."
+    told = "Left out: 1 of 10 queries (10.00%) with a near-duplicate in the index."
     assert shown.err.splitlines() == [told]  # true of both
 
 
@@ -314,7 +314,7 @@ def test_what_means_nothing_for_run_files_is_refused(
     given = [option] if value is None else [option, value]
     answer = call("evaluate", "--qrels", files / "q.qrels", files / "good.run", *given)
     assert answer.code == 2
-    assert f"{option} does not go with --qrels" in answer.err
+    assert f"{option} cannot be used with --qrels" in answer.err
 
 
 @pytest.mark.parametrize("option", ["-m", "--expand", "--hamming", "--report", "--per-query"])
@@ -325,7 +325,7 @@ def test_what_means_nothing_for_recall_is_refused(
     asked = ("evaluate", "--in", place, "--queries", queries, "--recall", 5)
     answer = call(*asked, option, "P@1" if option == "-m" else 3)
     assert answer.code == 2
-    assert "does not go with --recall" in answer.err
+    assert "cannot be used with --recall" in answer.err
 
 
 def test_a_mistyped_place_is_told_before_anything_is_measured(

@@ -172,7 +172,7 @@ def test_a_port_in_use_is_said_before_anything_is_done(data: Path) -> None:
         assert call("demo", "--port", port).error == (
             f"cannot listen on 127.0.0.1, port {port}: "
             f"[Errno {errno.EADDRINUSE}] {os.strerror(errno.EADDRINUSE)}",
-            "choose another with --port, or stop what uses it",
+            "choose another with --port, or stop the process that uses it",
         )
     assert not (cbir_home() / "demo").exists()
 
@@ -214,6 +214,6 @@ def test_without_data_network_and_scikit_learn_one_line_says_what_to_do(
     assert answer.err.splitlines() == [
         "no CIFAR-10 in mistyped, which CBIR_DATA names; downloading it (170 MB)",
         "error: no data set: CIFAR-10 cannot be downloaded and scikit-learn is not installed",
-        "  hint: pip install 'cbir[digits]', or set CBIR_DATA to a folder that holds "
+        "  hint: pip install 'cbir[digits]', or set CBIR_DATA to a folder with "
         "cifar-10-python.tar.gz, or connect to a network",
     ]

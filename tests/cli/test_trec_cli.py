@@ -139,7 +139,7 @@ def test_queries_that_cannot_be_relevant_to_anything_are_counted(
     assert answer.code == 0
     assert answer.err.splitlines() == [
         "6 queries, 15 lines",
-        f"2 labels of the queries not in {made}, so that nothing is relevant: mixed, zebra",
+        f"not in {made}: 2 labels of the queries, so nothing is relevant to them: mixed, zebra",
     ]
     assert read_qrels(tmp_path / "q")["mixed/0.png"] == {"mixed/0.png": 0}
 

@@ -358,7 +358,7 @@ def test_an_indexed_query_has_the_label_that_the_index_knows(
     assert set(result.queries.labels) == {"red", "green", "blue"}
     assert result.overlap.indexed == result.n_queries == indexed.index.count()
     assert (
-        "27 of 27 queries are indexed, each left out of its own answer."
+        "27 of 27 queries are indexed, each left out of its own results."
         in result.to_json()["notes"]
     )
 
@@ -382,7 +382,7 @@ def test_what_queries_and_index_have_in_common_is_told(tmp_path: Path) -> None:
         result = evaluate(searcher, cbir.open_source(str(asked), label_from_folder=True), ["P@1"])
     assert asdict(result.overlap) == {"indexed": 0, "same_file": 1, "alone": 1, "unlabelled": 1}
     assert result.to_json()["notes"] == [
-        "1 of 10 indexed images have no label and are never right.",
-        "Leave-one-out: 1 query without another of the same label, counted as 0.",
-        "1 of 3 queries find their own file under another id, which is an easy answer.",
+        "1 of 10 indexed images have no label and are never relevant.",
+        "Leave-one-out: 1 query whose label no other query has, counted as 0.",
+        "1 of 3 queries find their own file under another id, which is an easy match.",
     ]

@@ -239,4 +239,4 @@ def test_the_command_says_how_many(tmp_path: Path) -> None:
     assert figures["near_duplicates"]["doubtful"] == (
         left_out > 0.2 * (1797 - figures["n_indexed"])
     )
-    assert figures["near_duplicates"]["doubtful"] == ("So many are rarely copies" in answer.err)
+    assert figures["near_duplicates"]["doubtful"] == ("This many are rarely copies" in answer.err)

@@ -154,7 +154,7 @@ def test_a_protocol_alone_has_its_figures_and_answers(
 
 
 def test_a_sample_cannot_be_its_own_index(indexed: cbir.Searcher, queries: ImageSource) -> None:
-    with pytest.raises(QueryError, match="A sample has no leave-one-out"):
+    with pytest.raises(QueryError, match="Leave-one-out needs all queries"):
         evaluate(indexed, queries, sample=5, protocol="unseen")
 
 
@@ -198,7 +198,7 @@ def test_codes_have_figures_under_each_protocol(
     assert usual is not None
     assert usual.means == {"usual": coded["measures"]}
     assert evaluate(indexed, queries, ["P@3"]).to_json()["hamming"] is None
-    with pytest.raises(CbirError, match="64 bits from vectors of 6 dimensions"):
+    with pytest.raises(CbirError, match="codes of 64 bits need more than 6 dimensions"):
         evaluate(indexed, queries, bits=64)
 
 

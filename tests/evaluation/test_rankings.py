@@ -201,12 +201,12 @@ def test_the_rotation_brings_vectors_nearer_to_their_codes_and_is_a_rotation() -
 
 def test_more_bits_than_numbers_are_refused() -> None:
     rows, _ = clustered(2, 100, 12)
-    with pytest.raises(CbirError, match="16 bits from vectors of 12 dimensions"):
+    with pytest.raises(CbirError, match="codes of 16 bits need more than 12 dimensions"):
         fit_codes(rows, 16)
     with pytest.raises(CbirError, match=r"codes of 0 bits"):
         fit_codes(rows, 0)
     require_bits(12, 12)
-    with pytest.raises(CbirError, match="13 bits from vectors of 12 dimensions"):
+    with pytest.raises(CbirError, match="codes of 13 bits need more than 12 dimensions"):
         require_bits(13, 12)
 
 

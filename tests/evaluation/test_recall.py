@@ -152,10 +152,10 @@ def test_queries_that_are_indexed_are_left_out_of_the_measurement(tmp_path: Path
 def test_recall_is_asked_alone(tmp_path: Path) -> None:
     answer = call("evaluate", "--in", "a.cbir", "--recall", 5, "--report", tmp_path)
     assert answer.code == 2
-    assert "--report does not go with --recall" in answer.err
+    assert "--report cannot be used with --recall" in answer.err
     answer = call("evaluate", "--in", "a.cbir", "--recall", 5)
     assert answer.code == 2
-    assert "--recall goes with one --in INDEX and --queries SOURCE" in answer.err
+    assert "--recall needs one --in INDEX and --queries SOURCE" in answer.err
 
 
 @pytest.fixture(scope="module")

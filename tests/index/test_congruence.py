@@ -328,8 +328,8 @@ def test_the_model_goes_with_the_index(url: str, tmp_path: Path) -> None:
     ]
     assert answers[0] == answers[1] == answers[2]
     said = call("copy", place, url)
-    assert "6 there before" in said.out
-    assert "compared: the same answers to 6 queries" in said.out
+    assert "6 already there" in said.out
+    assert "compared: the same results for 6 queries" in said.out
 
 
 def test_pages_and_hits_of_both_engines_are_the_same(url: str, place: str, tmp_path: Path) -> None:

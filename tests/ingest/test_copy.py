@@ -98,7 +98,7 @@ def test_a_copy_that_knows_less_takes_nothing_away(source: str, target: str) -> 
     fill(target, [("cat", {"year": 1999}), ("dog", {})], failures=["broken.jpg", "0001"])
     before = listed(target)
     said = call("copy", source, target)
-    assert f"0 images copied, {COUNT} there before" in said.out
+    assert f"0 images copied, {COUNT} already there" in said.out
     assert "conflict" not in said.out
     assert listed(target) == before
     assert failed(target) == ["broken.jpg"]  # 0001 is a record of both: its failure is over
@@ -166,7 +166,7 @@ def test_an_option_decides_conflicts(
     with closing(open_index(target)) as index:
         assert index.sources() == {"a": uri}
     again = call("copy", source, target, option)
-    assert f"0 images copied, {COUNT} there before" in again.out
+    assert f"0 images copied, {COUNT} already there" in again.out
     conflicts = f"7 conflicts: {target} has the values of {target}"
     assert (conflicts in again.out) == (option == "--keep")
 

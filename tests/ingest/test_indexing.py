@@ -322,7 +322,7 @@ def test_no_image_makes_no_index(tmp_path: Path, place: Path) -> None:
 def test_paths_may_be_paths(photos: Path, place: Path) -> None:
     assert cbir.index_images([photos], place, descriptor=MeanColour()).added == 12
     assert cbir.Searcher.open(place, MeanColour()).index.count() == 12
-    with pytest.raises(CbirError, match="sources is one path"):
+    with pytest.raises(CbirError, match="sources is a single path"):
         cbir.index_images(str(photos), place)
 
 

@@ -344,7 +344,7 @@ def test_a_card_with_a_sweep_or_a_file_of_one_gives_its_curve(tmp_path: Path) ->
     fields["training"] = {**made.training, "sweep": sweep}
     (folder / "model.json").write_text(json.dumps(fields))
     call("models", "show", folder, "--pictures", tmp_path / "card")
-    expected = png(sweep_plot([100, 200, 300], [3.0, 1.5, 1.0], "sift: how many words?"))
+    expected = png(sweep_plot([100, 200, 300], [3.0, 1.5, 1.0], "sift: vocabulary size"))
     for where in ("file", "card"):
         assert (tmp_path / where / "sweep.png").read_bytes() == expected
 
@@ -396,7 +396,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path: Path) -> None:
     assert error(words, "--image", tmp_path / "none.png").startswith(f"{tmp_path / 'none.png'}: No")
     assert error(words, "--image", image, to=text) == f"{text} is a file"
     assert error(words, "--sweep", text).startswith(f"{text} is not JSON")
-    assert "no keypoint" in error(words, "--words", flat)
+    assert "no image has a keypoint" in error(words, "--words", flat)
     assert error(colours, "--words", image.parent) == "words has no visual words to draw"
     assert "no keypoints" in error(colours, "--image", image)
     assert error("cifar10-cnn").startswith("cifar10-cnn has no local features")

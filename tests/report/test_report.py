@@ -158,7 +158,7 @@ def test_the_unseen_index_alone(own: Path) -> None:
 def test_expanded_queries_codes_and_shuffled_ids(own: Path) -> None:
     seen = reported(own, own / "queries", expand=2, bits=3, shuffle=5)
     assert "query expansion 2 hits" in seen.words
-    assert "By codes of 3 bits" in seen.words and "the seed 5" in seen.words
+    assert "Codes of 3 bits" in seen.words and "by seed 5" in seen.words
 
 
 class Alike(MeanColour):
@@ -200,8 +200,8 @@ def test_hits_beyond_what_is_relevant_are_no_confusions(tmp_path: Path) -> None:
     colours = ["blue", "green", "red"]
     indexed(tmp_path, write_photos(tmp_path / "photos", per_colour=4))
     seen = reported(tmp_path, write_photos(tmp_path / "queries", per_colour=2))
-    assert "Nothing: all of the first 4 hits are right." in seen.words
-    assert "Of the first ten hits, 40.0% can be right on average" in seen.words
+    assert "None: all of the first 4 hits are right." in seen.words
+    assert "On average at most 40.0% of the first ten hits can be right" in seen.words
     assert all(colour in seen.words for colour in colours)
 
 
@@ -240,7 +240,7 @@ def test_near_duplicates_that_were_left_out_are_counted(own: Path, tmp_path: Pat
     shutil.copy(own / "photos" / "red" / "3.png", queries / "red" / "copy.png")
     seen = reported(own, queries, without_near_duplicates=True)
     assert "6 queries searched among" in seen.words
-    assert "Left out: 1 of 7 queries (14.29%), nearly the same" in seen.words
+    assert "Left out: 1 of 7 queries (14.29%) with a near-duplicate" in seen.words
 
 
 def test_two_classes(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_queries_of_a_class_that_is_not_indexed(own: Path, tmp_path: Path) -> No
 def test_queries_that_could_not_be_read_are_listed(own: Path) -> None:
     (own / "queries" / "red" / "broken.jpg").write_text("no picture")
     seen = reported(own, own / "queries")
-    assert "1 query could not be read" in seen.words and "red/broken.jpg" in seen.words
+    assert "1 query that could not be read" in seen.words and "red/broken.jpg" in seen.words
 
 
 def test_a_deeper_look_than_the_measures_took(own: Path) -> None:
@@ -469,7 +469,7 @@ def test_several_indexes_are_compared_on_one_page_and_have_one_each(
         assert f"AP {' '.join(coded)}" in seen.words
     for one in answer.json["comparisons"]:
         assert (one["in_words"] in seen.words) == (one["measure"] == "nAP@5")
-    assert "the seed 2" in seen.words
+    assert "by seed 2" in seen.words
     # Every query shown is shown with the hits of both.
     told = [a["aria-label"] for a in seen.of("article")]
     assert told and all(told.count(one) % 2 == 0 for one in told)
@@ -491,4 +491,7 @@ def test_three_indexes_are_compared_on_one_page(several: Path, tmp_path: Path) -
     words = read_page(tmp_path / "r" / "index.html").words
     assert "3 indexes compared" in words and "after correction for 3 pairs" in words
     # The first and the third are the same, so neither of them leads.
-    assert "What c.cbir answers better" in words and "What third.cbir answers" not in words
+    assert (
+        "Queries that c.cbir answers better" in words
+        and "Queries that third.cbir answers" not in words
+    )

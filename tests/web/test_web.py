@@ -281,7 +281,7 @@ def test_a_gone_original_can_not_be_verified_and_that_is_said(
 def test_a_switch_is_1_or_left_out(client: FlaskClient, field: str) -> None:
     refused = upload(client, picture(0), **{field: "yes"})
     assert refused.status_code == 400
-    assert error_of(refused)["message"] == f"'yes' is no value of '{field}'"
+    assert error_of(refused)["message"] == f"'yes' is not valid for '{field}'"
 
 
 def test_no_match_is_said_in_words(client: FlaskClient) -> None:
@@ -658,7 +658,7 @@ def test_an_empty_index_says_how_to_fill_it(tmp_path: Path) -> None:
     page = client.get("/").text
     assert "This index is empty" in page
     assert "--into new.cbir" in page
-    assert "holds no other picture" in upload(client, picture(0), headers=PAGE).text
+    assert "contains no other picture" in upload(client, picture(0), headers=PAGE).text
     searcher.close()
 
 

@@ -311,7 +311,7 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     turned = Image.open(io.BytesIO(picture(11, 400))).transpose(Image.Transpose.ROTATE_90)
     sent = io.BytesIO()
     turned.save(sent, "PNG")
-    page.get_by_label("Rotated and mirrored copies too").check()
+    page.get_by_label("Include rotated and mirrored copies").check()
     page.get_by_label("Verify the first hits by matching keypoints").check()
     page.set_input_files(
         "#image", {"name": "turned.png", "mimeType": "image/png", "buffer": sent.getvalue()}
@@ -324,9 +324,12 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     assert first.locator(".tag").last.text_content() == "turned 270"
     page.locator(".hit a.mat").first.click()  # what was asked for stays asked for
     page.wait_for_selector("form.refine")
-    for label in ("Rotated and mirrored copies too", "Verify the first hits by matching keypoints"):
+    for label in (
+        "Include rotated and mirrored copies",
+        "Verify the first hits by matching keypoints",
+    ):
         assert page.locator("form.refine").get_by_label(label).is_checked()
-    page.locator("form.refine").get_by_label("Rotated and mirrored copies too").uncheck()
+    page.locator("form.refine").get_by_label("Include rotated and mirrored copies").uncheck()
     page.get_by_role("button", name="Search again").click()
     page.wait_for_url(lambda url: "any_orientation" not in url)
     assert "verify=1" in page.url

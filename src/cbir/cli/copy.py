@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 
-@click.command(short_help="Copy an index, also between engines.")
+@click.command(short_help="Copy an index, within or between engines.")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@click.option("--overwrite", is_flag=True, help="Where values differ, take those of FROM.")
-@click.option("--keep", is_flag=True, help="Where values differ, keep those of TO.")
+@click.option("--overwrite", is_flag=True, help="If values differ, use those of FROM.")
+@click.option("--keep", is_flag=True, help="If values differ, keep those of TO.")
 @click.option("--fast-load", is_flag=True, help="Elasticsearch: add replicas only after loading.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -18,9 +18,9 @@ def command(
     """Copy the index FROM to TO: records, vectors, thumbnails, sources, model.
 
     TO is created if it does not exist. Records that it already has are not copied again. Labels
-    and metadata of both are merged. Where both have a value and the two differ, nothing is copied
-    until you choose --overwrite or --keep. At the end the command compares record counts and the
-    answers to some queries.
+    and metadata of both are merged. If values differ, nothing is copied until you choose
+    --overwrite or --keep. At the end the command compares the record counts and the results of
+    some queries.
     """
     from dataclasses import asdict
 
@@ -29,7 +29,7 @@ def command(
     from cbir.wording import counted
 
     if overwrite and keep:
-        raise click.UsageError("--overwrite and --keep exclude each other")
+        raise click.UsageError("--overwrite and --keep cannot be combined")
     conflicts: Conflicts = "overwrite" if overwrite else "keep" if keep else "refuse"
     try:
         with progress_bar("copying") as update:
@@ -44,11 +44,11 @@ def command(
         return
     rate = f", {report.copied / report.seconds:,.0f} per second" if report.copied else ""
     click.echo(
-        f"{target}: {counted(report.copied, 'image')} copied, {report.unchanged:,} there before, "
+        f"{target}: {counted(report.copied, 'image')} copied, {report.unchanged:,} already there, "
         f"in {report.seconds:.1f} s{rate}"
     )
     if report.conflicts:
         winner = source if overwrite else target
         click.echo(f"{counted(report.conflicts, 'conflict')}: {target} has the values of {winner}")
-    compared = "the same answers to" if report.exact else "the same vectors for"
+    compared = "the same results for" if report.exact else "the same vectors for"
     click.echo(f"compared: {compared} {counted(report.compared, 'query')}")

@@ -18,10 +18,10 @@ FORMAT = 3
 """Version of the stored figures; figures of another version are measured again."""
 
 SAMPLE = 1000
-HOW_TO_GET = "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or connect to a network"
+HOW_TO_GET = "set CBIR_DATA to a folder with cifar-10-python.tar.gz, or connect to a network"
 
 
-@click.command(short_help="Show everything on CIFAR-10: index, evaluate, search page.")
+@click.command(short_help="Run a demonstration on CIFAR-10: index, evaluate, search page.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
 @click.option("--port", default=5000, show_default=True, help="Port of the page.")
 @click.option(
@@ -30,10 +30,10 @@ HOW_TO_GET = "set CBIR_DATA to a folder that holds cifar-10-python.tar.gz, or co
     help="Folder or server (elasticsearch://HOST:9200) for the index. [default: CBIR_HOME]",
 )
 def command(host: str, port: int, into: str | None) -> None:
-    """Show everything on CIFAR-10: download, index 50,000 images, evaluate, serve the page.
+    """Run a demonstration on CIFAR-10: download, index 50,000 images, evaluate, serve the page.
 
-    The download, the index and the figures are kept, so a second run starts at once. Without
-    CIFAR-10 and without a network, the demo uses the digits that scikit-learn includes.
+    The download, the index and the figures are kept, so a second run starts immediately. Without
+    CIFAR-10 and without a network, the demo uses scikit-learn's digits.
     """
     from cbir.search.searcher import Searcher
     from cbir.web.serve import check_address, serve
@@ -158,7 +158,7 @@ def _index(data: str, place: str) -> None:
             [f"{data}:train"],
             place,
             descriptor=DESCRIPTORS[data],
-            prune="force",  # the index follows the data set, whatever that was before
+            prune="force",  # the index must match the data set, even if most of it changed
             on_progress=lambda progress: update(progress.done, progress.total),
         )
     if report.interrupted:

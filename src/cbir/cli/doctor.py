@@ -1,4 +1,4 @@
-"""`cbir doctor`: what is installed, what is missing and how to fix it."""
+"""`cbir doctor`: checks what is installed, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _packages() -> list[tuple[str, str, str]]:
-    """A line for each required package, then one for each extra but "all"."""
+    """A line for each required package, then one for each extra except "all"."""
     from importlib.metadata import requires
 
     core: list[str] = []
@@ -74,7 +74,7 @@ def _version(package: str) -> str | None:
 
 
 def _works() -> tuple[str, str, str]:
-    """Whether the shipped model really describes a picture here."""
+    """Whether the shipped model can describe a picture."""
     try:
         import numpy as np
 
@@ -93,7 +93,7 @@ def _cifar10() -> tuple[str, str, str]:
 
     found = find_cifar10()
     if found is None:
-        return ("CIFAR-10", "missing", "cbir demo downloads it; or set CBIR_DATA to where it is")
+        return ("CIFAR-10", "missing", "cbir demo downloads it; or set CBIR_DATA to its folder")
     return ("CIFAR-10", "ok", str(found))
 
 
@@ -103,7 +103,7 @@ def _home() -> tuple[str, str, str]:
     home = cbir_home()
     there = next(place for place in (home, *home.parents) if place.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
-        return ("CBIR_HOME", "broken", f"{home} cannot be written; set CBIR_HOME to another place")
+        return ("CBIR_HOME", "broken", f"{home} cannot be written; set CBIR_HOME to another folder")
     return ("CBIR_HOME", "ok", f"{home}{'' if there == home else ' (will be created)'}")
 
 

@@ -1,4 +1,4 @@
-"""`cbir evaluate`: how good the answers are."""
+"""`cbir evaluate`: measures the quality of search results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITH_QRELS = frozenset(
 )
 
 
-@click.command(short_help="Measure how good the answers are.")
+@click.command(short_help="Measure the quality of search results.")
 @click.argument("runs", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--qrels",
@@ -30,14 +30,14 @@ _WITH_QRELS = frozenset(
     "indexes",
     multiple=True,
     metavar="INDEX",
-    help="Search this index; may repeat, to compare indexes.",
+    help="Search this index; may repeat to compare indexes.",
 )
-@click.option("--queries", metavar="SOURCE", help="The labelled images to search for.")
+@click.option("--queries", metavar="SOURCE", help="Labelled images to use as queries.")
 @click.option(
     "-m", "--measure", "measures", multiple=True, metavar="NAME", help="AP@100, nDCG@10 ..."
 )
 @click.option(
-    "--sample", type=click.IntRange(1), metavar="N", help="Take N of the queries at random."
+    "--sample", type=click.IntRange(1), metavar="N", help="Use N queries, chosen at random."
 )
 @expand_option
 @metadata_option
@@ -53,19 +53,19 @@ _WITH_QRELS = frozenset(
     "bits",
     type=click.IntRange(1),
     metavar="BITS",
-    help="Measure binary codes of this length as well.",
+    help="Also measure binary codes of this length.",
 )
 @click.option(
     "--shuffle-ids",
     "shuffle",
     type=click.IntRange(0),
     metavar="SEED",
-    help="Order equal scores by this seed, not by id.",
+    help="Break ties at random by this seed, not by id.",
 )
 @click.option(
     "--without-near-duplicates",
     is_flag=True,
-    help="Leave out queries that are nearly the same as an indexed picture.",
+    help="Leave out queries that have a near-duplicate in the index.",
 )
 @click.option(
     "--recall",
@@ -79,13 +79,13 @@ _WITH_QRELS = frozenset(
     "--per-query",
     type=click.Path(path_type=Path),
     metavar="FILE.csv",
-    help="Write every query's values there.",
+    help="Write the values of every query to this file.",
 )
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write a page into this folder.",
+    help="Write a report into this folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @descriptor_option
@@ -101,17 +101,17 @@ def command(
     recall_at: int | None,
     **asked: Any,
 ) -> None:
-    """Measure run files (--qrels Q RUN...), or an index with labelled queries (--in, --queries).
+    """Evaluate run files (--qrels Q RUN...), or an index with labelled queries (--in, --queries).
 
     nAP@100 divides by min(100, relevant images); AP@100 is trec_eval's map_cut_100, divided by all
     relevant images; AP reads the whole ranking. Search is exact. The usual protocol searches the
     index; leave-one-out searches the queries among each other. Several run files or indexes are
-    compared: paired randomisation test, bootstrap intervals, wins and losses, class by class.
+    compared by a paired randomisation test, bootstrap intervals, wins and losses, and by class.
     """
     if recall_at is not None:
         _refuse_others(context, "--recall", _WITH_RECALL)
         if len(indexes) != 1 or queries is None:
-            raise click.UsageError("--recall goes with one --in INDEX and --queries SOURCE")
+            raise click.UsageError("--recall needs one --in INDEX and --queries SOURCE")
         from cbir.cli.evaluate_indexes import evaluate_recall
 
         evaluate_recall(indexes[0], queries, recall_at, **_only(asked, _WITH_RECALL))
@@ -133,10 +133,10 @@ def _only(asked: dict[str, Any], allowed: frozenset[str]) -> dict[str, Any]:
 
 
 def _refuse_others(context: click.Context, mode: str, allowed: frozenset[str]) -> None:
-    """Refuse options that have no meaning with `mode`."""
+    """Refuse options that do not apply to `mode`."""
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and name not in allowed:
             shown = "RUN" if isinstance(parameter, click.Argument) else parameter.opts[0]
-            raise click.UsageError(f"{shown} does not go with {mode}")
+            raise click.UsageError(f"{shown} cannot be used with {mode}")

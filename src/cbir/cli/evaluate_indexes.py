@@ -1,4 +1,4 @@
-"""`cbir evaluate --in`: indexes measured with images as queries."""
+"""`cbir evaluate --in`: evaluates indexes with images as queries."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def evaluate_indexes(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Evaluate each of `indexes`, and compare several; `asked` goes to `evaluate` as it is."""
+    """Evaluate each of `indexes`, and compare several; `asked` is passed on to `evaluate`."""
     names = short_names(indexes)
     check_targets(per_query, report, [*indexes, queries])
     with ExitStack() as opened:
-        # Open all indexes before the long work: a place may be mistyped.
+        # Open all indexes before the long work: an address may be mistyped.
         searchers = [opened.enter_context(closing(Searcher.open(i, descriptor))) for i in indexes]
         evaluations = []
         for searcher in searchers:
@@ -111,7 +111,7 @@ def _finish_several(
         lacking = one.n_queries - len(compared.labels)
         if lacking:
             said = counted(lacking, "query")
-            say(f"{name}: {said} that another index lacks, not compared")
+            say(f"{name}: not compared: {said} that another index lacks")
     if report is not None:
         from cbir.report.write import write_comparison
 

@@ -1,4 +1,4 @@
-"""What `cbir evaluate` writes into files: values as CSV, reports."""
+"""The output files of `cbir evaluate`: values as CSV, and reports."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PerQuery = tuple[Mapping[str, str], Sequence[str], Mapping[str, NDArray[np.float
 
 
 def short_names(places: Iterable[str]) -> list[str]:
-    """The last part of each place, or the whole where last parts repeat.
+    """The last part of each place, or the whole if last parts repeat.
 
-    Raises `click.UsageError` where a place is given twice.
+    Raises `click.UsageError` if a place is given twice.
     """
     whole = list(places)
     twice = next((place for place in whole if whole.count(place) > 1), None)
@@ -35,10 +35,10 @@ def short_names(places: Iterable[str]) -> list[str]:
 
 
 def check_targets(per_query: Path | None, report: Path | None, places: Sequence[str] = ()) -> None:
-    """Raise `CbirError` where one of the files cannot be written, before anything is measured.
+    """Raise `CbirError` if one of the files cannot be written, before anything is measured.
 
-    A report may not lie in one of the `places`, indexes and sources, as its plots would become
-    images of the next evaluation.
+    A report must not be inside one of the `places` (indexes and sources), because its plots would
+    become images of the next evaluation.
     """
     if report is not None:
         from cbir.report.write import require_target
@@ -48,15 +48,15 @@ def check_targets(per_query: Path | None, report: Path | None, places: Sequence[
             folder = Path(place)
             if folder.is_dir() and report.resolve().is_relative_to(folder.resolve()):
                 raise CbirError(
-                    f"a report in {report} would lie among the files of {place}",
-                    "choose a folder beside it",
+                    f"the report folder {report} is inside {place}",
+                    "choose a folder outside it",
                 )
     if per_query is not None:
         check_target(per_query)
 
 
 def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
-    """Write a CSV file with a row a query and a column a measure, whole or not at all.
+    """Write a CSV file with a row per query and a column per measure, whole or not at all.
 
     A run consists of its identifying columns (column -> value: its name, the protocol), query ids,
     and measure -> values, float64 (q,).
@@ -77,7 +77,7 @@ def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
 
 
 def write_page(write: Callable[[str], list[Path]]) -> None:
-    """Let `write` make a report, given this command as typed, and say where its page is."""
+    """Call `write` with this command line to make a report, and print where its page is."""
     with progress_bar("writing the report"):
         written = write(shlex.join(["cbir", *sys.argv[1:]]))
     say(f"report: {written[0]}")

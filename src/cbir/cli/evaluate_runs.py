@@ -1,4 +1,4 @@
-"""`cbir evaluate --qrels`: run files judged by relevance judgements."""
+"""`cbir evaluate --qrels`: evaluates run files against relevance judgements."""
 
 from __future__ import annotations
 

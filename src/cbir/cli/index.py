@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option(
     "--into", required=True, type=INDEX, metavar="INDEX", help="The index to add to or create."
 )
-@click.option("--descriptor", metavar="NAME", help="What turns images into vectors.")
+@click.option(
+    "--descriptor", metavar="NAME", help="The descriptor, which turns images into vectors."
+)
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
 @click.option(
     "--metadata",
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--regions",
     type=click.Choice(["1", "5", "14"]),
-    help="Searchable parts of each image: whole, + 2x2, + 3x3. [default: as the index has, or 1]",
+    help="Searchable parts of each image: whole, + 2x2, + 3x3. [default: those of the index, or 1]",
 )
 @click.option("--prune", is_flag=True, help="Remove the records of files that no longer exist.")
 @click.option(

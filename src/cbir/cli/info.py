@@ -1,4 +1,4 @@
-"""`cbir info`: what an index holds."""
+"""`cbir info`: shows what an index contains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import click
 
 @click.command()
 @click.argument("index", metavar="INDEX")
-@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(index: str, as_json: bool) -> None:
-    """Show what an index holds, how it was built and what failed."""
+    """Show what an index contains, how it was built and what failed."""
     from contextlib import closing
     from dataclasses import asdict
 
@@ -39,4 +39,4 @@ def command(index: str, as_json: bool) -> None:
     print_table(["what", index], rows)
     print_failures(failures, index)
     if newer:
-        click.echo(f"a newer model is available: {newer.short}; index into a new place to use it")
+        click.echo(f"a newer model is available: {newer.short}; to use it, create a new index")

@@ -55,10 +55,10 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; allowed in any place.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; accepted anywhere.")
 @click.version_option(package_name="cbir")
 def cli(debug: bool) -> None:
-    """Find images by image: index a folder, search it with a picture, measure the results.
+    """Content-based image retrieval: index a folder, search it with a picture, measure the results.
 
     INDEX is a folder such as photos.cbir, or elasticsearch://HOST:9200/NAME. SOURCE is a folder,
     a zip or tar file, cifar10:train, cifar10:test, digits:train or digits:test.

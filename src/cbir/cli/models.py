@@ -1,4 +1,4 @@
-"""`cbir models`: the available models."""
+"""`cbir models`: lists and shows models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """List and show the models that are shipped or were trained here."""
+    """List and show shipped and trained models."""
 
 
 @command.command("list")
@@ -59,7 +59,7 @@ def list_models(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Draw what the model finds in this image; repeatable.",
+    help="Draw what the model finds in this image; may repeat.",
 )
 @click.option("--words", metavar="SOURCE", help="Draw visual words with patches of these images.")
 @click.option(
@@ -88,8 +88,8 @@ def show(
     """Show a model's card: preprocessing, training, measured quality, licence.
 
     --pictures DIR draws a model of local features instead: keypoints, HOG and words of each
-    --image, patches of its visual words, its filters, and the curve of a sweep. Prints the names
-    of the files.
+    --image, patches of its visual words, its filters, and the curve of a sweep. It prints the
+    names of the files.
     """
     from dataclasses import asdict
 
@@ -97,7 +97,7 @@ def show(
     from cbir.descriptors.models import card_of, files_of, load_descriptor
 
     if pictures is None and (images or words or sweep):
-        raise click.UsageError("say where the pictures go: --pictures DIR")
+        raise click.UsageError("give a folder for the pictures: --pictures DIR")
     descriptor = load_descriptor(name)
     spec, card = descriptor.spec, card_of(descriptor)
     sizes = {file_name: len(data) for file_name, data in files_of(descriptor).items()}

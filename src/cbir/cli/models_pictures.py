@@ -1,4 +1,4 @@
-"""`cbir models show --pictures`: what is drawn of a model, from which files."""
+"""`cbir models show --pictures`: draws a model into files."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def draw_model(
     limit: int,
     sweep: Path | None,
 ) -> list[Path]:
-    """Draw what can be drawn and write it into `folder`; returns the paths of the files.
+    """Draw the model into PNG files in `folder`; returns their paths.
 
-    Messages say what else could be drawn. Raises `CbirError` where there is nothing to draw, or an
-    argument cannot be used.
+    Messages name the options that would draw more. Raises `CbirError` if there is nothing to draw,
+    or an argument cannot be used.
     """
     if folder.exists() and not folder.is_dir():
         raise CbirError(f"{folder} is a file", "--pictures takes a folder")
@@ -49,7 +49,7 @@ def draw_model(
     if words and not has_words(model):
         raise CbirError(
             f"{descriptor.spec.name} has no visual words to draw",
-            "models with SIFT have, such as those of the recipes seed, dense and vlad",
+            "use a model with SIFT, such as one of the recipes seed, dense and vlad",
         )
     pictures = _of_images(model, images)
     if words:
@@ -62,13 +62,13 @@ def draw_model(
     if not images:
         say("not drawn: what the model sees in an image; give --image FILE")
     if has_words(model) and not words:
-        say("not drawn: patches of visual words; say of which images: --words SOURCE")
+        say("not drawn: patches of visual words; give images: --words SOURCE")
     if has_words(model) and "sweep.png" not in files:
-        say(f"not drawn: how many words; {SWEEP_HINT}, and give --sweep sweep/sweep.json")
+        say(f"not drawn: vocabulary sizes; {SWEEP_HINT}, and give --sweep sweep/sweep.json")
     if not files:
         raise CbirError(
-            f"there is nothing to draw of {descriptor.spec.name} as asked",
-            "give --image FILE, or --words SOURCE where the model has visual words",
+            f"these options draw nothing of {descriptor.spec.name}",
+            "give --image FILE, or --words SOURCE if the model has visual words",
         )
     write_files(files, folder)
     return [folder / name for name in files]
@@ -82,7 +82,7 @@ def _of_images(model: BovwDescriptor, paths: Sequence[Path]) -> Pictures:
         if not drawn:
             raise CbirError(
                 f"{model.spec.name} has no keypoints, HOG, words or filters to draw on an image",
-                "it is made of colours alone",
+                "it uses only colours",
             )
         stems[path.stem] += 1
         stem = path.stem if stems[path.stem] == 1 else f"{path.stem}-{stems[path.stem]}"
@@ -114,5 +114,5 @@ def _of_sweep(model: BovwDescriptor, path: Path | None) -> dict[str, bytes]:
         return {}
     words, index = sweep_rows(sweep, where)
     require_matplotlib("the curve of a sweep", "bovw")
-    title = f"{sweep.get('feature', 'local features')}: how many words?"
+    title = f"{sweep.get('feature', 'local features')}: vocabulary size"
     return {"sweep.png": png(sweep_plot(words, index, title))}

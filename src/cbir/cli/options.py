@@ -12,7 +12,7 @@ class _IndexPlace(click.types.StringParamType):
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         del ctx
-        return f"Say which index, for example: {param.opts[0]} photos.cbir"
+        return f"Name an index, for example: {param.opts[0]} photos.cbir"
 
 
 INDEX = _IndexPlace()

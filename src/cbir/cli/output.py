@@ -41,7 +41,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_failures(failures: Sequence[Failure], index: str) -> None:
-    """The first failures of an index, on standard output."""
+    """Print the first failures of an index on standard output."""
     for failure in failures[:SHOWN_FAILURES]:
         click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
     if len(failures) > SHOWN_FAILURES:
@@ -83,7 +83,7 @@ def progress_stages(unit: str = "") -> Iterator[OnStage]:
 
 @contextmanager
 def progress_bar(title: str, unit: str = "") -> Iterator[OnDone]:
-    """A progress bar for work of one stage; yields the callback `update(done, total)`."""
+    """A progress bar for a single stage; yields the progress callback `update(done, total)`."""
     with progress_stages(unit) as update:
         update(title, 0, None)
         yield partial(update, title)

@@ -19,7 +19,7 @@ _Query = tuple[str, str | None]
 @click.command(short_help="Write TREC relevance judgements from labels.")
 @click.argument("source", metavar="SOURCE")
 @click.option(
-    "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index that is judged."
+    "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to judge."
 )
 @click.option(
     "-o", "--output", required=True, metavar="FILE", help='Qrels file (.gz too), "-": stdout.'
@@ -29,7 +29,7 @@ _Query = tuple[str, str | None]
 def command(
     source: str, index: str, output: str, label_from_folder: bool, metadata: Path | None
 ) -> None:
-    """Judge every indexed image relevant to the images of SOURCE that have its label."""
+    """For each image of SOURCE, judge the indexed images with its label as relevant."""
     import sys
     from contextlib import closing
 
@@ -58,12 +58,12 @@ def command(
     if len(labelled) < len(queries):
         say(f"left out: {counted(len(queries) - len(labelled), 'query')} without a label")
     if absent:
-        said = f"{counted(len(absent), 'label')} of the queries not in {place}"
-        say(f"{said}, so that nothing is relevant: {listed(absent)}")
+        said = f"not in {place}: {counted(len(absent), 'label')} of the queries"
+        say(f"{said}, so nothing is relevant to them: {listed(absent)}")
 
 
 def _told(queries: Sequence[_Query], on_done: OnDone) -> Iterator[_Query]:
-    """`queries`, told one by one as they are asked for."""
+    """Yield `queries` one by one and report progress."""
     for number, query in enumerate(queries):
         on_done(number, len(queries))
         yield query

@@ -10,7 +10,7 @@ import click
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the removed ids as JSON.")
 def command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
-    """Remove the records with these ids. The image files themselves stay."""
+    """Remove the records with these ids. The image files are kept."""
     from contextlib import closing
 
     from cbir.cli.output import print_json

@@ -9,12 +9,12 @@ import click
 from cbir.cli.options import INDEX, descriptor_option, expand_option
 
 
-@click.command(short_help="Search every image of a source; write a TREC run.")
+@click.command(short_help="Search with every image of a source; write a TREC run.")
 @click.argument("source", metavar="SOURCE")
 @click.option(
     "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to search."
 )
-@click.option("-k", default=100, show_default=True, help="How many hits a query.")
+@click.option("-k", default=100, show_default=True, help="Number of hits per query.")
 @click.option(
     "-o", "--output", required=True, metavar="FILE", help='Run file (.gz too), "-": stdout.'
 )
@@ -23,7 +23,7 @@ from cbir.cli.options import INDEX, descriptor_option, expand_option
 def command(
     source: str, index: str, k: int, output: str, expand: int, descriptor: str | None
 ) -> None:
-    """Search every image of SOURCE, exactly, and write the rankings as trec_eval reads them."""
+    """Search exactly with every image of SOURCE, and write the rankings in trec_eval's format."""
     import sys
     from contextlib import closing
     from functools import partial
@@ -46,7 +46,7 @@ def command(
         queries = describe_queries(
             searcher, open_source(source), on_done=partial(update, "describing")
         )
-        # All in one go: a search in parts, for a bar that moves, takes up to 70% longer.
+        # One batch: searching in parts, to show progress, takes up to 70% longer.
         update("searching", 0, None)
         matches = rank(searcher, queries, k, SearchOptions(expand=expand, exact=True))
         tag = searcher.index.spec.short

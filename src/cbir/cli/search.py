@@ -1,4 +1,4 @@
-"""`cbir search`: the most similar images of an index."""
+"""`cbir search`: finds the most similar images of an index."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
     "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to search."
 )
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Search with an indexed image.")
-@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("-k", default=10, show_default=True, help="Number of hits.")
 @click.option("--where", multiple=True, metavar="'FIELD OP VALUE'", help="Filter; may repeat.")
 @click.option(
     "--region",
@@ -104,7 +104,7 @@ def command(
 
 @contextmanager
 def _progress(verify: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar while hits are verified; nothing else in a search takes long."""
+    """A progress bar during verification, the only slow part of a search."""
     if not verify:
         yield lambda done, total: None  # noqa: ARG005
         return
@@ -114,7 +114,7 @@ def _progress(verify: bool) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextmanager
 def _named(query: str) -> Iterator[None]:
-    """Name standard input in errors about a picture that came through it."""
+    """Name standard input in errors about a picture read from it."""
     from cbir.errors import ImageError
 
     try:
@@ -129,8 +129,8 @@ def _why_none(index: str, indexed: int, where: tuple[str, ...]) -> str:
     if not indexed:
         return f"{index} is empty; cbir index FOLDER --into {index}"
     if where:
-        return f"no other image of {index} passes --where {' --where '.join(map(repr, where))}"
-    return f"{index} holds no other image"
+        return f"no other image of {index} matches --where {' --where '.join(map(repr, where))}"
+    return f"{index} contains no other image"
 
 
 def _print_hits(hits: list[Hit]) -> None:

@@ -1,4 +1,4 @@
-"""`cbir serve`: the page and the HTTP API."""
+"""`cbir serve`: serves the search page and the HTTP API."""
 
 from __future__ import annotations
 

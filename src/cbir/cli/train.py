@@ -1,4 +1,4 @@
-"""`cbir train`: models from your own images."""
+"""`cbir train`: trains models on your own images."""
 
 from __future__ import annotations
 

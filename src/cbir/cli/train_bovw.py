@@ -1,4 +1,4 @@
-"""`cbir train bovw`: vocabularies, projections and heads, from images; no neural network."""
+"""`cbir train bovw`: fits vocabularies, projections and heads, without a neural network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.png"
 
 
 @click.command(short_help="Bag of Visual Words: classic features, words, a linear head.")
-@click.option("--recipe", metavar="NAME", help="The recipe; a wrong name lists all.")
+@click.option(
+    "--recipe", metavar="NAME", help="Name of the recipe; an unknown name lists them all."
+)
 @click.option("--name", help="Name of the model.")
 @click.option(
     "--head",
@@ -41,7 +43,7 @@ SWEEP_JSON, SWEEP_PLOT = "sweep.json", "sweep.png"
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N images at random.")
 @click.option(
-    "--trained-on", metavar="TEXT", help="Name of SOURCE in the card, instead of its own."
+    "--trained-on", metavar="TEXT", help="Text in the card instead of the name of SOURCE."
 )
 @click.option("--sweep", "sweeping", is_flag=True, help="Compare vocabulary sizes instead.")
 @click.option("--sizes", default=SIZES, metavar="N,N,...", help="Sizes for --sweep.")
@@ -66,7 +68,7 @@ def bovw(
 ) -> None:
     """Fit a Bag of Visual Words to SOURCE; use it with `cbir index --descriptor NAME`.
 
-    A recipe with a head needs labels; a tenth of the images is held out for choices. --sweep fits
+    A recipe with a head needs labels; a tenth of the images is a held-out split. --sweep fits
     vocabularies of several sizes and compares them by the Davies-Bouldin index (lower is better):
     it prints a table, and writes a plot and JSON to --out. --compare-heads compares seven
     classifiers on the recipe's features by cross-validation.
@@ -132,9 +134,9 @@ def _require_consistent(
     as_json: bool,
 ) -> None:
     if sweeping and comparing:
-        raise click.UsageError("--sweep and --compare-heads exclude each other")
+        raise click.UsageError("--sweep and --compare-heads cannot be combined")
     if sweeping and out is None:
-        raise click.UsageError("--sweep writes a plot and JSON: say where, as in --out sweep")
+        raise click.UsageError("--sweep writes a plot and JSON: give a folder, as in --out sweep")
     if sweeping or comparing:
         return
     if name is None:
@@ -144,7 +146,7 @@ def _require_consistent(
 
         raise click.UsageError(f"Missing option '--recipe': one of {', '.join(RECIPES)}.")
     if as_json:
-        raise click.UsageError("--json goes with --sweep or --compare-heads")
+        raise click.UsageError("--json needs --sweep or --compare-heads")
 
 
 def _with_head(recipe: Recipe, kind: str | None) -> Recipe:
@@ -187,7 +189,7 @@ def _write_sweep(result: Sweep, out: Path, as_json: bool) -> None:
         ]
         print_table(["words", "Davies-Bouldin", "unused words", "seconds"], rows)
         click.echo(f"best: {result.best.words:,} words (lower is better)")
-    say(f"plot and numbers: {out / SWEEP_PLOT}, {out / SWEEP_JSON}")
+    say(f"plot and data: {out / SWEEP_PLOT}, {out / SWEEP_JSON}")
 
 
 def _print_json(

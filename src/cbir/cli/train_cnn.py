@@ -1,4 +1,4 @@
-"""`cbir train cnn`: a small convolutional network, from labelled images."""
+"""`cbir train cnn`: trains a small convolutional network on labelled images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from cbir.cli.trained import training_options
 
 
-@click.command(short_help="A small CNN, from labelled images.")
+@click.command(short_help="A small CNN, trained on labelled images.")
 @click.option("--name", required=True, help="Name of the model.")
 @click.option("--epochs", default=16, show_default=True, help="Passes over the images.")
 @training_options
@@ -24,8 +24,8 @@ def cnn(
 ) -> None:
     """Train the small CNN on a labelled SOURCE; use it with `cbir index --descriptor NAME`.
 
-    A tenth of the images is held out for choices. After an interruption, the same command resumes
-    from the last complete epoch.
+    A tenth of the images is a held-out split for choosing settings. After an interruption, the
+    same command resumes after the last complete epoch.
     """
     from cbir.cli.output import say
     from cbir.cli.trained import check_name, keep

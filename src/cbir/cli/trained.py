@@ -1,4 +1,4 @@
-"""The parts shared by `cbir train cnn` and `cbir train bovw`: options, the name, the output."""
+"""Shared by `cbir train cnn` and `cbir train bovw`: options, the name, the output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 _OPTIONS = (
     click.argument("source", metavar="SOURCE"),
-    click.option("--test", metavar="SOURCE", help="Labelled images to measure on, at the end."),
+    click.option("--test", metavar="SOURCE", help="Labelled images to measure accuracy on."),
     click.option(
         "--label-from-folder", is_flag=True, help="Label each image with its folder's name."
     ),
@@ -40,7 +40,7 @@ def check_name(name: str, stored: bool) -> None:
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise CbirError(
-            f"'{name}' cannot name a model", "use letters, digits, dots, dashes and underscores"
+            f"'{name}' is not a valid name", "use letters, digits, dots, dashes and underscores"
         )
     if stored and name in SHIPPED:
         raise CbirError(f"'{name}' is a shipped model", "choose another --name, or write to --out")

@@ -1,17 +1,17 @@
-"""`cbir verify`: check an index, and repair what can be rebuilt."""
+"""`cbir verify`: checks an index, and repairs what can be rebuilt."""
 
 from __future__ import annotations
 
 import click
 
 
-@click.command(short_help="Check an index, and repair what can be.")
+@click.command(short_help="Check an index, and repair it if possible.")
 @click.argument("index", metavar="INDEX")
 @click.option("--repair", is_flag=True, help="Rebuild what can be rebuilt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 @click.pass_context
 def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None:
-    """Check every record, vector, thumbnail and cache of an index. Exit 1 if something is wrong."""
+    """Check every record, vector, thumbnail and cache of an index. Exits with 1 on a problem."""
     from contextlib import closing
 
     from cbir.cli.output import print_json, say
@@ -30,6 +30,6 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
         problems = counted(len(left), "problem") + (" left" if repair and found else "")
         click.echo(f"{index}: {counted(count, 'image')}, {problems}")
     if left and not repair:
-        say(f"cbir verify {index} --repair mends what can be")
+        say(f"cbir verify {index} --repair repairs what can be rebuilt")
     if left:
         ctx.exit(1)

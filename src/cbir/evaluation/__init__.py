@@ -1,4 +1,4 @@
-"""Labelled queries to rankings to measures, as `cbir evaluate` does it."""
+"""Evaluates search with labelled queries, as `cbir evaluate` does."""
 
 from cbir.evaluation.comparison import ComparedEvaluations, compare_evaluations
 from cbir.evaluation.evaluating import evaluate

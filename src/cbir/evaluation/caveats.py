@@ -1,4 +1,4 @@
-"""What index, queries and model have in common: it changes what figures mean."""
+"""Overlaps of index, queries and model that change how to read the figures."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cbir.search.searcher import Searcher
 from cbir.types import Vectors
 
 _SAME = 0.9999
-"""Only first hits of at least this score are checked: the same file has the same vector."""
+"""First hits below this score are not checked: the same file has the same vector."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Counts of queries and of indexed images.
+    """Counts of queries and indexed images that need a caveat.
 
-    `indexed`: queries that are indexed, each left out of its own answer. `same_file`: queries whose
-    first hit is the same file under another id, an easy answer. `alone`: queries whose label no
-    other query has, so that nothing is relevant to them in leave-one-out. `unlabelled`: indexed
-    images without a label, which are never right.
+    `indexed`: queries that are indexed, each left out of its own results. `same_file`: queries
+    whose first hit is the same file under another id, an easy match. `alone`: queries whose label
+    no other query has, so nothing is relevant to them in leave-one-out. `unlabelled`: indexed
+    images without a label, which are never relevant.
     """
 
     indexed: int
@@ -35,7 +35,7 @@ class Overlap:
 
 
 def overlap_of(index: Index, queries: Queries, matches: Sequence[Matches]) -> Overlap:
-    """The overlap of `index` and `queries`, whose answers are `matches`."""
+    """The overlap of `index` and `queries`, whose results are `matches`."""
     labels = index.labels()
     of_label = Counter(queries.labels)
     suspects = [
@@ -54,10 +54,10 @@ def overlap_of(index: Index, queries: Queries, matches: Sequence[Matches]) -> Ov
 
 
 def accuracies(searcher: Searcher, queries: Queries) -> dict[str, float | None]:
-    """The share of images that the model's own classifier labels rightly, of those of its classes.
+    """The accuracy of the model's own classifier, over images of its classes.
 
     "training_images": the images indexed from the source that the model was trained on; "queries".
-    None where no image has one of its classes.
+    None if no image has one of its classes.
     """
     descriptor = searcher.descriptor
     if not isinstance(descriptor, Model):

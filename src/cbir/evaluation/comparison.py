@@ -1,4 +1,4 @@
-"""Several evaluations of the same queries, compared query by query under each protocol."""
+"""Compares evaluations of the same queries, query by query, under each protocol."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MEMORY = " (usual protocol, index = training images)"
 
 @dataclass(frozen=True)
 class ComparedEvaluations:
-    """Evaluations of several indexes that were asked the same queries.
+    """Evaluations of several indexes with the same queries.
 
     `rows` int64 (q,) for each evaluation: the rows of the q queries that every index could
-    describe. `labels` (q,): the labels of those queries. `comparisons`: under each protocol, every
+    describe. `labels` (q,): the labels of those queries. `comparisons`: for each protocol, every
     pair of evaluations in every measure.
     """
 
@@ -47,10 +47,10 @@ def compare_evaluations(
 ) -> ComparedEvaluations:
     """Compare `evaluations`, called `names`, of the same queries under the same protocols.
 
-    Queries are matched by their ids without the source's name, which each index chooses. Queries
-    that some index could not describe are left out. Leave-one-out is compared where all
-    evaluations have it: under the usual protocol, a model that has memorised the indexed images
-    looks better than it is. Raises `QueryError` where the indexes share no query.
+    Queries are matched by id without the source's name, which each index chooses. Queries that
+    some index could not describe are left out. Leave-one-out is compared if all evaluations have
+    it, because under the usual protocol a model that has memorised the indexed images looks
+    better than it is. Raises `QueryError` if the indexes share no query.
     """
     rows = _common_rows(evaluations)
     labels = [evaluations[0].queries.labels[row] for row in rows[0].tolist()]

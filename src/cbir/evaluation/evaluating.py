@@ -1,4 +1,4 @@
-"""Labelled queries to measures, under each protocol."""
+"""Measures the results of labelled queries under each protocol."""
 
 from __future__ import annotations
 
@@ -59,20 +59,21 @@ def evaluate(
     metadata: Path | None = None,
     on_stage: OnStage = lambda _stage, _done, _total: None,
 ) -> Evaluation:
-    """Search every image of `source` in the index and measure the answers by label.
+    """Search for every image of `source` in the index and measure the results by label.
 
-    An indexed image is relevant to a query of the same label. `measures` are in ir_measures'
-    notation; AP@k and nAP@k always come together. Search is exact. `protocol`: "usual" (the
-    queries against the index), "unseen" (leave-one-out: the queries among each other) or "both".
-    `sample` takes so many queries at random. `expand` averages each query with its first hits.
-    `bits` also measures binary codes of that length. `shuffle` orders equal scores by this seed,
-    not by id. `without_near_duplicates` leaves out queries that are nearly the same as an indexed
-    picture. `metadata`: a file with the queries' labels, as `index_images` takes it. `on_stage` is
-    a progress callback. Raises `QueryError` where no query has a label, or nothing is relevant.
+    An indexed image is relevant to a query with the same label. `measures` are in ir_measures'
+    notation; AP@k and nAP@k are always reported together. Search is exact. `protocol`: "usual"
+    (the queries against the index), "unseen" (leave-one-out: the queries among each other) or
+    "both". `sample`: how many queries to draw at random. `expand`: average each query with this
+    many first hits. `bits`: also measure binary codes of this length. `shuffle`: break ties at
+    random by this seed, not by id. `without_near_duplicates`: leave out queries that have a
+    near-duplicate in the index. `metadata`: a file with the queries' labels, as for
+    `index_images`. `on_stage`: a progress callback. Raises `QueryError` if no query has a label,
+    or nothing is relevant.
     """
     names = with_pairs(measures)
     if sample is not None and source.count is not None and sample >= source.count:
-        sample = None  # all queries are asked, so leave-one-out is possible
+        sample = None  # all queries are used, so leave-one-out is possible
     options = EvaluationOptions(protocol, sample, replace(EXACT, expand=expand), bits, shuffle)
     _require_possible(searcher.index, names, options)
     seconds: dict[str, float] = {}
@@ -113,7 +114,7 @@ def evaluate(
 
 
 def _require_possible(index: Index, names: Sequence[str], options: EvaluationOptions) -> None:
-    """Raise `CbirError` for what cannot be measured, before anything is described."""
+    """Raise `CbirError` for impossible options, before anything is described."""
     require_class_measures(names)
     if options.bits is not None:
         require_bits(options.bits, index.spec.dim)
@@ -121,7 +122,7 @@ def _require_possible(index: Index, names: Sequence[str], options: EvaluationOpt
     if options.protocol != "unseen" and one_vector:
         require_whole_images(index)
     if options.protocol == "unseen" and options.sample is not None:
-        raise QueryError(NOT_FOR_A_SAMPLE, "leave the sample out, or use the usual protocol")
+        raise QueryError(NOT_FOR_A_SAMPLE, "use all queries, or the usual protocol")
 
 
 def _described(
@@ -132,7 +133,7 @@ def _described(
     seconds: dict[str, float],
     on_stage: OnStage,
 ) -> tuple[Queries, list[str]]:
-    """The labelled queries, and their labels that no indexed image has."""
+    """The labelled queries, and those of their labels that no indexed image has."""
     told = read_metadata(metadata) if metadata else None
     require_labels_in(searcher, source, told)
     with _timed(seconds, "describe"):
@@ -152,7 +153,7 @@ def _measured(
     seconds: dict[str, float],
     on_stage: OnStage,
 ) -> tuple[dict[OneProtocol, dict[str, NDArray[np.float64]]], list[Matches]]:
-    """The values of every query under each protocol, and the first hits under the leading one."""
+    """The values of every query under each protocol, and the first hits under the main one."""
     main, *others = options.protocols(len(queries.ids))
     on_measured = partial(on_stage, "measuring")
     on_stage("searching", 0, len(queries.ids))
@@ -186,7 +187,7 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 
 def _as_typed(source: ImageSource) -> str:
-    """The source as a person types it: `cifar10:test`, a folder, an archive, one file."""
+    """The source as a user types it: `cifar10:test`, a folder, an archive, one file."""
     if source.scope.endswith("/"):
         return f"{source.uri}:{source.scope[:-1]}"
     return f"{source.uri}/{source.scope}" if source.scope else source.uri

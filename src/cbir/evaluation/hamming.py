@@ -32,9 +32,9 @@ Signs = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Hamming:
-    """Means of measures by codes of `bits` bits, under each protocol.
+    """Means of measures with codes of `bits` bits, under each protocol.
 
-    `seed` fixes the rotation and the order of equal distances.
+    `seed` fixes the rotation and the tie-breaking.
     """
 
     bits: int
@@ -66,10 +66,10 @@ class Coder:
 def require_bits(bits: int, dim: int) -> None:
     """Raise `CbirError` unless `bits` is 1..`dim`."""
     if bits < 1:
-        raise CbirError(f"codes of {bits} bits", "ask for 1 or more")
+        raise CbirError(f"codes of {bits} bits are not possible", "use 1 or more")
     if bits > dim:
-        message = f"{bits} bits from vectors of {dim} dimensions"
-        raise CbirError(message, f"ask for {dim} bits at most")
+        message = f"codes of {bits} bits need more than {dim} dimensions"
+        raise CbirError(message, f"use at most {dim} bits")
 
 
 def fit_codes(vectors: Vectors, bits: int, seed: int = SEED) -> Coder:
@@ -102,7 +102,7 @@ def hamming(
     options: EvaluationOptions = PLAIN,
     on_done: OnDone = lambda _done, _total: None,
 ) -> Hamming:
-    """AP over the whole ranking and the measures `names` by codes fitted on the indexed vectors.
+    """AP over the whole ranking and the measures `names`, with codes fitted on indexed vectors.
 
     `options` give the protocols and the seed.
     """
@@ -127,9 +127,9 @@ def hamming_measures(
     seed: int = SEED,
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """AP over the whole ranking and the measures `names`, float64 (q,) each, by codes.
+    """AP over the whole ranking and the measures `names` with codes, float64 (q,) each.
 
-    Many distances are equal; `seed` draws their order, as ids contain the class.
+    Ties are frequent; `seed` breaks them at random, because ids contain the class.
     """
     drawn = replace(trial, places=shuffled(len(trial.codes), seed))
     return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]), on_done)

@@ -1,4 +1,4 @@
-"""Run files judged by qrels, with notes on likely mistakes."""
+"""Evaluates run files against qrels, and warns of likely mistakes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbir.types import OnDone
 from cbir.wording import counted, listed, nearest
 
 _LOOKED_AT = 10_000
-"""Queries among which the intended one is searched for."""
+"""How many query ids are searched for a similar one."""
 
 Qrels = Mapping[str, dict[str, int]]
 Run = Mapping[str, Sequence[tuple[str, float]]]
@@ -24,9 +24,9 @@ Run = Mapping[str, Sequence[tuple[str, float]]]
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """A run called `name` and its measures over the queries of the qrels.
+    """A run, its `name`, and its measures over the queries of the qrels.
 
-    `labels` (q,): the queries' classes, None where classes were not asked for. `notes`: likely
+    `labels` (q,): the queries' classes, None if classes were not requested. `notes`: likely
     mistakes that lower the figures.
     """
 
@@ -60,13 +60,13 @@ def judge_run(
     labels: Sequence[str | None] | None = None,
     on_done: OnDone = lambda _done, _total: None,
 ) -> JudgedRun:
-    """Judge `run`, called `name`, by `qrels`; see `evaluate_run`."""
+    """Judge `run`, named `name`, by `qrels`; see `evaluate_run`."""
     found = evaluate_run(qrels, run, measures, on_done)
     return JudgedRun(name, found, labels, _notes(name, qrels, run, found))
 
 
 def require_answers(qrels: Qrels, run: Run, qrels_path: Path, run_path: Path) -> None:
-    """Raise `QueryError` where the run answers no query of the qrels, so every figure is 0."""
+    """Raise `QueryError` if the run answers no query of the qrels, so every figure is 0."""
     if qrels.keys().isdisjoint(run):
         asked, first = next(iter(run)), next(iter(qrels))
         meant = nearest(asked, islice(qrels, _LOOKED_AT)) or first
@@ -86,7 +86,7 @@ def folder_labels(qrels: Qrels, qrels_path: Path) -> list[str | None]:
     if not any(folders):
         raise QueryError(
             f"no query id of {qrels_path} names a folder, so there are no classes",
-            "leave --label-from-folder out",
+            "omit --label-from-folder",
         )
     return folders
 

@@ -1,8 +1,8 @@
-"""Queries whose picture is indexed as well, perhaps cropped, mirrored, recoloured or re-encoded.
+"""Finds queries that are also indexed, perhaps cropped, mirrored, recoloured or re-encoded.
 
 The result depends on the pictures alone, not on a descriptor, so every index of the same images
-leaves out the same queries. The search is coarse to fine: edges propose a few indexed pictures,
-which are then registered to the query.
+leaves out the same queries. The search is coarse to fine: edges select a few candidates, which
+image registration then compares with the query.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from cbir.machine import usable_cores
 from cbir.types import OnDone, RgbImage
 
 THRESHOLD = 0.92
-"""Two registered pictures of at least this correlation are nearly the same.
+"""Registered pictures with at least this correlation are near-duplicates.
 
-Lower values accept pictures that are merely alike; `python -m benchmarks near_duplicates` measures
-it.
+Lower values accept pictures that are merely similar; `python -m benchmarks near_duplicates`
+measures the effect.
 """
 
 DOUBTFUL_SHARE = 0.2
-"""Far fewer photographs are copies; pictures without much detail are mistaken for each other."""
+"""A larger share is unlikely: pictures with little detail were mistaken for each other."""
 
 _CELL = 8
 _BLUR = 1.0
@@ -53,7 +53,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """The ids of the queries that are left out of `n_queries`, in order, and the threshold."""
+    """The ids of the queries left out, in order, of `n_queries`, and the threshold."""
 
     ids: list[str]
     n_queries: int
@@ -61,7 +61,7 @@ class NearDuplicates:
 
     @property
     def doubtful(self) -> bool:
-        """Whether so many queries are left out that most can hardly be copies."""
+        """Whether so many queries are left out that most are unlikely to be copies."""
         return len(self.ids) > DOUBTFUL_SHARE * self.n_queries
 
     def to_json(self) -> dict[str, Any]:
@@ -79,14 +79,14 @@ def leave_out(
 ) -> tuple[Queries, NearDuplicates]:
     """The queries without a near-duplicate in the index, and those that are left out.
 
-    Raises `QueryError` where no query remains.
+    Raises `QueryError` if no query remains.
     """
     found = near_duplicates(index, queries, on_done=on_done)
     kept = np.flatnonzero(~found).tolist()
     if not kept:
         raise QueryError(
             "every query has a near-duplicate in the index",
-            "ask with other pictures, or without --without-near-duplicates",
+            "use other queries, or omit --without-near-duplicates",
         )
     left_out = NearDuplicates(
         [queries.ids[number] for number in np.flatnonzero(found)], len(queries.ids)
@@ -101,7 +101,7 @@ def near_duplicates(
     *,
     on_done: OnDone = lambda _done, _total: None,
 ) -> NDArray[np.bool_]:
-    """Whether nearly the same picture as each query's is indexed under another id, bool (q,).
+    """Whether each query has a near-duplicate in the index under another id, bool (q,).
 
     Thumbnails are shrunk to 32 x 32 pixels. Candidates are the five indexed pictures with the most
     similar edges (`hog` with cells of 8 x 8 pixels), and five for the mirrored query; `most_alike`
@@ -119,7 +119,7 @@ def near_duplicates(
                 for number in of_picture[record_id]:
                     if not found[number % count]:
                         rows_of.setdefault(number, []).append(row)
-            # The pixels of all candidates would be many, so they are copied one query at a time.
+            # Copied one query at a time: the pixels of all candidates would take much memory.
             items = [(asked[number], rows) for number, rows in rows_of.items()]
             most = _on_all_cores(pool, partial(_most_alike, pictures), items)
             for number, value in zip(rows_of, most, strict=True):
@@ -172,7 +172,7 @@ def _candidates(
 def _pictures(
     index: Index, pool: ThreadPoolExecutor, is_wanted: Callable[[str], bool] = lambda _id: True
 ) -> Iterator[tuple[int, list[str], Pixels]]:
-    """In parts, by id: how many images have passed, ids, and small pictures.
+    """Chunks in id order: number of images read so far, ids, and small pictures.
 
     Skips records that are not wanted or have no thumbnail. Raises `CbirError` for a thumbnail that
     cannot be read.
@@ -194,14 +194,14 @@ def _small_indexed(record: tuple[int, str, bytes]) -> RgbImage:
     except ImageError as error:
         raise CbirError(
             f"the thumbnail of {record_id} cannot be read: {error.message}",
-            "cbir verify says what else is damaged; index the picture again",
+            "index the picture again; cbir verify finds other damage",
         ) from error
 
 
 def _on_all_cores(
     pool: ThreadPoolExecutor, work: Callable[[_Item], _Made], items: Sequence[_Item]
 ) -> list[_Made]:
-    """The result of `work` for every item, in order; in parts, as each item is little work."""
+    """The result of `work` for every item, in order; in chunks, as each item is little work."""
     parts = [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]
     return list(chain.from_iterable(pool.map(lambda part: [work(i) for i in part], parts)))
 
@@ -232,9 +232,9 @@ def _edges(pictures: Pixels, pool: ThreadPoolExecutor) -> Floats:
 def _nearest(
     edges: Floats, of_pictures: Floats, pool: ThreadPoolExecutor
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Likeness and rows of the pictures with the nearest edges, (n, `_CANDIDATES` + 1).
+    """Similarity and rows of the pictures with the nearest edges, (n, `_CANDIDATES` + 1).
 
-    That is one more than wanted, as a query's own record may be among them.
+    That is one more than needed, because a query's own record may be among them.
     """
     import faiss
 
@@ -243,7 +243,7 @@ def _nearest(
     def nearest(some: Floats) -> tuple[Floats, NDArray[np.int64]]:
         faiss.omp_set_num_threads(1)  # per thread, as every core already has a part
         found = faiss.knn(some, of_pictures, most, metric=faiss.METRIC_INNER_PRODUCT)
-        likeness, rows = found  # missing pictures have row -1 and a very low likeness
+        likeness, rows = found  # missing pictures have row -1 and a very low similarity
         return likeness, rows
 
     parts = list(pool.map(nearest, np.array_split(edges, usable_cores())))

@@ -1,6 +1,7 @@
-"""The protocols of an evaluation: what the queries are searched among.
+"""The protocols of an evaluation.
 
-`usual`: the index. `unseen`: leave-one-out, the other queries, which training has not seen.
+`usual` searches the index. `unseen` is leave-one-out: it searches the other queries, which
+training has not seen.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class EvaluationOptions:
     shuffle: int | None = None
 
     def protocols(self, queries: int) -> list[OneProtocol]:
-        """The protocols that so many queries allow; leave-one-out needs all, at least two."""
+        """The protocols for this many queries; leave-one-out needs all of them, at least two."""
         if self.protocol != "both":
             return [self.protocol]
         return ["usual"] if self.sample is not None or queries < 2 else ["usual", "unseen"]
@@ -64,7 +65,7 @@ PLAIN = EvaluationOptions()
 def rank(
     searcher: Searcher, queries: Queries, k: int, options: SearchOptions = EXACT
 ) -> list[Matches]:
-    """The exact k best records for each query; an indexed query is left out of its own answer."""
+    """The exact k best records for each query; an indexed query is left out of its own results."""
     exclude = _itself(searcher, queries)
     vectors = expanded(searcher.index, queries.vectors, options, exclude)
     return first_search(searcher.index, vectors, k, options, exclude)
@@ -78,7 +79,7 @@ def ranked_measures(
     options: EvaluationOptions = PLAIN,
     on_done: OnDone = lambda _done, _total: None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures of what `rank` answered, float64 (q,) each; searches deeper where they need it.
+    """Measures of the results of `rank`, float64 (q,) each; searches deeper if they need it.
 
     `matches`: at least the first `kept(names, count)` hits.
     """
@@ -102,7 +103,7 @@ def usual_trial(searcher: Searcher, queries: Queries, options: EvaluationOptions
 def whole_image_trial(
     searcher: Searcher, queries: Queries, options: EvaluationOptions = PLAIN
 ) -> Trial:
-    """The queries against the vectors of whole images, whatever else the index holds."""
+    """The queries against the vectors of whole images; those of parts are ignored."""
     index = searcher.index
     ids, matrix = index.matrix()
     labels = index.labels()
@@ -117,7 +118,7 @@ def whole_image_trial(
 
 
 def unseen_trial(queries: Queries, options: EvaluationOptions = PLAIN) -> Trial:
-    """The queries among each other, each left out of its own answer."""
+    """Leave-one-out: each query against all others."""
     codes = encode_labels(queries.labels, class_names(queries.labels))
     order = np.argsort(np.array([i.encode() for i in queries.ids], dtype=object), kind="stable")
     ids = [queries.ids[number] for number in order.tolist()]
@@ -160,7 +161,7 @@ def _measured_by_engine(
     options: SearchOptions,
     on_done: OnDone,
 ) -> dict[str, NDArray[np.float64]]:
-    """Deep rankings by the engine: a record's score is that of its best part."""
+    """Deep rankings from the engine: a record's score is that of its best part."""
     count, labels = searcher.index.count(), searcher.index.labels()
     k = min(depth(names) or count, count)
     step = max(1, _RANKS_AT_ONCE // k)

@@ -1,4 +1,4 @@
-"""The queries of an evaluation: described images of a source, with the ids that the index uses."""
+"""The queries of an evaluation: the described images of a source, with their ids in the index."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Queries:
     unlabelled: list[str] = field(default_factory=list)
 
     def chosen(self, wanted: Sequence[int]) -> Queries:
-        """The queries with these numbers; failures and unlabelled ids stay."""
+        """The queries with these numbers; failures and unlabelled ids are kept."""
         return Queries(
             [self.ids[number] for number in wanted],
             [self.labels[number] for number in wanted],
@@ -58,14 +58,14 @@ def describe_queries(
 ) -> Queries:
     """Vectors of the images of `source`, or of a seeded random `sample` of them, in its order.
 
-    Labels come from `metadata`, else from the source, else from the index. Where an archive holds
-    several images of one name, the last is the query, as it is the one that ingest keeps.
+    Labels come from `metadata`, else from the source, else from the index. If an archive holds
+    several images with the same name, the last one is the query, as ingest keeps that one.
     """
     name = _registered_name(searcher.index, source)
     items = source.items() if sample is None else _sampled(source, sample)
     total = source.count if sample is None else sample
     label_of = _labels(searcher.index, metadata)
-    # Not the items, which may hold their bytes.
+    # The items themselves are not kept: they may hold their bytes.
     found: dict[str, tuple[str | None, Vectors, bytes, str]] = {}
     failures: list[Failure] = []
     done = 0
@@ -88,10 +88,10 @@ def describe_queries(
 def query_labels(
     index: Index, source: ImageSource, metadata: Metadata | None = None
 ) -> list[tuple[str, str | None]]:
-    """Ids and labels of the images of `source`, as queries to `index`; nothing is described.
+    """Ids and labels of the images of `source` as queries to `index`, without describing them.
 
-    Labels as in `describe_queries`; where an archive repeats a name, the last image counts.
-    Raises `QueryError` where there is no image.
+    Labels as in `describe_queries`; if an archive repeats a name, the last image counts.
+    Raises `QueryError` if there is no image.
     """
     found = dict(_labelled_ids(index, source, metadata))
     if not found:
@@ -102,7 +102,7 @@ def query_labels(
 def require_labels_in(
     searcher: Searcher, source: ImageSource, metadata: Metadata | None = None
 ) -> None:
-    """Raise `QueryError` where nothing can be relevant, before anything is described."""
+    """Raise `QueryError` if nothing can be relevant, before anything is described."""
     _require_indexed_labels(searcher.index, searcher.index.labels())
     some = False
     for _, label in _labelled_ids(searcher.index, source, metadata):
@@ -113,9 +113,9 @@ def require_labels_in(
 
 
 def labelled(source: ImageSource, queries: Queries) -> Queries:
-    """The queries that have a label; the others are named in `unlabelled`.
+    """The queries that have a label; the others are listed in `unlabelled`.
 
-    Raises `QueryError` where no query has a label.
+    Raises `QueryError` if no query has a label.
     """
     parts: tuple[list[int], list[int]] = [], []
     for number, label in enumerate(queries.labels):
@@ -130,7 +130,7 @@ def labelled(source: ImageSource, queries: Queries) -> Queries:
 def require_relevant(index: Index, source: ImageSource, labels: Iterable[str | None]) -> list[str]:
     """The distinct `labels` of queries from `source` that no indexed image has, sorted.
 
-    Nothing is relevant to those queries. Raises `QueryError` where they are all queries.
+    Nothing is relevant to their queries. Raises `QueryError` if this holds for all queries.
     """
     indexed = index.labels()
     _require_indexed_labels(index, indexed)
@@ -170,7 +170,7 @@ def _labelled_ids(
 
 
 def _labels(index: Index, metadata: Metadata | None) -> Callable[[str, SourceItem], str | None]:
-    """A function that gives a query's label: from the metadata, else the source, else the index."""
+    """A function that returns a query's label: from metadata, else the source, else the index."""
     indexed = index.labels()
 
     def label_of(query: str, item: SourceItem) -> str | None:
@@ -189,7 +189,7 @@ def _no_images(source: ImageSource) -> QueryError:
 def _no_labels(source: ImageSource) -> QueryError:
     return QueryError(
         f"queries of {source.uri} have no label, so nothing is relevant to them",
-        "--label-from-folder takes each image's folder as its label, --metadata a table's",
+        "use --label-from-folder, or --metadata with a label column",
     )
 
 
@@ -208,13 +208,13 @@ def _registered_name(index: Index, source: ImageSource) -> str:
 
 
 def _sampled(source: ImageSource, sample: int) -> list[SourceItem]:
-    """`sample` items of `source`, chosen by a fixed seed, in the order of the source.
+    """`sample` items of `source`, drawn with a fixed seed, in the order of the source.
 
-    One pass that never holds more than the sample (Vitter 1985, algorithm R), as items of an
-    archive carry their bytes. An item whose key came before replaces the earlier one.
+    One pass that never holds more than the sample (Vitter 1985, algorithm R), because items of an
+    archive carry their bytes. A later item replaces an earlier one with the same key.
     """
     if sample < 1:
-        raise QueryError(f"a sample of {sample} queries", "choose 1 or more")
+        raise QueryError(f"a sample of {sample} queries is not possible", "use 1 or more")
     random = np.random.default_rng(SAMPLE_SEED)
     numbers: dict[str, int] = {}
     chosen: dict[int, SourceItem] = {}

@@ -1,7 +1,7 @@
-"""Rankings as arrays: the first ranks, or the whole ranking for some queries at a time.
+"""Rankings as arrays: the first ranks, or the whole ranking for a chunk of queries at a time.
 
-The order is that of the index (see `index.exact`): score descending, then the record's place among
-equals ascending, which is the order of ids unless a seed shuffles it.
+The order is that of the index (see `index.exact`): score descending; ties are broken by place,
+ascending, which is the order of ids unless a seed shuffles it.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from cbir.measures.names import depth
 from cbir.types import OnDone, Vectors
 
 DEEPEST = 1000
-"""Deeper cut-offs are read from arrays of labels, as a hit with its id takes 80 bytes."""
+"""Deeper cut-offs use arrays of labels, because a hit with its id takes 80 bytes."""
 
 KEPT = 100
-"""Hits per query that are kept where measures read more than `DEEPEST` ranks."""
+"""Hits per query that are kept if measures read more than `DEEPEST` ranks."""
 
-_RANKS_AT_ONCE = 1 << 21  # a thread holds about 30 bytes a rank
+_RANKS_AT_ONCE = 1 << 21  # a thread holds about 30 bytes per rank
 _VALUES_AT_ONCE = 1 << 21  # of the collection, in float64
 
 _Read = TypeVar("_Read")
 
 Keys = Callable[[slice], NDArray[np.uint32]]
-"""Gives, for a slice of the queries, the ascending sort key of each record: uint32 (queries, n)."""
+"""Maps a slice of the queries to the ascending sort keys of all records, uint32 (queries, n)."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Queries and what they are searched among.
+    """Queries and the collection to search.
 
     `ids` (n,) in byte order, with their vectors `matrix` float32 (n, dim) and label codes `codes`
     int32 (n,). `vectors` float32 (q, dim) and `asked` int32 (q,): vectors and label codes of the
     queries. `itself` int64 (q,): the row of `matrix` that is the query and is left out of its
-    answer, or -1. `places` int64 (n,): the order of the rows among equals, a permutation.
+    results, or -1. `places` int64 (n,): the tie-breaking order of the rows, a permutation.
     """
 
     ids: Sequence[str]
@@ -68,7 +68,7 @@ class Trial:
         return relevant_counts(self.codes, self.asked, counts_itself)
 
     def asking(self, chosen: NDArray[np.integer]) -> Trial:
-        """The trial of some of the queries, by their numbers."""
+        """The trial restricted to the queries with these numbers."""
         return replace(
             self,
             vectors=self.vectors[chosen],
@@ -81,10 +81,10 @@ class Trial:
 class Hits:
     """The first hits of q queries, as codes of labels.
 
-    A code is a place among the `classes`. `asked` int32 (q,): codes of the queries. `labels` int32
-    (q, k): codes of their hits, best first, UNLABELLED without a label and PADDING where a ranking
-    is shorter than k. `scores` float32 (q, k), NaN there. `relevant` int64 (q,): how many images
-    are relevant to each query.
+    A code is an index into `classes`. `asked` int32 (q,): codes of the queries. `labels` int32
+    (q, k): codes of their hits, best first; UNLABELLED for hits without a label, PADDING beyond
+    the end of a short ranking. `scores` float32 (q, k), NaN for padding. `relevant` int64 (q,):
+    how many images are relevant to each query.
     """
 
     classes: tuple[str, ...]
@@ -114,7 +114,7 @@ def first_hits(
     labels: Mapping[str, str | None],
     depth: int | None = None,
 ) -> Hits:
-    """The first `depth` hits (None: all) of `matches`, the answers to `queries`.
+    """The first `depth` hits (None: all) of `matches`, the results of `queries`.
 
     `labels` maps the ids of all searched images to their labels.
     """
@@ -135,14 +135,14 @@ def first_hits(
 
 
 def shuffled(count: int, seed: int | None) -> NDArray[np.int64]:
-    """Places among equals, int64 (count,): random by `seed`, or the order of ids where None."""
+    """Tie-breaking places, int64 (count,): random by `seed`, or in id order if it is None."""
     if seed is None:
         return np.arange(count)
     return np.random.default_rng(seed).permutation(count)
 
 
 def reads_whole(names: Sequence[str]) -> bool:
-    """Whether measures read the whole ranking, or more than `DEEPEST` ranks."""
+    """Whether the measures read the whole ranking, or more than `DEEPEST` ranks."""
     wanted = depth(names)
     return wanted is None or wanted > DEEPEST
 
@@ -200,10 +200,10 @@ def full_measures(
 def over_rankings(
     trial: Trial, keys: Keys, read: Callable[[slice, NDArray[np.int32]], _Read]
 ) -> Iterator[_Read]:
-    """The results of `read` for whole rankings, some queries at a time, in order, on all cores.
+    """The results of `read` for whole rankings, in chunks of queries, in order, on all cores.
 
     `read` receives a slice of the queries and the label codes of all records, best first by `keys`,
-    int32 (queries, n), with PADDING at the end where the query itself is left out. Key and place of
+    int32 (queries, n), with PADDING at the end if the query itself is left out. Key and place of
     a record are sorted as one number, which is several times faster than a stable sort in NumPy.
     """
     from threadpoolctl import threadpool_limits
@@ -243,8 +243,8 @@ def by_cosine(trial: Trial) -> Keys:
             some = slice(start, start + step)
             products = exact @ trial.matrix[some].T.astype(np.float64)
             rounded = products.astype(np.float32)
-            # Another order of summation may round these to the next float32 (but not those that
-            # are 0 because no number of both rows differs from it).
+            # A different order of summation may round these to a neighbouring float32 (except
+            # for products that are 0 because all their terms are 0).
             unsure = (products + slack).astype(np.float32) != (products - slack).astype(np.float32)
             query, row = np.nonzero(unsure & (products != 0))
             rounded[query, row] = rescored(
@@ -267,7 +267,7 @@ def _first_ranks(trial: Trial, k: int) -> Top:
 
 
 def _descending(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Numbers that rise as float32 `scores` fall; 0.0 and -0.0 are equal."""
+    """Integers that rise as float32 `scores` fall; 0.0 and -0.0 are equal."""
     bits = (0.0 - scores).view(np.uint32)
     # IEEE 754: the bits of positive numbers rise with them, those of negative numbers fall.
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))

@@ -1,4 +1,4 @@
-"""Recall of an index's own search against exact search."""
+"""Recall of an index's own search, compared with exact search."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _QUERIES_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall at `k` of an index's own search, over queries that are not in the index.
+    """Recall at `k` of an index's own search, over queries that are not indexed.
 
-    `k`: as asked for, or the size of a smaller index. `per_query` float64 (n_queries,): the share
-    of the k answers that are right. `exact`: whether the engine promises exact search. `left_out`:
-    queries that are themselves indexed. `epsilon`: how much farther than the k-th true neighbour an
-    answer may be. `own_ms` and `exact_ms`: median milliseconds of a single query, without
-    describing, over `timed` queries; `exact_ms` is None where the index cannot search exactly (a
-    server without scripts).
+    `k`: as requested, or the size of a smaller index. `per_query` float64 (n_queries,): the share
+    of the k results that are correct. `exact`: whether the engine guarantees exact search.
+    `left_out`: queries that are themselves indexed. `epsilon`: how much farther than the k-th true
+    neighbour a result may be. `own_ms` and `exact_ms`: median milliseconds of a single query,
+    without describing, over `timed` queries; `exact_ms` is None if the index cannot search exactly
+    (a server without scripts).
     """
 
     k: int
@@ -78,8 +78,8 @@ def measure_recall(
 ) -> Recall:
     """Recall at k of the index's search for the images of `source`; labels are not needed.
 
-    Queries that are indexed are left out, as their own record is an easy answer. `on_stage` is a
-    progress callback. Raises `QueryError` where all queries are indexed, and for an empty index.
+    Queries that are indexed are left out, as their own record is an easy match. `on_stage` is a
+    progress callback. Raises `QueryError` if all queries are indexed, and for an empty index.
     """
     k = _at_most_all(searcher.index, k)
     queries = describe_queries(searcher, source, sample, partial(on_stage, "describing"))
@@ -88,7 +88,7 @@ def measure_recall(
     if not asked:
         raise QueryError(
             f"all images of {source.uri} are in the index",
-            "measure with pictures that are not: what people will ask for",
+            "use queries that are not, such as pictures that people will search with",
         )
     left_out = len(queries.ids) - len(asked)
     return recall_of(
@@ -106,9 +106,9 @@ def recall_of(
 ) -> Recall:
     """Recall at k of `index.search` for `vectors` (q, dim).
 
-    An answer is right when its distance, 1 - cosine, is at most that of the k-th true neighbour
-    + epsilon, so that ties are no errors (as in ann-benchmarks: Aumüller, Bernhardsson and
-    Faithfull 2020).
+    A result is correct if its distance, 1 - cosine, is at most that of the k-th true neighbour
+    + epsilon, so ties are not errors (as in ann-benchmarks: Aumüller, Bernhardsson and Faithfull
+    2020).
     """
     k = _at_most_all(index, k)
     search_exactly = _exact_search(index, k)
@@ -135,12 +135,12 @@ def recall_of(
 
 
 def searches_exactly(index: Index) -> bool:
-    """Whether the engine and type of the index promise exact search."""
+    """Whether the engine and type of the index guarantee exact search."""
     return index.info().get("type", "flat") in ("flat", "words")
 
 
 def _at_most_all(index: Index, k: int) -> int:
-    """`k`, or the number of images where that is less."""
+    """`k`, or the number of images if that is smaller."""
     check_k(k)
     count = index.count()
     if not count:
@@ -158,9 +158,9 @@ def _blocks(vectors: Vectors, on_done: OnDone) -> Iterator[Vectors]:
 
 
 def _exact_search(index: Index, k: int) -> Callable[[Vectors], list[Matches]]:
-    """A search for the exact k best in the vectors themselves, not by the engine.
+    """A function that finds the exact k best from the vectors themselves, without the engine.
 
-    Where images have several vectors, which `Index.matrix` does not give, the engine searches.
+    If images have several vectors, which `Index.matrix` does not return, the engine searches.
     """
     if has_parts(index):
         return lambda vectors: index.search(vectors, k, exact=True)
@@ -185,7 +185,7 @@ def _exact_ms(index: Index, vectors: Vectors, k: int, on_done: OnDone) -> float 
 
 
 def _share(index: Index, vector: NDArray[np.float32], found: Matches, right: Matches) -> float:
-    """The share of the true answer that is found, by true scores, not those of the engine."""
+    """The share of the true results that was found, judged by true scores, not the engine's."""
     if not right.ids:
         return 1.0
     known = set(right.ids)

@@ -1,4 +1,4 @@
-"""The result of an evaluation, with notes on how to read its figures."""
+"""The result of an evaluation, with its caveats."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from cbir.wording import counted, listed
 if TYPE_CHECKING:
     from cbir.evaluation.near_duplicates import NearDuplicates
 
-NOT_FOR_A_SAMPLE = "A sample has no leave-one-out: too few images are relevant to a query"
+NOT_FOR_A_SAMPLE = "Leave-one-out needs all queries: in a sample, too few images are relevant"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good the answers of an index are, and what must be known to read the figures.
+    """The measures of an index, with the facts needed to interpret them.
 
     `source`: the address of the queries. `n_queries`: how many were searched for. `descriptor`:
-    name and short fingerprint. `options`: how the queries were searched for; `sample` is None where
+    name and short fingerprint. `options`: how the queries were searched for; `sample` is None if
     all of them were. `values`: under each protocol that was measured, measure -> the value of every
     query, float64 (n_queries,). "usual" searches the index; "unseen" is leave-one-out, which
-    searches the queries among each other. `hamming`: means by binary codes, where asked for.
+    searches the queries among each other. `hamming`: means by binary codes, if requested.
 
     `accuracy`: of the descriptor's own classifier on "training_images" (those indexed from its
-    training source, held-out images included) and on "queries"; None where no image has one of its
+    training source, including held-out images) and on "queries"; None if no image has one of its
     classes. `training_images_indexed`: whether the index holds images that the descriptor was
-    trained on, so that the usual protocol's figures are partly memory. `near_duplicates`: the
-    queries that were left out, None where none were searched for. `absent_labels`: labels of
-    queries that no indexed image has, so that nothing is relevant. `queries` and `matches`: what
-    was asked, and the answers under the leading protocol, best first.
+    trained on, so that the usual protocol's figures are partly memorisation. `near_duplicates`:
+    the queries that were left out, None if not requested. `absent_labels`: labels of queries that
+    no indexed image has, so nothing is relevant. `queries` and `matches`: the queries, and their
+    results under the main protocol, best first.
     """
 
     source: str
@@ -69,37 +69,37 @@ class Evaluation:
 
     @property
     def main(self) -> OneProtocol:
-        """The leading protocol: "usual", unless leave-one-out alone was asked for."""
+        """The main protocol: "usual", unless only leave-one-out was requested."""
         return next(iter(self.values))
 
     @property
     def measures(self) -> dict[str, float]:
-        """Measure -> mean, under the leading protocol."""
+        """Measure -> mean, under the main protocol."""
         return self.means[self.main]
 
     @property
     def per_query(self) -> dict[str, NDArray[np.float64]]:
-        """Measure -> the value of every query, under the leading protocol."""
+        """Measure -> the value of every query, under the main protocol."""
         return self.values[self.main]
 
     @property
     def unseen_index(self) -> dict[str, float] | None:
-        """Measure -> mean in leave-one-out, where it was measured."""
+        """Measure -> mean in leave-one-out, if it was measured."""
         return self.means.get("unseen")
 
     @property
     def unseen_per_query(self) -> dict[str, NDArray[np.float64]] | None:
-        """Measure -> the value of every query in leave-one-out, where it was measured."""
+        """Measure -> the value of every query in leave-one-out, if it was measured."""
         return self.values.get("unseen")
 
     @property
     def n_described(self) -> int:
-        """How many queries were read, those that failed or were left out included."""
+        """How many queries were read, including those that failed or were left out."""
         left_out = 0 if self.near_duplicates is None else len(self.near_duplicates.ids)
         return self.n_queries + left_out + len(self.failures) + len(self.queries.unlabelled)
 
     def to_json(self) -> dict[str, Any]:
-        """What `cbir evaluate --json` prints for one run."""
+        """As in `cbir evaluate --json`, for one run."""
         return {
             "source": self.source,
             "n_queries": self.n_queries,
@@ -130,7 +130,7 @@ class Evaluation:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What readers of the figures must know, as sentences: who was left out, what counts as 0."""
+    """The caveats as sentences, such as which queries were left out and which count as 0."""
     return [
         *_left_out(evaluation),
         *_irrelevant(evaluation),
@@ -154,10 +154,10 @@ def _left_out(evaluation: Evaluation) -> list[str]:
     if found is not None:
         left_out = f"{len(found.ids):,} of {counted(found.n_queries, 'query')}"
         share = len(found.ids) / found.n_queries
-        lines.append(f"Left out: {left_out} ({share:.2%}), nearly the same as an indexed picture.")
+        lines.append(f"Left out: {left_out} ({share:.2%}) with a near-duplicate in the index.")
         if found.doubtful:
             lines.append(
-                "So many are rarely copies: pictures without much detail (digits, logos, scans) "
+                "This many are rarely copies: pictures with little detail (digits, logos, scans) "
                 "are mistaken for each other."
             )
     return lines
@@ -169,14 +169,14 @@ def _irrelevant(evaluation: Evaluation) -> list[str]:
     if absent:
         labels = counted(len(absent), "label")
         lines.append(
-            f"Counted as 0: queries of {labels} that no indexed image has ({listed(absent)})."
+            f"Counted as 0: queries with {labels} that no indexed image has ({listed(absent)})."
         )
     if evaluation.main == "usual" and overlap.unlabelled:
         images = f"{overlap.unlabelled:,} of {evaluation.n_indexed:,} indexed images"
-        lines.append(f"{images} have no label and are never right.")
+        lines.append(f"{images} have no label and are never relevant.")
     if "unseen" in evaluation.values and overlap.alone:
         alone = counted(overlap.alone, "query")
-        lines.append(f"Leave-one-out: {alone} without another of the same label, counted as 0.")
+        lines.append(f"Leave-one-out: {alone} whose label no other query has, counted as 0.")
     return lines
 
 
@@ -187,12 +187,12 @@ def _overlapping(evaluation: Evaluation) -> list[str]:
     overlap, asked = evaluation.overlap, counted(evaluation.n_queries, "query")
     if overlap.indexed:
         lines.append(
-            f"{overlap.indexed:,} of {asked} are indexed, each left out of its own answer."
+            f"{overlap.indexed:,} of {asked} are indexed, each left out of its own results."
         )
     if overlap.same_file:
         lines.append(
             f"{overlap.same_file:,} of {asked} find their own file under another id, "
-            "which is an easy answer."
+            "which is an easy match."
         )
     return lines
 
@@ -203,5 +203,5 @@ def _asked(evaluation: Evaluation) -> list[str]:
     if options.sample is not None and options.protocol == "both":
         lines.append(f"{NOT_FOR_A_SAMPLE}.")
     if options.shuffle is not None:
-        lines.append(f"Equal scores are ordered by the seed {options.shuffle}, not by id.")
+        lines.append(f"Ties are broken at random by seed {options.shuffle}, not by id.")
     return lines

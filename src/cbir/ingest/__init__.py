@@ -1,1 +1,1 @@
-"""Sources into an index: read, decode, describe, commit; and index into index."""
+"""Indexes sources (read, decode, describe, commit), and copies indexes."""

@@ -26,7 +26,7 @@ SAMPLE_SEED = 0
 
 _Value = TypeVar("_Value")
 Conflicts = Literal["refuse", "overwrite", "keep"]
-"""What happens where both indexes have a value and they differ; see `copy_index`."""
+"""What to do if both indexes have different values; see `copy_index`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ def copy_index(
     """Copy the index at `source` to `target`, which is created if it does not exist.
 
     Records that the target already has are not copied again, so an interrupted copy resumes.
-    Labels, metadata and failures are merged: a value is never replaced by nothing. A conflict is a
+    Labels, metadata and failures are merged: an empty value never replaces one. A conflict is a
     label, a metadata field or a source's location for which the two indexes have different values:
     "overwrite" takes the source's value, "keep" the target's, and "refuse" raises `CbirError`
     before anything is written.
 
-    At the end both indexes must have the same number of records and give the same answers to a
+    At the end both indexes must have the same number of records and give the same results for a
     sample of the source's vectors. Raises `CbirError` if they do not, and if the target holds
     other records or another spec. `fast_load`: see `index.open.create_index`.
     """
@@ -99,7 +99,7 @@ def _model_of(index: Index) -> Mapping[str, bytes]:
 
 
 class _Copy:
-    """What is to be copied from `old` to `new`: decided first, then written.
+    """A copy from `old` to `new`: planned first, then written.
 
     `wanted`: the ids to write, each with its merged stamp if `new` has a record of that id.
     """
@@ -126,7 +126,7 @@ class _Copy:
             raise IndexStateError(
                 f"{self._new.url} holds {counted(len(others), 'record')} that {self._old.url} "
                 f"lacks, for example '{others[0]}'",
-                "copy into a new place, or remove them: cbir remove",
+                "copy to a new place, or remove them: cbir remove",
             )
 
     def _merged_sources(self) -> dict[str, str]:
@@ -168,7 +168,7 @@ class _Copy:
         return theirs if self._keep else mine
 
     def write(self, on_done: OnDone) -> None:
-        """Write all that is wanted to the new index."""
+        """Write the wanted records, with sources and failures, to the new index."""
         self._write_sources()
         self._write_records(on_done)
         self._write_failures()
@@ -181,8 +181,8 @@ class _Copy:
                     self._new.move_source(name, uri)
             elif self._new.register_source(name, uri) != name:
                 raise IndexStateError(
-                    f"{self._new.url} knows {uri} by another name than '{name}'",
-                    "copy into a new place",
+                    f"{self._new.url} has {uri} under another name than '{name}'",
+                    "copy to a new place",
                 )
 
     def _write_records(self, on_done: OnDone) -> None:
@@ -214,7 +214,7 @@ class _Copy:
                 yield replace(entry, record=record)
 
     def _write_failures(self) -> None:
-        """Add the old index's failures; the new one's stay unless the image is a record by now."""
+        """Add the old index's failures; keep the new one's unless the image now has a record."""
         indexed = set(self.ids)
         stale = [f for f in self._new.failures() if make_id(f.source, f.location) in indexed]
         failures = [f for f in self._new.failures() if f not in stale] + self._old.failures()
@@ -224,7 +224,7 @@ class _Copy:
 
 
 def _compare(old: Index, new: Index) -> tuple[int, bool]:
-    """Check that both hold the same; the number of queries compared, and whether by search."""
+    """Check that both are equal; returns the number of queries compared, and whether by search."""
     counts = old.count(), new.count()
     if counts[0] != counts[1]:
         raise _unequal(old, new, f"{counts[0]} and {counts[1]} records")
@@ -251,5 +251,5 @@ def _compare(old: Index, new: Index) -> tuple[int, bool]:
 def _unequal(old: Index, new: Index, what: str) -> IndexStateError:
     return IndexStateError(
         f"{new.url} differs from {old.url}: {what}",
-        "if something wrote to one of them meanwhile, run the same command again",
+        "if another process changed one of them in the meantime, run the same command again",
     )

@@ -1,7 +1,7 @@
 """Describes images on all cores and keeps their order; used by indexing and by evaluation.
 
 Each worker takes a small batch through every stage (read, hash, decode, shrink, describe), so that
-one worker decodes while another runs inference. Memory holds no more than a few batches; a batch
+one worker decodes while another runs inference. No more than a few batches are in memory; a batch
 is described in portions of about VIEW_BYTES of pixels, because not every descriptor shrinks images.
 """
 
@@ -134,7 +134,7 @@ class _Worker:
         except OSError as error:
             return Unreadable(item, f"cannot be read: {error.strerror or error}")
         except MemoryError:
-            return Unreadable(item, "needs more memory than there is")
+            return Unreadable(item, "needs more memory than is available")
 
     def _views(self, image: RgbImage) -> list[RgbImage]:
         try:

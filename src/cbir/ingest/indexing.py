@@ -108,7 +108,7 @@ def _opened(
     sources: Sequence[str | Path | ImageSource], label_from_folder: bool
 ) -> list[ImageSource]:
     if isinstance(sources, (str, Path)):
-        raise CbirError("sources is one path", f'give a list: ["{sources}"]')
+        raise CbirError("sources is a single path", f'give a list: ["{sources}"]')
     return [
         open_source(os.fspath(source), label_from_folder)
         if isinstance(source, (str, Path))
@@ -119,15 +119,15 @@ def _opened(
 
 def _only(sources: Sequence[ImageSource]) -> ImageSource:
     if len(sources) != 1:
-        raise CbirError(f"{len(sources)} sources cannot be the moved one", "give that source alone")
+        raise CbirError(f"moved is for one source, not {len(sources)}", "give that source alone")
     return sources[0]
 
 
 def _take_over(index: Index) -> None:
-    """Replace the old index by the rebuilt one, unless that is empty."""
+    """Replace the old index with the rebuilt one, unless that is empty."""
     if not index.count():
         raise CbirError(
-            "no image could be indexed, so the old index stays",
+            "no image could be indexed, so the old index is kept",
             "index into a new place to see the reasons",
         )
     index.refresh()

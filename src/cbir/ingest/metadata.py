@@ -61,7 +61,7 @@ class _Row:
 
 
 class _LineError(Exception):
-    """What is wrong with a line of the file, and the hint."""
+    """A problem with a line of the file, and the hint."""
 
     def __init__(self, line: int, problem: str, hint: str = "") -> None:
         super().__init__(problem)
@@ -211,7 +211,7 @@ def _json_object(line: int, text: str) -> list[tuple[str, Any]]:
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object; tells it from a JSON array."""
+    """The members of a JSON object, distinguishable from a JSON array."""
 
 
 def _json_fields(line: int, pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -234,4 +234,6 @@ def _check_name(line: int, name: str) -> None:
     if name in FIELDS and name not in (*_KEYS, _LABEL):
         raise _LineError(line, f"'{name}' is a reserved name", "rename the column")
     if not name or name != name.strip() or _OPERATORS.search(name):
-        raise _LineError(line, f"'{name}' is no valid column name", "avoid outer spaces and =!<>")
+        raise _LineError(
+            line, f"'{name}' is not a valid column name", "avoid outer spaces and =!<>"
+        )

@@ -1,4 +1,4 @@
-"""One indexing run: new images are described and committed in batches, known ones are kept."""
+"""One indexing run: describes and commits new images in batches, keeps unchanged ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = "."
 """Location of a failure of the source itself: the rest of its folder or archive is unreadable."""
 
 Prune = bool | Literal["force"]
-"""Whether to remove the records of files that no longer exist; "force": even if most do not."""
+"""Whether to remove the records of files that no longer exist; "force": even if most are gone."""
 
 Details = tuple[str | None, Mapping[str, MetadataValue]]
 
@@ -87,7 +87,7 @@ class IndexingRun:
             self.report.interrupted = True
 
     def tell_if_due(self) -> None:
-        """Report progress, unless that happened a moment ago."""
+        """Report progress, unless it was reported a moment ago."""
         if time.monotonic() - self._told >= TELL_SECONDS:
             self._told = time.monotonic()
             self._tell()
@@ -97,7 +97,7 @@ class IndexingRun:
 
 
 class _SourceRun:
-    """Adds one source; holds what the index knew, what was seen and what is not committed yet.
+    """Adds one source; holds the known stamps, the ids seen, and the uncommitted work.
 
     `_again`: ids that an archive contains more than once; the last image counts, known or not.
     """
@@ -118,7 +118,7 @@ class _SourceRun:
         self._last_commit = time.monotonic()
 
     def add(self, prune: Prune) -> None:
-        """Add what is new and changed, then mark or drop what is gone."""
+        """Add new and changed images, then mark or remove missing ones."""
         finished = False
         try:
             for outcomes in describe_items(
@@ -152,7 +152,7 @@ class _SourceRun:
                 yield item
 
     def _items(self) -> Iterator[SourceItem]:
-        """The source's items; damage in the middle of it is a failure, and ends it."""
+        """The source's items; damage in the middle becomes a failure and ends the source."""
         try:
             yield from self._source.items()
         except CbirError as error:
@@ -164,7 +164,7 @@ class _SourceRun:
         return make_id(self._name, item.key)
 
     def _stamp(self, record_id: str) -> Stamp | None:
-        """What the index knows of an image that need not be described, None where it must be."""
+        """The stamp of an indexed image, None if the image must be described."""
         stamp = None if record_id in self._again else self._known.get(record_id)
         return stamp if stamp and stamp.parts == len(self._run.boxes) else None
 
@@ -215,7 +215,7 @@ class _SourceRun:
         return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
 
     def _facts(self, record_id: str, item: SourceItem) -> Details:
-        """Label and metadata of an item; where this run gives none, what the index has stays.
+        """Label and metadata of an item; the index's own are kept if this run gives none.
 
         A row of the metadata file replaces all fields of its record; its label overrides the
         folder's.
@@ -244,7 +244,7 @@ class _SourceRun:
         self._run.tell_if_due()
 
     def _commit(self) -> None:
-        """Make all that was collected durable."""
+        """Commit everything that was collected."""
         self._add_entries()
         if self._details:
             self._index.set_details(self._details)
@@ -271,7 +271,7 @@ class _SourceRun:
                 self._report.added += 1
 
     def _keep_failures(self, finished: bool) -> None:
-        """Store this run's failures; those of images that it did not reach stay."""
+        """Store this run's failures, and keep those of images that it did not reach."""
         again = {failure.location for failure in self._failures}
         older = [
             failure
@@ -283,7 +283,7 @@ class _SourceRun:
         self._index.set_failures(self._name, [*older, *self._failures])
 
     def _settle_missing(self, prune: Prune) -> None:
-        """Mark as missing, or with `prune` drop, the records whose files were not found.
+        """Mark as missing, or with `prune` remove, the records whose files were not found.
 
         Files in a folder that could not be read were not found either, but may well exist.
         """

@@ -1,4 +1,4 @@
-"""An evaluation as the sections of its report need it."""
+"""An evaluation, prepared for the sections of its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbir.report.tables import LEAVE_ONE_OUT, TITLES
 from cbir.search.searcher import Searcher
 
 DEPTH = 100
-"""How many hits of each query the report looks at."""
+"""How many hits of each query the report uses."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Case:
-    """An evaluation with what the sections of its report need.
+    """An evaluation with the data for the sections of its report.
 
-    `sides`: by the title of the protocol, the leading one first. Under that one, `labels` maps the
+    `sides`: by the title of the protocol, the main one first. Under that one, `labels` maps the
     ids of the searched images to labels, `thumbnail` gives the encoded picture of an id, and
     `matches` and `hits` are the first `DEPTH` of each query. `measure`: the one that ranks queries
-    from good to bad, the first nAP@k that was asked for.
+    from good to bad, the first nAP@k that was requested.
     """
 
     evaluation: Evaluation
@@ -54,17 +54,17 @@ class Case:
 
     @property
     def main(self) -> str:
-        """The title of the leading protocol."""
+        """The title of the main protocol."""
         return next(iter(self.sides))
 
     @property
     def values(self) -> Floats:
-        """The measure of each query under the leading protocol, (q,)."""
+        """The measure of each query under the main protocol, (q,)."""
         return self.sides[self.main].values
 
 
 def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
-    """The first hits of every query and its figure, under each protocol."""
+    """The case of `evaluation`: the first hits and the figures of every query."""
     queries = evaluation.queries
     labels, thumbnail = _searched(evaluation, searcher)
     matches = _deep_enough(evaluation, searcher, labels)
@@ -85,7 +85,7 @@ def case_of(evaluation: Evaluation, searcher: Searcher) -> Case:
 def _searched(
     evaluation: Evaluation, searcher: Searcher
 ) -> tuple[Mapping[str, str | None], Callable[[str], bytes | None]]:
-    """Labels and pictures of what is searched: the index, or the other queries."""
+    """Labels and pictures of the searched images: the index, or the other queries."""
     if evaluation.main == "usual":
         return searcher.index.labels(), searcher.index.thumbnail
     queries = evaluation.queries
@@ -96,7 +96,7 @@ def _searched(
 def _deep_enough(
     evaluation: Evaluation, searcher: Searcher, labels: Mapping[str, str | None]
 ) -> Sequence[Matches]:
-    """The first hits, searched again where the measures needed fewer than the report does."""
+    """The first hits, searched for again if the measures needed fewer than the report does."""
     queries, options = evaluation.queries, evaluation.options
     itself = any(query in labels for query in queries.ids)
     wanted = min(DEPTH, max(1, len(labels) - itself))

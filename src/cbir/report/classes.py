@@ -1,4 +1,4 @@
-"""Class by class: how good each one is, and which others it is mistaken for."""
+"""Results by class, and confusions between classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cbir.wording import counted, percent
 
 FIRST = 10
 MANY_CLASSES = 24
-"""Of more classes than this, only the best and worst are drawn."""
+"""If there are more classes, only the best and worst are drawn."""
 
 PAIRS = 12
 MOST_SHOWN = 16
@@ -28,7 +28,7 @@ NO_LABEL = "(no label)"
 
 
 def class_section(case: Case) -> Section:
-    """A bar a class, how the queries spread, and a table of all measures of all classes."""
+    """A bar per class, the spread of the queries, and a table of all measures by class."""
     evaluation, measure = case.evaluation, case.measure
     labels = evaluation.queries.labels
     classes = class_means({measure: case.values, **evaluation.per_query}, labels)
@@ -58,7 +58,7 @@ def class_section(case: Case) -> Section:
     )
     return Section(
         "classes",
-        "Class by class, query by query",
+        "Results by class and query",
         [
             Plot("classes", f"Mean {measure} of each class", figure, said, f"{said}{some}"),
             spread_block({case.main: case.values}, measure),
@@ -70,14 +70,14 @@ def class_section(case: Case) -> Section:
 def confusion_section(hits: Hits) -> Section:
     """The classes of the first hits for each class's queries.
 
-    Where a query has fewer than `FIRST` relevant images, only that many hits count, as more cannot
-    be right.
+    If a query has fewer than `FIRST` relevant images, only that many hits count, because no more
+    can be right.
     """
     limits = np.clip(hits.relevant, 1, min(FIRST, hits.labels.shape[1]))
     first, rule = f"first {limits.max()} hits", ""
     if limits.min() < limits.max():
         first = "first hits"
-        rule = f" At most {limits.max()} of a query, and no more than are relevant to it."
+        rule = f" At most {limits.max()} per query, and no more than are relevant to it."
     shares = taken_for(hits, limits)
     columns = [*hits.classes, NO_LABEL]
     rows = np.flatnonzero(~np.isnan(shares[:, 0]))
@@ -87,7 +87,7 @@ def confusion_section(hits: Hits) -> Section:
         return Section(
             "confusions",
             "Confusions between classes",
-            [Text(f"Nothing: all of the {first} are right.")],
+            [Text(f"None: all of the {first} are right.")],
         )
     shown_rows, shown_columns = _shown(shares, rows, pairs)
     figure = matrix_plot(
@@ -97,7 +97,7 @@ def confusion_section(hits: Hits) -> Section:
     )
     row, column = pairs[0]
     said = (
-        f"Most often mistaken for another: {hits.classes[row]} for {columns[column]} "
+        f"Most frequent confusion: {hits.classes[row]} mistaken for {columns[column]} "
         f"({percent(float(shares[row, column]))} of its {first})."
     )
     some = (
@@ -110,9 +110,9 @@ def confusion_section(hits: Hits) -> Section:
             "confusions",
             f"Share of the {first}, in percent",
             figure,
-            f"A row is a query's class, a column its hits' class. {said}",
-            f"A row: queries of a class; a column: the class of their {first}. "
-            f"Blue is right, orange wrong.{rule}{some} {said}",
+            f"Rows are classes of queries, columns classes of hits. {said}",
+            f"Rows: classes of queries; columns: classes of their {first}. "
+            f"Blue is right, orange is wrong.{rule}{some} {said}",
             wide=len(shown_columns) > WIDE_FROM,
         )
     )

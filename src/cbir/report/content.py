@@ -1,4 +1,4 @@
-"""What a report says, apart from how it looks: sections of blocks, for every writer."""
+"""The content of a report, independent of its format: sections of blocks, for every writer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph; a `note`, which is easily overlooked, is set apart."""
+    """A paragraph; a `note` is highlighted."""
 
     text: str
     note: bool = False
@@ -75,8 +75,8 @@ class Tiles:
 class Table:
     """Rows of cells under a header. The first column names the row.
 
-    `numbers`: the other columns are figures. `folded`: hidden under its title until opened.
-    `wide`: over the whole width.
+    `numbers`: the other columns are figures. `folded`: collapsed under its title.
+    `wide`: full width.
     """
 
     title: str
@@ -90,7 +90,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart. `name` is that of its file; `alt` describes it in words; `wide`: whole width."""
+    """A chart. `name` is that of its file; `alt` describes it in words; `wide`: full width."""
 
     name: str
     title: str
@@ -127,7 +127,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class ShownHit:
-    """A hit in a row of pictures; `right` where it is relevant to the query."""
+    """A hit in a row of pictures; `right` if it is relevant to the query."""
 
     image: Shown
     rank: int
@@ -169,7 +169,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A report; `subtitle` says in one line what was measured."""
+    """A report; `subtitle` says in one line what the report measures."""
 
     title: str
     subtitle: str

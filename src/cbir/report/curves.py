@@ -20,7 +20,7 @@ from cbir.report.tables import LEAVE_ONE_OUT
 from cbir.wording import counted
 
 TAIL = 0.01
-"""The lowest scores, of this share, are drawn as one: they would take the room of the others."""
+"""This share of hits, with the lowest scores, shares one bar, so that outliers take no space."""
 
 _RANKS = (1, 2, 5, 10, 20, 50, 100)
 
@@ -34,14 +34,14 @@ def curve_section(case: Case) -> Section:
         {title: side.precision for title, side in case.sides.items()},
         recall,
         f"Mean P@k over {counted(asked, 'query')}.",
-        f"Interpolated precision over full rankings of {of}, by whole-image vectors.",
+        f"Interpolated precision over full rankings of {of}, with whole-image vectors.",
         by_chance={title: side.relevant / side.searched for title, side in case.sides.items()},
     )
-    return Section("curves", "Precision, hit by hit", blocks)
+    return Section("curves", "Precision by rank and recall", blocks)
 
 
 def recall_curves(case: Case) -> tuple[dict[str, Floats], int]:
-    """Protocol -> precision over recall; and how many queries the curves are of."""
+    """Protocol -> precision over recall; and the number of queries behind the curves."""
     queries, options = case.evaluation.queries, case.evaluation.options
     chosen = sampled(len(queries.ids), max(len(queries.ids), len(case.labels)))
     curves = {}
@@ -63,9 +63,9 @@ def curve_blocks(
     by_chance: Mapping[str, float] | None = None,
     under: str = "",
 ) -> list[Block]:
-    """Precision over ranks and over recall, each as a plot with a line a curve and as a table.
+    """Precision over ranks and over recall, each as a plot and as a table.
 
-    `under`: the protocol, where all curves have the same.
+    `under`: the protocol, if all curves share one.
     """
     longest = max(len(values) for values in precision.values())
     ranks = [rank for rank in _RANKS if rank <= longest]
@@ -92,7 +92,7 @@ def curve_blocks(
             recall_caption,
         ),
         Table(
-            f"The curves as numbers: P@k{title}",
+            f"Values of the curves: P@k{title}",
             ["k", *precision],
             [
                 [str(k), *(f"{c[k - 1]:.4f}" if k <= len(c) else "" for c in precision.values())]
@@ -101,7 +101,7 @@ def curve_blocks(
             folded=True,
         ),
         Table(
-            f"The curves as numbers: precision over recall{title}",
+            f"Values of the curves: precision over recall{title}",
             ["recall", *recall],
             [
                 [f"{v / 100:.1f}", *(f"{c[v]:.4f}" for c in recall.values())]
@@ -125,7 +125,7 @@ def spread_block(values: Mapping[str, Floats], measure: str, under: str = "") ->
 
 
 def score_sections(case: Case) -> list[Section]:
-    """The scores of right and of wrong hits; nothing where there are no hits."""
+    """The scores of right and wrong hits; nothing if there are no hits."""
     hits = case.hits
     there, found = hits.retrieved, hits.found
     if not there.any():
@@ -142,7 +142,7 @@ def score_sections(case: Case) -> list[Section]:
     blocks: list[Block] = [
         Plot(
             "scores",
-            "Scores of right and of wrong hits",
+            "Scores of right and wrong hits",
             score_plot(right, wrong, lowest),
             f"Two histograms. {said}",
             f"The first {counted(depth, 'hit')} of every query; the shares of each kind sum to "
@@ -151,13 +151,13 @@ def score_sections(case: Case) -> list[Section]:
     ]
     rows = _limits(case)
     if rows:
-        header = ["right are at least", "from score", "share of all hits"]
-        blocks.append(Table("From which score on hits can be trusted", header, rows))
-    return [Section("scores", "Scores, and how they tell right from wrong", blocks)]
+        header = ["precision", "score at least", "share of all hits"]
+        blocks.append(Table("Score thresholds", header, rows))
+    return [Section("scores", "Scores as a sign of right hits", blocks)]
 
 
 def _limits(case: Case) -> list[list[str]]:
-    """The lowest scores from which a share of hits is right, down to the share of all hits."""
+    """The score thresholds for several precisions, down to the precision of all hits."""
     scores = case.hits.scores[case.hits.retrieved]
     rows: list[list[str]] = []
     for share in (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5):

@@ -1,4 +1,4 @@
-"""Queries worth looking at, as pictures with their hits."""
+"""Example queries, as pictures with their hits."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def example_blocks(case: Case) -> list[Block]:
     values, hits, measure = case.values, case.hits, case.measure
     if len(values) <= FEW_QUERIES:
         everyone = np.argsort(values, kind="stable")
-        groups = [("queries", "All queries", "The worst first.", everyone.tolist())]
+        groups = [("queries", "All queries", "Worst first.", everyone.tolist())]
     else:
         groups = [
             (
                 "worst",
                 "The worst queries",
                 f"The lowest {measure}, the most confident mistakes first; "
-                f"at most {MOST_OF_A_CLASS} of a class.",
+                f"at most {MOST_OF_A_CLASS} per class.",
                 lowest_queries(values, hits, WORST, MOST_OF_A_CLASS),
             ),
             (
                 "random",
-                "Queries at random",
-                f"Drawn with seed {SEED}: what to expect.",
+                "Random queries",
+                f"Drawn with seed {SEED}: typical results.",
                 random_queries(len(values), AT_RANDOM),
             ),
             (
                 "best",
                 "The best queries",
-                f"The highest {measure}, the highest scores first; one of a class.",
+                f"The highest {measure}, the highest scores first; one per class.",
                 lowest_queries(np.negative(values), hits, BEST, 1),
             ),
         ]
@@ -82,7 +82,7 @@ def shown(record_id: str, label: str | None, thumbnail: bytes | None) -> Shown:
     """An image for a row of pictures; large thumbnails shrink, damaged ones are left out."""
     try:
         pixels = decode(thumbnail or b"")
-    except ImageError:  # the report shows that there is none
+    except ImageError:  # the report shows a placeholder
         return Shown(record_id, label, None, small=False)
     side = max(pixels.shape[:2])
     if thumbnail and side <= _SIDE:

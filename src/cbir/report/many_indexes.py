@@ -1,4 +1,4 @@
-"""The report that compares several indexes by the same queries."""
+"""The report that compares several indexes with the same queries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from cbir.report.tables import (
 from cbir.wording import counted
 
 PICTURE_ROWS = 24
-"""About this many rows of pictures are shown."""
+"""The approximate number of rows of pictures."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def compared_cases(compared: ComparedEvaluations, cases: Sequence[Case]) -> Comp
 
 
 def several_report(several: ComparedCases, *, command: str, pages: Sequence[str]) -> Report:
-    """The report of several indexes together; `pages` are the folders of their own reports."""
+    """The report that compares several indexes; `pages` are the folders of their own reports."""
     names, compared = several.names, several.compared
     facts = [
         (f"{name}: {what}", said)
@@ -77,11 +77,11 @@ def several_report(several: ComparedCases, *, command: str, pages: Sequence[str]
     ]
     return Report(
         f"{' and '.join(names)} compared" if len(names) == 2 else f"{len(names)} indexes compared",
-        f"{counted(len(compared.labels), 'query')}, the same for all; a hit is right when it has "
+        f"{counted(len(compared.labels), 'query')}, the same for all; a hit is right if it has "
         "the query's label. Search is exact.",
         [
             _summary(several, pages),
-            Section("comparisons", "Are the differences real?", comparisons_of(compared)),
+            Section("comparisons", "Significance", comparisons_of(compared)),
             _classes(several),
             _curves(several),
             *_queries(several),
@@ -113,7 +113,7 @@ def _summary(several: ComparedCases, pages: Sequence[str]) -> Section:
 
 
 def _classes(several: ComparedCases) -> Section:
-    """A row a class with a mark for each index, and the distribution of queries."""
+    """A row per class with a mark for each index, and the distribution of queries."""
     values = dict(zip(several.names, several.values, strict=True))
     main = several.cases[0].main
     means = {
@@ -129,13 +129,13 @@ def _classes(several: ComparedCases) -> Section:
     marks = dict(zip(several.names, of_indexes, strict=True))
     return Section(
         "classes",
-        "Class by class, query by query",
+        "Results by class and query",
         [
             Plot(
                 "classes",
                 f"Mean {several.measure} of each class, {main}",
                 class_plot(drawn, marks, f"mean {several.measure}", bars=False),
-                "A row a class, a mark for each index.",
+                "A row for each class, with a mark for each index.",
                 said,
             ),
             spread_block(values, several.measure, main),
@@ -155,14 +155,14 @@ def _curves(several: ComparedCases) -> Section:
                 {name: case.sides[title].precision for name, case, _ in named},
                 {name: curves[title] for name, _, curves in named},
                 "Mean P@k over all queries.",
-                f"Interpolated precision over {of}, by whole-image vectors.",
+                f"Interpolated precision over {of}, with whole-image vectors.",
                 under=title,
             )
-    return Section("curves", "Precision, hit by hit", blocks)
+    return Section("curves", "Precision by rank and recall", blocks)
 
 
 def _queries(several: ComparedCases) -> list[Section]:
-    """For each index, the queries in which it leads most over all others."""
+    """For each index, the queries with its largest lead over all others."""
     each = max(1, PICTURE_ROWS // len(several.names) ** 2)
     than = "the other" if len(several.names) == 2 else "all others"
     blocks: list[Block] = []
@@ -175,12 +175,12 @@ def _queries(several: ComparedCases) -> list[Section]:
             blocks.append(
                 Examples(
                     f"better-{number + 1}",
-                    f"What {name} answers better",
-                    f"The largest lead in {several.measure} over {than}, one of a class.",
+                    f"Queries that {name} answers better",
+                    f"The largest lead in {several.measure} over {than}, one per class.",
                     [one for query in best for one in _side_by_side(several, query)],
                 )
             )
-    return [Section("queries", "Where they differ most", blocks)] if blocks else []
+    return [Section("queries", "Largest differences", blocks)] if blocks else []
 
 
 def _side_by_side(several: ComparedCases, query: int) -> list[Example]:

@@ -37,7 +37,7 @@ _HEIGHT = _SIDE + 2 * _LINE + 2 * GAP
 
 
 def markdown(report: Report) -> tuple[str, dict[str, bytes]]:
-    """`report` as Markdown, and the files that it shows by relative path."""
+    """`report` as Markdown, and its pictures by relative path."""
     files: dict[str, bytes] = {}
     lines = [f"# {escaped(report.title)}", "", escaped(report.subtitle)]
     for section in report.sections:
@@ -120,7 +120,7 @@ def _told(block: Examples) -> str:
 
 def _as_table(block: Examples) -> Table:
     return Table(
-        "The same in words",
+        "As a table",
         ["query", "label", "figure", "right of the first hits", "first hit", "score"],
         [
             [
@@ -138,7 +138,7 @@ def _as_table(block: Examples) -> Table:
 
 
 def _sheet(examples: Sequence[Example]) -> bytes:
-    """A contact sheet as a PNG file: a row a query, its picture and its marked hits."""
+    """A contact sheet as a PNG file: a row per query, with its picture and its marked hits."""
     most = max((len(one.hits) for one in examples), default=0)
     size = (_PITCH * (most + 1) + 3 * GAP, max(1, len(examples)) * _HEIGHT + GAP)
     canvas = Image.new("RGB", size, "white")

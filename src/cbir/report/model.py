@@ -23,9 +23,9 @@ SWEEP_HINT = "make one: cbir train bovw SOURCE --recipe seed --sweep --out sweep
 
 
 def model_sections(descriptor: Descriptor, query: bytes | None, name: str) -> list[Section]:
-    """The sections on the descriptor, none where it has no card.
+    """The sections on the descriptor, none if it has no card.
 
-    `query`, called `name`, is the encoded picture on which a model of local features is shown.
+    `query`, named `name`, is the encoded picture that illustrates a model of local features.
     """
     card = card_of(descriptor)
     if card is None:
@@ -42,10 +42,10 @@ def _pictures(model: BovwDescriptor, query: bytes, name: str) -> list[Block]:
     drawn = image_pictures(model, decode(query), name.rpartition("/")[2]) | filter_pictures(model)
     said = {
         "keypoints": "Where local descriptors are taken.",
-        "hog": "Histograms of oriented gradients: which way the edges run.",
-        "words": "How often each visual word (or filter) is found, and the strongest of them.",
+        "hog": "Histograms of oriented gradients: the directions of edges.",
+        "words": "The frequency of each visual word (or filter), and the strongest ones.",
     }
-    blocks: list[Block] = [Text(f"Drawn from the thumbnail of {name}, the first query at random.")]
+    blocks: list[Block] = [Text(f"Drawn from the thumbnail of {name}, a random query.")]
     for kind, picture in drawn.items():
         caption = said.get(kind, "The patch filters of the model.")
         blocks.append(
@@ -72,8 +72,8 @@ def _training(card: ModelCard) -> Section:
         *((_spoken(name), _told(value)) for name, value in _flat(card.training)),
         *((_spoken(name), _told(value)) for name, value in card.quality.items()),
     ]
-    blocks.append(Table("What its card says", ["", ""], facts, numbers=False, wide=True))
-    return Section("training", "How the model was trained", blocks)
+    blocks.append(Table("Model card", ["", ""], facts, numbers=False, wide=True))
+    return Section("training", "Training of the model", blocks)
 
 
 def _training_curves(log: list[dict[str, Any]]) -> Plot:
@@ -89,8 +89,8 @@ def _training_curves(log: list[dict[str, Any]]) -> Plot:
         "training",
         "Accuracy and loss, epoch by epoch",
         figure,
-        f"Lines over {len(log)} epochs: accuracy and loss. Accuracy at the end: {last}.",
-        f"At the end, accuracy: {last}. Held-out images were not learnt from.",
+        f"Lines over {len(log)} epochs: accuracy and loss. Final accuracy: {last}.",
+        f"Final accuracy: {last}. Held-out images were not used for training.",
         wide=True,
     )
 
@@ -99,7 +99,7 @@ def sweep_rows(sweep: Any, where: str) -> tuple[list[int], list[float]]:
     """Vocabulary sizes, rising, and the Davies-Bouldin index of each.
 
     `sweep` is what `cbir train bovw --sweep` writes; `where` names its source. Raises `CbirError`
-    where it is something else.
+    if it is anything else.
     """
     try:
         rows = sorted((int(row["words"]), float(row["davies_bouldin"])) for row in sweep["rows"])
@@ -116,8 +116,8 @@ def sweep_rows(sweep: Any, where: str) -> tuple[list[int], list[float]]:
 def _sweep(sweep: Mapping[str, Any]) -> Plot:
     words, index = sweep_rows(sweep, "the model's card")
     best = index.index(min(index))
-    said = f"Lowest, so best separated: {words[best]:,} words, {index[best]:.3f}."
-    title = "How many visual words?"
+    said = f"Lowest (best separated): {words[best]:,} words, {index[best]:.3f}."
+    title = "Vocabulary size"
     return Plot("sweep", title, sweep_plot(words, index), f"A line over sizes. {said}", said)
 
 
@@ -126,7 +126,7 @@ def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np
 
 
 def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The facts that fit a line: plain values, and objects of plain values."""
+    """The facts that fit on a line: plain values, and objects of plain values."""
     found: list[tuple[str, Any]] = []
     for name, value in facts.items():
         if isinstance(value, dict) and name != "sweep":

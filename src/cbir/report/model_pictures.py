@@ -1,6 +1,6 @@
 """Pictures of a Bag-of-Visual-Words model: what it sees in an image, its words, its filters.
 
-Each function returns pictures by name, none where the model has nothing of the kind.
+Each function returns pictures by name, none if the model has no such part.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def require_drawable(descriptor: Descriptor) -> BovwDescriptor:
         return descriptor
     raise CbirError(
         f"{descriptor.spec.name} has no local features, words or filters to draw",
-        "models of `cbir train bovw` have",
+        "use a model of `cbir train bovw`",
     )
 
 
@@ -115,9 +115,9 @@ def has_words(model: BovwDescriptor) -> bool:
 
 
 def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Pictures:
-    """What `model` sees in `image` (RGB, any size), called `name`: "keypoints", "hog", "words".
+    """What `model` sees in `image` (RGB, any size), named `name`: "keypoints", "hog", "words".
 
-    Raises `MissingExtraError` where charts of words need matplotlib.
+    Raises `MissingExtraError` if charts of words need matplotlib.
     """
     if any(block.feature in (*WORDS, FILTERS) for block in model.card.blocks):
         require_matplotlib("a chart of visual words", "bovw")
@@ -143,7 +143,7 @@ def image_pictures(model: BovwDescriptor, image: RgbImage, name: str) -> Picture
 def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str) -> Pictures:
     """Patches of `images` (at the model's size, of `source`) for words of each vocabulary.
 
-    Shows the most frequent words, and as many others at random. Raises `CbirError` where no image
+    Shows the most frequent words, and as many others at random. Raises `CbirError` if no image
     has a local descriptor.
     """
     pictures = {}
@@ -169,13 +169,13 @@ def word_pictures(model: BovwDescriptor, images: Sequence[RgbImage], source: str
             f"{part.name}: patches nearest to visual words",
             f"{int(counted.counts.sum()):,} local descriptors of {len(images):,} images of {source}"
             f"; {len(by_count):,} of {vocabulary.size:,} words are among them",
-            "a row: number of the word, its share of these descriptors, and what the nearest "
-            "of them see, one an image, turned upright",
+            "each row: number of the word, its share of these descriptors, and the nearest "
+            "patches, one per image, rotated upright",
         )
     if not pictures:
         raise CbirError(
-            f"{source}: no keypoint, so no visual word, in any image",
-            "give others, or more of them",
+            f"{source}: no image has a keypoint, so none has a visual word",
+            "use other images, or more of them",
         )
     return pictures
 
@@ -202,7 +202,7 @@ def filter_pictures(model: BovwDescriptor) -> Pictures:
                 ]
             ),
             f"{part.name}: {len(some):,} of {len(filters):,} filters of {size}x{size} pixels",
-            "each stretched to its own greatest contrast around grey",
+            "each scaled to its greatest contrast around grey",
         )
     return pictures
 
@@ -224,7 +224,7 @@ def _keypoints(part: Part, local: Local) -> RgbImage:
         sizes = ", ".join(f"{s:g}" for s in np.unique(points[:, 2]))
         said = (
             f"{len(points):,} descriptors at the dots, of sizes {sizes}; "
-            f"the squares: the {CELLS} x {CELLS} cells that one of size {size:g} sees"
+            f"squares: the {CELLS} x {CELLS} cells of one descriptor of size {size:g}"
         )
         drawn = with_dots(large, smallest, factor, YELLOW)
         drawn = with_window(drawn, middle, WINDOW * size, CELLS, factor, ACCENT)
@@ -273,7 +273,7 @@ def _words(part: Part, local: Local) -> RgbImage:
             label = f"word {word}: {told}, {len(own):,} x"
             rows.append(Row(label, [patch_of(local, int(number)) for number in nearest]))
         drawn.append(
-            captioned(_two_columns(rows), f"strongest words by {measure}, and what they are here")
+            captioned(_two_columns(rows), f"strongest words by {measure}, with their patches here")
         )
     encoding = settings_of(part.block)["encoding"]
     return captioned(
@@ -308,7 +308,7 @@ def _answers(part: Part, image: RgbImage) -> RgbImage:
                 pixels(
                     bars_plot(
                         shares,
-                        f"share of all answers of {count:,} filters",
+                        f"share of all responses of {count:,} filters",
                         part.colour,
                         named=strongest[:STRONGEST].tolist(),
                         percent=True,
@@ -316,7 +316,7 @@ def _answers(part: Part, image: RgbImage) -> RgbImage:
                 ),
                 captioned(
                     grid(patches, 2 * STRONGEST, 6),
-                    f"the {len(patches)} filters that answer most, strongest first",
+                    f"the {len(patches)} filters with the strongest responses, strongest first",
                 ),
             ]
         ),

@@ -29,16 +29,16 @@ from cbir.report.tables import (
 from cbir.wording import counted, percent
 
 LEAVE_ONE_OUT_NOTE = (
-    "Leave-one-out: the queries searched among each other, each left out of its own answer."
+    "Leave-one-out: the queries are searched among each other, each left out of its own results."
 )
 MEMORY_NOTE = (
     "Index = training images. The model was trained on the indexed images, so the figures of the "
-    "usual protocol are partly memory; those of leave-one-out are not."
+    "usual protocol are partly memorisation; those of leave-one-out are not."
 )
 
 
 def single_report(case: Case, *, command: str) -> Report:
-    """The report of one evaluation; `command` is the line that makes it again."""
+    """The report of one evaluation; `command` is the command line that reproduces it."""
     evaluation, searcher = case.evaluation, case.searcher
     first = random_queries(len(case.values), AT_RANDOM)[0]
     queries = evaluation.queries
@@ -49,7 +49,7 @@ def single_report(case: Case, *, command: str) -> Report:
     return Report(
         f"Evaluation of {searcher.index.spec.name}",
         f"{counted(evaluation.n_queries, 'query')} searched among {among}; "
-        "a hit is right when it has the query's label. Search is exact.",
+        "a hit is right if it has the query's label. Search is exact.",
         [
             _summary(case),
             class_section(case),
@@ -65,7 +65,7 @@ def single_report(case: Case, *, command: str) -> Report:
 
 
 def query_facts(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """What was asked, with every seed."""
+    """The queries and options, with every seed."""
     queries, options = evaluation.queries, evaluation.options
     names = [
         query.partition("/")[2] for query in queries.ids
@@ -95,9 +95,9 @@ def _summary(case: Case) -> Section:
     blocks.append(measures_table(evaluation))
     if evaluation.hamming is not None:
         blocks.append(codes_table(evaluation.hamming))
-    # Two narrow blocks stand side by side: the measures of one protocol, binary codes, and these.
+    # Two narrow blocks share a row: the measures of one protocol, binary codes, and these.
     wide = (len(evaluation.values) > 1) != (evaluation.hamming is not None)
-    blocks.append(Notes("How to read this", _notes(case), wide=wide))
+    blocks.append(Notes("Caveats", _notes(case), wide=wide))
     if evaluation.failures:
         blocks.append(_failures(evaluation))
     return Section("summary", "Summary", blocks)
@@ -113,19 +113,19 @@ def _notes(case: Case) -> list[str]:
     if len(case.sides) > 1:
         lines.append(
             f"On average {case.sides[LEAVE_ONE_OUT].relevant:,.0f} images are relevant to a query "
-            f"there, {relevant.mean():,.0f} under the usual protocol; measures that count what is "
-            "relevant are on another scale."
+            f"there, {relevant.mean():,.0f} under the usual protocol; measures that depend on this "
+            "number are on a different scale."
         )
     lines.append(
-        "The interval: where the mean would lie with other queries of the same kind (bootstrap)."
+        "The interval is a bootstrap interval: the range of the mean over similar sets of queries."
     )
     if accuracy := accuracies(evaluation):
         lines.append(f"Accuracy of the model's own classifier: {accuracy}.")
     at_best = float(np.minimum(relevant, 10).mean() / 10)
     if at_best < 1:
         lines.append(
-            f"Of the first ten hits, {percent(at_best)} can be right on average: some queries have "
-            "fewer relevant images."
+            f"On average at most {percent(at_best)} of the first ten hits can be right: some "
+            "queries have fewer relevant images."
         )
     return [*lines, *notes(evaluation)]
 
@@ -148,7 +148,7 @@ def _tiles(case: Case) -> list[Tile]:
     search, describe = each["search"], each["describe"]
     total = search + describe
     shown = f"{total:.2f} ms" if total < 10 else f"{total:,.0f} ms"  # fits the width of a tile
-    tiles.append(Tile(shown, "a query, in a batch", f"{describe:.2f} to describe it"))
+    tiles.append(Tile(shown, "per query, in a batch", f"{describe:.2f} ms of it to describe"))
     return tiles
 
 
@@ -165,7 +165,7 @@ def milliseconds(evaluation: Evaluation) -> dict[str, float]:
 
 def _failures(evaluation: Evaluation) -> Table:
     return Table(
-        f"{counted(len(evaluation.failures), 'query')} could not be read and left out",
+        f"Left out: {counted(len(evaluation.failures), 'query')} that could not be read",
         ["file", "reason"],
         [[failure.location, failure.reason] for failure in evaluation.failures],
         numbers=False,
@@ -177,23 +177,23 @@ def timings_section(evaluations: Mapping[str, Evaluation]) -> Section:
     """The time of each step; `evaluations` by name, "" for a single one."""
     names = {
         "describe": "read, decode and describe the queries",
-        "near_duplicates": "look for near-duplicates",
+        "near_duplicates": "find near-duplicates",
         "search": "search",
         "measure": "measure",
     }
     blocks: list[Block] = []
     for name, one in evaluations.items():
-        each = {**milliseconds(one), "together": sum(milliseconds(one).values())}
-        seconds = {**one.seconds, "together": sum(one.seconds.values())}
+        each = {**milliseconds(one), "total": sum(milliseconds(one).values())}
+        seconds = {**one.seconds, "total": sum(one.seconds.values())}
         rows = [
             [names.get(step, step), f"{seconds[step]:.2f}", f"{each[step]:.3f}"] for step in each
         ]
         title = f"{name and f'{name}: '}wall-clock time, all queries in one batch"
-        blocks.append(Table(title, ["step", "s", "ms a query"], rows))
+        blocks.append(Table(title, ["step", "s", "ms per query"], rows))
     blocks.append(
         Notes(
-            "What is counted",
-            ["The making of this report is not counted. What else the machine did is not known."],
+            "About these times",
+            ["They exclude writing this report. Other load on the machine is unknown."],
         )
     )
     return Section("timings", "Timings", blocks)

@@ -44,8 +44,8 @@ def _environment() -> Environment:
 def _svg(plot: Plot) -> Markup:
     """The figure of `plot` as an SVG element, with the name of `plot` as prefix of its ids.
 
-    Colours are the page's variables, so that it is legible on a dark page too. Text stays text; the
-    page may change its size by `--plot-text`.
+    Colours are the page's variables, so the plot is legible on a dark page too. Text stays text;
+    `--plot-text` of the page scales it.
     """
     stream = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

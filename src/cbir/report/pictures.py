@@ -124,13 +124,13 @@ def captioned(picture: RgbImage, title: str, *notes: str) -> RgbImage:
 
 
 def below(pictures: Sequence[RgbImage]) -> RgbImage:
-    """`pictures` one below another, left edges in line, on white."""
+    """`pictures` stacked vertically, aligned left, on white."""
     width = max(picture.shape[1] for picture in pictures)
     return np.concatenate([_on_paper(p, p.shape[0], width) for p in pictures])
 
 
 def beside(pictures: Sequence[RgbImage]) -> RgbImage:
-    """`pictures` side by side with a gap, upper edges in line, on white."""
+    """`pictures` side by side with a gap, aligned at the top, on white."""
     height = max(picture.shape[0] for picture in pictures)
     parts = [_on_paper(p, height, p.shape[1] + GAP) for p in pictures[:-1]]
     return np.concatenate([*parts, _on_paper(pictures[-1], height, pictures[-1].shape[1])], axis=1)
@@ -154,7 +154,7 @@ def sheet(rows: Sequence[Row], side: int) -> RgbImage:
 
 
 def grid(patches: NDArray[np.uint8], columns: int, factor: int) -> RgbImage:
-    """Patches (n, h, w, 3) in rows of `columns`, each pixel `factor` wide, a light line between."""
+    """Patches (n, h, w, 3) in `columns`, each pixel `factor` wide, with light lines between."""
     n, height, width, _ = patches.shape
     rows = -(-n // columns)
     pitch = (height * factor + 2, width * factor + 2)
@@ -167,9 +167,9 @@ def grid(patches: NDArray[np.uint8], columns: int, factor: int) -> RgbImage:
 
 
 def cut_out(image: RgbImage, point: Numbers, window: float, side: int) -> RgbImage:
-    """The square of `window` pixels around `point` (x, y, size, degrees), turned upright.
+    """The square of `window` pixels around `point` (x, y, size, degrees), rotated upright.
 
-    The result has `side` x `side` pixels, light grey outside of the image.
+    The result has `side` x `side` pixels, light grey outside the image.
     """
     fine = max(side, round(window))
     turn = np.radians(max(0.0, float(point[3])))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, LINE, SHEET = "#1b1d1c", "#5a605d", "#d5d9d4", "#fefefe"
 SERIES = ("#0072b2", "#c4520a", "#00805c", "#9b4f96", "#7a6a00", "#5b6770")
-"""Colours of series, told apart by colour-blind people (after Okabe and Ito, darkened)."""
+"""Colour-blind-safe colours of series (after Okabe and Ito, darkened)."""
 
 RIGHT, WRONG = SERIES[0], SERIES[1]
 DASHES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1)))
@@ -50,7 +50,7 @@ PNG_DPI = 150
 
 
 def require_matplotlib(what: str = "a report", extra: str = "evaluation") -> None:
-    """Raise `MissingExtraError` for `what` where matplotlib is missing."""
+    """Raise `MissingExtraError` for `what` if matplotlib is missing."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

@@ -37,14 +37,14 @@ _MARKS = ("o", "D", "s", "^", "v", "P")
 
 @styled()
 def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
-    """Mean precision at ranks 1 ... k, a line a curve."""
+    """Mean precision at ranks 1 ... k, a line per curve."""
     drawn, (axes,) = figure()
     for number, (name, values) in enumerate(curves.items()):
         ranks = np.arange(1, len(values) + 1)
-        # A curve of few points has marks; a single point would be invisible without.
+        # Short curves have markers; a single point would be invisible without one.
         mark = "o" if len(values) <= 12 else "none"
         axes.plot(ranks, values, marker=mark, markersize=4, **_line(number), label=_plain(name))
-    _finish_curves(axes, "number of hits looked at (k)", "share that is right", by_chance)
+    _finish_curves(axes, "number of hits (k)", "precision", by_chance)
     longest = max(len(values) for values in curves.values())
     axes.set_xlim(1 if longest > 1 else 0.5, max(longest, 1.5))
     return drawn
@@ -52,12 +52,12 @@ def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float])
 
 @styled()
 def recall_precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float]) -> Figure:
-    """Interpolated precision over recall, a line a curve."""
+    """Interpolated precision over recall, a line per curve."""
     drawn, (axes,) = figure()
     recall = np.linspace(0, 1, RECALL_LEVELS)
     for number, (name, values) in enumerate(curves.items()):
         axes.plot(recall, values, **_line(number), label=_plain(name))
-    _finish_curves(axes, "recall: share of all relevant found", "precision", by_chance)
+    _finish_curves(axes, "recall", "precision", by_chance)
     axes.set_xlim(0, 1)
     return drawn
 
@@ -66,7 +66,7 @@ def recall_precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, 
 def class_plot(
     names: Sequence[str], values: Mapping[str, Floats], measure: str, *, bars: bool
 ) -> Figure:
-    """A row a class, in the order given, with a mark for each of the `values`.
+    """A row per class, in the order given, with a mark for each of the `values`.
 
     With `bars`, the first is shown as a bar and a number.
     """
@@ -134,7 +134,7 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
 
 @styled()
 def score_plot(right: Scores, wrong: Scores, lowest: float) -> Figure:
-    """The distributions of the scores of right and of wrong hits; each sums to one.
+    """The distributions of the scores of right and wrong hits; each sums to one.
 
     Scores below `lowest` are counted as `lowest`.
     """
@@ -216,10 +216,9 @@ def sweep_plot(words: Sequence[int], index: Sequence[float], title: str = "") ->
 def bars_plot(
     values: Floats, title: str, colour: str, *, named: Sequence[int] = (), percent: bool = False
 ) -> Figure:
-    """A bar for each of `values` (k,), which are not negative; bars `named` carry their number.
+    """A bar for each of the non-negative `values` (k,); bars `named` carry their number.
 
-    Even the smallest positive value is visible. Where numbers would overlap, the first of `named`
-    have theirs.
+    Even the smallest positive value is visible. If labels would overlap, the first of `named` win.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 

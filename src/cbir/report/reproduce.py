@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
-    """The command line (unless empty), `facts` about what was measured, versions, machine."""
+    """The command line (unless empty), `facts` about the evaluation, versions, machine."""
     versions = [(name, _version(name)) for name in _PACKAGES]
     rows = [
         *facts,
@@ -33,8 +33,8 @@ def reproduce(command: str, facts: list[tuple[str, str]]) -> Section:
         ("packages", ", ".join(f"{name} {found}" for name, found in versions if found)),
     ]
     blocks: list[Block] = [Code(command)] if command else []
-    blocks.append(Table("What was used", ["", ""], rows, numbers=False, wide=True))
-    return Section("reproduce", "How to reproduce this", blocks)
+    blocks.append(Table("Data and environment", ["", ""], rows, numbers=False, wide=True))
+    return Section("reproduce", "How to reproduce this report", blocks)
 
 
 def index_facts(index: Index) -> list[tuple[str, str]]:

@@ -69,13 +69,13 @@ def runs_report(
     bootstrap = f"{ROUNDS:,} resamples, seed {significance.SEED}"
     return Report(
         f"Evaluation of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs compared",
-        f"{queries} judged by {files[0].name}; {curves[0].relevant:,.1f} relevant documents a "
+        f"{queries} judged by {files[0].name}; {curves[0].relevant:,.1f} relevant documents per "
         "query on average.",
         [
             _summary(runs),
-            *([Section("comparisons", "Are the differences real?", compared)] if compared else []),
-            Section("curves", "Precision, rank by rank", _curves(runs, curves)),
-            Section("spread", "Query by query", [_spread(runs)]),
+            *([Section("comparisons", "Significance", compared)] if compared else []),
+            Section("curves", "Precision by rank and recall", _curves(runs, curves)),
+            Section("spread", "Results by query", [_spread(runs)]),
             _queries(runs),
             reproduce(command, [*file_facts(files), ("bootstrap", bootstrap)]),
         ],
@@ -99,7 +99,7 @@ def _curves(runs: Sequence[JudgedRun], curves: Sequence[RunCurves]) -> list[Bloc
     return curve_blocks(
         {name: of.precision for name, of in of_runs},
         {name: of.recall for name, of in of_runs},
-        "Mean P@k; a rank that a run does not fill counts as wrong.",
+        "Mean P@k; ranks that a run does not fill count as wrong.",
         "Interpolated precision over the ranks that the run holds; 0 beyond them.",
     )
 
@@ -110,7 +110,7 @@ def _spread(runs: Sequence[JudgedRun]) -> Plot:
 
 
 def _queries(runs: Sequence[JudgedRun]) -> Section:
-    """The queries with the worst answers of the first run, with every run's figure."""
+    """The worst queries of the first run, with every run's figure."""
     measure = main_measure(runs[0].measures.means)
     first = runs[0].measures.per_query[measure]
     worst = sorted(first, key=lambda query: first[query])[:_LISTED]

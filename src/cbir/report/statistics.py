@@ -12,7 +12,7 @@ RECALL_LEVELS = 101
 """Recall 0, 0.01, ... 1: where interpolated precision is taken."""
 
 RANKS_IN_A_SAMPLE = 25_000_000
-"""Ranks of full rankings that are sorted for a curve: about two seconds of work."""
+"""How many ranks of full rankings are sorted for a curve: about two seconds of work."""
 
 SEED = 0
 
@@ -31,7 +31,7 @@ def interpolated_precision(ranks: NDArray[np.integer], relevant: int) -> Floats:
     """The highest precision at each recall level or above it, float64 (RECALL_LEVELS,).
 
     `ranks` (m,): the ranks, from 0, at which the m <= `relevant` relevant images were found, in
-    order. Zero from where no more were found, and where nothing is relevant. Manning, Raghavan &
+    order. Zero beyond the last one found, and if nothing is relevant. Manning, Raghavan &
     Schuetze, Introduction to Information Retrieval (2008), 8.4.
     """
     curve = np.zeros(RECALL_LEVELS)

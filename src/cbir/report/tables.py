@@ -34,12 +34,12 @@ _Column = tuple[str, Mapping[str, str]]
 
 
 def main_measure(names: Iterable[str]) -> str:
-    """The measure that a report shows more of: nAP@k where it is among them."""
+    """The measure that a report details: nAP@k if it is among them."""
     known = list(names)
     return next((name for name in known if name.startswith("nAP")), known[0])
 
 
-# --- what the terminal shows of each kind of evaluation -----------------------------------------
+# --- the terminal output of each kind of evaluation ---------------------------------------------
 
 
 def evaluation_words(evaluation: Evaluation) -> Words:
@@ -92,7 +92,7 @@ def recall_words(recall: Recall) -> Words:
         f"{recall.n_indexed:,} indexed",
         f"all {recall.k} found for {figures['complete']:.1%} of the queries; "
         f"worst query {figures['worst']:.2f}",
-        f"one query alone takes {recall.own_ms:.2f} ms{exactly} (median, n={recall.timed})",
+        f"a single query takes {recall.own_ms:.2f} ms{exactly} (median, n={recall.timed})",
     ]
     if recall.exact:
         lines.append("search in this index is exact")
@@ -101,7 +101,7 @@ def recall_words(recall: Recall) -> Words:
     return [Text(line) for line in lines]
 
 
-# --- the parts, which pages hold too ------------------------------------------------------------
+# --- tables that report pages share -------------------------------------------------------------
 
 
 def measures_table(evaluation: Evaluation) -> Table:
@@ -113,8 +113,8 @@ def measures_table(evaluation: Evaluation) -> Table:
 
 
 def codes_table(coded: Hamming) -> Table:
-    """Means by binary codes under each protocol."""
-    title = f"By codes of {coded.bits} bits (seed {coded.seed}), compared by Hamming distance"
+    """Means with binary codes under each protocol."""
+    title = f"Codes of {coded.bits} bits (seed {coded.seed}), ranked by Hamming distance"
     return _by_measure(title, [(TITLES[p], _figures(means)) for p, means in coded.means.items()])
 
 
@@ -136,7 +136,7 @@ def indexes_table(compared: ComparedEvaluations) -> Table:
 
 
 def means_tables(compared: ComparedEvaluations) -> list[Table]:
-    """Means of all indexes under each shared protocol, then means by binary codes."""
+    """Means of all indexes under each shared protocol, then means with binary codes."""
     evaluations = compared.evaluations
     tables = []
     for protocol in compared.comparisons:
@@ -169,7 +169,7 @@ def comparisons_of(compared: ComparedEvaluations) -> Words:
 
 
 def comparison_words(comparisons: Sequence[Comparison], under: str = "") -> Words:
-    """A sentence on one measure and a table of all for each pair; then class by class."""
+    """A sentence on one measure and a table of all measures for each pair; then by class."""
     if not comparisons:
         return []
     main = main_measure(one.measure for one in comparisons)
@@ -182,7 +182,7 @@ def comparison_words(comparisons: Sequence[Comparison], under: str = "") -> Word
 
 
 def class_table(title: str, classes: Mapping[str, ClassMeans], folded: bool = False) -> Table:
-    """A row a class, a column a measure."""
+    """A row per class, a column per measure."""
     measures = list(next(iter(classes.values())).measures)
     return Table(
         title,
@@ -196,7 +196,7 @@ def class_table(title: str, classes: Mapping[str, ClassMeans], folded: bool = Fa
 
 
 def accuracies(evaluation: Evaluation) -> str:
-    """The accuracies of the model's own classifier, "" where it has none."""
+    """The accuracies of the model's own classifier, "" if it has none."""
     known = (evaluation.accuracy or {}).items()
     return ", ".join(
         f"{share:.4f} on the {part.replace('_', ' ')}" for part, share in known if share is not None
@@ -204,7 +204,7 @@ def accuracies(evaluation: Evaluation) -> str:
 
 
 def notes_of_all(compared: ComparedEvaluations) -> list[str]:
-    """What readers of the figures must know, once where it holds for all indexes."""
+    """The caveats of all evaluations; one that applies to all indexes appears once."""
     evaluations = compared.evaluations
     told = [notes(one) for one in evaluations]
     of_all = [note for note in told[0] if all(note in others for others in told)]
@@ -215,7 +215,7 @@ def notes_of_all(compared: ComparedEvaluations) -> list[str]:
         if note not in of_all
     ]
     sizes = {one.n_indexed for one in evaluations}
-    differ = "The indexes do not hold the same number of images, which alone changes figures."
+    differ = "The indexes hold different numbers of images, which by itself changes figures."
     return [*of_all, *of_one, *([differ] if len(sizes) > 1 else [])]
 
 
@@ -275,7 +275,7 @@ def _comparison_table(of_pair: Sequence[Comparison], under: str) -> Table:
 
 
 def _differences_table(of_main: Sequence[Comparison], under: str) -> Table:
-    """One measure class by class, with a column for each run; largest differences first."""
+    """One measure by class, with a column for each run; largest differences first."""
     first = of_main[0]
     with_first = [one for one in of_main if one.a == first.a]
     means = {

@@ -1,4 +1,4 @@
-"""Writes text and tables of a report to the terminal."""
+"""Prints text and tables of a report in the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FOLDED_ROWS = 20
-"""Rows of a folded table that are shown."""
+"""How many rows of a folded table are shown."""
 
 _UNLIMITED = 100_000
 

@@ -67,7 +67,7 @@ def count_words(
 ) -> Counted:
     """Count the words of `images` (at the model's size), and keep the `each` nearest patches.
 
-    An image gives a word only its nearest descriptor, as its neighbours look the same.
+    An image contributes only its nearest descriptor to a word, as neighbouring ones look the same.
     """
     counts = np.zeros(vocabulary.size, dtype=np.intp)
     best: dict[int, list[tuple[float, RgbImage]]] = {}

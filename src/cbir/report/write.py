@@ -30,9 +30,9 @@ def write_report(
 ) -> list[Path]:
     """Write the report of `evaluation` of `searcher`'s index into the folder `target`.
 
-    `command` is the line that makes it again. Returns the written files, `index.html` first. Other
-    files in `target` stay. Raises `MissingExtraError` without matplotlib and `CbirError` where
-    `target` cannot be written.
+    `command` is the command line that reproduces it. Returns the written files, `index.html` first.
+    Other files in `target` are kept. Raises `MissingExtraError` without matplotlib and `CbirError`
+    if `target` cannot be written.
     """
     require_target(target)
     return _write(target, single_report(case_of(evaluation, searcher), command=command))
@@ -43,7 +43,7 @@ def write_comparison(
 ) -> list[Path]:
     """Write a report that compares several indexes, and one of each in a subfolder.
 
-    `searchers` are in the order of `compared`; the rest as in `write_report`.
+    `searchers` are in the order of `compared`; otherwise as in `write_report`.
     """
     require_target(target)
     cases = [
@@ -79,7 +79,7 @@ def write_runs_report(
 
 
 def require_target(target: Path) -> None:
-    """Raise where no report can be made or written to `target`, before the long work."""
+    """Raise early if no report can be made or written to `target`."""
     require_matplotlib()
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():

@@ -1,1 +1,1 @@
-"""Searching: a query in, ranked hits out; steps before and after the first search."""
+"""Search: turns a query into ranked hits, with steps before and after the first search."""

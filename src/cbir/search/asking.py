@@ -1,4 +1,4 @@
-"""One query on its way to an answer: what the steps of a search are given, and may call."""
+"""The state of one query, which the steps of a search share."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cbir.search.query import IndexedId, Query, SearchOptions, pixels_of
 from cbir.types import Hit, OnDone, RgbImage, Vectors
 
 Merge = Callable[[Sequence[Matches], int], tuple[Matches, Sequence[str]]]
-"""From the answers of a query's views and k to the k best matches, and the name of the view that
-found each (no names where there is but one view)."""
+"""Merges the results of a query's views into the k best matches; also returns the name of the view
+that found each (no names if there is only one view)."""
 
 
 def only_answer(answers: Sequence[Matches], _k: int) -> tuple[Matches, Sequence[str]]:
-    """The merge rule of a query with one view: its answer."""
+    """The merge rule of a query with one view: its results, unchanged."""
     return answers[0], ()
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """A query as the first search sees it: unit vectors (v, dim), and how v answers become one."""
+    """The query of the first search: unit vectors (v, dim), and the rule that merges results."""
 
     vectors: Vectors
     merge: Merge = only_answer
@@ -62,7 +62,7 @@ class Asking:
 
     @cached_property
     def pixels(self) -> RgbImage:
-        """The region searched with; raises `ImageError` where an indexed original is gone."""
+        """The pixels to search with; raises `ImageError` if an indexed original is gone."""
         of, region = self.query.of, self.query.region
         if isinstance(of, IndexedId):
             image = load_pixels(original(self.index, of.id))
@@ -72,11 +72,11 @@ class Asking:
 
     @property
     def exclude(self) -> str | None:
-        """The id that is left out of the answer."""
+        """The id that is left out of the results."""
         return self.query.of.id if isinstance(self.query.of, IndexedId) else None
 
     def views(self) -> Views:
-        """The query's own vector; that of an indexed image is taken as it is stored."""
+        """The query's own vector; for an indexed image, the stored one."""
         if isinstance(self.query.of, IndexedId) and self.query.region is None:
             return Views(self.index.vectors(self.query.of.id)[:1])
         return Views(self.describe([self.pixels]))
@@ -87,13 +87,13 @@ class Asking:
 
 
 Before = Callable[[Views, Asking], Views]
-"""A step before the first search: changes the query's vectors, or returns them as they are."""
+"""A step before the first search: changes the query's vectors, or returns them unchanged."""
 
 
 class After(Protocol):
-    """A step after the first search: changes hits, or returns them as they are."""
+    """A step after the first search: changes hits, or returns them unchanged."""
 
     def needs(self, options: SearchOptions) -> int:
-        """How many hits the step wants to see; 0 if it is not asked for."""
+        """How many hits the step needs; 0 if it is not requested."""
 
     def apply(self, hits: list[Hit], asking: Asking) -> list[Hit]: ...

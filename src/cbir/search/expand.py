@@ -1,4 +1,4 @@
-"""Query expansion: the query averaged with its first hits, before a second search.
+"""Query expansion: averages the query with its first hits before a second search.
 
 Average query expansion: Chum et al., "Total Recall", ICCV 2007; the weights: Radenovic et al.,
 "Fine-tuning CNN Image Retrieval", TPAMI 2019.
@@ -22,7 +22,7 @@ ALPHA = 3.0
 
 
 def expand(views: Views, asking: Asking) -> Views:
-    """The step: each view's vector averaged with its own first `options.expand` hits."""
+    """Average each view's vector with its own first `options.expand` hits."""
     exclude = [asking.exclude] * len(views.vectors)
     vectors = expanded(asking.index, views.vectors, asking.options, exclude)
     return replace(views, vectors=vectors)
@@ -33,8 +33,8 @@ def expanded(
 ) -> Vectors:
     """Each of `vectors` (q, dim) averaged with the matched parts of its first hits.
 
-    `exclude` (q): an id for each query that is no hit of its own. Without expansion in `options`,
-    `vectors` as they are.
+    `exclude` (q): the id that is left out of each query's hits. Without expansion in `options`,
+    `vectors` unchanged.
     """
     if not options.expand:
         return vectors
@@ -47,8 +47,8 @@ def expanded_query(
 ) -> NDArray[np.float32]:
     """The query vector (dim,) averaged with its nearest neighbours (m, dim), unit norm.
 
-    Each neighbour weighs its score to the power of ALPHA, the query itself 1; neighbours of
-    negative score weigh nothing.
+    The weight of a neighbour is its score to the power of ALPHA, 0 for a negative score; that of
+    the query is 1.
     """
     weights = np.clip(scores, 0, None).astype(np.float32) ** ALPHA
     mixed = query + weights @ neighbours

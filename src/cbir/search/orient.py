@@ -1,4 +1,4 @@
-"""Search in any orientation: the query turned and mirrored, and the best answer over all ways."""
+"""Search in any orientation: rotates and mirrors the query, and keeps each record's best score."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ORIENTATIONS = (
     *("as it is", "turned 90", "turned 180", "turned 270"),
     *("mirrored", "mirrored, turned 90", "mirrored, turned 180", "mirrored, turned 270"),
 )
-"""What was done to the query: mirrored left to right, then turned counter-clockwise."""
+"""The transformation of the query: mirrored left to right, then rotated counter-clockwise."""
 
 
 def orient(views: Views, asking: Asking) -> Views:
-    """The step: the query's vector and those of its seven other orientations."""
+    """Add the vectors of the query's seven other orientations."""
     if not asking.options.any_orientation:
         return views
     others = asking.describe(in_every_orientation(asking.pixels)[1:])
@@ -35,11 +35,12 @@ def in_every_orientation(image: RgbImage) -> list[RgbImage]:
 
 
 def best_orientations(answers: Sequence[Matches], k: int) -> tuple[Matches, list[str]]:
-    """The k best records over a query's eight answers, and which orientation found each.
+    """The k best records over a query's eight orientations, and which one found each.
 
-    `answers`: the k best for each of `ORIENTATIONS`. A record's score is its best over them, the
-    first of equal ones. Order: score descending, then id ascending by bytes, exact at the cut: what
-    is among the k best over all is among the k best of the orientation that it scores best in.
+    `answers`: the k best for each of `ORIENTATIONS`. A record's score is its best over them; the
+    first orientation wins ties. Order: score descending, then id ascending in byte order. This is
+    exact at the cut-off: a record among the k best overall is among the k best of its best
+    orientation.
     """
     found = sorted(
         (-score, record_id.encode(), which, place)

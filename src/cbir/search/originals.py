@@ -1,4 +1,4 @@
-"""Opens indexed pictures: from the index where it keeps the whole file, else from their source."""
+"""Opens indexed pictures: from the index if it keeps the whole file, else from their source."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cbir.types import ImageRecord, RgbImage
 
 
 def original(index: Index, record_id: str) -> bytes | RgbImage:
-    """The indexed picture itself: a file's bytes, or RGB pixels where there is no file.
+    """The indexed picture itself: a file's bytes, or RGB pixels if there is no file.
 
-    Raises `RecordGoneError` for an unknown id, `ImageError` where the original is gone.
+    Raises `RecordGoneError` for an unknown id, `ImageError` if the original is gone.
     """
     return Originals(index).open(index.records([record_id])[0])
 
 
 class Originals:
-    """Opens the pictures that records were made of; finds each source once. Thread-safe."""
+    """Opens the originals of records; resolves each source once. Thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -31,7 +31,7 @@ class Originals:
         self._sources: dict[str, ImageSource] = {}
 
     def open(self, record: ImageRecord) -> bytes | RgbImage:
-        """From the index where it keeps the whole file, else from the source; see `original`."""
+        """From the index if it keeps the whole file, else from the source; see `original`."""
         kept = None
         with suppress(RecordGoneError):  # a writer removed the record; its file may still be there
             kept = self._index.thumbnail(record.id)

@@ -1,4 +1,4 @@
-"""What is asked: the query, and the options of the search."""
+"""The query and the options of a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_K = 10_000
 
 @dataclass(frozen=True, slots=True)
 class IndexedId:
-    """An image that is in the index; its own record is left out of the answer."""
+    """An image that is in the index; its own record is left out of the results."""
 
     id: str
 
@@ -30,10 +30,10 @@ Picture = str | Path | bytes | RgbImage
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """What is looked for: a picture or an indexed image, whole or only its `region`.
+    """A picture or an indexed image to search with, whole or only its `region`.
 
-    `region`: left, top, right, bottom as fractions (0..1). Raises `QueryError` for a region that
-    is no part of a picture.
+    `region`: left, top, right, bottom as fractions (0..1). Raises `QueryError` for an invalid
+    region.
     """
 
     of: Picture | IndexedId
@@ -45,7 +45,7 @@ class Query:
         left, top, right, bottom = self.region
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise QueryError(
-                f"{self.region} is no part of a picture",
+                f"{self.region} is not a valid region",
                 "give left, top, right, bottom as fractions between 0 and 1",
             )
 
@@ -56,10 +56,9 @@ class SearchOptions:
 
     `k`: how many hits. `where`: filters such as "label=cat"; all must hold. `exact`: no
     approximation. `expand`: how many first hits the query is averaged with before a second search
-    (0: none). `any_orientation`: search with the query turned and mirrored in all eight ways; a
-    record's score is its best. `verify`: compare the first `verify.LOOKED_AT` hits (all k where k
-    is more) with the query point by point, and rank those that agree first. Raises `QueryError`
-    for values out of range.
+    (0: none). `any_orientation`: search with the query in all eight orientations; a record's score
+    is its best. `verify`: re-rank the first `verify.LOOKED_AT` hits (all k if k is larger) by
+    geometric verification. Raises `QueryError` for values out of range.
     """
 
     k: int = 10

@@ -1,4 +1,4 @@
-"""Searching an index: a query in, ranked hits out."""
+"""Searches an index: turns a query into ranked hits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REMOVALS_OUTRUN = 3
 
 
 class Searcher:
-    """An open index and the descriptor that belongs to it. Thread-safe; open one a process."""
+    """An open index and the descriptor that belongs to it. Thread-safe; open one per process."""
 
     def __init__(self, index: Index, descriptor: Descriptor | None = None) -> None:
         self.index = index
@@ -39,22 +39,22 @@ class Searcher:
         if descriptor is not None and descriptor.spec.fingerprint != index.spec.fingerprint:
             raise CbirError(
                 f"{index.url} was built with {index.spec.short}; you gave {descriptor.spec.short}",
-                "leave the descriptor out to search with the index's own",
+                "omit the descriptor to search with the index's own",
             )
 
     @classmethod
     def open(cls, url: str | Path, descriptor: str | Descriptor | None = None) -> Searcher:
         """A searcher over the index at `url`; raises `IndexStateError` if there is none.
 
-        `descriptor` (or its name) is needed only where the index cannot load it by itself: one
-        that is neither a model nor an installed entry point.
+        `descriptor` (or its name) is needed only if it is neither a model nor an installed entry
+        point, so that the index cannot load it.
         """
         given = load_descriptor(descriptor) if isinstance(descriptor, str) else descriptor
         return cls(open_index(os.fspath(url)), given)
 
     @property
     def descriptor(self) -> Descriptor:
-        """The index's descriptor, loaded when it is first needed."""
+        """The index's descriptor, loaded on first use."""
         with self._loading:
             if self._loaded is None:
                 index = self.index
@@ -72,7 +72,7 @@ class Searcher:
         """The `options.k` most similar records, best first.
 
         `changes` are fields of `SearchOptions` by name: `search("query.jpg", k=5)`.
-        `on_done(done, total)` is called as hits are verified.
+        `on_done(done, total)` is a progress callback of verification.
         """
         options = replace(options or SearchOptions(), **changes)
         asked = query if isinstance(query, Query) else Query(query)
@@ -106,7 +106,7 @@ class Searcher:
         return original(self.index, record_id)
 
     def warm_up(self) -> None:
-        """Load all that a search needs, so that the first person to search does not wait for it."""
+        """Load everything that a search needs, so that the first search does not wait for it."""
         self.search(np.full((32, 32, 3), 127, dtype=np.uint8), k=1)
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class Searcher:
 
 
 def _outrunning_removals(answer: Callable[[], list[Hit]]) -> list[Hit]:
-    """`answer()`, again where a writer removed a match before its record was read."""
+    """Call `answer`, and again if a writer removed a match before its record was read."""
     for _ in range(REMOVALS_OUTRUN):
         with suppress(RecordGoneError):
             return answer()

@@ -1,4 +1,4 @@
-"""The steps of a search, in their order. A new step is one file and one line here."""
+"""The steps of a search, in order. A new step is one file and one line here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cbir.search.verify import Verify
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What happens to a query before the first search, and to its hits after it."""
+    """The steps that change a query before the first search, and its hits after it."""
 
     before: tuple[Before, ...]
     after: tuple[After, ...]

@@ -1,4 +1,4 @@
-"""Geometric verification of hits: the first ones compared with the query point by point."""
+"""Geometric verification: compares the first hits with the query by matching keypoints."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from cbir.descriptors.local.geometry import Keypoints, Verdict
 
 LOOKED_AT = 200
-"""How many first hits are compared; all k where k is more."""
+"""How many first hits are compared; all k if k is larger."""
 
 KEPT = 1000
 """Pictures whose keypoints stay in memory (at most about 70 KB each) for the next query."""
 
 
 class Verify:
-    """The step: re-ranks hits by how many points agree with the query. Thread-safe."""
+    """Re-ranks hits by how many keypoints agree with the query. Thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -41,11 +41,11 @@ class Verify:
         return LOOKED_AT if options.verify else 0
 
     def apply(self, hits: list[Hit], asking: Asking) -> list[Hit]:
-        """`hits` by inliers, then score, then as they were; ranks from 1.
+        """`hits` ordered by inliers, then score, then previous order; ranks from 1.
 
-        A hit whose original cannot be opened, or is no longer the picture that was indexed, has
-        `inliers` None and `verified` False. `asking.on_done(done, total)` is called after each
-        hit. One picture a core is in memory at a time.
+        A hit whose original cannot be opened, or has changed since indexing, has `inliers` None
+        and `verified` False. `asking.on_done(done, total)` is called after each hit. At most one
+        picture per core is in memory at a time.
         """
         if not asking.options.verify:
             return hits
@@ -64,7 +64,7 @@ class Verify:
         return [replace(hit, rank=rank) for rank, hit in enumerate(judged, 1)]
 
     def _keypoints(self, record: ImageRecord, originals: Originals) -> Keypoints | None:
-        """The keypoints of an indexed picture, None where its original cannot be had."""
+        """The keypoints of an indexed picture, None if its original is not available."""
         with self._lock:
             if record.content_hash in self._kept:
                 self._kept.move_to_end(record.content_hash)
@@ -77,7 +77,7 @@ class Verify:
                 return None
             found = keypoints(load_pixels(data))
         except ImageError:
-            return None  # the hit says so
+            return None  # the hit is marked as unverified
         with self._lock:
             self._kept[record.content_hash] = found
             while len(self._kept) > KEPT:
@@ -88,7 +88,7 @@ class Verify:
 def _on_all_cores(
     compare: Callable[[Hit], Verdict | None], hits: Sequence[Hit], on_done: OnDone
 ) -> Iterable[Verdict | None]:
-    """`compare` each of `hits`, in their order; an interruption cancels what has not begun."""
+    """`compare` each of `hits`, in order; an interruption cancels comparisons not yet started."""
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="cbir-verify") as pool:
         pending: list[Future[Verdict | None]] = [pool.submit(compare, hit) for hit in hits]
         try:

@@ -59,7 +59,7 @@ def create_app(searcher: Searcher) -> Flask:
     app.request_class = MemoryRequest
     app.config["MAX_CONTENT_LENGTH"] = MAX_UPLOAD
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    # URLs hold ids as they are; merged slashes would name another id.
+    # URLs hold ids unchanged; merged slashes would name another id.
     app.url_map.merge_slashes = False
     app.extensions["cbir.searcher"] = searcher
     app.extensions["cbir.showcase"] = Showcase(searcher.index)

@@ -19,7 +19,7 @@ _FOREVER = 365 * 24 * 3600
 
 
 def picture_response(request: Request, data: bytes, name: str, versioned: bool) -> Response:
-    """`data` as a response that a browser displays, or downloads where it cannot display it.
+    """`data` as a response that a browser displays, or downloads if it cannot display it.
 
     `name` is the file name of a download. `versioned`: the URL carries the content hash, so that
     browsers may cache the response for good; otherwise they revalidate it by its ETag.
@@ -28,7 +28,7 @@ def picture_response(request: Request, data: bytes, name: str, versioned: bool) 
     response = Response(data, mimetype=kind)
     disposition = "inline" if kind in _SHOWN else "attachment"
     response.headers["Content-Disposition"] = f"{disposition}; filename*=UTF-8''{quote(name)}"
-    # Nothing in it runs, even if a browser took it for a page.
+    # No script in it runs, even if a browser treats it as a page.
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     response.cache_control.private = True
     if versioned:
@@ -37,7 +37,7 @@ def picture_response(request: Request, data: bytes, name: str, versioned: bool) 
     else:
         response.cache_control.no_cache = True
     response.add_etag()
-    response.make_conditional(request)  # in place: 304 where the client has it
+    response.make_conditional(request)  # in place: 304 if the client has it
     return response
 
 

@@ -1,4 +1,4 @@
-"""The pages: what each template receives."""
+"""Renders the pages: the values that each template receives."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _showcase() -> Showcase:
 
 
 def _about(index: Index) -> dict[str, object]:
-    """Facts about the index for the header; its name only, never its path."""
+    """Facts about the index for the header: its name, never its path."""
     name = index.url.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return {"name": name, "count": index.count(), "descriptor": index.spec.short}
 

@@ -75,7 +75,7 @@ def _read_k(text: str) -> int:
     if not 1 <= k <= MAX_K:
         raise RequestError(
             400,
-            f"'{text[:40]}' is not a possible number of results",
+            f"'{text[:40]}' is not a valid number of results",
             f"Use a whole number from 1 to {MAX_K}.",
         )
     return k
@@ -84,7 +84,7 @@ def _read_k(text: str) -> int:
 def _read_switch(request: Request, name: str) -> bool:
     text = request.values.get(name, "0")
     if text not in ("0", "1"):
-        raise RequestError(400, f"'{text[:40]}' is no value of '{name}'", "Use 1, or leave it out.")
+        raise RequestError(400, f"'{text[:40]}' is not valid for '{name}'", "Use 1, or omit it.")
     return text == "1"
 
 

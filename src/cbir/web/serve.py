@@ -14,7 +14,8 @@ from cbir.search.searcher import Searcher
 from cbir.web.app import create_app
 
 _ACCEPTED = 64 * 1024 * 1024
-"""Largest request body (bytes) that is read; the application refuses less with a message."""
+"""Largest request body (bytes) that is read; more than the application accepts, so that it can
+refuse with a message."""
 
 
 class Server(Protocol):
@@ -30,18 +31,18 @@ def serve(
 ) -> None:
     """Serve `host`:`port` until interrupted; port 0 takes a free one.
 
-    Calls `ready` with the page's address as soon as the page can be opened. Raises `CbirError`
-    when the port is taken or the host is not this machine's.
+    Calls `ready` with the page's address as soon as the page can be opened. Raises `CbirError` if
+    the port is taken or the host is not an address of this machine.
     """
     server, address = listen(searcher, host, port)
     searcher.warm_up()
-    with suppress(KeyboardInterrupt):  # Ctrl-C is how a person stops the server, at any point
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop the server
         ready(address)
         server.run()
 
 
 def check_address(host: str, port: int) -> None:
-    """Raise `CbirError` early where `serve` would raise it after minutes of other work."""
+    """Raise `CbirError` now if `serve` would raise it after minutes of other work."""
     _socket(host, port).close()
 
 
@@ -73,5 +74,5 @@ def _socket(host: str, port: int) -> socket.socket:
         raise CbirError(
             # Python repeats the address after the system's message.
             f"cannot listen on {host}, port {port}: {str(error).partition(' (while ')[0]}",
-            "choose another with --port, or stop what uses it",
+            "choose another with --port, or stop the process that uses it",
         ) from error

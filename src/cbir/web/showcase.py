@@ -43,7 +43,7 @@ class Showcase:
         return _records(self._index, chosen)
 
     def labels(self) -> list[str]:
-        """The labels in the sample, sorted; none where there are more than MAX_LABELS."""
+        """The labels in the sample, sorted; none if there are more than MAX_LABELS."""
         return self._current().labels
 
     def _current(self) -> _Pool:

@@ -78,7 +78,7 @@ def image(record_id: str) -> Response | tuple[str, int]:
 
 @views.get("/healthz")
 def healthz() -> Response:
-    """For monitoring: whether the index responds, and its size."""
+    """A health check: whether the index responds, and its size."""
     index = _searcher().index
     return jsonify({"status": "ok", "count": index.count(), "descriptor": index.spec.short})
 
@@ -106,7 +106,7 @@ def _hits(question: Question) -> list[Hit]:
         raise RequestError(
             404,
             f"The original of {question.name} is gone",
-            "Search without comparing points and in one orientation: that needs no original.",
+            "Search without verification and in one orientation, which needs no original.",
         ) from error
 
 
@@ -115,7 +115,7 @@ def _record(record_id: str) -> ImageRecord:
 
 
 def _original(record: ImageRecord) -> bytes | None:
-    """The original as an image file's bytes, None where it is gone."""
+    """The original as an image file's bytes, None if it is gone."""
     try:
         found = _searcher().original(record.id)
     except ImageError as error:

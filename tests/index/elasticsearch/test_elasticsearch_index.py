@@ -402,7 +402,7 @@ def test_rebuilding_from_the_command_line_drops_what_is_gone(
     empty = tmp_path / "empty"
     empty.mkdir()
     message, _ = call("index", empty, "--into", url, "--rebuild").error
-    assert message == "no image could be indexed, so the old index stays"
+    assert message == "no image could be indexed, so the old index is kept"
     assert len(open_ids(url)) == 9
 
 

@@ -1,4 +1,4 @@
-// Comfort on top of a form that works without this file: drop, paste, preview, progress.
+// Enhances a form that works without this file: drop, paste, preview, progress.
 (() => {
   "use strict";
   const form = document.querySelector("form.upload");
@@ -22,13 +22,13 @@
 
   function show(file) {
     if (preview.src) URL.revokeObjectURL(preview.src);
-    preview.hidden = true; // stays so for types that this browser cannot show
+    preview.hidden = true; // stays hidden for types that this browser cannot show
     preview.onload = () => { preview.hidden = false; };
     preview.src = URL.createObjectURL(file);
     form.classList.add("has-picture");
   }
 
-  // Sends what the input holds, unless it is plainly too large to be accepted.
+  // Submits the chosen file, unless it is too large to be accepted.
   function send() {
     const file = input.files[0];
     if (!file) return;
@@ -57,7 +57,7 @@
     status.textContent = "Searching…";
   });
 
-  // Back from the results: the browser may bring the page back as it was left, picture included.
+  // On back navigation, the browser may restore the page with its picture.
   addEventListener("pageshow", () => {
     if (input.files.length) show(input.files[0]);
     form.classList.remove("is-busy");
@@ -66,7 +66,7 @@
   });
 
   const carriesFiles = (event) => event.dataTransfer && event.dataTransfer.types.includes("Files");
-  let depth = 0; // enter and leave come for every element on the way
+  let depth = 0; // dragenter and dragleave fire for every nested element
   addEventListener("dragenter", (event) => {
     if (!carriesFiles(event)) return;
     depth += 1;
