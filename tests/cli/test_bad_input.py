@@ -479,7 +479,7 @@ def test_questions_that_cannot_be_answered_say_what_can(
         assert "is inside" in inside.error[0]
     assert call(*asked, "-m", "precision@5").error[0] == "unknown measure 'precision@5'"
     assert call(*asked, "-m", "AP@x").error == (
-        "measure 'AP@x' cannot be read",
+        "measure 'AP@x' cannot be parsed",
         "did you mean 'AP'?",
     )
     assert call("qrels", others, "--in", made, "-o", tmp_path / "q").error == no_label

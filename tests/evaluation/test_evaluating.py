@@ -206,7 +206,7 @@ def test_every_family_is_measured_by_class(indexed: cbir.Searcher, queries: Imag
     result = evaluate(indexed, queries, ["nDCG@5", "Rprec"])
     assert set(result.measures) == {"nDCG@5", "Rprec"}
     assert 0 < result.measures["Rprec"] < 1
-    with pytest.raises(CbirError, match="'Bpref' is for judgements with gaps"):
+    with pytest.raises(CbirError, match="'Bpref' is for incomplete judgements"):
         evaluate(indexed, queries, ["Bpref"])
 
 

@@ -247,7 +247,7 @@ def test_arrays_that_contradict_each_other_are_refused() -> None:
     ranked = np.zeros((2, 3), dtype=np.int64)
     with pytest.raises(CbirError, match="query 1 has 3 relevant images in its ranking but only 2"):
         class_measures(ranked, np.zeros(2, int), np.array([3, 2]), ["P@1"])
-    with pytest.raises(CbirError, match=r"rankings of shape \(2, 3\) do not go with"):
+    with pytest.raises(CbirError, match=r"rankings of shape \(2, 3\) do not match"):
         class_measures(ranked, np.zeros(3, int), np.array([3, 3]), ["P@1"])
 
 
@@ -304,7 +304,7 @@ def test_large_qrels_are_judged_in_parts_with_the_same_values(
 
 
 def test_a_run_against_empty_qrels_is_refused() -> None:
-    with pytest.raises(CbirError, match="the qrels name no query"):
+    with pytest.raises(CbirError, match="the qrels contain no queries"):
         evaluate_run({}, {"q": [("d", 1.0)]}, ["P@1"])
 
 
@@ -352,7 +352,7 @@ def test_depth_is_the_deepest_cut_off_or_the_whole_ranking() -> None:
         ("quality", "known measures: AP, nAP, P, R, RR, nDCG"),
         ("", "known measures: AP"),
         ("AP@", "did you mean 'AP'?"),
-        ("AP@0", "a cut-off is 1 or more"),
+        ("AP@0", "a cut-off must be at least 1"),
         ("Rprec@5", "write 'Rprec'"),
         ("Bpref@5", "write 'Bpref'"),
         ("SetP@x", "did you mean 'SetP'?"),
@@ -388,9 +388,12 @@ def test_class_measures_need_no_extra_and_others_name_theirs(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Bpref", "measure 'Bpref' is for judgements with gaps: by class every image is judged"),
-        ("infAP", "measure 'infAP' is for judgements with gaps: by class every image is judged"),
-        ("AP(rel=2)@5", "measure 'AP(rel=2)@5' is for graded judgements: by class there is only 1"),
+        ("Bpref", "measure 'Bpref' is for incomplete judgements: by class, every image is judged"),
+        ("infAP", "measure 'infAP' is for incomplete judgements: by class, every image is judged"),
+        (
+            "AP(rel=2)@5",
+            "measure 'AP(rel=2)@5' is for graded judgements: by class, relevance is binary",
+        ),
     ],
 )
 def test_measures_that_mean_nothing_by_class_are_refused(name: str, message: str) -> None:
@@ -402,7 +405,7 @@ def test_measures_that_mean_nothing_by_class_are_refused(name: str, message: str
         with pytest.raises(CbirError) as error:
             refused()
         assert error.value.message == message
-        assert error.value.hint == "judge a run file with --qrels, or leave it out"
+        assert error.value.hint == "evaluate a run file with --qrels, or omit the measure"
 
 
 def test_measures_by_class_are_returned_as_they_were_read() -> None:

@@ -308,9 +308,9 @@ def test_what_does_not_go_together_is_refused() -> None:
     three, four = np.zeros(3), np.zeros(4)
     with pytest.raises(CbirError, match=r"shape \(3,\) and \(4,\) cannot be compared"):
         compare(three, four)
-    with pytest.raises(CbirError, match=r"2 labels do not go with 3 queries"):
+    with pytest.raises(CbirError, match=r"2 labels do not match 3 queries"):
         compare(three, three, ["cat", "dog"])
-    with pytest.raises(CbirError, match="without a query"):
+    with pytest.raises(CbirError, match="no queries to compare"):
         compare(np.zeros(0), np.zeros(0))
     with pytest.raises(CbirError, match="finite"):
         compare(three, np.array([0, np.nan, 1]))

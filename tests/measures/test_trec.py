@@ -197,7 +197,7 @@ def test_an_id_that_trec_files_cannot_hold_is_named(word: str) -> None:
     with pytest.raises(CbirError, match="tag"):
         write_run(io.StringIO(), [("q", ["d"], one)], word)
     for row in ((word, "d", 1), ("q", word, 1)):
-        with pytest.raises(CbirError, match="cannot stand in a TREC file"):
+        with pytest.raises(CbirError, match="is not valid in a TREC file"):
             write_qrels(io.StringIO(), [row])
 
 
@@ -205,7 +205,7 @@ def test_what_is_no_ranking_is_refused() -> None:
     def write(documents: list[str], scores: list[float], dtype: type = np.float32) -> None:
         write_run(io.StringIO(), [("q7", documents, np.array(scores, dtype=dtype))], "tag")
 
-    with pytest.raises(CbirError, match="q7: scores rise"):
+    with pytest.raises(CbirError, match="q7: scores increase"):
         write(["a", "b"], [0.1, 0.2])
     with pytest.raises(CbirError, match="q7: scores must be finite float32"):
         write(["a", "b"], [0.1, float("nan")])
@@ -215,16 +215,16 @@ def test_what_is_no_ranking_is_refused() -> None:
         write(["a", "b"], [float(np.finfo(np.float32).min)] * 2)
     with pytest.raises(CbirError, match="q7: 2 documents, 1 scores"):
         write(["a", "b"], [0.1])
-    with pytest.raises(CbirError, match="document a comes twice in query q7"):
+    with pytest.raises(CbirError, match="document a appears twice in query q7"):
         write(["a", "a"], [0.2, 0.1])
-    with pytest.raises(CbirError, match="query q comes twice"):
+    with pytest.raises(CbirError, match="query q appears twice"):
         write_run(io.StringIO(), [ranking({"a": 1.0}), ranking({"b": 1.0})], "tag")
 
 
 def test_rows_that_make_no_qrels_are_refused() -> None:
-    with pytest.raises(CbirError, match="document d comes twice in query q"):
+    with pytest.raises(CbirError, match="document d appears twice in query q"):
         write_qrels(io.StringIO(), [("q", "d", 1), ("q", "d", 0)])
-    with pytest.raises(CbirError, match="query q comes twice"):
+    with pytest.raises(CbirError, match="query q appears twice"):
         write_qrels(io.StringIO(), [("q", "d", 1), ("p", "d", 1), ("q", "e", 1)])
 
 
@@ -257,7 +257,7 @@ def test_an_id_that_is_not_written_is_not_read_either(tmp_path: Path, word: str)
             (tmp_path / "a").write_text(f"\n{line}\n")
             with pytest.raises(CbirError) as error:
                 read(tmp_path / "a")
-            said = f"{tmp_path / 'a'}:2: id {word!r} cannot stand in a TREC file"
+            said = f"{tmp_path / 'a'}:2: id {word!r} is not valid in a TREC file"
             assert error.value.message == said
 
 
@@ -283,7 +283,7 @@ RUN_ERRORS = [
     ("q Q0 d 1 -inf t", ":2: score '-inf' is not a finite float32 number"),
     ("q Q0 d 1 1e39 t", ":2: score '1e39' is not a finite float32 number"),
     ("q Q0 d 1 1_0 t", ":2: score '1_0' is not a finite float32 number"),
-    ("p Q0 d 1 0.5 t", ":2: document d comes twice for query p"),
+    ("p Q0 d 1 0.5 t", ":2: document d appears twice for query p"),
     ("q Q0 d\xff 1 0.5 t", ":2: b'd\\xff' is not UTF-8"),
 ]
 
@@ -299,11 +299,11 @@ def test_a_bad_line_of_a_run_is_named(tmp_path: Path, line: str, message: str) -
 
 QRELS_ERRORS = [
     ("q 0 d", ":2: 4 fields expected, found 3"),
-    ("q 0 d 1.5", ":2: relevance '1.5' is not a whole number from -1000 to 1000"),
-    ("q 0 d yes", ":2: relevance 'yes' is not a whole number from -1000 to 1000"),
-    ("q 0 d 99999999999", ":2: relevance '99999999999' is not a whole number from -1000 to 1000"),
-    ("q 0 d 1001", ":2: relevance '1001' is not a whole number from -1000 to 1000"),
-    ("p 0 d 0", ":2: document d comes twice for query p"),
+    ("q 0 d 1.5", ":2: relevance '1.5' is not an integer from -1000 to 1000"),
+    ("q 0 d yes", ":2: relevance 'yes' is not an integer from -1000 to 1000"),
+    ("q 0 d 99999999999", ":2: relevance '99999999999' is not an integer from -1000 to 1000"),
+    ("q 0 d 1001", ":2: relevance '1001' is not an integer from -1000 to 1000"),
+    ("p 0 d 0", ":2: document d appears twice for query p"),
 ]
 
 

@@ -88,7 +88,7 @@ def test_a_descriptor_of_a_few_lines_conforms() -> None:
         (lambda rows: rows.astype(np.float64), "float32"),
         (lambda rows: rows[:-1], "expected shape"),
         (lambda rows: testing.unit(rows + len(rows)), "alone and in a batch"),
-        (lambda rows: rows[:: 1 if rows[0, 0] <= rows[-1, 0] else -1], "in another place"),
+        (lambda rows: rows[:: 1 if rows[0, 0] <= rows[-1, 0] else -1], "at another position"),
     ],
 )
 def test_the_kit_finds_a_descriptor_that_is_wrong(change: object, complaint: str) -> None:

@@ -1,1 +1,1 @@
-"""Measures, TREC files and significance tests: arrays and files only."""
+"""Measures, TREC files and significance tests, on arrays and files only."""

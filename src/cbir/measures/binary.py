@@ -1,8 +1,8 @@
 """Measures of rankings by binary relevance.
 
-Gains are 0 or 1 and there are no ties. The definitions are those of trec_eval
-(https://github.com/usnistgov/trec_eval); nAP@k is defined as in Google Landmarks v2 (Weyand et al.
-2020). Only relevant ranks are read: a tenth of all ranks where there are ten classes.
+Gains are 0 or 1 and there are no ties. Definitions follow trec_eval
+(https://github.com/usnistgov/trec_eval); nAP@k follows Google Landmarks v2 (Weyand et al. 2020).
+Only relevant ranks are processed: a tenth of all ranks for ten classes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from cbir.measures.names import Measure
 BINARY_FAMILIES = frozenset(
     ("AP", "nAP", "P", "R", "RR", "nDCG", "Rprec", "Success", "SetP", "SetR", "SetF", "SetAP")
 )
-"""What `binary_measure` computes."""
+"""The measures that `binary_measure` computes."""
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Rankings:
-    """Rankings of q queries, as their relevant ranks.
+    """The relevant ranks of q rankings.
 
-    For each relevant rank, query by query and best first, int64 (h,): `rows`, the number of the
-    query; `ranks`, from 1; `nth`, how many ranks are relevant up to this one. For each query, int64
-    (q,): `counts`, how many relevant documents were retrieved; `retrieved`, how many documents in
-    all; `relevant`, how many relevant documents there are.
+    Per relevant rank, by query and best first, int64 (h,): `rows`, the query's number; `ranks`,
+    from 1; `nth`, the number of relevant ranks up to this one. Per query, int64 (q,): `counts`, the
+    number of relevant documents retrieved; `retrieved`, the number of documents retrieved;
+    `relevant`, the number of relevant documents.
     """
 
     rows: NDArray[np.int64]
@@ -42,11 +42,11 @@ class Rankings:
 
     @cached_property
     def precisions(self) -> Values:
-        """Precision at each relevant rank, float64 (h,)."""
+        """The precision at each relevant rank, float64 (h,)."""
         return self.nth / self.ranks
 
     def first(self, depth: int | NDArray[np.int64] | None) -> slice | NDArray[np.bool_]:
-        """Which relevant ranks are within `depth`: of all queries, or (q,) of each."""
+        """Which relevant ranks are within `depth`, an integer or one per query (q,)."""
         if depth is None:
             return slice(None)
         limit = depth if isinstance(depth, int) else depth[self.rows]
@@ -54,7 +54,7 @@ class Rankings:
         return within
 
     def count(self, depth: int | NDArray[np.int64] | None) -> NDArray[np.int64]:
-        """How many of the ranks within `depth` are relevant, int64 (q,)."""
+        """The number of relevant ranks within `depth`, int64 (q,)."""
         if depth is None:
             return self.counts
         return np.bincount(self.rows[self.first(depth)], minlength=len(self.counts))
@@ -81,7 +81,7 @@ def rankings(
 def binary_measure(measure: Measure, ranked: Rankings) -> Values:
     """One measure of `BINARY_FAMILIES`, float64 (q,); 0 for a query without relevant documents.
 
-    Missing ranks count as not relevant.
+    Missing ranks count as irrelevant.
     """
     relevant, cutoff = ranked.relevant, measure.cutoff
     match measure.family:
@@ -111,7 +111,7 @@ def _ndcg(ranked: Rankings, cutoff: int | None) -> Values:
     deepest = max(int(limit.max(initial=0)), int(ranked.ranks.max(initial=0)))
     gains = 1 / np.log2(np.arange(2, deepest + 2))
     ideal = np.concatenate(([0.0], np.cumsum(gains)))[limit]
-    # The ideal gain of a query with a relevant document is at least 1.
+    # The ideal gain of a query with relevant documents is at least 1.
     return ranked.total(gains[ranked.ranks - 1], cutoff) / np.maximum(ideal, 1)
 
 
@@ -125,5 +125,5 @@ def _of_the_set(family: str, ranked: Rankings) -> Values:
 
 
 def _positive(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`counts` with 1 for 0, as a divisor of values that are 0 then."""
+    """`counts` with 0 replaced by 1, as divisors of values that are then 0."""
     return np.maximum(counts, 1)

@@ -1,4 +1,4 @@
-"""Class relevance: an indexed image is relevant to a query that has the same label."""
+"""Class relevance: an indexed image is relevant to queries with the same label."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _RANKS_AT_ONCE = 1 << 22
 
 
 def class_names(*groups: Iterable[str | None]) -> tuple[str, ...]:
-    """The labels in all `groups`, each once, sorted."""
+    """The distinct labels of all `groups`, sorted."""
     return tuple(sorted({label for label in chain(*groups) if label is not None}))
 
 
 def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int32]:
-    """The place of each label among `classes`, int32 (n,); UNLABELLED for None."""
+    """The index of each label in `classes`, int32 (n,); UNLABELLED for None."""
     codes: dict[str | None, int] = {label: code for code, label in enumerate(classes)}
     codes[None] = UNLABELLED
     return np.fromiter((codes[label] for label in labels), dtype=np.int32, count=len(labels))
@@ -36,10 +36,10 @@ def encode_labels(labels: Sequence[str | None], classes: Sequence[str]) -> NDArr
 def relevant_counts(
     indexed: NDArray[np.int32], queries: NDArray[np.int32], counts_itself: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """R, int64 (q,): how many indexed images are relevant to each query.
+    """R, int64 (q,): the number of indexed images relevant to each query.
 
     `indexed` (n,) and `queries` (q,) are codes of `encode_labels`. `counts_itself` (q,) marks
-    queries that are indexed under their own label: a query is not relevant to itself.
+    queries that are indexed under their own label, as a query is not relevant to itself.
     """
     classes = max(int(queries.max(initial=0)), int(indexed.max(initial=0))) + 1
     sizes = np.bincount(indexed[indexed >= 0], minlength=classes)
@@ -50,11 +50,11 @@ def relevant_counts(
 def class_qrels(
     queries: Iterable[tuple[str, str | None]], indexed: Mapping[str, str | None]
 ) -> Iterator[tuple[str, str, int]]:
-    """Rows (query, document, relevance) of the qrels, for `write_qrels`.
+    """The qrels rows (query, document, relevance) for `write_qrels`.
 
     `queries` are ids and labels, `indexed` maps id to label. A query is never relevant to itself.
-    A query without a label has no row and so enters no mean. A labelled query without relevant
-    images is judged irrelevant to itself, so that it stays in the mean as zero.
+    An unlabelled query has no row and is excluded from means. A labelled query without relevant
+    images is judged irrelevant to itself, so that it counts as zero in means.
     """
     by_label: dict[str, list[str]] = {}
     for document, label in indexed.items():
@@ -72,20 +72,20 @@ def class_qrels(
 def require_class_measures(names: Iterable[str]) -> tuple[Measure, ...]:
     """The measures called `names`, for class relevance.
 
-    Raises `CbirError` as `parse_measures` does, and for measures that mean nothing where every
-    image is judged and relevance is binary: Bpref, infAP, and levels of relevance above 1.
+    Raises `CbirError` as `parse_measures` does, and for measures that are meaningless with complete
+    binary judgements: Bpref, infAP and relevance levels above 1.
     """
     measures = parse_measures(names)
     for measure in measures:
         if measure.family not in BINARY_FAMILIES:
-            reason = "judgements with gaps: by class every image is judged"
+            reason = "incomplete judgements: by class, every image is judged"
         elif measure.rel != 1:
-            reason = "graded judgements: by class there is only 1"
+            reason = "graded judgements: by class, relevance is binary"
         else:
             continue
         raise CbirError(
             f"measure '{measure.name}' is for {reason}",
-            "judge a run file with --qrels, or leave it out",
+            "evaluate a run file with --qrels, or omit the measure",
         )
     return measures
 
@@ -98,17 +98,17 @@ def class_measures(
 ) -> dict[str, NDArray[np.float64]]:
     """Measure -> its value for every query, float64 (q,), as trec_eval computes it.
 
-    `ranked_labels` (q, k): codes of the ranked images' labels, best first, filled with PADDING;
+    `ranked_labels` (q, k): label codes of the ranked images, best first, padded with PADDING;
     `query_labels` (q,): the queries' codes; `relevant` (q,): see `relevant_counts`. k must be at
-    least `depth(names)`, or the whole ranking where that is None; ranks below k count as not
-    retrieved. Raises `CbirError` if the arrays contradict each other, and as
-    `require_class_measures` does.
+    least `depth(names)`, or the whole ranking if that is None; ranks beyond k count as not
+    retrieved. Raises `CbirError` if the arrays are inconsistent, and as `require_class_measures`
+    does.
     """
     measures = require_class_measures(names)
     shape = ranked_labels.shape
     if len(shape) != 2 or query_labels.shape != shape[:1] or relevant.shape != shape[:1]:
         raise CbirError(
-            f"rankings of shape {shape} do not go with {query_labels.shape} query labels "
+            f"rankings of shape {shape} do not match {query_labels.shape} query labels "
             f"and {relevant.shape} counts of relevant images"
         )
     values = {measure.name: np.zeros(shape[0]) for measure in measures}

@@ -1,4 +1,4 @@
-"""Names of measures in ir_measures' notation, and what each needs: `AP@100`, `nDCG@10`, `RR`."""
+"""Parses measure names in ir_measures' notation: `AP@100`, `nDCG@10`, `RR`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cbir.wording import nearest
 DEFAULT_MEASURES = ("nAP@100", "AP@100", "P@1", "P@10", "P@100", "RR@100")
 
 MAX_RELEVANCE = 1000
-"""Highest relevance level: trec_eval's work grows with its square."""
+"""The highest relevance level: trec_eval's run time grows with its square."""
 
 _CUTOFF = re.compile(r"@(\d{1,9})")
 _NEEDS_CUTOFF = ("nAP", "P", "R", "Success")
 _MAY_HAVE_CUTOFF = (*_NEEDS_CUTOFF, "AP", "RR", "nDCG")
-_FAMILIES = (  # without IPrec: trec_eval's versions 9 and 10 round its recall levels differently
+_FAMILIES = (  # no IPrec: trec_eval 9 and 10 round its recall levels differently
     *("AP", "nAP", "P", "R", "RR", "nDCG", "Rprec", "Bpref", "infAP", "Success"),
     *("SetP", "SetR", "SetF", "SetAP"),
 )
@@ -43,9 +43,9 @@ _OTHER_NAMES = {
 class Measure:
     """One measure.
 
-    `name` is its canonical notation, `family` the part before brackets and `@`. `cutoff` is the
-    number of ranks it reads, None for the whole ranking. A document of relevance `rel` or more
-    counts as relevant.
+    `name` is the canonical notation, `family` the part before brackets and `@`. `cutoff` is the
+    number of ranks it uses, None for the whole ranking. Documents of relevance `rel` or higher
+    count as relevant.
     """
 
     name: str
@@ -55,10 +55,10 @@ class Measure:
 
 
 def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
-    """The measures called `names`, in that order, each once.
+    """The measures called `names`, in that order, without duplicates.
 
     Known: AP, nAP@k, P@k, R@k, RR, nDCG, Rprec, Bpref, infAP, Success@k, SetP, SetR, SetF, SetAP;
-    AP, RR and nDCG may have a cut-off `@k`; `(rel=2)` sets the lowest relevant level. Raises
+    AP, RR and nDCG take an optional cut-off `@k`; `(rel=2)` sets the lowest relevant level. Raises
     `CbirError` for any other name, with a suggestion, and `MissingExtraError` for brackets without
     the `evaluation` extra, which reads them.
     """
@@ -69,8 +69,8 @@ def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
 def with_pairs(names: Iterable[str]) -> tuple[str, ...]:
     """`names` in canonical notation, each `AP@k` after its `nAP@k`.
 
-    The two are easily confused, so neither is shown alone. nAP leads, as AP looks like failure
-    where many images are relevant.
+    The two are easily confused, so they always appear together. nAP comes first, as AP is
+    misleadingly low if many images are relevant.
     """
     paired: dict[str, None] = {}
     for measure in parse_measures(names):
@@ -83,7 +83,7 @@ def with_pairs(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def depth(names: Iterable[str]) -> int | None:
-    """The deepest rank that the measures read; None if one of them reads the whole ranking."""
+    """The deepest rank that the measures use; None if one of them uses the whole ranking."""
     cutoffs = [measure.cutoff for measure in parse_measures(names)]
     known = [cutoff for cutoff in cutoffs if cutoff is not None]
     return max(known, default=0) if len(known) == len(cutoffs) else None
@@ -103,7 +103,7 @@ def _parse(name: str) -> Measure:
         return Measure(family, family, None)
     number = _CUTOFF.fullmatch(rest)
     if number is None:
-        raise CbirError(f"measure '{name}' cannot be read", _nearest(name))
+        raise CbirError(f"measure '{name}' cannot be parsed", _nearest(name))
     if family not in _MAY_HAVE_CUTOFF:
         raise CbirError(f"measure '{name}': {family} has no cut-off", f"write '{family}'")
     cutoff = int(number[1])
@@ -130,21 +130,21 @@ def _parse_with_ir_measures(name: str, family: str) -> Measure:
 
 def _check_cutoff(name: str, family: str, cutoff: int | None) -> None:
     if cutoff is not None and cutoff < 1:
-        raise CbirError(f"measure '{name}': a cut-off is 1 or more", f"write '{family}@10'")
+        raise CbirError(f"measure '{name}': a cut-off must be at least 1", f"write '{family}@10'")
 
 
 def ir_measure(name: str) -> Any:
     """The ir_measures object called `name`, with checked parameters."""
     try:
         import ir_measures
-        import pytrec_eval  # noqa: F401 - ir_measures computes nothing without it
+        import pytrec_eval  # noqa: F401 - ir_measures needs it to compute anything
     except ImportError as error:
         raise MissingExtraError(f"measure {name}", "evaluation") from error
     try:
         measure = ir_measures.parse_measure(name)
         measure.validate_params()
     except (ValueError, NameError, AssertionError, KeyError, TypeError) as error:
-        raise CbirError(f"measure '{name}' cannot be read", _nearest(name)) from error
+        raise CbirError(f"measure '{name}' cannot be parsed", _nearest(name)) from error
     return measure
 
 

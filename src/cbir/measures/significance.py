@@ -1,7 +1,7 @@
-"""Is one run better than another, or was it luck? Paired tests over per-query values.
+"""Is one run better than another, or by chance? Paired tests over per-query values.
 
 Smucker, Allan & Carterette, "A comparison of statistical significance tests for information
-retrieval evaluation" (CIKM 2007), recommend the randomisation test, which assumes no distribution.
+retrieval evaluation" (CIKM 2007), recommend the distribution-free randomisation test.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cbir.wording import counted
 ROUNDS = 10_000
 SEED = 0
 SIGNIFICANT = 0.05
-"""A difference is significant where the corrected p is below this."""
+"""A difference is significant if the corrected p is below this level."""
 
 _PERCENTILES = (2.5, 97.5)
 _NOISE = 1e-12
-"""Values closer than this are equal: they differ by rounding."""
+"""Values that differ by less than this are equal up to rounding."""
 
 _DRAWS_AT_ONCE = 1 << 20
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
@@ -36,7 +36,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class ClassDifference:
-    """The queries of one class: how many, both means, and the mean of b - a."""
+    """One class's queries: their number, both means, and the mean of b - a."""
 
     n_queries: int
     mean_a: float
@@ -46,7 +46,7 @@ class ClassDifference:
 
 @dataclass(frozen=True, slots=True)
 class ClassMeans:
-    """The queries of one class: how many, and measure -> mean."""
+    """One class's queries: their number, and measure -> mean."""
 
     n_queries: int
     measures: dict[str, float]
@@ -56,11 +56,11 @@ class ClassMeans:
 class Comparison:
     """Run `b` against run `a` in one measure.
 
-    `difference` is the mean of b - a over the queries, `interval` its 95 % bootstrap interval.
-    `p` is the probability of a difference at least as large, in either direction, if chance alone
-    decided which of a query's two values belongs to which run. `p_adjusted` is p after Holm's
-    correction for `pairs` comparisons. `wins`, `ties` and `losses` count queries from b's side.
-    `classes` by label, for queries that have one. `under` qualifies the measure in sentences.
+    `difference` is the mean of b - a over the queries, `interval` its 95% bootstrap interval. `p`
+    is the probability of a difference at least as large, in either direction, if each query's two
+    values were assigned to the runs at random. `p_adjusted` is p after Holm's correction for
+    `pairs` comparisons. `wins`, `ties` and `losses` count queries from b's side. `classes` covers
+    the queries with labels. `under` qualifies the measure in sentences.
     """
 
     measure: str
@@ -87,7 +87,7 @@ class Comparison:
 
     @property
     def in_words(self) -> str:
-        """The comparison as one plain sentence."""
+        """The comparison as a sentence."""
         measure = f"{self.measure}{self.under}"
         if self.wins == self.losses == 0:
             return f"{self.a} and {self.b} have the same {measure} for every query."
@@ -119,7 +119,7 @@ class Comparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As in `cbir evaluate --json`."""
+        """The comparison as JSON, for `cbir evaluate --json`."""
         figures = asdict(self)
         del figures["pairs"], figures["under"]
         return {**figures, "significant": self.significant, "in_words": self.in_words}
@@ -133,17 +133,16 @@ def compare_runs(
     rounds: int = ROUNDS,
     seed: int = SEED,
 ) -> list[Comparison]:
-    """Compare every pair of `runs` in every measure; one run alone has no comparison.
+    """Compare every pair of `runs` in every measure; a single run gives no comparisons.
 
-    A run is its name and measure -> values, float64 (q,), of the same queries in the same order.
-    `labels` (q,) are the queries' classes, None where there is none. The test is the two-sided
-    paired randomisation test: all sign changes of the differences where there are at most
-    `rounds` of them, else `rounds` random ones, with p = (1 + count) / (1 + rounds), so that p is
-    never 0 (Davison & Hinkley, "Bootstrap methods and their application", 1997). The interval
-    comes from `rounds` resamples of the queries (`bootstrap_means`). With several pairs, each
-    measure's p values are corrected for their number (`holm`). `under` qualifies the measures in
-    sentences. Raises `CbirError` for arrays that do not go together, values that are not finite,
-    and no query at all.
+    A run is its name and measure -> values, float64 (q,), for the same queries in the same order.
+    `labels` (q,) are the queries' classes, None for unlabelled queries. Uses the two-sided paired
+    randomisation test: all sign flips of the differences if there are at most `rounds`, else
+    `rounds` random ones, with p = (1 + count) / (1 + rounds), so that p is never 0 (Davison &
+    Hinkley, "Bootstrap methods and their application", 1997). The interval comes from `rounds`
+    bootstrap resamples of the queries (`bootstrap_means`). With several pairs, `holm` corrects each
+    measure's p values. `under` qualifies the measures in sentences. Raises `CbirError` for
+    mismatched arrays, non-finite values and an empty query set.
     """
     measures = list(runs[0][1]) if runs else []
     if len(runs) < 2 or not measures:
@@ -168,17 +167,17 @@ def compare_runs(
 
 
 def mean_intervals(per_query: Mapping[str, Values]) -> dict[str, Interval]:
-    """Measure -> 95 % bootstrap interval of its mean, from values float64 (q,)."""
+    """Measure -> 95% bootstrap interval of its mean, from values float64 (q,)."""
     resampled = bootstrap_means(_checked(list(per_query.values())))
     return {name: _interval(means) for name, means in zip(per_query, resampled.T, strict=True)}
 
 
 def bootstrap_means(columns: Values, rounds: int = ROUNDS, seed: int = SEED) -> Values:
-    """Means (rounds, m) of `columns` (q, m) over queries drawn with replacement, q at a time.
+    """The means (rounds, m) of `columns` (q, m) over bootstrap resamples of q queries.
 
-    All columns share the draws, so differences of means are means of differences. The 2.5th and
-    97.5th percentiles are the percentile interval of Efron & Tibshirani, "An
-    introduction to the bootstrap" (1993), chapter 13.
+    All columns share the resamples, so differences of means are means of differences. The 2.5th and
+    97.5th percentiles are the percentile interval of Efron & Tibshirani, "An introduction to the
+    bootstrap" (1993), chapter 13.
     """
     queries = len(columns)
     random = np.random.default_rng(seed)
@@ -193,18 +192,18 @@ def bootstrap_means(columns: Values, rounds: int = ROUNDS, seed: int = SEED) -> 
 
 
 def randomisation_p(differences: Values, rounds: int = ROUNDS, seed: int = SEED) -> float:
-    """Two-sided p of the paired randomisation test of `differences`, float64 (q,).
+    """The two-sided p of the paired randomisation test of `differences`, float64 (q,).
 
-    Eight queries share a byte of random signs and a table of 256 sums, so ten thousand rounds over
-    ten thousand queries take a tenth of a second.
+    Each group of eight queries uses a byte of random signs and a table of 256 sums, so 10,000
+    rounds over ten thousand queries take a tenth of a second.
     """
-    differing = differences[differences != 0]  # the sign of zero changes nothing
+    differing = differences[differences != 0]  # flipping the sign of zero changes nothing
     count = len(differing)
     exact = 2**count <= rounds
     padded = np.zeros(-(-count // 8) * 8)
     padded[:count] = differing
     sums = padded.reshape(-1, 8) @ (1.0 - 2.0 * _BITS).T
-    # A sum that differs from the observed one by rounding is as large.
+    # Count sums that equal the observed one up to rounding as being as large.
     observed = abs(float(differing.sum())) - _NOISE * float(np.abs(differing).sum())
     places = np.arange(len(sums)) * 256
     random = np.random.default_rng(seed)
@@ -221,10 +220,10 @@ def randomisation_p(differences: Values, rounds: int = ROUNDS, seed: int = SEED)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p values corrected for their number, in the same order.
+    """Holm-corrected p values, in the same order.
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on; the order is kept, and no
-    result exceeds 1. Holm, "A simple sequentially rejective multiple test procedure"
+    Multiplies the smallest of m values by m, the next by m - 1 and so on; preserves the order and
+    caps results at 1. Holm, "A simple sequentially rejective multiple test procedure"
     (Scandinavian Journal of Statistics, 1979).
     """
     adjusted = [0.0] * len(p_values)
@@ -238,7 +237,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def class_means(
     per_query: Mapping[str, Values], labels: Sequence[str | None]
 ) -> dict[str, ClassMeans]:
-    """Label -> means of its queries, in the order of the labels."""
+    """Label -> means of its queries, in label order."""
     return {
         label: ClassMeans(
             len(rows), {name: float(values[rows].mean()) for name, values in per_query.items()}
@@ -248,7 +247,7 @@ def class_means(
 
 
 class _Run(NamedTuple):
-    """A run's values in one measure (q,), and their means over resampled queries (rounds,)."""
+    """A run's values in one measure (q,), and their bootstrap means (rounds,)."""
 
     name: str
     values: Values
@@ -303,7 +302,7 @@ def _how_often(p: float) -> str:
 
 
 def _shown(p: float) -> str:
-    """`p` as tables show it, without trailing zeros."""
+    """`p` for tables, without trailing zeros."""
     return f"{p:.4f}".rstrip("0").rstrip(".")
 
 
@@ -313,7 +312,7 @@ def _interval(means: Values) -> Interval:
 
 
 def _in_parts(total: int, width: int) -> Iterator[slice]:
-    """Slices of `range(total)`, so that the rows of a part, `width` wide, stay in cache."""
+    """Slices of `range(total)` whose rows of `width` values fit the cache."""
     step = max(1, _DRAWS_AT_ONCE // width)
     return (slice(start, min(total, start + step)) for start in range(0, total, step))
 
@@ -325,16 +324,18 @@ def _rows_by_label(labels: Sequence[str | None]) -> list[tuple[str, NDArray[np.i
 
 
 def _checked(columns: Sequence[Values], labels: Sequence[str | None] | None = None) -> Values:
-    """`columns` stacked as (q, m); raises `CbirError` where they cannot be compared."""
+    """`columns` stacked as (q, m); raises `CbirError` if they are not comparable."""
     shapes = {column.shape for column in columns}
     if len(shapes) != 1 or len(columns[0].shape) != 1:
         shown = " and ".join(map(str, sorted(shapes)))
-        raise CbirError(f"values of shape {shown} cannot be compared", "give (q,) of one query set")
+        raise CbirError(
+            f"values of shape {shown} cannot be compared", "give (q,) values of one query set"
+        )
     if not len(columns[0]):
-        raise CbirError("without a query there is nothing to compare")
+        raise CbirError("there are no queries to compare")
     if labels is not None and len(labels) != len(columns[0]):
-        raise CbirError(f"{len(labels)} labels do not go with {len(columns[0])} queries")
+        raise CbirError(f"{len(labels)} labels do not match {len(columns[0])} queries")
     stacked = np.stack(columns, axis=1).astype(np.float64)
     if not np.isfinite(stacked).all():
-        raise CbirError("values that are compared must be finite numbers")
+        raise CbirError("compared values must be finite numbers")
     return stacked

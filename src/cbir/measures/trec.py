@@ -1,4 +1,4 @@
-"""TREC run and qrels files, plain or gzip; trec_eval reads our rankings in our order.
+"""Reads and writes TREC run and qrels files, plain or gzip; trec_eval keeps our ranking order.
 
 Formats: https://github.com/usnistgov/trec_eval, README.
 """
@@ -27,10 +27,10 @@ from cbir.files import replacing
 from cbir.measures.names import MAX_RELEVANCE
 from cbir.types import OnDone
 
-_RUN_LINE = "a line of a run is: query Q0 document rank score tag"
-_QRELS_LINE = "a line of qrels is: query 0 document relevance"
+_RUN_LINE = "the format of a run line is: query Q0 document rank score tag"
+_QRELS_LINE = "the format of a qrels line is: query 0 document relevance"
 _NOT_IN_A_WORD = re.compile(r"[\s\x00-\x1f\x7f\ud800-\udfff]|^$")
-_WORD = "it must not be empty nor hold white space, control characters or lone surrogates"
+_WORD = "it must not be empty or contain white space, control characters or lone surrogates"
 _LINES_A_TELL = 1 << 16
 _Value = TypeVar("_Value")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -41,31 +41,30 @@ def write_run(
     rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]],
     tag: str,
 ) -> int:
-    """Write a run file; returns its number of lines.
+    """Write a run file and return its number of lines.
 
-    `rankings` yields query id, document ids best first, and their scores, float32 (k,), which do
-    not rise. trec_eval breaks ties by id descending and ignores the rank column, so a score equal
-    to the one above it is written as the next lower float32, which keeps the given order. `target`
-    is a text stream, or a file that is replaced once everything is written, compressed if its name
-    ends in `.gz`. Raises `CbirError` for an id that TREC files cannot hold, a query or document
-    given twice, scores that rise or are not finite, no line at all, and a file that cannot be
-    written.
+    `rankings` yields query id, document ids best first, and their non-increasing scores, float32
+    (k,). trec_eval breaks ties by descending id and ignores the rank column. To keep the given
+    order, a score equal to the previous one is written as the next lower float32. `target` is a
+    text stream, or a file to replace atomically, compressed if its name ends in `.gz`. Raises
+    `CbirError` for an id that TREC files cannot hold, a duplicate query or document, increasing or
+    non-finite scores, empty output, and a file that cannot be written.
     """
     _check_word(tag, "tag")
     return _write(target, _run_texts(rankings, tag))
 
 
 def write_qrels(target: Path | TextIO, rows: Iterable[tuple[str, str, int]]) -> int:
-    """Write a qrels file; returns its number of lines.
+    """Write a qrels file and return its number of lines.
 
-    `rows` are query id, document id and relevance (0: not relevant), a query's rows together.
-    `target` and errors as in `write_run`.
+    `rows` are query id, document id and relevance (0: irrelevant), grouped by query. `target` and
+    errors as in `write_run`.
     """
     return _write(target, _qrels_texts(rows))
 
 
 def check_target(target: Path | TextIO) -> None:
-    """Raise `CbirError` where `target` cannot be written, before the work begins."""
+    """Raise `CbirError` if `target` cannot be written, before any work begins."""
     if not isinstance(target, Path):
         return
     with _naming(target):
@@ -84,9 +83,9 @@ def read_run(
 ) -> dict[str, list[tuple[str, float]]]:
     """Query id -> (document id, score) in trec_eval's order.
 
-    The order is score descending as float32, then id descending; the rank column is ignored.
-    Scores are returned rounded to float32. `on_done` reports bytes of the file. Raises `CbirError`
-    that names file and line where the file is not a run.
+    The order is by descending float32 score, then by descending id; the rank column is ignored.
+    Scores are rounded to float32. `on_done` is a progress callback in bytes. Raises `CbirError`,
+    with file and line, if the file is not a valid run.
     """
     scores: dict[str, dict[str, float]] = {}
     known: dict[bytes, str] = {}
@@ -101,8 +100,8 @@ def read_qrels(
 ) -> dict[str, dict[str, int]]:
     """Query id -> document id -> relevance.
 
-    `on_done` reports bytes of the file. Raises `CbirError` that names file and line where the file
-    is not a qrels file.
+    `on_done` is a progress callback in bytes. Raises `CbirError`, with file and line, if the file
+    is not a valid qrels file.
     """
     qrels: dict[str, dict[str, int]] = {}
     known: dict[bytes, str] = {}
@@ -115,7 +114,7 @@ def read_qrels(
 def _run_texts(
     rankings: Iterable[tuple[str, Sequence[str], NDArray[np.float32]]], tag: str
 ) -> Iterator[str]:
-    """The lines of each query as one text."""
+    """The lines of each query as one string."""
     written: set[str] = set()
     for query, documents, scores in rankings:
         _check_new(query, written, "query", "the run")
@@ -132,7 +131,7 @@ def _run_texts(
 
 
 def _qrels_texts(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
-    """As `_run_texts`. A document's id is checked once, as many queries name it."""
+    """Like `_run_texts`. Checks each document id once, as many queries share it."""
     written: set[str] = set()
     known: set[str] = set()
     for query, of_query in groupby(rows, key=itemgetter(0)):
@@ -149,15 +148,15 @@ def _qrels_texts(rows: Iterable[tuple[str, str, int]]) -> Iterator[str]:
 
 
 def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.float32]:
-    """`scores` with each that equals the one before lowered to the next float32.
+    """`scores` with each tie lowered to the next float32.
 
-    Read as integers, float32 numbers of one sign are in order and neighbours differ by one, so
-    lowering is a running minimum of integers.
+    Interpreted as integers, float32 numbers of one sign are ordered and neighbours differ by one,
+    so lowering is a running minimum of integers.
     """
     if scores.dtype != np.float32 or not np.isfinite(scores).all():
         raise CbirError(f"query {query}: scores must be finite float32 numbers")
     if (scores[1:] > scores[:-1]).any():
-        raise CbirError(f"query {query}: scores rise; a ranking is best first")
+        raise CbirError(f"query {query}: scores increase; rankings must be best first")
     bits = scores.view(np.int32).astype(np.int64)
     steps = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
     places = np.arange(len(scores))
@@ -171,13 +170,13 @@ def _strictly_falling(scores: NDArray[np.float32], query: str) -> NDArray[np.flo
 
 def _check_word(word: str, what: str) -> None:
     if _NOT_IN_A_WORD.search(word):
-        raise CbirError(f"{what} {word!r} cannot stand in a TREC file", _WORD)
+        raise CbirError(f"{what} {word!r} is not valid in a TREC file", _WORD)
 
 
 def _check_new(word: str, written: set[str], what: str, where: str) -> None:
     _check_word(word, what)
     if word in written:
-        raise CbirError(f"{what} {word} comes twice in {where}")
+        raise CbirError(f"{what} {word} appears twice in {where}")
     written.add(word)
 
 
@@ -211,7 +210,7 @@ def _fill(file: Path, texts: Iterator[str], target: Path) -> int:
 def _create(file: Path) -> TextIO:
     if file.suffix != ".gz":
         return file.open("w", encoding="utf-8", newline="\n")
-    # No time stamp in the header: the same rankings make the same bytes.
+    # No timestamp in the header: the same rankings give the same bytes.
     compressed = cast(BinaryIO, gzip.GzipFile(file, "wb", compresslevel=6, mtime=0))
     return io.TextIOWrapper(compressed, encoding="utf-8", newline="\n")
 
@@ -229,7 +228,7 @@ def _copy(texts: Iterator[str], stream: TextIO, target: Path | None = None) -> i
 
 @contextmanager
 def _naming(target: Path | None) -> Iterator[None]:
-    """Name the file that could not be written; errors of a stream are left to its owner."""
+    """Report a file that cannot be written; errors of a stream are left to its owner."""
     try:
         yield
     except OSError as error:
@@ -245,7 +244,7 @@ def _error(code: int) -> OSError:
 
 
 def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[int, list[bytes]]]:
-    """Line number and fields of every line that is not blank."""
+    """The line number and fields of every non-blank line."""
     line = 0
     try:
         with path.open("rb") as raw:
@@ -257,7 +256,7 @@ def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[
             for line, text in enumerate(_without_mark(stream), start=1):
                 if line % _LINES_A_TELL == 0:
                     on_done(raw.tell(), size)
-                fields = text.split()  # bytes split at ASCII white space only, as in trec_eval
+                fields = text.split()  # bytes.split uses ASCII white space only, like trec_eval
                 if len(fields) not in (0, width):
                     found = f"{width} fields expected, found {len(fields)}"
                     raise CbirError(f"{path}:{line}: {found}", form)
@@ -274,13 +273,13 @@ def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[
 
 
 def _without_mark(lines: BinaryIO) -> Iterator[bytes]:
-    """The lines, without the byte order mark that some Windows programs write before the first."""
+    """The lines, without the byte order mark that some Windows programs write."""
     first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
     return chain([first], lines)
 
 
 def _word(raw: bytes, known: dict[bytes, str], path: Path, line: int) -> str:
-    """`raw` as text, the same object every time, as a qrels file repeats its documents."""
+    """`raw` as interned text, because qrels files repeat document ids."""
     word = known.get(raw)
     if word is None:
         try:
@@ -302,7 +301,7 @@ def _add(
 ) -> None:
     of_query = rows.setdefault(query, {})
     if document in of_query:
-        raise CbirError(f"{path}:{line}: document {document} comes twice for query {query}")
+        raise CbirError(f"{path}:{line}: document {document} appears twice for query {query}")
     of_query[document] = value
 
 
@@ -319,7 +318,7 @@ def _score(raw: bytes, path: Path, line: int) -> float:
 def _relevance(raw: bytes, path: Path, line: int) -> int:
     if not re.fullmatch(rb"[+-]?\d{1,9}", raw) or abs(int(raw)) > MAX_RELEVANCE:
         raise CbirError(
-            f"{path}:{line}: relevance {_shown(raw)} is not a whole number "
+            f"{path}:{line}: relevance {_shown(raw)} is not an integer "
             f"from -{MAX_RELEVANCE} to {MAX_RELEVANCE}"
         )
     return int(raw)

@@ -14,16 +14,16 @@ from cbir.errors import CbirError, MissingExtraError
 from cbir.measures.names import Measure, ir_measure, parse_measures
 from cbir.types import OnDone
 
-_JUDGEMENTS_AT_ONCE = 500_000  # trec_eval's copy takes about 70 bytes a judgement
+_JUDGEMENTS_AT_ONCE = 500_000  # trec_eval's copy takes about 70 bytes per judgement
 
 
 @dataclass(frozen=True, slots=True)
 class RunMeasures:
-    """How good one run is.
+    """The evaluation of one run.
 
-    `per_query`: measure -> query -> value, for every query of the qrels. `means`: measure -> mean
-    over the queries of the qrels. `missing`: queries of the qrels that the run does not answer;
-    each counts as zero. `unjudged`: queries of the run that the qrels do not know; not counted.
+    `per_query`: measure -> query -> value, for every query in the qrels. `means`: measure -> mean
+    over the queries in the qrels. `missing`: queries in the qrels but not in the run; each counts
+    as zero. `unjudged`: queries in the run but not in the qrels; not counted.
     """
 
     per_query: dict[str, dict[str, float]]
@@ -33,7 +33,7 @@ class RunMeasures:
 
     @property
     def queries(self) -> list[str]:
-        """The queries of the qrels, in their order."""
+        """The queries in qrels order."""
         return list(next(iter(self.per_query.values())))
 
     @property
@@ -48,19 +48,18 @@ def evaluate_run(
     names: Iterable[str],
     on_done: OnDone = lambda _done, _total: None,
 ) -> RunMeasures:
-    """The measures `names` of `run`, per query and on average.
+    """Evaluate the measures `names` of `run`, per query and on average.
 
-    `qrels` and `run` as `read_qrels` and `read_run` return them; documents are ranked as
-    trec_eval does: float32 score descending, then id descending. A query without a relevant
-    document has the value 0. `nAP@k` is AP@k x R / min(k, R), where R is the query's number of
-    relevant documents; Google Landmarks v2 (Weyand et al. 2020) calls its mean mAP@k. `on_done`
-    reports queries, once for each lowest level of relevance among the measures. Raises
-    `MissingExtraError` without the `evaluation` extra, and `CbirError` for empty qrels and unknown
-    measures.
+    `qrels` and `run` come from `read_qrels` and `read_run`. Documents are ranked as in trec_eval:
+    by descending float32 score, then by descending id. A query without relevant documents has the
+    value 0. `nAP@k` is AP@k x R / min(k, R), where R is the query's number of relevant documents;
+    Google Landmarks v2 (Weyand et al. 2020) calls its mean mAP@k. `on_done` is a progress callback
+    in queries; each distinct `rel` among the measures adds a pass. Raises `MissingExtraError`
+    without the `evaluation` extra, and `CbirError` for empty qrels and unknown measures.
     """
     require_trec_eval()
     if not qrels:
-        raise CbirError("the qrels name no query", "write them with `cbir qrels`")
+        raise CbirError("the qrels contain no queries", "create them with `cbir qrels`")
     measures = parse_measures(names)
     by_rel = {rel: list(same) for rel, same in groupby(sorted(measures, key=_rel), key=_rel)}
     total = len(qrels) * len(by_rel)
@@ -84,9 +83,9 @@ def cut_short(
     run: Mapping[str, Sequence[tuple[str, float]]],
     names: Iterable[str],
 ) -> tuple[int, list[str]]:
-    """The length of the longest ranking of `run`, and the measures that a longer one could raise.
+    """The length of the longest ranking in `run`, and the measures that a longer one could raise.
 
-    Those of `names` that read more ranks, where some query's ranking lacks relevant documents.
+    These are the `names` that use more ranks while some query's ranking lacks relevant documents.
     `qrels` and `run` as in `evaluate_run`.
     """
     answered = [query for query in qrels if run.get(query)]
@@ -110,7 +109,7 @@ def _rel(measure: Measure) -> int:
 
 
 def _parts(qrels: Mapping[str, Mapping[str, int]]) -> Iterator[list[str]]:
-    """The queries in parts, so that trec_eval copies a bounded number of judgements at once."""
+    """The queries in batches, so that trec_eval copies a bounded number of judgements at once."""
     part: list[str] = []
     held = 0
     for query, judged in qrels.items():
@@ -129,11 +128,11 @@ def _evaluate_at(
     run: Mapping[str, Sequence[tuple[str, float]]],
     measures: Sequence[Measure],
 ) -> dict[str, dict[str, float]]:
-    """Measure -> query -> value for some queries; relevance `rel` and above counts."""
+    """Measure -> query -> value for some queries; relevance `rel` or higher counts."""
     import ir_measures
 
     counts = {query: sum(value >= rel for value in qrels[query].values()) for query in queries}
-    # trec_eval reads beyond its arrays for a query without any document of relevance `rel`.
+    # trec_eval reads out of bounds for a query without documents of relevance `rel`.
     judged = {query: qrels[query] for query in queries if counts[query] and run.get(query)}
     computed: dict[str, dict[str, float]] = {}
     if judged:
@@ -153,7 +152,7 @@ def _evaluate_at(
 
 
 def _computed_as(measure: Measure) -> str:
-    """The measure of trec_eval that `measure` is derived from; it lacks nAP@k and RR@k."""
+    """The trec_eval measure from which `measure` is derived; trec_eval lacks nAP@k and RR@k."""
     if measure.family == "nAP":
         return measure.name.removeprefix("n")
     if measure.family == "RR":
@@ -170,7 +169,7 @@ def _finish(measure: Measure, value: float, relevant: int) -> float:
 
 
 def require_trec_eval() -> None:
-    """Raise `MissingExtraError` without the `evaluation` extra, before files are read."""
+    """Raise `MissingExtraError` without the `evaluation` extra, before reading files."""
     try:
         import ir_measures  # noqa: F401
         import pytrec_eval  # noqa: F401

@@ -1,6 +1,6 @@
-"""The public conformance kit: what every descriptor and every engine of an index must do.
+"""The public conformance tests for descriptors and index engines.
 
-Each check raises `AssertionError` with what was expected; none needs a test framework::
+Each check raises `AssertionError` with the expectation; no test framework is needed::
 
     check_descriptor(MyDescriptor())
     check_index(lambda spec: create_index("somewhere-new.cbir", spec))

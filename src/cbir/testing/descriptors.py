@@ -1,4 +1,4 @@
-"""What every descriptor must do."""
+"""Conformance tests for descriptors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cbir.types import UNIT_TOLERANCE, RgbImage, Vectors
 
 
 def check_descriptor(descriptor: Descriptor, images: Sequence[RgbImage] | None = None) -> None:
-    """Check spec, shapes, norms, order, and that nothing depends on the batch or the thread.
+    """Check spec, shapes, norms, order, and independence of batch and thread.
 
-    `images`: RGB uint8 pictures to describe, at least two; made up (flat, tiny, long) when None.
+    `images`: at least two RGB uint8 images; None uses synthetic ones (flat, tiny, long).
     """
     pictures = list(images) if images is not None else _pictures()
     expect(len(pictures) >= 2, "give at least two images")
@@ -26,26 +26,28 @@ def check_descriptor(descriptor: Descriptor, images: Sequence[RgbImage] | None =
         len(spec.fingerprint) == 64 and set(spec.fingerprint) <= set("0123456789abcdef"),
         f"spec.fingerprint is {spec.fingerprint!r}; expected 64 hex digits, a sha256",
     )
-    expect(descriptor.spec == spec, "spec changes from one reading to the next")
+    expect(descriptor.spec == spec, "spec changes between reads")
     before = [picture.copy() for picture in pictures]
     together = _described(descriptor, pictures)
     for picture, copy in zip(pictures, before, strict=True):
-        expect(np.array_equal(picture, copy), "describe changes the images it is given")
+        expect(np.array_equal(picture, copy), "describe modifies its input images")
     again = _described(descriptor, pictures)
-    expect(np.array_equal(together, again), "the same batch gives other vectors a second time")
+    expect(
+        np.array_equal(together, again), "the same batch gives different vectors the second time"
+    )
     for number, picture in enumerate(pictures):
         alone = _described(descriptor, [picture])[0]
         expect_near(alone, together[number], f"image {number} alone and in a batch")
     backwards = _described(descriptor, pictures[::-1])[::-1]
     for number in range(len(pictures)):
-        expect_near(backwards[number], together[number], f"image {number} in another place")
+        expect_near(backwards[number], together[number], f"image {number} at another position")
     with ThreadPoolExecutor(2) as pool:
         for parallel in pool.map(lambda _: _described(descriptor, pictures), range(4)):
             expect(np.array_equal(parallel, together), "vectors differ between threads")
     if isinstance(descriptor, Preparing):
         prepared = [descriptor.prepare(picture) for picture in pictures]
         for number, row in enumerate(_described(descriptor, prepared)):
-            expect_near(row, together[number], f"image {number} prepared and as it is")
+            expect_near(row, together[number], f"image {number} with and without prepare")
 
 
 def _pictures() -> list[RgbImage]:
@@ -61,7 +63,7 @@ def _described(descriptor: Descriptor, images: Sequence[RgbImage]) -> Vectors:
     expected = (len(images), descriptor.spec.dim)
     expect(
         isinstance(vectors, np.ndarray) and vectors.shape == expected,
-        f"describe gave {getattr(vectors, 'shape', type(vectors))}; expected shape {expected}",
+        f"describe returned {getattr(vectors, 'shape', type(vectors))}; expected shape {expected}",
     )
     expect(vectors.dtype == np.float32, f"vectors are {vectors.dtype}; expected float32")
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)

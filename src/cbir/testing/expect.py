@@ -1,4 +1,4 @@
-"""Expectations that say what is wrong when they are not met."""
+"""Assertions with descriptive messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cbir.types import Vectors
 E = TypeVar("E", bound=Exception)
 
 SAME_VECTOR = 1e-4
-"""How far the vectors of one image may be apart, in Euclidean distance, between batch sizes."""
+"""The largest Euclidean distance between vectors of one image across batch sizes."""
 
 
 def expect(holds: bool, otherwise: str) -> None:
@@ -22,14 +22,14 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 def expect_near(one: Vectors, other: Vectors, what: str) -> None:
-    """Expect two vectors, or rows of them, to be the same but for rounding."""
+    """Expect two vectors, or matrices of vectors, to be equal up to rounding."""
     expect(one.shape == other.shape, f"{what}: shapes {one.shape} and {other.shape}")
     gap = float(np.max(np.linalg.norm(one - other, axis=-1), initial=0.0))
     expect(gap <= SAME_VECTOR, f"{what}: vectors are {gap:g} apart")
 
 
 def expect_raises(kind: type[E], call: Callable[[], object], what: str) -> E:
-    """Expect `call` to raise an error of `kind`; returns the error."""
+    """Expect `call` to raise an error of `kind` and return it."""
     try:
         call()
     except kind as error:

@@ -1,4 +1,4 @@
-"""What every engine of an index must do, compared with NumPy."""
+"""Conformance tests for index engines, compared with NumPy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cbir.types import WHOLE, Box, DescriptorSpec, Failure, ImageRecord, Vectors
 
 
 def check_index(make_index: Callable[[DescriptorSpec], Index]) -> None:
-    """Check adding, changing, removing, reading back, searching and order, against NumPy.
+    """Check adding, changing, removing, reading, searching and ordering against NumPy.
 
-    `make_index` returns a new empty index for a spec, open for writing, at each call; every index
-    is closed in the end.
+    Each call of `make_index` returns a new empty index for a spec, open for writing. All indexes
+    are closed at the end.
     """
     for check in (
         _check_empty,
@@ -38,15 +38,17 @@ def check_index(make_index: Callable[[DescriptorSpec], Index]) -> None:
 
 
 def _check_empty(index: Index) -> None:
-    expect(index.writable, "make_index must give an index that is open for writing")
+    expect(index.writable, "make_index must return an index that is open for writing")
     expect(index.count() == 0, "a new index is not empty")
-    expect(index.spec == _spec(), "spec is not the one that the index was made with")
+    expect(index.spec == _spec(), "spec differs from the one the index was created with")
     queries = unit(np.ones((2, 8)))
     found = index.search(queries, 5)
-    expect([m.ids for m in found] == [[], []], "an empty index must answer with no hits")
-    expect(index.search(queries[:0], 5) == [], "no queries must give no answers")
-    expect(list(index.ids()) == [] and list(index.entries()) == [], "nothing must be listed")
-    expect(index.remove(["a/none"]) == [], "removing what is not there must return nothing")
+    expect([m.ids for m in found] == [[], []], "an empty index must return no hits")
+    expect(index.search(queries[:0], 5) == [], "no queries must give no results")
+    expect(
+        list(index.ids()) == [] and list(index.entries()) == [], "an empty index must list nothing"
+    )
+    expect(index.remove(["a/none"]) == [], "removing unknown ids must return nothing")
     index.add([])
     expect(index.count() == 0, "adding nothing must add nothing")
 
@@ -62,18 +64,18 @@ def _check_reading_back(index: Index) -> None:
     backwards = index.records(ids[::-1])
     expect(
         backwards == [entry.record for entry in entries[::-1]],
-        "records must come back as they were, in the order asked for",
+        "records must be returned unchanged, in the requested order",
     )
     for entry in entries:
         expect_near(index.vectors(entry.record.id), entry.vectors, f"vectors of {entry.record.id}")
         expect(
             index.thumbnail(entry.record.id) == entry.thumbnail,
-            f"the thumbnail of {entry.record.id} did not come back",
+            f"the thumbnail of {entry.record.id} was not returned",
         )
     for listed, entry in zip(index.entries(), entries, strict=True):
-        expect(listed.record == entry.record, "entries must give the records back, in id order")
-        expect(tuple(listed.boxes) == tuple(entry.boxes), "entries must give the boxes back")
-        expect(listed.thumbnail == entry.thumbnail, "entries must give the thumbnails back")
+        expect(listed.record == entry.record, "entries must return the records in id order")
+        expect(tuple(listed.boxes) == tuple(entry.boxes), "entries must return the boxes")
+        expect(listed.thumbnail == entry.thumbnail, "entries must return the thumbnails")
         expect_near(listed.vectors, entry.vectors, "vectors from entries()")
     named, wholes = index.matrix()
     expect(named == ids, "matrix must list all ids in byte order")
@@ -87,17 +89,17 @@ def _check_reading_back(index: Index) -> None:
     expect(
         (stamp.content_hash, stamp.file_size, stamp.mtime_ns, stamp.missing)
         == (first.content_hash, first.file_size, first.mtime_ns, first.missing),
-        "stamps must say what the file looked like",
+        "stamps must return the file state",
     )
     expect(
         (stamp.parts, stamp.label, dict(stamp.metadata)) == (2, first.label, dict(first.metadata)),
-        "stamps must give parts, label and metadata",
+        "stamps must return parts, label and metadata",
     )
     info = index.info()
-    expect(info["count"] == 7 and info["dim"] == 8, "info must give count and dim")
+    expect(info["count"] == 7 and info["dim"] == 8, "info must return count and dim")
     expect(
         info["descriptor"]["fingerprint"] == index.spec.fingerprint,
-        "info must give the descriptor's name and fingerprint",
+        "info must return the descriptor's name and fingerprint",
     )
     expect(index.verify() == [], f"verify finds problems: {index.verify()}")
 
@@ -110,7 +112,7 @@ def _check_replacing_and_removing(index: Index) -> None:
     index.add(changed)
     entries.update({entry.record.id: entry for entry in changed})
     gone = ["a/0003", "a/0020", "a/none"]
-    expect(index.remove(gone) == gone[:2], "remove must return the ids that were there")
+    expect(index.remove(gone) == gone[:2], "remove must return the ids that existed")
     for record_id in gone[:2]:
         del entries[record_id]
         _expect_gone(index, record_id)
@@ -119,7 +121,7 @@ def _check_replacing_and_removing(index: Index) -> None:
             index.refresh()
         expect(index.count() == 28, f"count is {index.count()}; expected 28")
         _expect_answers(index, entries.values(), unit(np.eye(8)), k=28)
-        expect(index.matrix()[0] == sorted(entries), "matrix must follow changes")
+        expect(index.matrix()[0] == sorted(entries), "matrix must reflect changes")
     twice = sample_entries(2, seed=5, prefix="b")
     index.add([*twice, make_entry("b/0000", unit(np.eye(8)[:1]))])
     expect_near(index.vectors("b/0000"), unit(np.eye(8)[:1]), "the last of two equal ids in a call")
@@ -136,34 +138,38 @@ def _check_details_and_marks(index: Index) -> None:
     expect(
         [(record.label, dict(record.metadata)) for record in records]
         == [("cat", {"old": 1}), ("bird", {"new": "x"}), (None, {})],
-        "set_details must replace label and metadata of the records named, and no others",
+        "set_details must replace label and metadata of the given records only",
     )
     marks = {record_id: stamp.missing for record_id, stamp in index.stamps("a").items()}
     expect(
         marks == {"a/0000": False, "a/0001": True, "a/0002": False, "a/0003": False},
-        "mark_missing must set and touch clear the mark of the records named, and no others",
+        "mark_missing must set, and touch clear, `missing` of the given records only",
     )
     stamp = index.stamps("a")["a/0003"]
     expect((stamp.file_size, stamp.mtime_ns) == (77, 88), "touch must set file size and mtime")
 
 
 def _check_sources_and_failures(index: Index) -> None:
-    expect(index.register_source("photos", "/one") == "photos", "a free name must be taken")
-    expect(index.register_source("photos", "/two") == "photos-2", "a clash must give NAME-2")
-    expect(index.register_source("other", "/one") == "photos", "a known place keeps its name")
+    expect(
+        index.register_source("photos", "/one") == "photos", "an unused name must be used as it is"
+    )
+    expect(
+        index.register_source("photos", "/two") == "photos-2", "a name conflict must give NAME-2"
+    )
+    expect(index.register_source("other", "/one") == "photos", "a known URI must keep its name")
     expect(
         index.sources() == {"photos": "/one", "photos-2": "/two"},
-        "sources must say where each lies",
+        "sources must return every URI",
     )
     index.move_source("photos", "/three")
-    expect(index.sources()["photos"] == "/three", "move_source must say where it lies now")
+    expect(index.sources()["photos"] == "/three", "move_source must update the URI")
     for name, uri in (("nobody", "/four"), ("photos", "/two")):
         expect_raises(QueryError, partial(index.move_source, name, uri), "an impossible move")
     bad = Failure("photos", "x.jpg", "cut off")
     index.set_failures("photos", [bad])
     index.set_failures("photos-2", [Failure("photos-2", "y.jpg", "no image")])
     index.set_failures("photos-2", [])
-    expect(index.failures() == [bad], "set_failures must replace those of its source only")
+    expect(index.failures() == [bad], "set_failures must replace the failures of its source only")
 
 
 def _check_search(index: Index) -> None:
@@ -182,7 +188,9 @@ def _check_search(index: Index) -> None:
     _expect_answers(index, entries, queries, 10, exclude=exclude)
     itself = index.search(entries[5].vectors, 1)[0]
     expect(itself.ids == ["a/0005"], "a record must be its own nearest neighbour")
-    expect(abs(float(itself.scores[0]) - 1) <= SCORE_TOLERANCE, "the score of equals must be 1")
+    expect(
+        abs(float(itself.scores[0]) - 1) <= SCORE_TOLERANCE, "the score of equal vectors must be 1"
+    )
     expect(itself.scores.dtype == np.float32, "scores must be float32")
 
 
@@ -210,14 +218,14 @@ def _check_parts(index: Index) -> None:
         _expect_answers(index, entries, queries, k)
     half = index.search(entries[7].vectors[2:3], 1)[0]
     expect(half.ids == ["a/0007"], "a part must find its record")
-    expect(half.boxes == [RIGHT_HALF], f"a hit must carry its part's box, not {half.boxes}")
+    expect(half.boxes == [RIGHT_HALF], f"a hit must have its part's box, not {half.boxes}")
     whole = index.search(entries[7].vectors[:1], 1)[0]
-    expect(whole.boxes == [None], "the box of the whole image is None")
+    expect(whole.boxes == [None], "the box of the whole image must be None")
     doubled = np.repeat(entries[0].vectors[:1], 3, axis=0)
     index.add([make_entry("z", doubled, boxes=[WHOLE, LEFT_HALF, RIGHT_HALF])])
     index.refresh()
     found = dict(zip(*_ids_and_boxes(index.search(doubled[:1], 3)[0]), strict=True))
-    expect(found.get("z", LEFT_HALF) is None, "of equal parts the first one must match")
+    expect(found.get("z", LEFT_HALF) is None, "among equal parts the first one must match")
     expect(len(found) == 3, "k must count records, not parts")
 
 
@@ -241,7 +249,7 @@ def _check_filters(index: Index) -> None:
         _expect_answers(index, kept, query, 3, where=where)
     first = index.search(query, 1, where=["label=cat"])[0].ids
     second = index.search(query, 2, where=["label=cat"], exclude=first)[0].ids
-    expect(len(second) == 2 and first[0] not in second, "exclude must hold together with a filter")
+    expect(len(second) == 2 and first[0] not in second, "exclude must work together with a filter")
 
 
 def _price(record: ImageRecord) -> float:
@@ -255,7 +263,7 @@ _FILTERS: list[tuple[list[str], Callable[[ImageRecord], bool]]] = [
     (["label=horse"], lambda r: r.label == "horse"),
     (["width>=130", "width<140"], lambda r: 130 <= r.width < 140),
     (["width=101,105.0"], lambda r: r.width in (101, 105)),
-    (["price<9"], lambda r: _price(r) < 9),  # as text, "10.5" would be below "9"
+    (["price<9"], lambda r: _price(r) < 9),  # as text, "10.5" would sort before "9"
     (["price!=0.5"], lambda r: _price(r) > 0.5),
     (["shop=s1", "label=cat"], lambda r: r.metadata.get("shop") == "s1" and r.label == "cat"),
     (["shop>s1"], lambda r: str(r.metadata.get("shop", "")) > "s1"),
@@ -276,13 +284,13 @@ def _check_bad_questions(index: Index) -> None:
         ("another dimension", lambda: index.search(unit(np.ones((1, 9))), 1)),
         ("a vector of zeros", lambda: index.search(np.zeros((1, 8), dtype=np.float32), 1)),
         ("a vector with NaN", lambda: index.search(np.full((1, 8), np.nan, np.float32), 1)),
-        ("a filter without operator", lambda: index.search(query, 1, where=["label"])),
+        ("a filter without an operator", lambda: index.search(query, 1, where=["label"])),
         ("an unknown field", lambda: index.search(query, 1, where=["lable=cat"])),
         ("a word for a number", lambda: index.search(query, 1, where=["width>wide"])),
         ("exclude of another length", lambda: index.search(query, 1, exclude=[])),
     ):
         error = expect_raises(QueryError, ask, what)
-        expect(not isinstance(error, RecordGoneError), f"{what} is not about a record that is gone")
+        expect(not isinstance(error, RecordGoneError), f"{what} must not raise RecordGoneError")
     for what, vectors in (
         ("a vector that is not of unit norm", np.full((1, 8), 0.5, np.float32)),
         ("a vector with NaN", np.full((1, 8), np.nan, np.float32)),
@@ -291,12 +299,12 @@ def _check_bad_questions(index: Index) -> None:
     ):
         bad = make_entry("a/bad", vectors)
         expect_raises(CbirError, partial(index.add, [sample_entries(5)[4], bad]), what)
-        expect(index.count() == 3, f"{what}: nothing of a refused call may be kept")
+        expect(index.count() == 3, f"{what}: a refused call must not change the index")
     _expect_gone(index, "none")
 
 
 def _expect_gone(index: Index, record_id: str) -> None:
-    """`records`, `vectors` and `thumbnail` must all say that the record is not there."""
+    """`records`, `vectors` and `thumbnail` must all raise `RecordGoneError`."""
     there = list(index.ids())[:1]
     for what, ask in (
         ("the record", lambda: index.records([record_id])),
@@ -316,10 +324,10 @@ def _expect_answers(
     where: Sequence[str] = (),
     exclude: Sequence[str | None] | None = None,
 ) -> None:
-    """Compare with NumPy: the scores, the order, and what was left out at the cut."""
+    """Compare with NumPy: scores, order, and the cutoff."""
     listed = list(entries)
     answers = index.search(queries, k, where=where, exclude=exclude)
-    expect(len(answers) == len(queries), "search must give one answer a query")
+    expect(len(answers) == len(queries), "search must return one result per query")
     for number, matches in enumerate(answers):
         asked = f"k={k}, where={list(where)}, query {number}"
         best = {
@@ -330,7 +338,7 @@ def _expect_answers(
         found = dict(zip(matches.ids, matches.scores.tolist(), strict=True))
         expect(len(found) == min(k, len(best)), f"{len(found)} distinct hits for {asked}")
         for record_id, score in found.items():
-            expect(record_id in best, f"{record_id} must not be an answer for {asked}")
+            expect(record_id in best, f"{record_id} must not be a hit for {asked}")
             expect(
                 abs(score - best[record_id]) <= SCORE_TOLERANCE,
                 f"{record_id} has score {score}, NumPy says {best[record_id]} for {asked}",
@@ -339,11 +347,11 @@ def _expect_answers(
         expect(ordered == matches.ids, f"hits must be ordered by score, then id, for {asked}")
         left = max((score for name, score in best.items() if name not in found), default=-2.0)
         worst = min(found.values(), default=2.0)
-        expect(left <= worst + SCORE_TOLERANCE, f"a better record was left out for {asked}")
+        expect(left <= worst + SCORE_TOLERANCE, f"a better record is missing for {asked}")
 
 
 def _expect_same_answer(one: Matches, other: Matches, what: str) -> None:
-    expect(one.ids == other.ids, f"other ids for {what}")
+    expect(one.ids == other.ids, f"different ids for {what}")
     gap = float(np.max(np.abs(one.scores - other.scores), initial=0.0))
     expect(gap <= SCORE_TOLERANCE, f"scores differ by {gap} for {what}")
 

@@ -1,4 +1,4 @@
-"""Made-up records and vectors, the same on every machine."""
+"""Synthetic records and vectors, identical on every machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sample_entries(
     prefix: str = "a",
     metadata: Mapping[str, MetadataValue] | None = None,
 ) -> list[Entry]:
-    """`count` made-up entries with random unit vectors of 8 dimensions, the same for a seed."""
+    """`count` synthetic entries with random 8-dimensional unit vectors, reproducible by seed."""
     draw = np.random.default_rng(seed)
     boxes = [WHOLE, LEFT_HALF, RIGHT_HALF][:parts]
     return [
@@ -46,7 +46,7 @@ def make_entry(
     width: int = 640,
     thumbnail: bytes = b"",
 ) -> Entry:
-    """An entry of the given id and vectors; everything else of it is made up."""
+    """An entry with the given id and vectors; all other fields are synthetic."""
     source, _, location = record_id.partition("/")
     record = ImageRecord(
         record_id, source, location, label, "0" * 64, width, 480, 1000, 17, metadata or {}
