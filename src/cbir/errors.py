@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what is wrong, and what to do about it."""
+"""User-facing errors: what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 
 class CbirError(Exception):
-    """Something a user can put right.
+    """An error that the user can fix.
 
-    `message` names the thing and what is wrong with it, in one line; `hint` says what to do.
-    The command line prints both and exits with 1; HTTP answers carry both.
+    `message` describes the problem in one line; `hint` says what to do. The command line prints
+    both and exits with 1; HTTP responses carry both.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -22,17 +22,17 @@ class CbirError(Exception):
 
 
 class ImageError(CbirError):
-    """An image that cannot be read or decoded, or that exceeds a limit."""
+    """The image cannot be read or decoded, or exceeds a limit."""
 
 
 class IndexStateError(CbirError):
-    """An index that is missing, damaged, locked, of another spec or of a newer format."""
+    """The index is missing, damaged or locked, or has another spec or a newer format."""
 
 
 class RecordsRefusedError(CbirError):
-    """Some records of a batch that the engine would not take; all others of it are kept.
+    """The engine refused some records of a batch and kept the others.
 
-    `reasons`: id -> why.
+    `reasons`: id -> reason.
     """
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
@@ -42,19 +42,19 @@ class RecordsRefusedError(CbirError):
 
 
 class QueryError(CbirError):
-    """A question that cannot be answered as asked: unknown id, bad filter, bad k."""
+    """An invalid query: unknown id, bad filter or bad k."""
 
 
 class RecordGoneError(QueryError):
-    """An id that the index does not hold: never indexed, or removed since it was found."""
+    """The id is not in the index: never indexed, or removed since a search found it."""
 
     def __init__(self, record_id: str) -> None:
-        super().__init__(f"no record '{record_id}' in the index", "ids look like SOURCE/path/in/it")
+        super().__init__(f"no record '{record_id}' in the index", "ids have the form SOURCE/path")
         self.record_id = record_id
 
 
 class MissingExtraError(CbirError):
-    """A feature whose optional packages are not installed."""
+    """A feature needs optional packages that are not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs the '{extra}' extra", f"pip install 'cbir[{extra}]'")

@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a draft, a file or folder, that replaces `path` if the block succeeds.
+    """Yield a draft path (file or folder) that atomically replaces `path` if the block succeeds.
 
-    Readers see the old version or the new one. On failure the old one stays, and the draft is
-    removed. A symbolic link stays and its target is replaced; a pipe or a device is written
-    directly. Raises `OSError` as writing does.
+    Readers see either the old version or the new one. On failure the old version stays and the
+    draft is removed. A symbolic link stays and its target is replaced; a pipe or device is written
+    directly. Raises `OSError`.
     """
     path = path.resolve()
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -36,15 +36,15 @@ def put_in_place(draft: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, replacing the old file only when all is written."""
+    """Write `data` to `path`, replacing the old file only once everything is written."""
     with replacing(path) as draft:
         draft.write_bytes(data)
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write `files` by name into `folder`, replacing no file before all are written.
+    """Write `files`, by name, into `folder`; replace existing files only once all are written.
 
-    Creates missing folders; a name may contain slashes.
+    Creates missing folders. Names may contain slashes.
     """
     with ExitStack() as drafts:
         for name, data in files.items():

@@ -1,4 +1,4 @@
-"""The processor this runs on, and how many of its cores numerical libraries may use."""
+"""The processor, its usable cores, and thread limits for numerical libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def usable_cores() -> int:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -27,10 +27,9 @@ def processor() -> str:
 
 @cache
 def keep_blas_on_one_thread() -> None:
-    """Keep every matrix product of this process on its calling thread, from now on.
+    """Limit BLAS to one thread for the rest of the process.
 
-    Callers run one batch per core. With a BLAS that spreads each product over all cores, they
-    would mostly wait for each other's threads.
+    Callers run one batch per core; a multi-threaded BLAS would oversubscribe the cores.
     """
     from threadpoolctl import threadpool_limits
 
@@ -39,7 +38,7 @@ def keep_blas_on_one_thread() -> None:
 
 @contextmanager
 def limited_threads() -> Iterator[None]:
-    """Keep BLAS and OpenMP on one thread per caller, for pools that use all cores themselves."""
+    """Limit BLAS and OpenMP to one thread per caller, for pools that already use all cores."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):

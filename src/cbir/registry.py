@@ -1,4 +1,4 @@
-"""Resolves names to factories: entry points of other packages, `module:attribute` strings."""
+"""Resolves names to factories: entry points and `module:attribute` strings."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cbir.wording import did_you_mean
 
 
 def entry_point(name: str, group: str) -> Callable[[], Any] | None:
-    """The factory that an installed package registered as `name` in `group`, None if none did."""
+    """The factory registered as `name` in the entry-point group `group`, or None."""
     for entry in entry_points(group=group, name=name):
         return _load(name, entry.value)
     return None
 
 
 def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
-    """The factory registered as `name` in the entry points `group`, or at `module:attribute`.
+    """The factory registered as `name` in the entry-point group `group`, or at `module:attribute`.
 
-    Raises `CbirError` with a hint from the registered and the `known` names if there is none.
+    If there is none, raises `CbirError` and suggests a registered or `known` name.
     """
     installed = entry_point(name, group)
     if installed is not None:

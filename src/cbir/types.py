@@ -1,4 +1,4 @@
-"""The words of the project as plain data: records, specs, hits, reports."""
+"""Shared data types: records, specs, hits and reports."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ RgbImage: TypeAlias = NDArray[np.uint8]
 """Height x width x 3, RGB, 0..255, EXIF orientation applied."""
 
 Floats: TypeAlias = NDArray[np.float32]
-"""Numbers of any shape."""
+"""An array of any shape."""
 
 Vectors: TypeAlias = NDArray[np.float32]
 """n x dim, rows of unit L2 norm."""
 
 UNIT_TOLERANCE = 1e-4
-"""How far the norm of a unit vector may be from 1."""
+"""The largest accepted deviation of a unit vector's norm from 1."""
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom as fractions (0..1) of the picture's width and height."""
@@ -27,10 +27,10 @@ Box: TypeAlias = tuple[float, float, float, float]
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 OnDone: TypeAlias = Callable[[int, int | None], None]
-"""Called during long work with how much is done, and of how much (None: not known)."""
+"""Progress callback: the amount done and the total (None if unknown)."""
 
 OnStage: TypeAlias = Callable[[str, int, int | None], None]
-"""The same for work of several stages; first comes what is being done."""
+"""Progress callback for work in stages: the stage, the amount done and the total."""
 
 MetadataValue: TypeAlias = str | int | float
 
@@ -40,10 +40,10 @@ class ImageRecord:
     """One indexed image.
 
     `id` is unique in the index: `SOURCE/relative/path`, percent-encoded. `source` is the
-    registered name of where it came from; `location` its percent-encoded path inside that source.
-    `content_hash` is the sha256 (hex) of the file's bytes, or of the RGB pixels where there is no
-    file. `file_size` (bytes) and `mtime_ns` are those of the file, None where there is none.
-    `missing` is set when a later run over the source no longer found the file.
+    registered name of the source; `location` is the percent-encoded path inside it.
+    `content_hash` is the sha256 (hex) of the file's bytes, or of the RGB pixels if there is no
+    file. `file_size` (bytes) and `mtime_ns` describe the file; None if there is none. `missing` is
+    set when a later indexing run does not find the file.
     """
 
     id: str
@@ -63,9 +63,9 @@ class ImageRecord:
 class DescriptorSpec:
     """A descriptor's identity. Vectors of two specs with equal fingerprints are comparable.
 
-    `fingerprint` is a sha256 (hex) over everything that changes a vector. `preprocessing` says
-    how pixels are prepared (decoder and version among it), `trained_on` and `licence` where the
-    model comes from; these three are for people.
+    `fingerprint` is a sha256 (hex) over everything that changes a vector. `preprocessing` (pixel
+    preparation, including the decoder and its version), `trained_on` and `licence` are
+    informational.
     """
 
     name: str
@@ -77,24 +77,24 @@ class DescriptorSpec:
 
     @property
     def short(self) -> str:
-        """`name@` and the first eight digits of the fingerprint, as messages show it."""
+        """`name@` and the first eight digits of the fingerprint, for messages."""
         return f"{self.name}@{self.fingerprint[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer: `rank` from 1, `score` the cosine (-1..1), the record, the part that matched.
+    """One search result: `rank` from 1, `score` (cosine, -1..1), the record and the matching part.
 
-    `band` names the score's meaning and is None until the index is calibrated. `box` is the
-    matching part of the picture, None where the whole picture matched. `path` is the image's own
-    file, None where it has none (inside an archive, or pixels only).
+    `band` is the score's meaning, None until the index is calibrated. `box` is the matching part
+    of the image, None if the whole image matched. `path` is the image file, None if there is none
+    (archive member or pixels only).
 
-    Of a verified search: `inliers` is how many matched points agree (0: too few to be more than
-    chance), None where the original could not be opened; `verified` whether there are any;
-    `mirrored` whether they agree with the query's mirror image; `matches` float32 (inliers, 4) the
-    points, x and y in the query and x and y in this picture, as fractions (0..1) of width and
-    height. `orientation`: which of `cbir.search.orient.ORIENTATIONS` of the query scored best, in
-    a search in any orientation. All None where not asked for.
+    Verified searches set four fields. `inliers`: the number of geometrically consistent matches,
+    0 if they could be chance, None if the original could not be opened. `verified`: whether there
+    are inliers. `mirrored`: whether they match the query's mirror image. `matches`: float32
+    (inliers, 4), x and y in the query and in this image, as fractions (0..1) of width and height.
+    Searches in any orientation set `orientation`: the best-scoring one of
+    `cbir.search.orient.ORIENTATIONS`. Fields that were not requested are None.
     """
 
     rank: int
@@ -111,7 +111,7 @@ class Hit:
     matches: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` and HTTP answers carry for a hit."""
+        """The hit as JSON, for `--json` and HTTP responses."""
         return {
             "rank": self.rank,
             "id": self.id,
@@ -134,7 +134,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that could not be added: where it is (`source`, `location`) and why not."""
+    """An image that could not be added: its source, location and the reason."""
 
     source: str
     location: str
@@ -143,7 +143,7 @@ class Failure:
 
 @dataclass(slots=True)
 class AddReport:
-    """What one indexing run did. Counts are images; `seconds` is wall-clock time."""
+    """The result of an indexing run. Counts are images; `seconds` is wall-clock time."""
 
     added: int = 0
     updated: int = 0

@@ -1,4 +1,4 @@
-"""Formats counts, lists and hints for people."""
+"""Formats counts, lists and hints for messages."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def listed(words: Sequence[str], shown: int = 10) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of the `known` names that is most similar to `name`, None if none is similar."""
+    """The `known` name most similar to `name`, or None."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, known, n=1)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """The hint for an unknown name: the nearest `known` one, else `otherwise` or all of them."""
+    """The hint for an unknown name: the most similar `known` one, else `otherwise` or the list."""
     known = list(known)
     near = nearest(name, known)
     return f"did you mean '{near}'?" if near else otherwise or f"known: {', '.join(known)}"
 
 
 def percent(share: float) -> str:
-    """A share as a percentage of two or three digits: `88.4%`, `100%`."""
+    """A fraction as a percentage: `88.4%`, `100%`."""
     return f"{100 * share:.1f}%" if share < 0.9995 else "100%"

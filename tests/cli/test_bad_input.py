@@ -110,9 +110,9 @@ def test_bad_pictures_are_rows_of_the_report_and_good_ones_are_found(
     reasons = {failure["location"]: failure["reason"] for failure in report["failures"]}
     expected = {
         "cut.jpg": "image is truncated",
-        "text.jpg": "not an image: the bytes are of no known image format",
+        "text.jpg": "not an image: unknown format",
         "empty.jpg": "the file is empty",
-        "huge.png": "30000 x 30000 pixels is over the limit of 100 megapixels",
+        "huge.png": "30000 x 30000 pixels exceeds the limit of 100 megapixels",
         "gone.jpg": "cannot be read: No such file or directory",
     }
     assert reasons == expected
@@ -164,7 +164,7 @@ def test_bad_queries_are_named(made: Path, photos: Path, tmp_path: Path) -> None
     )
     assert call("search", "--id", "photos/red/99.png", "--in", made).error == (
         "no record 'photos/red/99.png' in the index",
-        "ids look like SOURCE/path/in/it",
+        "ids have the form SOURCE/path",
     )
 
 
@@ -189,7 +189,7 @@ def test_sources_that_hold_nothing_or_are_none_are_named(
         f"{lost}: no such file or folder",
         "check the spelling, or give the full path",
     )
-    assert told("") == ("the name of a source is empty", "give a folder, an archive or an image")
+    assert told("") == ("the source name is empty", "give a folder, an archive or an image")
     assert told("cifar10:trian") == (
         "unknown source 'cifar10:trian'",
         "did you mean 'cifar10:train'?",
@@ -197,10 +197,10 @@ def test_sources_that_hold_nothing_or_are_none_are_named(
     assert told("cifar10") == ("unknown source 'cifar10'", "use cifar10:train or cifar10:test")
     assert told(made) == (
         f"{made} is an index, not a source of images",
-        "give the folder of the images",
+        "give the image folder",
     )
-    assert told(tmp_path / "text.txt")[0].endswith("neither an image nor a folder nor an archive")
-    assert told(tmp_path / "torn.zip")[0].endswith("damaged, or not the archive its name says")
+    assert told(tmp_path / "text.txt")[0].endswith("not an image, folder or archive")
+    assert told(tmp_path / "torn.zip")[0].endswith("damaged, or not an archive despite its name")
     assert not place.exists()  # nothing above is worth making an index for
     assert told(tmp_path / "empty") == (
         f"no images in {tmp_path / 'empty'}",
@@ -231,23 +231,25 @@ def test_places_that_are_no_index_are_named(
         )
         assert call(*command, "file", *more).error == (
             "no index at file: it is a file",
-            "give the folder of an index",
+            "give an index folder",
         )
         assert call(*command, "photos", *more).error == (
-            "no index at photos: it is a folder without one",
+            "no index at photos: the folder contains none",
             "cbir index photos --into photos.cbir",
         )
         assert call(*command, "hollow", *more).error[1] == "cbir index FOLDER --into hollow"
     assert call("index", "photos", "--into", "photos").error == (
-        "photos is a folder of other things",
+        "photos is a folder with other files",
         "give a new name, such as photos/photos.cbir",
     )
     assert call("index", "photos", "--into", "file").error == (
         "file is a file",
         "give a new name, such as file.cbir",
     )
-    assert call("index", "photos", "--into", "").error[0] == "the name of the index is empty"
-    assert "there is no engine for solr" in call("index", "photos", "--into", "solr://x/y").error[0]
+    assert call("index", "photos", "--into", "").error[0] == "the index name is empty"
+    assert (
+        "unknown index URL scheme solr" in call("index", "photos", "--into", "solr://x/y").error[0]
+    )
     assert sorted(os.listdir()) == ["file", "hollow", "photos"]  # noqa: PTH208
 
 
@@ -279,18 +281,18 @@ def test_damaged_models_and_names_of_no_descriptor_are_told(
     missing = "model.onnx: No such file or directory"
     assert told(model) == f"the model in {model} is damaged: {missing}"
     assert told(tmp_path / "nothing") == f"no model in {tmp_path / 'nothing'}"
-    assert told("json:loads").startswith("'json:loads' makes no descriptor: ")
+    assert told("json:loads").startswith("'json:loads' failed to create a descriptor: ")
     assert told("os:getcwd") == "'os:getcwd' is not a descriptor"
     assert not (tmp_path / "new.cbir").exists()
 
     (own / "model" / "model.onnx").write_bytes(b"x" * 1000)
     assert call("search", query, "--in", own).error[0].startswith("the index was built with ")
     found = call("verify", own)
-    assert (found.code, "model.onnx is not what it was" in found.out) == (1, True)
+    assert (found.code, "model.onnx has changed" in found.out) == (1, True)
     (own / "model" / "model.onnx").unlink()
     assert call("search", query, "--in", own).error == (
-        f"{own} has lost its model: {own}/model/model.onnx: No such file or directory",
-        "index the sources again into a new place",
+        f"{own} lacks its model: {own}/model/model.onnx: No such file or directory",
+        "index the sources again into a new index",
     )
     assert call("search", "--id", "photos/red/0.png", "--in", own, "-k", 1).code == 0
 
@@ -324,7 +326,7 @@ def test_garbage_in_the_records_is_one_line_everywhere(
     (own / "index.sqlite").write_bytes(np.random.default_rng(0).bytes(60_000))
     told = (
         f"{own}/index.sqlite is damaged: it is not a database",
-        "index the sources again into a new place",
+        "index the sources again into a new index",
     )
     for command in (
         ["search", query, "--in", own], ["info", own], ["verify", own], ["verify", own, "--repair"],
@@ -361,7 +363,7 @@ def test_a_second_writer_gets_one_line_with_the_process_and_readers_go_on(
         assert holder.stdout.readline() == "ready\n"
         told = (
             f"{own} is being written by process {holder.pid}",
-            "wait until it has ended, or stop it",
+            "wait until it finishes, or stop it",
         )
         assert call("index", photos, "--into", own).error == told
         assert call("remove", own, "photos/red/0.png").error == told
@@ -386,13 +388,13 @@ def test_a_place_that_cannot_be_written_is_searched_and_refused_to_writers(
         assert (answer.code, "photos/red/0.png" in answer.out) == (0, True)
         told = (
             f"{own} cannot be written: Permission denied",
-            "check the permissions and the free space there",
+            "check its permissions and free space",
         )
         assert run_unprivileged("index", photos, "--into", own).error == told
         fresh = own.parent / "fresh.cbir"
         assert run_unprivileged("index", photos, "--into", fresh).error == (
             f"{fresh} cannot be created: Permission denied",
-            "free some space, or give another place",
+            "free some space, or choose another folder",
         )
         assert run_unprivileged("run", photos, "--in", own, "-o", fresh).error == (
             f"cannot write {fresh}: Permission denied",
@@ -422,7 +424,7 @@ def test_a_full_disk_in_the_middle_is_one_line_and_nothing_committed_is_lost(
         check=False,
     )
     message, hint = Answer(ended.returncode, ended.stdout, ended.stderr).error
-    assert str(place) in message and "what was committed is kept" in hint
+    assert str(place) in message and "committed changes are kept" in hint
     kept = call("info", place, "--json").json["count"]
     assert 1 < kept < 1500
     again = call("index", many, "--into", place, "--json").json
@@ -436,7 +438,7 @@ def test_an_interrupted_making_is_done_again(photos: Path, tmp_path: Path) -> No
     (place / "model").mkdir(parents=True)
     (place / "writer.lock").touch()
     assert call("info", place).error == (
-        f"{place} was never completed: making it was interrupted",
+        f"{place} is incomplete: its creation was interrupted",
         f"cbir index FOLDER --into {place}",
     )
     assert call("index", photos, "--into", place, "--json").json["added"] == 6

@@ -374,10 +374,10 @@ def test_verify_finds_a_damaged_cache_and_repairs_it(own: Path) -> None:
     cache.write_bytes(cache.read_bytes()[:-100])
     found = call("verify", own)
     assert found.code == 1
-    assert found.out == f"vectors.cache: it is cut off\n{own}: 12 images, 1 problem\n"
+    assert found.out == f"vectors.cache: it is truncated\n{own}: 12 images, 1 problem\n"
     assert found.err == f"cbir verify {own} --repair repairs what can be rebuilt\n"
     listed = call("verify", own, "--json")
-    assert (listed.code, '"vectors.cache: it is cut off"' in listed.out) == (1, True)
+    assert (listed.code, '"vectors.cache: it is truncated"' in listed.out) == (1, True)
     repaired = call("verify", own, "--repair")
     assert (repaired.code, repaired.out.splitlines()[-1]) == (
         0,

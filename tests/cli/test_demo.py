@@ -183,7 +183,7 @@ def test_without_data_and_network_the_digits_stand_in_and_one_line_says_so(
     pytest.importorskip("sklearn")
     monkeypatch.delenv("CBIR_DATA", raising=False)
     with serving("demo", "--port", 0) as (said, address):
-        assert said[0] == "CIFAR-10 is not on this machine; downloading it (170 MB)\n"
+        assert said[0] == "CIFAR-10 was not found; downloading it (170 MB)\n"
         assert said[1].startswith("cannot download https://")
         assert "using scikit-learn's digits. For CIFAR-10, set CBIR_DATA to" in said[1]
         assert said[2] == f"indexing digits:train into {place()}\n"
@@ -212,7 +212,7 @@ def test_without_data_network_and_scikit_learn_one_line_says_what_to_do(
     answer = call("demo", "--port", 0)
     assert answer.code == 1
     assert answer.err.splitlines() == [
-        "no CIFAR-10 in mistyped, which CBIR_DATA names; downloading it (170 MB)",
+        "no CIFAR-10 in mistyped (CBIR_DATA); downloading it (170 MB)",
         "error: no data set: CIFAR-10 cannot be downloaded and scikit-learn is not installed",
         "  hint: pip install 'cbir[digits]', or set CBIR_DATA to a folder with "
         "cifar-10-python.tar.gz, or connect to a network",

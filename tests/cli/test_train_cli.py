@@ -119,20 +119,20 @@ def test_wrong_input_is_one_line_with_its_cure(folder: Path, tmp_path: Path) -> 
     message, _ = error("--recipe", "patches", "--label-from-folder", source=folder / "checks")
     assert "two labels" in message
     message, hint = error("--recipe", "hog", "--head", "knn", "--label-from-folder")
-    assert "'knn' cannot be a head: it remembers its training labels" in message and "ridge" in hint
+    assert "'knn' cannot be a head: it memorises its training labels" in message and "ridge" in hint
     message, _ = error("--recipe", "hog", "--head", "random-forest", "--label-from-folder")
-    assert "remembers its training labels" in message
+    assert "memorises its training labels" in message
     message, hint = error("--recipe", "hog", "--head", "rigde", "--label-from-folder")
     assert "unknown head" in message and "ridge" in hint
     few = call("train", "bovw", folder, "--name", "m", "--recipe", "seed", "--limit", 5)
-    assert few.code == 1 and "too few for 400 words\n  hint: give more images" in few.err
+    assert few.code == 1 and "too few for 400 words\n  hint: give more or larger images" in few.err
     message, _ = error("--recipe", "hog", "--name", "cifar10-cnn")
     assert "shipped model" in message
     message, _ = error("--recipe", "hog", "--test", folder, "--label-from-folder")
     assert "no head" in message
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no image" in error("--recipe", "hog", source=empty)[0]
+    assert "no training images" in error("--recipe", "hog", source=empty)[0]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_an_interrupted_training_leaves_nothing(folder: Path, tmp_path: Path) ->
     child = start("train", "bovw", folder, "--recipe", "seed", "--name", "m", "--out", out)
     assert child.stderr is not None
     for line in child.stderr:
-        if "words of" in line:
+        if "words from" in line:
             child.send_signal(signal.SIGINT)
             break
     _, rest = child.communicate(timeout=120)

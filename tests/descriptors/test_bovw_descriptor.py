@@ -246,15 +246,15 @@ def block_0(**params: object) -> Change:
 MISFITS: dict[str, tuple[Change, str]] = {
     "words of another width": (
         cut("1/words", columns=64),
-        "block 1 does not fit: words of 64 dimensions do not fit SIFT, which has 128",
+        "block 1 is invalid: words of 64 dimensions do not fit SIFT, which has 128",
     ),
-    "idf of fewer words": (cut("1/idf", 11), "block 1 does not fit: idf of shape .11,."),
-    "no words": (lambda c, a: a.pop("1/words"), "block 1 does not fit: .* lacks .* 'words'"),
-    "no idf": (lambda c, a: a.pop("1/idf"), "block 1 does not fit: the setting idf is True"),
-    "a mean of another width": (cut("0/mean", 9), "block 0 does not fit: a mean of shape .9,."),
+    "idf of fewer words": (cut("1/idf", 11), "block 1 is invalid: idf of shape .11,."),
+    "no words": (lambda c, a: a.pop("1/words"), "block 1 is invalid: .* lacks .* 'words'"),
+    "no idf": (lambda c, a: a.pop("1/idf"), "block 1 is invalid: the setting idf is True"),
+    "a mean of another width": (cut("0/mean", 9), "block 0 is invalid: a mean of shape .9,."),
     "a projection of another width": (
         cut("0/projection", 300),
-        "block 0 does not fit: a projection of shape .300, 6. does not fit 324 dimensions",
+        "block 0 is invalid: a projection of shape .300, 6. does not fit 324 dimensions",
     ),
     "filters of another size": (cut("2/filters", columns=12), "block 2 .* patches of 3x3 pixels"),
     "a head of more classes than the card": (
@@ -270,21 +270,21 @@ MISFITS: dict[str, tuple[Change, str]] = {
     "a head without posterior": (lambda c, a: c.update(posterior=None), "has no posterior"),
     "an array of no block": (
         lambda c, a: a.update({"3/words": np.ones((2, 2), np.float32)}),
-        "holds '3/words', but the card has no such block",
+        "contains '3/words', but the card has no such block",
     ),
     "an array of no use": (
         lambda c, a: a.update({"0/words": np.ones((2, 2), np.float32)}),
-        "block 0 does not fit: hog has no use for the array 'words'",
+        "block 0 is invalid: hog does not use the array 'words'",
     ),
     "no number": (
         lambda c, a: a["0/mean"].__setitem__(3, np.nan),
-        "'0/mean' holds values that are not finite",
+        "'0/mean' contains non-finite values",
     ),
     "an unknown feature": (lambda c, a: c["blocks"][0].update(feature="surf"), "'surf'"),
     "an unknown setting": (block_0(cels=8), "hog has no setting 'cels'"),
     "an impossible setting": (block_0(cell=0), "hog: cell cannot be 0"),
     "a setting of another type": (block_0(cell="8"), "hog: cell cannot be '8'"),
-    "pictures of no fixed size": (lambda c, a: c.update(size=64), "pictures of one size"),
+    "pictures of no fixed size": (lambda c, a: c.update(size=64), "images of one size"),
     "a size that is none": (lambda c, a: c.update(size=[32, -1]), "is not a model card: size"),
     "three sizes": (lambda c, a: c.update(size=[32, 32, 3]), "is not a model card: size"),
     "too small a side": (lambda c, a: c.update(size=8), "is not a model card: size"),

@@ -60,7 +60,7 @@ def test_a_model_is_of_the_kind_that_its_card_says() -> None:
     assert isinstance(words, BovwDescriptor) and isinstance(words, Model)
     for unknown in ("tree", ["onnx"], None):
         other = json.dumps({**said, "kind": unknown}).encode()
-        with pytest.raises(CbirError, match="of unknown kind"):
+        with pytest.raises(CbirError, match="unknown model kind"):
             model_of({**files, CARD_FILE: other})
     with pytest.raises(CbirError, match=r"the model lacks model\.npz"):
         model_of({CARD_FILE: small_model()[CARD_FILE]})

@@ -387,7 +387,7 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(server, tmp_path):
 
 
 def test_a_wrong_file_is_refused_and_not_kept(server, tmp_path):
-    with pytest.raises(CbirError, match="sent a wrong file"):
+    with pytest.raises(CbirError, match="returned a wrong file"):
         fetch(server.url, tmp_path / "file", "0" * 32, nothing)
     assert [path.name for path in tmp_path.iterdir() if "lock" not in path.name] == []
 

@@ -1,1 +1,1 @@
-"""Descriptors: the contract, the models, and what turns images into unit vectors."""
+"""Descriptors: the interface, the models, and the features behind the unit vectors."""

@@ -1,4 +1,4 @@
-"""The arrays of a model as NPZ: reproducible bytes, strict reading, no pickle.
+"""Model arrays as NPZ: reproducible bytes, strict reading, no pickle.
 
 An NPZ is a ZIP of NPY members (NumPy Enhancement Proposal 1). Only float16 and float32 are used.
 """
@@ -34,9 +34,7 @@ def npz_bytes(arrays: Arrays) -> bytes:
             member = io.BytesIO()
             array = np.ascontiguousarray(arrays[name])
             if array.dtype.str not in DTYPES:
-                raise CbirError(
-                    f"array '{name}' is {array.dtype}; a model keeps float16 or float32"
-                )
+                raise CbirError(f"array '{name}' is {array.dtype}; models store float16 or float32")
             np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
     return stream.getvalue()
@@ -45,8 +43,8 @@ def npz_bytes(arrays: Arrays) -> bytes:
 def read_npz(data: bytes, what: str) -> dict[str, NDArray[np.floating[Any]]]:
     """Decode the arrays in `data` (read-only).
 
-    Raises `CbirError`, beginning with `what`, if `data` is not NPZ, or if an array is not float16
-    or float32, not complete, or not finite.
+    Raises `CbirError`, naming `what`, if `data` is not NPZ, or if an array is not float16 or
+    float32, is truncated or is not finite.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -60,12 +58,12 @@ def read_npz(data: bytes, what: str) -> dict[str, NDArray[np.floating[Any]]]:
         raise CbirError(f"{what} is damaged: {error}", "restore the model's files") from error
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise CbirError(f"{what}: '{name}' holds values that are not finite")
+            raise CbirError(f"{what}: '{name}' contains non-finite values")
     return arrays
 
 
 def fingerprint(arrays: Arrays) -> str:
-    """Sha256 (hex) over the names, types, shapes and values of `arrays`, independent of files."""
+    """The sha256 (hex) of the names, types, shapes and values of `arrays`."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -81,7 +79,7 @@ def _array(member: bytes, name: str) -> NDArray[np.floating[Any]]:
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.str not in DTYPES or fortran:
         raise ValueError(f"'{name}' is {dtype}; expected float16 or float32 in C order")
-    # NumPy must not reserve memory that only the header claims.
+    # Do not let NumPy allocate memory based on the header alone.
     if math.prod(shape) * dtype.itemsize != len(member) - stream.tell():
-        raise ValueError(f"'{name}' is not complete")
+        raise ValueError(f"'{name}' is truncated")
     return np.frombuffer(member, dtype=dtype, offset=stream.tell()).reshape(shape)

@@ -1,10 +1,10 @@
-"""Blocks: the parts of a Bag-of-Visual-Words vector, from pixels to unit rows.
+"""Blocks: the components of a Bag-of-Visual-Words vector, from pixels to unit rows.
 
 A block is one feature of `cbir.descriptors.local` with its settings:
 
     images -> raw_features -> head_rows (power, unit norm) -> block_rows (mean, projection, unit)
 
-A head reads the `head_rows` of all blocks side by side; the vector consists of `block_rows`.
+A head reads the concatenated `head_rows` of all blocks; the vector consists of `block_rows`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Block:
     """One feature (a name in `FEATURES`) and how it enters the vector.
 
     `params` are the settings that differ from the feature's defaults; "size" [width, height]
-    first resizes the image for this block alone. `weight` is the share of the fused cosine: a
-    block of weight 0 serves only the head. `power` applies to raw rows, keeping their sign,
-    before unit norm.
+    first resizes the image for this block only. `weight` is the block's share of the fused cosine:
+    a block of weight 0 serves only the head. `power` is applied to raw rows, preserving the sign,
+    before normalisation.
     """
 
     feature: str
@@ -52,10 +52,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Feature:
-    """How a feature is computed: its default settings, arrays, dimensions and rows.
+    """How to compute a feature: default settings, arrays, dimensions and rows.
 
-    `version` is part of fingerprints: change it when the rows of unchanged settings change.
-    `fixed_size`: all images must have one size.
+    `version` is part of fingerprints: change it when the same settings give different rows.
+    `fixed_size`: all images must have the same size.
     """
 
     version: str
@@ -69,9 +69,9 @@ class Feature:
 
 
 def raw_features(block: Block, arrays: Arrays, images: Sequence[RgbImage]) -> Floats:
-    """Raw rows (n, D) of `images`, finite; zero for an image in which the block finds nothing.
+    """Raw rows (n, D) of `images`, finite; zero for an image without features.
 
-    `arrays` are the block's own, without the block's number: "words", "idf", "filters", ...
+    `arrays` are the block's own, without the block number: "words", "idf", "filters", ...
     """
     settings = settings_of(block)
     if settings["size"] is not None:
@@ -81,38 +81,38 @@ def raw_features(block: Block, arrays: Arrays, images: Sequence[RgbImage]) -> Fl
 
 
 def head_rows(block: Block, raw: Floats) -> Vectors:
-    """Raw rows (n, D) to the block's power and unit norm: the input of a head."""
+    """Apply the block's power to raw rows (n, D) and normalise them: the input of a head."""
     return unit_rows(signed_power(raw, block.power))
 
 
 def block_rows(block: Block, arrays: Arrays, raw: Floats) -> Vectors:
-    """Raw rows (n, D) as the vector holds them: power, unit norm, `mean`, `projection`, unit."""
+    """Raw rows (n, D) to vector components: power, unit norm, `mean`, `projection`, unit norm."""
     return projected(
         head_rows(block, raw), _float32(arrays, "mean"), _float32(arrays, "projection")
     )
 
 
 def raw_dim(block: Block, arrays: Arrays, size: Size) -> int:
-    """The dimensions of `raw_features` for images of the model's `size`.
+    """The number of dimensions of `raw_features` for images of the model's `size`.
 
-    Raises `CbirError` if the settings are not possible or the arrays do not fit them.
+    Raises `CbirError` if the settings are invalid or the arrays do not fit them.
     """
     settings = settings_of(block)
     feature = FEATURES[block.feature]
     own = tuple(settings["size"]) if settings["size"] else size
     if feature.fixed_size and isinstance(own, int):
-        raise CbirError(f"{block.feature} needs pictures of one size", 'give the block a "size"')
+        raise CbirError(f"{block.feature} needs images of one size", 'give the block a "size"')
     missing = set(feature.arrays) - set(arrays)
     if missing:
         raise CbirError(f"{block.feature} lacks the array '{min(missing)}'")
     unknown = set(arrays) - {*feature.arrays, *feature.optional_arrays, "mean", "projection"}
     if unknown:
-        raise CbirError(f"{block.feature} has no use for the array '{min(unknown)}'")
+        raise CbirError(f"{block.feature} does not use the array '{min(unknown)}'")
     return feature.width(settings, arrays, own)
 
 
 def vector_dim(block: Block, arrays: Arrays, size: Size) -> int:
-    """The dimensions of `block_rows`; raises `CbirError` as `raw_dim` does."""
+    """The number of dimensions of `block_rows`; raises `CbirError` as `raw_dim` does."""
     width = raw_dim(block, arrays, size)
     mean, projection = arrays.get("mean"), arrays.get("projection")
     if mean is not None and mean.shape != (width,):
@@ -125,7 +125,7 @@ def vector_dim(block: Block, arrays: Arrays, size: Size) -> int:
 
 
 def settings_of(block: Block) -> dict[str, Any]:
-    """All settings of a block, defaults included; raises `CbirError` if one is not possible."""
+    """All settings of a block, including defaults; raises `CbirError` if one is invalid."""
     if block.feature not in FEATURES:
         hint = did_you_mean(block.feature, FEATURES)
         raise CbirError(f"unknown feature '{block.feature}'", hint)
@@ -140,7 +140,7 @@ def settings_of(block: Block) -> dict[str, Any]:
             raise CbirError(f"{block.feature}: {name} cannot be {value!r}")
     settings = {**defaults, **block.params}
     if settings.get("encoding") == "vlad" and list(settings["pyramid"]) != [1]:
-        raise CbirError(f"{block.feature}: vlad has no spatial pyramid", 'leave out "pyramid"')
+        raise CbirError(f"{block.feature}: vlad has no spatial pyramid", 'omit "pyramid"')
     return settings
 
 
@@ -214,7 +214,7 @@ def _bins_width(settings: Settings, _arrays: Arrays, _size: Size) -> int:
 
 
 def local_features(feature: str, settings: Settings, image: RgbImage) -> LocalFeatures:
-    """The local features of `image` that a block of words ("sift" or "dense-sift") encodes."""
+    """The local features of `image` for a block of words ("sift" or "dense-sift")."""
     from cbir.descriptors.local.sift import dense_sift, keypoint_sift, root_sift
 
     if feature == "sift":
@@ -259,7 +259,7 @@ def _words_width(settings: Settings, arrays: Arrays, _size: Size) -> int:
     if vocabulary.dim != SIFT_DIM:
         raise CbirError(f"words of {vocabulary.dim} dimensions do not fit SIFT, which has 128")
     if settings["idf"] != ("idf" in arrays):
-        raise CbirError(f"the setting idf is {settings['idf']}, but the array 'idf' says otherwise")
+        raise CbirError(f"the setting idf is {settings['idf']}, which contradicts the array 'idf'")
     if settings["encoding"] == "vlad":
         return vocabulary.size * vocabulary.dim
     return vocabulary.size * sum(int(grid) ** 2 for grid in settings["pyramid"])
@@ -353,4 +353,4 @@ FEATURES: Mapping[str, Feature] = {
         uses_opencv=False,
     ),
 }
-"""The features by name, with the defaults of their settings."""
+"""The features by name, with their default settings."""

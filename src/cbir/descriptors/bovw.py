@@ -1,8 +1,9 @@
 """Descriptors of local features and visual words: `model.npz` (arrays) and its card `model.json`.
 
-The card lists blocks (see `cbir.descriptors.blocks`). `model.npz` holds what was fitted: "0/words"
-is the array "words" of block 0; "head/weights" (dimensions, classes) and "head/bias" (classes,)
-are a linear head over the unit rows of all blocks side by side. No neural network is involved.
+The card lists blocks (see `cbir.descriptors.blocks`). `model.npz` holds the fitted arrays:
+"0/words" is the array "words" of block 0; "head/weights" (dimensions, classes) and "head/bias"
+(classes,) are a linear head over the concatenated unit rows of all blocks. There is no neural
+network.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ MAX_BATCH = 64
 class BovwCard(ModelCard):
     """The card of a Bag-of-Visual-Words model. `size`, `blocks` and `posterior` change vectors.
 
-    `size`: width and height, or one number: the longest side, aspect ratio kept. `posterior` is
-    None if the model has no head; `classes` is then empty.
+    `size`: width and height, or one number: the longest side, preserving the aspect ratio.
+    `posterior` is None and `classes` empty if the model has no head.
     """
 
     kind: ClassVar[str] = "bovw"
@@ -61,7 +62,7 @@ class BovwCard(ModelCard):
         for block in self.blocks:
             settings_of(block)
         if not isinstance(self.training["images"], str) or not self.training["images"]:
-            raise ValueError("training names no images")
+            raise ValueError("training lists no images")
         if not any(block.weight for block in self.blocks):
             raise ValueError("no block has a weight")
         own = self.posterior
@@ -70,7 +71,7 @@ class BovwCard(ModelCard):
 
     @classmethod
     def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """The fields as the class holds them, from JSON values."""
+        """Convert JSON values to fields."""
         size, posterior = stored["size"], stored["posterior"]
         return super().converted(stored) | {
             "size": tuple(size) if isinstance(size, list) else size,
@@ -83,7 +84,7 @@ class BovwCard(ModelCard):
         return {"kind": self.kind, **asdict(self)}
 
     def vector_facts(self) -> dict[str, Any]:
-        """Everything that changes a vector: of the card, and the versions of the code."""
+        """Everything that changes a vector: card fields and code versions."""
         blocks = [
             {
                 "feature": block.feature,
@@ -105,10 +106,10 @@ class BovwCard(ModelCard):
 class BovwDescriptor:
     """Weighted blocks of local features, fused with the square root of a head's posterior.
 
-    The variant "fused" has both, "embedding" the blocks alone. Without a head the two are the
-    same, under the plain name. `files` are the model's files by name. Thread-safe. Raises
-    `CbirError` if the files are damaged or do not fit each other. For an image in which a block
-    finds nothing, the block's row is the first unit vector, before its projection.
+    The variant "fused" has both, "embedding" only the blocks. Without a head the two are the same,
+    under the plain name. `files` are the model's files by name. Thread-safe. Raises `CbirError` if
+    the files are damaged or inconsistent. If a block finds no features in an image, its row is the
+    first unit vector, before the projection.
     """
 
     FILES: ClassVar[tuple[str, ...]] = (ARRAYS_FILE, CARD_FILE)
@@ -141,12 +142,12 @@ class BovwDescriptor:
         return at_size(image, self.card.size)
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
-        """Unit vectors (n, spec.dim) of `images`."""
+        """The unit vectors (n, spec.dim) of `images`."""
         keep_blas_on_one_thread()
         return np.concatenate([self._vectors(some) for some in batches(images, MAX_BATCH)])
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
-        """Class numbers (n,) by the posterior inside `vectors`; None if they hold none."""
+        """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
         if self._posterior is None or not self._posterior.weight:
             return None
         classes: NDArray[np.intp] = np.argmax(vectors[:, self._embedding_dim :], axis=1)
@@ -178,7 +179,7 @@ class BovwDescriptor:
         return sum(dim for block, (_, dim) in pairs if block.weight)
 
     def _preprocessing(self) -> dict[str, str]:
-        """How vectors are made, for people."""
+        """A readable description of how vectors are computed."""
         card, size = self.card, self.card.size
         total = sum(block.weight for block in card.blocks)
         told = {
@@ -204,7 +205,7 @@ class BovwDescriptor:
 def model_files(card: BovwCard, arrays: Arrays) -> dict[str, bytes]:
     """The files of a model by name; the same card and arrays give the same bytes.
 
-    `arrays` are float16 or float32, named as this module says. Raises `CbirError` if they do not
+    `arrays` are float16 or float32, named as described above. Raises `CbirError` if they do not
     fit the card.
     """
     files = {
@@ -216,30 +217,30 @@ def model_files(card: BovwCard, arrays: Arrays) -> dict[str, bytes]:
 
 
 def _split(card: BovwCard, arrays: Arrays) -> tuple[list[dict[str, Floats]], dict[str, Floats]]:
-    """The arrays of each block, and those of the head, as float32 by their own names."""
+    """The arrays of each block and of the head, as float32, by their own names."""
     blocks: list[dict[str, Floats]] = [{} for _ in card.blocks]
     head: dict[str, Floats] = {}
     owners = {str(number): own for number, own in enumerate(blocks)} | {HEAD: head}
     for name, array in arrays.items():
         owner, _, own_name = name.partition("/")
         if owner not in owners:
-            raise CbirError(f"{ARRAYS_FILE} holds '{name}', but the card has no such block")
+            raise CbirError(f"{ARRAYS_FILE} contains '{name}', but the card has no such block")
         owners[owner][own_name] = array.astype(np.float32, copy=False)
     return blocks, head
 
 
 def _checked(number: int, block: Block, arrays: Arrays, size: Size) -> tuple[int, int]:
-    """The dimensions of a block's raw rows, and of its part of the vector."""
+    """The dimensions of a block's raw rows and of its part of the vector."""
     try:
         return raw_dim(block, arrays, size), vector_dim(block, arrays, size)
     except CbirError as error:
-        raise CbirError(f"block {number} does not fit: {error.message}", error.hint) from error
+        raise CbirError(f"block {number} is invalid: {error.message}", error.hint) from error
 
 
 def _check_head(card: BovwCard, width: int, head: Arrays) -> None:
     if card.posterior is None:
         if head:
-            raise CbirError(f"{ARRAYS_FILE} holds a head, but the card has no posterior")
+            raise CbirError(f"{ARRAYS_FILE} contains a head, but the card has no posterior")
         return
     if set(head) != {"weights", "bias"}:
         raise CbirError(f"the card has a posterior, but {ARRAYS_FILE} has no head (two arrays)")

@@ -1,4 +1,4 @@
-"""What every model has: its card `model.json`, a spec made from it, and what a model can do."""
+"""The parts that all models share: the card `model.json`, the spec and the model interface."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VARIANTS = ("fused", "embedding")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard(ABC):
-    """The part of the card that models of every kind share; no vector depends on these fields."""
+    """The card fields that models of every kind share; they do not affect vectors."""
 
     kind: ClassVar[str]
     name: str
@@ -35,7 +35,7 @@ class ModelCard(ABC):
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Read a card from UTF-8 JSON; raises `CbirError` if it is not one of this kind."""
+        """Read a card from UTF-8 JSON; raises `CbirError` if it is not a card of this kind."""
         stored = card_fields(data)
         try:
             return cls(**cls.converted({field.name: stored[field.name] for field in fields(cls)}))
@@ -44,17 +44,17 @@ class ModelCard(ABC):
 
     @classmethod
     def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """The fields as the class holds them, from JSON values."""
+        """Convert JSON values to fields."""
         return stored | {"classes": tuple(stored["classes"])}
 
     @property
     def training_prefix(self) -> str:
-        """The beginning of the ids of all images that the model was trained on."""
+        """The common id prefix of the model's training images."""
         return str(self.training["images"])
 
     @abstractmethod
     def vector_facts(self) -> dict[str, Any]:
-        """Everything in the card that changes a vector, as JSON values."""
+        """All card fields that change a vector, as JSON values."""
 
     def spec(
         self, variant: str, dim: int, weights: bytes, preprocessing: Mapping[str, str]
@@ -75,9 +75,9 @@ class ModelCard(ABC):
 
 @runtime_checkable
 class Model(Descriptor, Preparing, Protocol):
-    """A descriptor that is data: a card and the files it can be made from again.
+    """A descriptor defined by a card and data files.
 
-    `files` are by name and travel with an index. `variant` is "fused" (with the posterior, if
+    `files` are by name and are stored with an index. `variant` is "fused" (with the posterior, if
     the model has a head) or "embedding" (without).
     """
 
@@ -91,7 +91,7 @@ class Model(Descriptor, Preparing, Protocol):
     def card(self) -> ModelCard: ...
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
-        """Class numbers (n,) by the posterior inside `vectors`; None if they hold none."""
+        """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
         ...
 
 
@@ -102,12 +102,12 @@ def card_fields(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise _no_card(error) from error
     if not isinstance(stored, dict):
-        raise _no_card("it holds no object")
+        raise _no_card("it is not a JSON object")
     return stored
 
 
 def checked_files(files: Mapping[str, bytes], needed: tuple[str, ...], variant: str) -> None:
-    """Raise `CbirError` if a `needed` file is missing, or if no model has such a variant."""
+    """Raise `CbirError` if a `needed` file is missing or the variant is unknown."""
     if variant not in VARIANTS:
         raise CbirError(f"unknown variant '{variant}'", f"known: {', '.join(VARIANTS)}")
     if missing := sorted(set(needed) - set(files)):

@@ -1,4 +1,4 @@
-"""What a descriptor is, and the checks that every call of one goes through."""
+"""The descriptor interface and the checks on every call."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Descriptor(Protocol):
     """Turns images into vectors. Any object with these two members is a descriptor.
 
     `describe` takes n RGB images of any size and returns exactly n finite rows of unit L2 norm,
-    float32 (n, spec.dim), in the same order, or raises. Several threads may call it at once. For
-    an image in which it finds nothing, it returns a fixed, documented unit vector.
+    float32 (n, spec.dim), in the same order, or raises. It must be thread-safe. For an image
+    without features it returns a fixed, documented unit vector.
     """
 
     @property
@@ -31,7 +31,7 @@ class Descriptor(Protocol):
 
 @runtime_checkable
 class Preparing(Protocol):
-    """A descriptor that can shrink an image to what it needs, so that batches stay small.
+    """A descriptor that can shrink images in advance, to keep batches small.
 
     `describe([prepare(image)])` equals `describe([image])`.
     """
@@ -40,12 +40,12 @@ class Preparing(Protocol):
 
 
 def prepare(descriptor: Descriptor, image: RgbImage) -> RgbImage:
-    """`image` as small as `descriptor` needs it; unchanged if the descriptor does not prepare."""
+    """`image` as prepared by `descriptor`; unchanged if the descriptor has no `prepare`."""
     return descriptor.prepare(image) if isinstance(descriptor, Preparing) else image
 
 
 def describe(descriptor: Descriptor, images: Sequence[RgbImage]) -> Vectors:
-    """Checked vectors of `images`, float32 (n, dim); raises `CbirError` if they are not valid."""
+    """The checked vectors of `images`, float32 (n, dim); raises `CbirError` if invalid."""
     dim = descriptor.spec.dim
     if not images:
         return np.empty((0, dim), dtype=np.float32)
@@ -69,8 +69,8 @@ def describe(descriptor: Descriptor, images: Sequence[RgbImage]) -> Vectors:
 def describe_each(descriptor: Descriptor, images: Sequence[RgbImage]) -> list[Vectors | Exception]:
     """One vector (dim,) or one exception per image, in order.
 
-    Describes the batch at once and, when that fails, image by image: one bad image costs one row
-    and never shifts the others.
+    Describes the batch at once and, if that fails, image by image, so one bad image affects only
+    its own row.
     """
     try:
         return list(describe(descriptor, images))

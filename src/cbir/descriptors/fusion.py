@@ -1,7 +1,7 @@
 """Unit vectors from raw features: power, centring, PCA, square-root posterior, fusion.
 
-All functions work on float32 rows and return rows of unit L2 norm. A row that holds nothing (zero
-after centring) becomes the first unit vector (1, 0, ..., 0): fixed, valid, never NaN.
+All functions work on float32 rows and return rows of unit L2 norm. A zero row (after centring)
+becomes the first unit vector (1, 0, ..., 0), never NaN.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Posterior:
 
 
 def unit_rows(rows: Floats) -> Vectors:
-    """Rows of (n, dim) scaled to unit L2 norm; a zero row becomes (1, 0, ..., 0)."""
+    """Scale rows (n, dim) to unit L2 norm; a zero row becomes (1, 0, ..., 0)."""
     norms = np.sqrt(np.sum(np.square(rows, dtype=np.float64), axis=1, keepdims=True))
     units: Vectors = np.zeros(rows.shape, dtype=np.float32)
     np.divide(rows, norms, out=units, where=norms > 0, casting="same_kind")
@@ -53,9 +53,9 @@ def signed_power(rows: Floats, power: float) -> Floats:
 
 
 def projected(rows: Floats, mean: Floats | None, projection: Floats | None = None) -> Vectors:
-    """Rows (n, dim) minus `mean` (dim,), times `projection` (dim, fewer), to unit norm.
+    """Rows (n, dim) minus `mean` (dim,), times `projection` (dim, fewer), scaled to unit norm.
 
-    None leaves the mean or the projection out. A row equal to the mean becomes (1, 0, ..., 0).
+    None skips the mean or the projection. A row equal to the mean becomes (1, 0, ..., 0).
     """
     if mean is not None:
         rows = rows - mean
@@ -68,9 +68,8 @@ def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Flo
     """Mean (dim,) and PCA projection (dim, `dims`) of `rows` (n, dim), largest variance first.
 
     Divides each component by its standard deviation to the power `whitening`: 0 keeps the
-    variances, 1 makes them equal (Jégou & Chum 2012), 0.5 lies between. Exact: one symmetric
-    eigenproblem of the smaller side of `rows`. Raises `CbirError` if the rows vary in fewer than
-    `dims` directions.
+    variances, 1 equalises them (Jégou & Chum 2012). Exact: one symmetric eigenproblem of the
+    smaller side of `rows`. Raises `CbirError` if the rows vary in fewer than `dims` directions.
     """
     mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     varied = rows - mean
@@ -87,17 +86,17 @@ def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Flo
         )
     axes = varied.T @ vectors[:, :dims] if wide else vectors[:, :dims]
     axes = axes / np.linalg.norm(axes, axis=0)
-    # An eigenvector's sign is arbitrary; fixed, so that the same rows give the same projection.
+    # Fix the arbitrary sign of eigenvectors, so that the same rows give the same projection.
     largest = np.abs(axes).argmax(axis=0)
     axes = axes * np.sign(axes[largest, np.arange(dims)])
     return mean, (axes * values[:dims] ** (-whitening / 2)).astype(np.float32)
 
 
 def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:
-    """Square roots of softmax(logits / temperature), (n, classes).
+    """The square roots of softmax(logits / temperature), (n, classes).
 
-    Their dot product is the Bhattacharyya coefficient of two posteriors (Bhattacharyya 1943), and
-    they have unit norm. Higher temperatures flatten the posterior.
+    They have unit norm, and their dot product is the Bhattacharyya coefficient of two posteriors
+    (Bhattacharyya 1943). Higher temperatures flatten the posterior.
     """
     scaled = logits.astype(np.float64) / (2 * temperature)
     scaled -= scaled.max(axis=1, keepdims=True)
@@ -106,7 +105,7 @@ def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:
 
 
 def fuse(blocks: Sequence[Vectors], weights: Sequence[float]) -> Vectors:
-    """Unit blocks side by side, so that cosines add: cos = sum of weight x block cosine.
+    """Concatenate unit blocks so that cosines add up: cos = sum of weight x block cosine.
 
     `weights` are non-negative and sum to 1; each block is scaled by the square root of its
     weight. Returns (n, sum of dims), unit norm.

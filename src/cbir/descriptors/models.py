@@ -1,4 +1,4 @@
-"""The available models: shipped in the package, kept in the model store, or kept with an index."""
+"""Finds models: shipped in the package, in the model store, or stored with an index."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
     "onnx": OnnxDescriptor,
     "bovw": BovwDescriptor,
 }
-"""The class that makes a descriptor from a model's files, by the card's "kind" (default "onnx")."""
+"""The descriptor class by the card's "kind" (default "onnx")."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """An available model: its descriptor, where it comes from, and its folder."""
+    """An available model: its descriptor, origin and folder."""
 
     descriptor: Model
     origin: Literal["shipped", "store"]
@@ -42,9 +42,9 @@ class StoredModel:
 def load_descriptor(name: str) -> Descriptor:
     """Load the descriptor called `name`.
 
-    `name` is a shipped model (`cifar10-cnn`), a model of the store (the newest of that name, or
-    `NAME@FINGERPRINT`), or a model's folder (with a path separator: `./my-model`); each may end in
-    `:embedding` for vectors without the posterior. Otherwise it is an entry point of the group
+    `name` is a shipped model (`cifar10-cnn`), a model in the store (the newest of that name, or
+    `NAME@FINGERPRINT`), or a model folder (with a path separator: `./my-model`). Append
+    `:embedding` for vectors without the posterior. Any other name is an entry point of the group
     `cbir.descriptors`, or `module:attribute`.
     """
     model_name, variant = _split_variant(name)
@@ -58,19 +58,19 @@ def load_descriptor(name: str) -> Descriptor:
 
 
 def model_of(files: Mapping[str, bytes], variant: str = "fused") -> Model:
-    """Make a model from its files; the card says of which kind it is."""
+    """Create a model from its files; the card gives its kind."""
     if CARD_FILE not in files:
         raise CbirError(f"the model lacks {CARD_FILE}")
     return _kind(files[CARD_FILE])(files, variant)
 
 
 def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor:
-    """Find the descriptor that made the vectors of an index with `spec`.
+    """Find the descriptor for an index with `spec`.
 
-    `kept` are the model's files beside the index, if it keeps any; otherwise the package, the
-    model store and the entry points are searched. A name of the form `module:attribute` is not
-    imported: an index from elsewhere must not choose code to run. Raises `CbirError` if no
-    descriptor has that fingerprint.
+    `kept` are the model files stored with the index, if any; otherwise searches the package, the
+    model store and the entry points. Does not import a `module:attribute` name, because an
+    untrusted index must not choose which code runs. Raises `CbirError` if no descriptor has that
+    fingerprint.
     """
     model_name, variant = _split_variant(spec.name)
     if kept:
@@ -89,12 +89,12 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
         )
     raise CbirError(
         f"the index was built with {spec.short}, but only {candidates[0].spec.short} is available",
-        "restore the model's files, or index again into a new place",
+        "restore the model's files, or index again into a new index",
     )
 
 
 def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
-    """The spec of the model that `spec.name` loads now, if it is a different one."""
+    """The spec of the model that `spec.name` now loads, if it differs."""
     model_name, variant = _split_variant(spec.name)
     for model in models(model_name):
         current = _as(variant, model.descriptor).spec
@@ -103,22 +103,22 @@ def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
 
 
 def models(name: str | None = None) -> Iterator[StoredModel]:
-    """Yield the shipped models, then those of the store, newest first; skip damaged ones.
+    """Yield the shipped models, then those in the store, newest first; skip damaged ones.
 
-    With `name`, yield only models of that name; of the others only the card is read.
+    With `name`, yield only models of that name; for the others, only read the card.
     """
     for shipped in SHIPPED:
         if name in (None, shipped):
             folder = files("cbir.descriptors") / "shipped" / shipped
             yield StoredModel(model_of(read_files(folder)), "shipped", str(folder))
     for kept in _stored_folders():
-        with suppress(CbirError):  # `damaged_models` says what is wrong with the others
+        with suppress(CbirError):  # `damaged_models` reports the others
             if name in (None, _name_in(kept)):
                 yield StoredModel(model_of(read_files(kept)), "store", str(kept))
 
 
 def damaged_models() -> dict[str, str]:
-    """The folders of the model store that hold no complete model, and why not."""
+    """The folders of the model store without a complete model, and the reasons."""
     found = {}
     for kept in _stored_folders():
         try:
@@ -129,7 +129,7 @@ def damaged_models() -> dict[str, str]:
 
 
 def keep_model(model_files: Mapping[str, bytes]) -> Path:
-    """Write a model's files to the store as `NAME@FINGERPRINT`; returns that folder."""
+    """Write a model's files to the store as `NAME@FINGERPRINT` and return the folder."""
     spec = model_of(model_files).spec
     folder = _store() / f"{spec.name}@{spec.fingerprint[:16]}"
     if not folder.is_dir():
@@ -146,31 +146,31 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
 
 
 def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
-    """Keep a model in the store if `index` does not keep its files itself."""
+    """Save a model to the store unless `index` stores its files itself."""
     if files and not index.model_files():
         keep_model(files)
 
 
 def read_files(folder: Path | Traversable) -> dict[str, bytes]:
-    """The bytes of a model's files, by name; raises `CbirError` if one is missing."""
+    """The contents of a model's files by name; raises `CbirError` if one is missing."""
     card = _read(folder, CARD_FILE)
     return {name: _read(folder, name) for name in _kind(card).FILES}
 
 
 def card_of(descriptor: Descriptor) -> ModelCard | None:
-    """The model card of a descriptor that has one."""
+    """The model card of a descriptor, if it has one."""
     return descriptor.card if isinstance(descriptor, Model) else None
 
 
 def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
-    """The files that an index keeps, so that searching it does not need this package's models."""
+    """The model files to store with an index, so that searches do not need an installed model."""
     return descriptor.files if isinstance(descriptor, Model) else {}
 
 
 def _kind(card: bytes) -> type[OnnxDescriptor] | type[BovwDescriptor]:
     kind = card_fields(card).get("kind", "onnx")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise CbirError(f"{CARD_FILE} is of a model of unknown kind {kind!r}", "update cbir")
+        raise CbirError(f"{CARD_FILE} has the unknown model kind {kind!r}", "update cbir")
     return KINDS[kind]
 
 
@@ -187,7 +187,7 @@ def _read(folder: Path | Traversable, name: str) -> bytes:
             f"the model in {folder} is damaged: {name}: {error.strerror}"
             if folder.is_dir()
             else f"no model in {folder}",
-            f"a model's folder holds {CARD_FILE} and {data_files}",
+            f"a model folder contains {CARD_FILE} and {data_files}",
         ) from error
 
 
@@ -209,7 +209,7 @@ def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:
     try:
         made = factory()
     except Exception as error:
-        raise CbirError(f"'{name}' makes no descriptor: {error}") from error
+        raise CbirError(f"'{name}' failed to create a descriptor: {error}") from error
     if not isinstance(made, Descriptor):
         raise CbirError(f"'{name}' is not a descriptor", "it needs `spec` and `describe(images)`")
     return made

@@ -1,7 +1,7 @@
 """Descriptors that run a network: `model.onnx` and its card `model.json`.
 
 The network takes uint8 (n, height, width, 3) RGB and returns `embedding` (n, dim) and `logits`
-(n, classes), both float32. The card says how vectors are made from them (see `OnnxCard`).
+(n, classes), both float32. The card defines how they become vectors (see `OnnxCard`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_BATCH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxCard(ModelCard):
-    """The card of a network. These fields change vectors and are part of the fingerprint.
+    """The card of a network. These fields affect vectors and are part of the fingerprint.
 
     `size` is the input's width and height; `mean` (dim,) centres the embedding; `temperature`
     flattens the posterior; `posterior_weight` is the posterior's share of the fused cosine.
@@ -41,16 +41,16 @@ class OnnxCard(ModelCard):
 
     @classmethod
     def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """The fields as the class holds them, from JSON values."""
+        """Convert JSON values to fields."""
         return super().converted(stored) | {"mean": tuple(stored["mean"])}
 
     @property
     def posterior(self) -> Posterior:
-        """How the posterior enters a fused vector."""
+        """The posterior's settings in a fused vector."""
         return Posterior(self.temperature, self.posterior_weight)
 
     def vector_facts(self) -> dict[str, Any]:
-        """Everything in the card that changes a vector, as JSON values."""
+        """All card fields that change a vector, as JSON values."""
         return {
             "size": self.size,
             "mean": list(self.mean),
@@ -63,8 +63,8 @@ class OnnxCard(ModelCard):
 class OnnxDescriptor:
     """A network's centred embedding, fused with the square root of its posterior.
 
-    The variant "fused" has both (dim + classes dimensions), "embedding" the embedding alone.
-    `files` are the model's files by name; they travel with an index. Thread-safe.
+    The variant "fused" has both (dim + classes dimensions), "embedding" only the embedding.
+    `files` are the model's files by name; they are stored with an index. Thread-safe.
     """
 
     FILES: ClassVar[tuple[str, ...]] = (NETWORK_FILE, CARD_FILE)
@@ -95,11 +95,11 @@ class OnnxDescriptor:
         return resized(image, self.card.size, self.card.size)
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
-        """Unit vectors (n, spec.dim) of `images`."""
+        """The unit vectors (n, spec.dim) of `images`."""
         return np.concatenate([self._vectors(some) for some in batches(images, MAX_BATCH)])
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
-        """Class numbers (n,) by the posterior inside `vectors`; None if they hold none."""
+        """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
         if self.variant != "fused":
             return None
         classes: NDArray[np.intp] = np.argmax(vectors[:, len(self.card.mean) :], axis=1)

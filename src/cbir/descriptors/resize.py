@@ -1,4 +1,4 @@
-"""How descriptors bring an image to their own size."""
+"""Resizes images for descriptors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cbir.types import RgbImage
 
 RESIZE = "Pillow, bicubic, reducing gap 3, aspect ratio not kept"
 FIT = "Pillow, bicubic, reducing gap 3, aspect ratio kept, short side at least 16"
-"""What `resized` and `fitted` do. Part of fingerprints: change these texts with the code."""
+"""What `resized` and `fitted` do. Part of fingerprints: change these texts only with the code."""
 
 MIN_SIDE = 16
 
 Size: TypeAlias = tuple[int, int] | int
-"""Width and height, or the longest side of an image that keeps its aspect ratio."""
+"""Width and height, or the longest side with the aspect ratio preserved."""
 
 
 def at_size(image: RgbImage, size: Size) -> RgbImage:
-    """Bring `image` to a model's `size`."""
+    """Resize `image` to a model's `size`."""
     return fitted(image, size) if isinstance(size, int) else resized(image, *size)
 
 
@@ -34,10 +34,9 @@ def resized(image: RgbImage, width: int, height: int) -> RgbImage:
 
 
 def fitted(image: RgbImage, longest: int) -> RgbImage:
-    """Resize `image` so that its longer side is `longest` pixels, keeping the aspect ratio.
+    """Resize `image` so that its longer side is `longest` pixels, preserving the aspect ratio.
 
-    The shorter side has at least 16 pixels: an image of one row still has room for a local
-    descriptor.
+    The shorter side has at least 16 pixels, so that even a one-row image fits a local descriptor.
     """
     height, width = image.shape[:2]
     scale = longest / max(height, width)

@@ -1,4 +1,4 @@
-"""Networks in ONNX Runtime, on the CPU."""
+"""Runs networks in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Network:
     """An ONNX network that turns pixels into embeddings and class scores. Thread-safe.
 
-    ONNX Runtime is imported and the network loaded on the first call. `name` is for messages.
+    Imports ONNX Runtime and loads the network on the first call. `name` is for messages.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -29,7 +29,7 @@ class Network:
         self._loading = threading.Lock()
 
     def outputs(self, images: NDArray[Any]) -> tuple[Floats, Floats]:
-        """Embeddings (n, dim) and logits (n, classes) of `images`, the input the network takes.
+        """The embeddings (n, dim) and logits (n, classes) of `images`, the network's input.
 
         Raises `CbirError` if the network cannot be loaded.
         """
@@ -44,7 +44,7 @@ class Network:
             import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # Callers run one batch per core; a second thread inside a batch would only compete.
+        # Callers run one batch per core; more threads would oversubscribe the cores.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -52,7 +52,7 @@ class Network:
             return onnxruntime.InferenceSession(
                 self._data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's errors have no class in common
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             raise CbirError(
                 f"{self._name} cannot be loaded: {error}", "restore the model's files"
             ) from error
@@ -62,11 +62,11 @@ class Network:
 def _without_interruption() -> Iterator[None]:
     """Delay Ctrl-C until the end of the block.
 
-    If ONNX Runtime is interrupted during its import, it says "ImportError: initialization
-    failed", which nobody would take for Ctrl-C.
+    If interrupted during its import, ONNX Runtime raises "ImportError: initialization failed",
+    which hides the Ctrl-C.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is interrupted
+        yield  # only the main thread receives Ctrl-C
         return
     asked = []
     before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))

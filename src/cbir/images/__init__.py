@@ -1,1 +1,1 @@
-"""Images: sources of them, their ids, decoding, regions and thumbnails."""
+"""Images: sources, ids, decoding, regions and thumbnails."""

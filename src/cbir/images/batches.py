@@ -1,4 +1,4 @@
-"""CIFAR-10 in its canonical form: six pickled batches, read by a restricted unpickler.
+"""Reads CIFAR-10's canonical form, six pickled batches, with a restricted unpickler.
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -42,7 +42,7 @@ _LOCATION = re.compile(r"(data_batch_[1-5]|test_batch)/(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`rows`: uint8 (n, 3072), red, green and blue planes; `labels`: n numbers of `CLASSES`."""
+    """`rows`: uint8 (n, 3072), red, green and blue planes; `labels`: n indices into `CLASSES`."""
 
     rows: NDArray[np.uint8]
     labels: list[int]
@@ -82,7 +82,7 @@ def _pixels(row: NDArray[np.uint8]) -> RgbImage:
 
 
 def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """The bytes of the named files, in the order of `names`; keeps none after yielding it."""
+    """Yield the bytes of the named files in the order of `names`, keeping none in memory."""
     if path.is_dir():
         for name in names:
             try:
@@ -90,7 +90,7 @@ def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
             except OSError as error:
                 raise _damaged(f"{path / name}: {error.strerror or error}") from error
         return
-    # The archive has its own order of batches, and can only be read from the front.
+    # The archive has its own batch order and can only be read sequentially.
     found: dict[str, bytes] = {}
     for member in stream_tar(path):
         name = member.key.rpartition("/")[2]
@@ -100,7 +100,7 @@ def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
                 break
     for name in names:
         if name not in found:
-            raise _damaged(f"{path}: {name} is not in it")
+            raise _damaged(f"{path}: {name} is missing")
         yield name, found.pop(name)
 
 

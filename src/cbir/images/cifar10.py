@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009) in any of its forms, with the same ids and labels."""
+"""CIFAR-10 (Krizhevsky, 2009) in all its forms, with the same ids and labels."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class MissingDataError(CbirError):
 
 @dataclass
 class Cifar10Source:
-    """The images of a split (None: both) of CIFAR-10 at `path`, in one of its forms.
+    """The images of a split (None: both) of CIFAR-10 at `path`, in any form.
 
     The canonical batches yield pixels (32, 32, 3) in canonical order. A tree of class folders
-    `train/<class>/NNNN.jpg`, or an archive of one, yields files ordered by name, or as archived.
-    `count` is counted in a tree; otherwise it is the size of the full data set.
+    `train/<class>/NNNN.jpg` yields files in name order; an archive of one, in archive order.
+    `count` is the number of files in a tree, otherwise the size of the full data set.
     """
 
     path: Path
@@ -62,7 +62,7 @@ class Cifar10Source:
                 empty = False
                 yield item
             if empty:
-                raise _missing(f"{self.path} holds no images of cifar10:{split}")
+                raise _missing(f"{self.path} contains no images of cifar10:{split}")
 
     def open(self, location: str) -> bytes | RgbImage:
         if _is_batches(self.path):
@@ -81,10 +81,10 @@ def open_split(split: str | None) -> Cifar10Source:
 
 
 def find_cifar10() -> Path | None:
-    """The path of CIFAR-10: in (or at) the environment's `CBIR_DATA`, else in the cache.
+    """The path of CIFAR-10: at or in `CBIR_DATA` if set, else in the cache folder.
 
-    The first that exists of: the archive of the canonical batches, their extracted folder, a
-    folder with `train/<class>/` in it, an archive of such a folder (`cifar10*.tar*`).
+    Returns the first that exists: the archive of the canonical batches, the extracted batches, a
+    folder with `train/<class>/`, or an archive of such a folder (`cifar10*.tar*`).
     """
     named = os.environ.get("CBIR_DATA")
     places = [Path(named).expanduser()] if named else []
@@ -93,18 +93,18 @@ def find_cifar10() -> Path | None:
 
 
 def absence() -> str:
-    """The message for when `find_cifar10` finds nothing."""
+    """The error message if `find_cifar10` finds nothing."""
     named = os.environ.get("CBIR_DATA")
     if named:
-        return f"no CIFAR-10 in {named}, which CBIR_DATA names"
-    return "CIFAR-10 is not on this machine"
+        return f"no CIFAR-10 in {named} (CBIR_DATA)"
+    return "CIFAR-10 was not found"
 
 
 def download_cifar10(progress: OnDone, url: str = DEFAULT_URL) -> Path:
-    """Download the canonical archive (170 MB) into the cache; returns its path.
+    """Download the canonical archive (170 MB) into the cache and return its path.
 
-    `progress` is a callback for bytes done and bytes in total (None: unknown). An interrupted
-    download resumes. Raises `CbirError` (see `download.fetch`).
+    `progress` is a progress callback in bytes (total None: unknown). Interrupted downloads resume.
+    Raises `CbirError` (see `download.fetch`).
     """
     from cbir.images.download import fetch
 
@@ -130,19 +130,19 @@ def _is_batches(path: Path) -> bool:
 
 
 def _is_tree(path: Path) -> bool:
-    """Whether `path` holds a split with a folder for each of CIFAR-10's classes."""
+    """Whether `path` contains a split with one folder per CIFAR-10 class."""
     return any(all((path / split / word).is_dir() for word in CLASSES) for split in SPLITS)
 
 
 def _tree_items(path: Path, split: str) -> Iterator[SourceItem]:
-    """The images of a tree, or an archive of one, with the keys and labels that all forms share."""
+    """The images of a tree, or an archive of one, with the keys and labels shared by all forms."""
     found: Iterator[SourceItem]
     if path.is_dir():
         folder = FolderSource(path / split).items()
         found = (replace(item, location=f"{split}/{item.location}") for item in folder)
     else:
         members = (member for member in stream_tar(path) if _tree_place(member.key, split))
-        # Nothing after the last image of the split needs to be unpacked.
+        # Do not unpack anything after the split's last image.
         found = islice(filter(None, map(member_item, members)), SPLIT_SIZES[split])
     for item in found:
         if place := _tree_place(item.location, split):

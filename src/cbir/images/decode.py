@@ -1,4 +1,4 @@
-"""Decodes image files to RGB pixels, with limits against hostile files."""
+"""Decodes image files to RGB pixels, with limits on file size and pixels."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 BYTE_LIMIT = 100_000_000
-"""The most bytes of one image file."""
+"""The maximum size of an image file, in bytes."""
 
 PIXEL_LIMIT = 100_000_000
-"""The most pixels of one image; checked before they are decoded."""
+"""The maximum number of pixels of an image, checked before decoding."""
 
 JPEG = "image/jpeg"
 PNG = "image/png"
 TIFF = "image/tiff"
 
-# One class of Pillow (or of a Pillow plugin) per type. Calling it directly is faster than
-# Image.open, keeps the bytes from other plugins, and leaves the limit on pixels to us.
+# One class of Pillow (or a Pillow plugin) per type. Calling it directly is faster than Image.open,
+# bypasses other plugins, and lets us set the pixel limit.
 _READERS = {
     JPEG: ("JPEG", "PIL.JpegImagePlugin", "JpegImageFile"),
     PNG: ("PNG", "PIL.PngImagePlugin", "PngImageFile"),
@@ -56,7 +56,7 @@ _MAGIC = (
     (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "image/avif"),
     (re.compile(rb"....ftyp(mif1|msf1)....(....){0,8}?(avif|avis)", re.DOTALL), "image/avif"),
     (re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "image/heic"),
-    # The size of the header tells a bitmap from a text that begins with "BM".
+    # The header size distinguishes a bitmap from text that begins with "BM".
     (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "image/bmp"),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), TIFF),
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), "image/jp2"),
@@ -73,7 +73,7 @@ _warnings_lock = threading.Lock()
 
 
 def sniff(data: bytes) -> str | None:
-    """The media type by the first bytes (64 are enough), None if they are of no known image."""
+    """The media type by the first bytes (64 suffice), None if the format is unknown."""
     if data[:3] == b"\xff\xd8\xff":
         return JPEG
     return next((kind for magic, kind in _MAGIC if magic.match(data)), None)
@@ -82,42 +82,44 @@ def sniff(data: bytes) -> str | None:
 def decode(data: bytes) -> RgbImage:
     """Decode an image file to RGB, uint8 (height, width, 3); the array may be read-only.
 
-    Takes the type from the bytes, applies EXIF orientation, puts transparency on white, and takes
-    the first frame of an animation. Scales 16-bit values to 8 bits over their whole range, floats
-    from 0..1 or 0..255, and any other range from its own minimum and maximum. Raises `ImageError`
-    with the reason in one line: not an image, damaged, truncated, or more than `BYTE_LIMIT` bytes
-    or `PIXEL_LIMIT` pixels.
+    Detects the type from the bytes, applies EXIF orientation, composites transparency onto white,
+    and uses the first frame of an animation. Scales to 8 bits: 16-bit values from their full range,
+    floats from 0..1 or 0..255, and any other range from its minimum and maximum. Raises
+    `ImageError` with a one-line reason: not an image, damaged, truncated, or more than
+    `BYTE_LIMIT` bytes or `PIXEL_LIMIT` pixels.
     """
     kind = sniff(data)
     if kind is None:
-        unknown = "not an image: the bytes are of no known image format"
+        unknown = "not an image: unknown format"
         raise ImageError(unknown if data else "the file is empty")
     check_size(len(data))
     try:
         if kind == JPEG and b"Exif\0" not in data:
             image = _open(kind, data)
-            if image.mode == "RGB" and "xmp" not in image.info:  # XMP may hold an orientation too
+            if (
+                image.mode == "RGB" and "xmp" not in image.info
+            ):  # XMP may contain an orientation too
                 return _array(image)
         return _decode_any(kind, data)
     except ImageError:
         raise
-    except Exception as error:  # on hostile bytes, decoders may raise anything
+    except Exception as error:  # decoders may raise anything on malicious data
         raise ImageError(_reason(kind, error)) from error
 
 
 def load_pixels(data: bytes | RgbImage) -> RgbImage:
-    """RGB pixels from the result of a source item's `read`; decodes it if it is a file's bytes."""
+    """RGB pixels from the result of a source item's `read`; decodes file bytes."""
     return decode(data) if isinstance(data, bytes) else data
 
 
 def check_size(size: int) -> None:
     """Raise `ImageError` if a file of `size` bytes is too large to decode."""
     if size > BYTE_LIMIT:
-        raise ImageError(f"{size / 1e6:,.0f} MB is over the limit of {BYTE_LIMIT / 1e6:,.0f} MB")
+        raise ImageError(f"{size / 1e6:,.0f} MB exceeds the limit of {BYTE_LIMIT / 1e6:,.0f} MB")
 
 
 def decoder_name() -> str:
-    """The decoders on which pixels depend, as in "Pillow 13.0.0, libjpeg-turbo 3.1.0"."""
+    """The decoders that determine the pixels, as in "Pillow 13.0.0, libjpeg-turbo 3.1.0"."""
     import PIL
     from PIL import features
 
@@ -129,7 +131,7 @@ def decoder_name() -> str:
 def _decode_any(kind: str, data: bytes) -> RgbImage:
     with _quietly():
         image: Image = _open(kind, data)
-    # Only these two parse metadata, and may warn, while loading pixels.
+    # Only these two parse metadata while loading pixels, and may warn.
     talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
     with _quietly() if talkative else nullcontext():
         image.load()
@@ -144,12 +146,12 @@ def _decode_any(kind: str, data: bytes) -> RgbImage:
 
 
 def _open(kind: str, data: bytes) -> ImageFile:
-    """Read the header of an image and check the number of its pixels, without decoding them."""
+    """Read an image's header and check the number of pixels without decoding."""
     image = _reader(kind)(BytesIO(data))
     width, height = image.size
     if width * height > PIXEL_LIMIT:
         limit = f"{PIXEL_LIMIT / 1e6:g} megapixels"
-        raise ImageError(f"{width} x {height} pixels is over the limit of {limit}")
+        raise ImageError(f"{width} x {height} pixels exceeds the limit of {limit}")
     return image
 
 
@@ -181,7 +183,7 @@ def _rgb(image: Image) -> Image:
 
 
 def _from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale 0..65535 to 0..255, rounding to the nearest."""
+    """Scale 0..65535 to 0..255, rounding to nearest."""
     return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -198,10 +200,10 @@ def _from_any_range(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _turn(image: Image) -> str:
-    """The name of the transposition in EXIF (or XMP), "" for none."""
+    """The transposition named in EXIF (or XMP), "" for none."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF does not make the pixels damaged
+    except Exception:  # noqa: BLE001 - the pixels may be intact despite damaged EXIF
         return ""
     known = isinstance(orientation, int) and 1 <= orientation <= len(_TURNS)
     return _TURNS[orientation - 1] if known else ""
@@ -209,7 +211,7 @@ def _turn(image: Image) -> str:
 
 def _reason(kind: str, error: Exception) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    # Pillow raises these if the bytes end too early, some of them as a SyntaxError.
+    # Pillow raises these for truncated files, some of them as SyntaxError.
     ended = isinstance(error.__cause__ or error, (EOFError, IndexError, struct.error))
     if ended or re.search("truncat|end of file", text, re.IGNORECASE):
         return "image is truncated"
@@ -218,10 +220,10 @@ def _reason(kind: str, error: Exception) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Suppress Pillow's warnings about odd metadata.
+    """Suppress Pillow's warnings about unusual metadata.
 
-    Warning filters are global to the process. So a lock guards them, and the block is short: it
-    only parses headers and metadata, which holds the interpreter's lock anyway.
+    Warning filters are global to the process, so a lock guards them. The block is short: it only
+    parses headers and metadata, which holds the GIL anyway.
     """
     with _warnings_lock, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(PIL|pi_heif)\.")

@@ -25,8 +25,8 @@ _BRIGHTEST = 16
 class DigitsSource:
     """The images of a split (None: both) as RGB pixels (8, 8, 3), with keys such as `train/3/0007`.
 
-    From the UCI set "Optical Recognition of Handwritten Digits" (CC BY 4.0). Grey 0..16 is
-    scaled to 0..255. Numbered within a class of a split, in scikit-learn's order.
+    From the UCI set "Optical Recognition of Handwritten Digits" (CC BY 4.0). Grey levels 0..16
+    are scaled to 0..255. Images are numbered per class and split, in scikit-learn's order.
     """
 
     split: str | None
@@ -50,7 +50,7 @@ class DigitsSource:
 
     def open(self, location: str) -> RgbImage:
         if location not in self._pictures:
-            raise ImageError(f"no picture {location} among the digits")
+            raise ImageError(f"the digits have no image {location}")
         return _rgb(self._pictures[location])
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Downloads a large file over HTTP: reports progress, resumes, and checks the md5."""
+"""Downloads a large file over HTTP, with progress, resume and an MD5 check."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from cbir.types import OnDone
 
 _CHUNK = 1 << 18
 _TIMEOUT_SECONDS = 30.0
-_BY_HAND = "download it by hand and name its folder in CBIR_DATA"
+_BY_HAND = "download it manually and set CBIR_DATA to its folder"
 
 
 def fetch(url: str, target: Path, md5: str, progress: OnDone) -> Path:
     """Download `url` to `target` unless it exists; returns `target`.
 
-    Writes to `target` + ".part". The next call resumes it with a Range request, and so does this
-    one if a connection breaks after some progress. The file gets its name only if its md5 (hex)
-    is right. A second process waits for the first. Raises `CbirError` for no network, an HTTP
-    error, a full disk, or a wrong md5.
+    Writes to `target` + ".part" and resumes with a Range request: the next call does, and so does
+    this one if the connection breaks after some progress. Renames the file only if its MD5 (hex)
+    matches. A second process waits for the first. Raises `CbirError` if the network is down, for
+    an HTTP error, a full disk or a wrong MD5.
     """
     part = target.with_name(f"{target.name}.part")
     try:
@@ -64,7 +64,7 @@ class _BrokenError(Exception):
 
 
 def _attempt(url: str, part: Path, progress: OnDone) -> bool:
-    """Append the missing bytes; returns whether the file is complete."""
+    """Append the missing bytes and return whether the file is complete."""
     start = _size(part)
     try:
         response = _ask(url, start)
@@ -113,7 +113,7 @@ def _receive(response: Any) -> bytes:
 
 
 def _already_whole(error: urllib.error.HTTPError, part: Path) -> bool:
-    """After a request beyond the end: whether the part is the complete file; deletes it if not."""
+    """After a request past the end: whether the partial file is complete; deletes it if not."""
     size = re.search(r"/(\d+)$", error.headers.get("Content-Range", ""))
     if size and int(size[1]) == _size(part):
         return True
@@ -127,7 +127,8 @@ def _check(part: Path, md5: str, url: str) -> None:
     if found != md5:
         part.unlink()
         raise CbirError(
-            f"{url} sent a wrong file (md5 {found}, expected {md5})", f"try again, or {_BY_HAND}"
+            f"{url} returned a wrong file (MD5 {found}, expected {md5})",
+            f"try again, or {_BY_HAND}",
         )
 
 

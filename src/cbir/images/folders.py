@@ -1,4 +1,4 @@
-"""A folder as an image source: walks everything but hidden files and indexes."""
+"""A folder as an image source: walks everything except hidden files and indexes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cbir.images.items import SourceItem
 from cbir.images.members import HEAD_SIZE, has_image_suffix, is_candidate, is_hidden, label_of
 
 INDEX_FILE = "index.sqlite"
-"""A folder with this file in it is an index of this project, not a folder of images."""
+"""A folder that contains this file is an index, not a folder of images."""
 
 
 @dataclass
 class FolderSource:
     """The images under `root`, ordered by the bytes of their paths; with `only`, just that file.
 
-    Skips hidden files and folders, and indexes. Follows symbolic links to files. Enters a linked
-    folder once, and only if it leads out of `root`: folders inside `root` are listed where they
-    are, so no loop is possible. A file that cannot be read is an item whose `read` says why.
+    Skips hidden files and folders, and indexes. Follows symbolic links to files. Follows each
+    linked folder once, and only if its target is outside `root`, so loops are impossible. The
+    `read` of an unreadable file raises the reason.
     """
 
     root: Path
@@ -76,7 +76,7 @@ class FolderSource:
         try:
             status = os.stat(found.path)  # noqa: PTH116 - twice as fast as Path
             size, mtime_ns = status.st_size, status.st_mtime_ns
-        except OSError:  # reading the file fails too, and is reported then
+        except OSError:  # reading the file will fail too, and is reported then
             pass
         label = label_of(found.key, self.name) if self.label_from_folder else None
         read = partial(_refuse, found.error) if found.error else partial(read_file, found.path)
@@ -84,7 +84,7 @@ class FolderSource:
 
 
 def read_file(path: str) -> bytes:
-    """The bytes of a file; raises `ImageError` where it cannot be read or is over the limit."""
+    """The bytes of a file; raises `ImageError` if it is unreadable or exceeds the limit."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - faster than Path
             check_size(os.fstat(file.fileno()).st_size)
@@ -114,7 +114,7 @@ class _Entry:
 
 
 def _walk(root: str) -> Iterator[_Found | None]:
-    """Every candidate below `root`, ordered by the bytes of its key; None for a skipped file."""
+    """All candidates below `root` in byte order of their keys; None for a skipped file."""
     real_root = os.path.realpath(root)
     entered: set[tuple[int, int]] = set()
     waiting: list[Iterator[_Entry]] = []
@@ -174,7 +174,7 @@ def _candidate(member: _Entry) -> _Found | None:
 def _is(test: Callable[[], bool]) -> bool:
     try:
         return test()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         return False
 
 
@@ -184,7 +184,7 @@ def _is_inside(path: str, real_root: str) -> bool:
 
 
 def _is_plain_name(part: str) -> bool:
-    """Whether `part` is the name of a visible member of a folder, on every system."""
+    """Whether `part` is a valid name of a visible folder member on every system."""
     hostile = part in ("", ".", "..") or "\0" in part or Path(part).name != part
     return not hostile and not is_hidden(part)
 

@@ -1,4 +1,4 @@
-"""Ids and locations as text: paths, percent-encoded so that they contain no white space."""
+"""Ids and locations: paths, percent-encoded so that they contain no white space."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import unquote_to_bytes
 MAX_ID_BYTES = 512
 KEPT_BYTES = 400
 
-# White space of any script, control characters, `%` itself, and bytes that are not UTF-8 (lone
-# surrogates in Python's file names).
+# Unicode white space, control characters, `%`, and bytes that are not UTF-8 (lone surrogates in
+# Python's file names).
 _UNSAFE = re.compile("[%\\s\x00-\x1f\x7f-\x9f\udc80-\udcff]")
 _CUT_ESCAPE = re.compile("%[0-9A-F]?$")
 
@@ -18,7 +18,7 @@ _CUT_ESCAPE = re.compile("%[0-9A-F]?$")
 def encode_path(path: bytes | str) -> str:
     """`path` as UTF-8 text with `%`, white space, control and non-UTF-8 bytes as `%XX`.
 
-    Reversible (`decode_path`), so different paths stay different. A `str` may be a file name from
+    Reversible (`decode_path`), so different paths stay distinct. A `str` may be a file name from
     `os.fsdecode`.
     """
     text = path.decode("utf-8", "surrogateescape") if isinstance(path, bytes) else path
@@ -31,7 +31,7 @@ def decode_path(text: str) -> bytes:
 
 
 def make_id(source_name: str, key: str) -> str:
-    """`SOURCE/key`; longer than 512 bytes: its first 400, `~` and the sha256 (hex) of it all.
+    """`SOURCE/key`; beyond 512 bytes, its first 400, `~` and the sha256 (hex) of the whole.
 
     The cut never splits a character or a `%XX`.
     """

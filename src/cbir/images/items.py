@@ -1,4 +1,4 @@
-"""The contract of image sources: the items they yield, and the calls that all implement."""
+"""The image source interface and the items that sources yield."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cbir.types import RgbImage
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One image of a source, not decoded yet.
+    """One image of a source, not yet decoded.
 
-    `key`: percent-encoded path inside the source, from which the id is made (CIFAR-10:
-    `train/airplane/0000`). `location`: percent-encoded path that opens it again (with extension);
+    `key`: percent-encoded path inside the source, used for the id (CIFAR-10:
+    `train/airplane/0000`). `location`: percent-encoded path to reopen the image, with extension;
     equal to `key` for folders and archives. `read` returns the file's bytes, or RGB pixels if
     there is no file. It may raise OSError or ImageError; call it once, from any thread.
     """
@@ -31,13 +31,12 @@ class SourceItem:
 class ImageSource(Protocol):
     """Yields images in a stable order.
 
-    `name` is proposed for registration (folder or archive name without its extension, `cifar10`);
-    `uri` is its location (absolute path, or `cifar10`); `scope` is the key prefix that this
-    source covers ("train/" for cifar10:train, "" for all; without a final "/" exactly one key),
-    so that records outside of it do not count as missing; `descriptor` names the source's own
-    default descriptor, or None.
-    `count` is the number of items if it is known before iterating. `ignored` counts files skipped
-    because neither name nor bytes identify an image; it is final after `items()`.
+    `name`: the suggested registration name (folder or archive name without its extension,
+    `cifar10`). `uri`: the location (absolute path, or `cifar10`). `scope`: the key prefix that the
+    source covers ("train/" for cifar10:train, "" for all; without a final "/" exactly one key);
+    records outside it do not count as missing. `descriptor`: the source's default descriptor, or
+    None. `count`: the number of items, if known before iterating. `ignored`: the number of files
+    that neither name nor content identify as images; final after `items()`.
     """
 
     name: str
@@ -56,5 +55,5 @@ class ImageSource(Protocol):
 
 
 def content_hash(data: bytes | RgbImage) -> str:
-    """sha256 (hex) of a file's bytes, or of the RGB pixels if there is no file."""
+    """The sha256 (hex) of a file's bytes, or of the RGB pixels if there is no file."""
     return hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()

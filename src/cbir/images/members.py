@@ -1,4 +1,4 @@
-"""The members of folders and archives: which ones are images, their keys and their labels."""
+"""Folder and archive members: which ones are images, their keys and labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cbir.images.decode import sniff
 from cbir.images.ids import decode_path, encode_path
 
 HEAD_SIZE = 64
-"""Bytes of a file that `sniff` needs."""
+"""The number of bytes that `sniff` needs."""
 
 ARCHIVE_SUFFIXES = (
     *(".zip", ".tar", ".tgz", ".txz", ".tbz", ".tbz2", ".tzst"),
@@ -30,18 +30,18 @@ def has_image_suffix(name: str) -> bool:
 def is_candidate(name: str, read_head: Callable[[], bytes]) -> bool:
     """Whether to read a file as an image: by its extension, else by its first bytes.
 
-    `read_head` returns the first `HEAD_SIZE` bytes; it is called only if the name does not decide.
+    `read_head` returns the first `HEAD_SIZE` bytes; called only if the name is inconclusive.
     """
     return has_image_suffix(name) or sniff(read_head()) is not None
 
 
 def is_hidden(part: str) -> bool:
-    """Whether one component of a path is a hidden file or folder (`.git`, `._photo.jpg`)."""
+    """Whether a path component is a hidden file or folder (`.git`, `._photo.jpg`)."""
     return part.startswith(".") and part not in (".", "..")
 
 
 def archive_name(path: Path) -> str:
-    """The name of an archive's source: its file name without the extension, encoded."""
+    """The source name of an archive: its file name without the extension, encoded."""
     fits = [suffix for suffix in ARCHIVE_SUFFIXES if path.name.lower().endswith(suffix)]
     longest = max((len(suffix) for suffix in fits), default=0)
     return encode_path(path.name[: len(path.name) - longest] or path.name)
@@ -59,9 +59,9 @@ def member_key(name: str) -> str | None:
 
 
 def label_of(key: str, source: str) -> str | None:
-    """The name of the folder that contains `key`; at the top level, the name of the `source`.
+    """The name of the folder that contains `key`; the `source` name at the top level.
 
-    So unpacking an archive changes no label, and an id contains the label of its image.
+    So unpacking an archive changes no labels, and each id contains its label.
     """
     folder = f"{source}/{key}".rpartition("/")[0].rpartition("/")[2]
     return decode_path(folder).decode("utf-8", "replace") or None

@@ -1,4 +1,4 @@
-"""Regions: the parts of an image that have vectors of their own, and how to crop them."""
+"""Regions: the parts of an image that have their own vectors, and how to crop them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from cbir.types import WHOLE, Box, RgbImage
 
 
 def region_boxes(regions: int) -> list[Box]:
-    """The boxes of 1 (whole), 5 (whole and 2x2) or 14 (the same and overlapping 3x3) regions."""
+    """The boxes of 1 (whole), 5 (plus 2x2) or 14 (plus overlapping 3x3) regions."""
     quarters = _grid(count=2, size=0.5)
     ninths = _grid(count=3, size=0.4)
     layouts = {1: [WHOLE], 5: [WHOLE, *quarters], 14: [WHOLE, *quarters, *ninths]}
     if regions not in layouts:
-        raise CbirError(f"{regions} regions are not possible", "choose 1, 5 or 14")
+        raise CbirError(f"invalid number of regions: {regions}", "choose 1, 5 or 14")
     return layouts[regions]
 
 

@@ -30,19 +30,19 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
     """Open the source named `text`: a built-in set, or the path of a folder, archive or image.
 
-    Walks and reads nothing yet, but raises `CbirError` at once for a missing path or a file of
-    unknown type. One image file is a source of one item of its folder, so that its id is the same
-    as when the whole folder is indexed. `label_from_folder` labels each item with the name of its
-    folder, or at the top of an archive with the archive's name (CIFAR-10 and digits always have
-    labels). Write `./cifar10:train` for a file or folder named like a built-in set.
+    Reads nothing yet, but raises `CbirError` immediately for a missing path or an unknown file
+    type. A single image file is a source with one item of its folder, so it has the same id as when
+    the whole folder is indexed. `label_from_folder` labels each item with its folder's name, or
+    with the archive's name at the top level of an archive (CIFAR-10 and digits always have labels).
+    Write `./cifar10:train` for a file or folder named like a built-in set.
     """
     name, _, split = text.partition(":")
     if name in _BUILTIN:
         if split not in _SPLITS:
             raise CbirError(f"unknown source '{text}'", _hint(text))
         return _BUILTIN[name](split)
-    if not text:  # an unset shell variable, for example; not the current folder
-        raise CbirError("the name of a source is empty", "give a folder, an archive or an image")
+    if not text:  # for example an unset shell variable; must not mean the current folder
+        raise CbirError("the source name is empty", "give a folder, an archive or an image")
     path = Path(text)
     try:
         if "\0" in text:
@@ -55,20 +55,18 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
     _check_utf8(path)
     if path.is_dir():
         if (path / INDEX_FILE).is_file():
-            raise CbirError(
-                f"{text} is an index, not a source of images", "give the folder of the images"
-            )
+            raise CbirError(f"{text} is an index, not a source of images", "give the image folder")
         return FolderSource(path, label_from_folder)
     return _open_file(path, label_from_folder)
 
 
 def source_for_uri(uri: str) -> ImageSource:
-    """Open the source registered under `uri` for its originals; `CbirError` if it is gone."""
+    """Open the source registered under `uri` to read originals; `CbirError` if it is gone."""
     return _BUILTIN[uri](None) if uri in _BUILTIN else open_source(uri)
 
 
 def file_path(uri: str, location: str) -> str | None:
-    """The path of an item's own file, None if it has none (in an archive, or only pixels)."""
+    """The path of an item's file, None if there is none (archive member or pixels only)."""
     if uri in _BUILTIN or not Path(uri).is_dir():
         return None
     return str(Path(uri) / os.fsdecode(decode_path(location)))
@@ -87,7 +85,9 @@ def _open_file(path: Path, label_from_folder: bool) -> ImageSource:
     except OSError as error:
         raise CbirError(f"{path}: cannot be read: {error.strerror or error}") from error
     except EOFError as error:  # a compressed file truncated in its first bytes
-        raise CbirError(f"{path}: the archive is cut off", "fetch or create it again") from error
+        raise CbirError(
+            f"{path}: the archive is truncated", "download or create it again"
+        ) from error
     return _refuse_file(path, head)
 
 
@@ -95,14 +95,14 @@ def _refuse_file(path: Path, head: bytes) -> ImageSource:
     if head.startswith(_ZSTD_MAGIC):
         raise CbirError(
             f"{path}: this Python cannot read zstd archives",
-            "use Python 3.14 or newer, or unpack it and give the folder",
+            "use Python 3.14 or newer, or unpack the archive and give the folder",
         )
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        raise CbirError(f"{path}: damaged, or not the archive its name says", "fetch it again")
+        raise CbirError(f"{path}: damaged, or not an archive despite its name", "download it again")
     if has_image_suffix(path.name):
-        raise CbirError(f"{path}: not an image: its bytes are of no known image format")
+        raise CbirError(f"{path}: not an image: unknown format")
     raise CbirError(
-        f"{path}: neither an image nor a folder nor an archive",
+        f"{path}: not an image, folder or archive",
         "sources are folders, image files, .zip, .tar(.gz, .xz, .bz2), "
         "cifar10:train|test and digits:train|test",
     )

@@ -1,4 +1,4 @@
-"""A tar file as an image source: compressed or not, streamed in order, never extracted to disk."""
+"""A tar file, compressed or not, as an image source: streamed, never extracted to disk."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class TarMember:
 
 @dataclass
 class TarSource:
-    """The images in the tar file `path`, in its own order.
+    """The images in the tar file `path`, in archive order.
 
-    An item carries its bytes, so memory holds only the items the consumer keeps. If the archive
-    is damaged, `items` yields the items before the damage and then raises `CbirError`.
+    Each item carries its bytes, so memory holds only the items that the consumer keeps. If the
+    archive is damaged, `items` yields the items before the damage, then raises `CbirError`.
     """
 
     path: Path
@@ -77,10 +77,10 @@ class TarSource:
 
 
 def stream_tar(path: Path) -> Iterator[TarMember]:
-    """Every visible file or link in a tar, in order; raises `CbirError` at a damaged place."""
+    """All visible files and links in a tar, in order; raises `CbirError` where it is damaged."""
     with _naming(path), tarfile.open(path, "r|*", tarinfo=_StrictInfo) as tar:
         while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # otherwise it keeps every header
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
             key = member_key(info.name)
             if key is not None and not info.isdir():
                 yield TarMember(path, key, info, tar.extractfile(info) if info.isreg() else None)
@@ -92,7 +92,7 @@ def member_item(member: TarMember) -> SourceItem | None:
     if member.file is None:
         if not has_image_suffix(key):
             return None
-        read = partial(_refuse, f"not a file in the archive but a link to {info.linkname}")
+        read = partial(_refuse, f"a link to {info.linkname}, not a file in the archive")
     elif info.size > BYTE_LIMIT:
         read = partial(_refuse_size, info.size)
     else:
@@ -118,14 +118,14 @@ def open_member(path: Path, location: str) -> bytes:
 
 
 class _StrictInfo(tarfile.TarInfo):
-    """Raises an error for a damaged header inside an archive; tarfile takes it for the end."""
+    """Raises an error for a damaged header, which tarfile treats as the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile_)
         except tarfile.HeaderError as error:
-            if type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):  # the proper end
+            if type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):  # the regular end
                 raise
             raise tarfile.ReadError(str(error)) from error
 
@@ -136,7 +136,7 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
         raise CbirError(
-            f"{path}: the archive is damaged or cut off ({error})", "fetch or make it again"
+            f"{path}: the archive is damaged or truncated ({error})", "download or create it again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails: the small picture in every record."""
+"""Thumbnails: the small image stored with every record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cbir.images.decode import sniff
 from cbir.types import RgbImage
 
 MAX_OWN_BYTES = 8192
-"""A file of at most this size in a format that browsers display is its own thumbnail."""
+"""A file up to this size, in a format that browsers display, is its own thumbnail."""
 
 MAX_SIDE = 256
 JPEG_QUALITY = 85
@@ -19,11 +19,11 @@ _LOSSLESS_SIDE = 64
 
 
 def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
-    """Encode an image as a picture of at most 256 x 256 pixels.
+    """Encode a thumbnail of at most 256 x 256 pixels.
 
-    `data` is the file's bytes, None if there is no file; `image` its pixels. Returns a small file
-    in a web format unchanged; makes a PNG from at most 64 x 64 pixels without a file (lossless,
-    and small), and a JPEG of quality 85 from anything else.
+    `data` is the file's bytes, None if there is no file; `image` holds its pixels. Returns a small
+    file in a web format unchanged, a (lossless) PNG for up to 64 x 64 pixels without a file, and a
+    JPEG of quality 85 for everything else.
     """
     if data is not None and len(data) <= MAX_OWN_BYTES and sniff(data) in _WEB_TYPES:
         return data
@@ -40,7 +40,7 @@ def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
 
 
 def media_type(thumbnail: bytes) -> str:
-    """The media type of an encoded picture, `application/octet-stream` if it is unknown."""
+    """The media type of an encoded image, `application/octet-stream` if unknown."""
     return sniff(thumbnail) or "application/octet-stream"
 
 

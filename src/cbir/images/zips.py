@@ -1,4 +1,4 @@
-"""A .zip file as an image source: members are read one by one, never extracted to disk."""
+"""A .zip file as an image source: reads members one by one, never extracts to disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ZipSource:
     """The images in the .zip file `path`, ordered by the bytes of their names.
 
     Reads members lazily, one at a time under a lock. Raises `CbirError` if the archive itself is
-    damaged; a damaged or encrypted member is an item whose `read` says so.
+    damaged; for a damaged or encrypted member only the item's `read` raises.
     """
 
     path: Path
@@ -70,12 +70,12 @@ class ZipSource:
             return zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
             raise CbirError(
-                f"{self.path}: the archive cannot be read ({error})", "fetch or make it again"
+                f"{self.path}: the archive cannot be read ({error})", "download or create it again"
             ) from error
 
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
-        """Visible files by key; of two members with one name the last counts, as in `unzip`."""
+        """Visible files by key; of members with the same name the last wins, as in `unzip`."""
         members = {}
         for member in self._archive.infolist():
             key = member_key(member.filename)
@@ -102,7 +102,7 @@ class ZipSource:
     def _read(self, member: zipfile.ZipInfo) -> bytes:
         check_size(member.file_size)
         if member.flag_bits & _ENCRYPTED:
-            raise ImageError("encrypted with a password: unpack the archive and index the folder")
+            raise ImageError("password-protected: unpack the archive and index the folder")
         try:
             with self._lock:
                 return self._archive.read(member)

@@ -1,4 +1,4 @@
-"""What an index is: the calls that every engine answers in the same way."""
+"""The index interface that every engine implements."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
 SCORE_TOLERANCE = 2e-6
-"""Scores closer than this are equal between engines, and between batch sizes."""
+"""Scores that differ by less than this count as equal across engines and batch sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record to add: its vectors (parts, dim), a box for each part (part 0: WHOLE).
+    """A record to add, with vectors (parts, dim) and one box per part (part 0: WHOLE).
 
-    `thumbnail` is an encoded picture of at most 256 px (see images.thumbnails).
+    `thumbnail` is an encoded image of at most 256 x 256 pixels (see images.thumbnails).
     """
 
     record: ImageRecord
@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """By what a changed file, or changed details of it, are recognised."""
+    """The stored state of an image, used to detect changed files and details."""
 
     content_hash: str
     file_size: int | None
@@ -43,9 +43,9 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The answer to one query, best first: m <= k records.
+    """The results of one query, best first: m <= k records.
 
-    `ids`: m record ids. `scores`: float32 (m,), the true cosine of the best part. `boxes`: the
+    `ids`: m record ids. `scores`: float32 (m,), the exact cosine of the best part. `boxes`: the
     best part's box, None for part 0 (the whole image).
     """
 
@@ -64,10 +64,11 @@ FileStates: TypeAlias = Mapping[str, tuple[int | None, int | None]]
 class Index(Protocol):
     """Records and vectors of one spec.
 
-    Open for reading, or for one writer at a time. What a call has written is durable when it
-    returns. Order of matches: score descending, then id ascending by bytes, exact at the cut.
-    `records`, `vectors` and `thumbnail` raise `RecordGoneError` for an id that the index does not
-    hold, and no call raises it for another reason; calls that change records skip such ids.
+    An index is open for reading, or for writing by one writer at a time. A call's writes are
+    durable when it returns. Matches are ordered by descending score, then by ascending id (byte
+    order); the cutoff at k respects this order. `records`, `vectors` and `thumbnail` raise
+    `RecordGoneError` for an unknown id, and no call raises it for another reason; calls that
+    change records skip unknown ids.
     """
 
     url: str
@@ -81,12 +82,12 @@ class Index(Protocol):
         """Number of records."""
 
     def register_source(self, name: str, uri: str) -> str:
-        """The registered name of the source at `uri`; `name`, `name-2`, ... for a new one."""
+        """The registered name of the source at `uri`; a new one becomes `name`, `name-2`, ..."""
 
     def move_source(self, name: str, uri: str) -> None:
-        """Register another URI for the source `name`.
+        """Change the URI of the source `name`.
 
-        Raises `QueryError` if no source has that name, or another source has that URI.
+        Raises `QueryError` if no source has that name or another source has that URI.
         """
 
     def sources(self) -> dict[str, str]:
@@ -98,30 +99,30 @@ class Index(Protocol):
     def add(self, entries: Sequence[Entry]) -> None:
         """Add or replace records by id, in one transaction.
 
-        An engine without transactions raises `RecordsRefusedError` for the records that it does
-        not take, and keeps the others.
+        An engine without transactions raises `RecordsRefusedError` for the records it refuses and
+        keeps the others.
         """
 
     def remove(self, ids: Iterable[str]) -> list[str]:
-        """Remove records; returns the ids that were there. One transaction."""
+        """Remove records and return the ids that existed. One transaction."""
 
     def set_details(self, details: Details) -> None:
-        """Replace label and metadata of the records of these ids. One transaction."""
+        """Replace the label and metadata of the records with these ids. One transaction."""
 
     def touch(self, files: FileStates) -> None:
-        """Set file states of unchanged content, and clear the mark `missing`. One transaction."""
+        """Set the file state of unchanged images and clear `missing`. One transaction."""
 
     def mark_missing(self, ids: Iterable[str]) -> None:
-        """Mark records whose file was not found. One transaction."""
+        """Mark records as missing. One transaction."""
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
-        """Replace the list of failed images of `source`."""
+        """Replace the failures of `source`."""
 
     def failures(self) -> list[Failure]:
-        """Images that could not be added, of all sources."""
+        """The images of all sources that could not be added."""
 
     def refresh(self) -> None:
-        """Bring the search structures up to date (writers call it at the end of a run)."""
+        """Update the search structures; writers call this at the end of a run."""
 
     def search(
         self,
@@ -132,21 +133,21 @@ class Index(Protocol):
         exclude: Sequence[str | None] | None = None,
         exact: bool = False,
     ) -> list[Matches]:
-        """The k best records for each row of `vectors` (q, dim), one `Matches` for each.
+        """The k best records for each row of `vectors` (q, dim).
 
-        `where`: filters (see index.filters), all of which must hold. `exclude`: for each query an
-        id that must not be in its answer, or None. `exact`: without approximation. Raises
-        `QueryError` for queries, k, filters or exclusions that cannot be answered.
+        `where`: filters (see index.filters), combined with AND. `exclude`: one id, or None, per
+        query to leave out of its results. `exact`: no approximation. Raises `QueryError` for
+        invalid queries, k, filters or exclusions.
         """
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
         """The records of `ids`, in that order."""
 
     def vectors(self, record_id: str) -> Vectors:
-        """The record's vectors (parts, dim)."""
+        """The vectors (parts, dim) of a record."""
 
     def thumbnail(self, record_id: str) -> bytes | None:
-        """The record's encoded thumbnail, None if it has none."""
+        """The encoded thumbnail of a record, or None."""
 
     def labels(self) -> dict[str, str | None]:
         """Id -> label of every record."""
@@ -158,13 +159,13 @@ class Index(Protocol):
         """All ids in byte order."""
 
     def entries(self, after: str = "") -> Iterator[Entry]:
-        """Everything in the index with an id above `after`, id by id, for copying."""
+        """All entries with an id above `after`, in id order, for copying."""
 
     def verify(self, repair: bool = False) -> list[str]:
-        """Problems found, one line each; `repair` rebuilds what can be rebuilt."""
+        """The problems found, one line each; `repair` fixes what it can."""
 
     def info(self) -> dict[str, Any]:
-        """What `cbir info --json` shows: count, dim, engine, descriptor, failed, size, ..."""
+        """The content of `cbir info --json`: count, dim, engine, descriptor, failed, size, ..."""
 
     def model_files(self) -> Mapping[str, bytes]:
         """The descriptor's files, if the index keeps them."""
@@ -174,16 +175,16 @@ class Index(Protocol):
 
 
 def descriptor_info(spec: DescriptorSpec) -> dict[str, str]:
-    """What `Index.info` says of the descriptor."""
+    """The descriptor's fields in `Index.info`."""
     names = ("name", "fingerprint", "trained_on", "licence")
     return {name: getattr(spec, name) for name in names}
 
 
 def difference(one: Matches, other: Matches, tolerance: float = SCORE_TOLERANCE) -> str:
-    """The first difference between two exact answers to one query, in one line; "" if none.
+    """The first difference between two exact results for one query, in one line; "" if none.
 
-    Engines may differ in three ways: scores by up to `tolerance`, the order of records whose
-    scores are that close, and which of several such records the last ranks show.
+    Engines may differ in scores by up to `tolerance`, in the order of records with scores that
+    close, and in which of these records fill the last ranks.
     """
     if len(one.ids) != len(other.ids):
         return f"{len(one.ids)} and {len(other.ids)} hits"
@@ -195,5 +196,5 @@ def difference(one: Matches, other: Matches, tolerance: float = SCORE_TOLERANCE)
         last = min(theirs.values(), default=0.0)
         for record_id, score in mine.items():
             if abs(score - theirs.get(record_id, last)) > tolerance:
-                return f"'{record_id}' with {score:.7f} is not where the other has it"
+                return f"'{record_id}' with {score:.7f} is out of place in the other result"
     return ""

@@ -1,4 +1,4 @@
-"""Checks of entries and queries, the same for every engine."""
+"""Validation of entries and queries, shared by all engines."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ROUNDING = 1e-6
 
 
 def checked_entries(entries: Sequence[Entry], dim: int) -> list[Entry]:
-    """The last entry of each id; raises `CbirError` for one that cannot be kept.
+    """The last entry of each id; raises `CbirError` for an invalid entry.
 
-    Vectors whose norm is within `UNIT_TOLERANCE` of 1 are scaled, so that a score is the cosine.
+    Scales vectors whose norm is within `UNIT_TOLERANCE` of 1, so that scores are cosines.
     """
     kept = list({entry.record.id: entry for entry in entries}.values())
     for entry in kept:
         _check_form(entry, dim)
     if not kept:
         return []
-    # All rows at once: one by one, the checks would take longer than writing the records.
+    # Check all rows at once: row-by-row checks would take longer than writing the records.
     rows = np.concatenate([entry.vectors for entry in kept])
     norms = _norms(rows)
     if rows.dtype == np.float32 and _all_unit(norms):
@@ -36,14 +36,14 @@ def checked_entries(entries: Sequence[Entry], dim: int) -> list[Entry]:
 
 
 def check_metadata(record_id: str, metadata: Mapping[str, MetadataValue]) -> None:
-    """Raise `CbirError` unless every value is text or a finite number."""
+    """Raise `CbirError` unless every value is a string or a finite number."""
     for name, value in metadata.items():
         if not isinstance(value, str | int | float) or (
             isinstance(value, float) and not math.isfinite(value)
         ):
             raise CbirError(
-                f"record '{record_id}': metadata {name}={value!r} cannot be kept",
-                "metadata is text or finite numbers",
+                f"record '{record_id}': metadata {name}={value!r} cannot be stored",
+                "metadata values are text or finite numbers",
             )
 
 
@@ -54,10 +54,10 @@ def checked_queries(
     spec: DescriptorSpec,
     most: int | None = None,
 ) -> Vectors:
-    """The queries of a search as float32 (q, dim) of unit norm.
+    """The query vectors as float32 (q, dim) of unit norm.
 
-    Raises `QueryError` for vectors that do not fit `spec`, a k outside of 1..`most`, and a list of
-    ids to exclude that does not have one for each query.
+    Raises `QueryError` for vectors that do not fit `spec`, for a k outside 1..`most`, and for an
+    `exclude` that does not have one id per query.
     """
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] != spec.dim:
@@ -67,12 +67,12 @@ def checked_queries(
         )
     norms = _norms(rows)
     if not np.all(np.isfinite(norms) & (norms > 0)):
-        raise QueryError("a query has a vector that is not finite or all zero")
+        raise QueryError("a query vector is zero or not finite")
     check_k(k, most)
     if exclude is not None and len(exclude) != len(rows):
         raise QueryError(
             f"{len(exclude)} ids to exclude for {len(rows)} queries",
-            "give one id, or None, for each query",
+            "give one id, or None, per query",
         )
     return rows if _all_unit(norms) else _scaled(rows, norms)
 
@@ -94,14 +94,14 @@ def _check_form(entry: Entry, dim: int) -> None:
     if len(entry.boxes) != shape[0] or tuple(entry.boxes[0]) != WHOLE:
         raise CbirError(
             f"record '{record_id}' has {len(entry.boxes)} boxes for {shape[0]} vectors",
-            "give one box for each vector, the whole image first",
+            "give one box per vector, the whole image first",
         )
     if entry.record.metadata:
         check_metadata(record_id, entry.record.metadata)
 
 
 def _scaled_entry(entry: Entry, norms: NDArray[np.float64]) -> Entry:
-    """`entry` with unit rows of float32; raises `CbirError` where they are far from it."""
+    """`entry` with float32 unit rows; raises `CbirError` if a norm is too far from 1."""
     if not np.all(np.abs(norms - 1) <= UNIT_TOLERANCE):  # also false for NaN
         raise CbirError(
             f"record '{entry.record.id}' has a vector that is not finite and of unit norm"

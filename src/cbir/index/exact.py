@@ -1,9 +1,9 @@
-"""Exact nearest neighbours over a matrix, in an order that does not depend on the batch.
+"""Exact nearest-neighbour search over a matrix, with results independent of the batch.
 
-FAISS finds candidates in float32, summing in an order of its own. Each candidate is scored again in
-one fixed way (products in float64, summed along the row, rounded to float32), and a query is done
-only when nothing that FAISS left out can reach its k-th place. Other queries, for example over many
-equal vectors, are answered from all scores.
+FAISS generates candidates in float32, with an unspecified summation order. Each candidate is
+rescored in one fixed way (products in float64, summed along the row, rounded to float32). A query
+is done once no row that FAISS left out can enter its top k. The remaining queries, for example over
+many equal vectors, fall back to computing all scores.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from cbir.types import Vectors
 
 _MARGIN = 16
 _QUERIES_AT_ONCE = 4096
-_FEW_QUERIES = 20  # fewer than this are not worth a thread
-_DENSE_SCORES = 8_000_000  # scores held at once by the second way (32 MB)
-_RESCORED_VALUES = 131_072  # float64 values multiplied at once: 1 MB, so that they stay in cache
+_FEW_QUERIES = 20  # fewer queries are not worth a thread
+_DENSE_SCORES = 8_000_000  # scores held at once by the fallback (32 MB)
+_RESCORED_VALUES = 131_072  # float64 values per product: 1 MB, to fit the cache
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Space:
     """Vectors grouped by record: `matrix` float32 (rows, dim), `starts` int64 (records + 1,).
 
     Record i owns the rows starts[i]..starts[i + 1], at least one. Records are in id order, so
-    that equal scores are ordered by record number.
+    breaking ties by record number breaks them by id.
     """
 
     matrix: Vectors
@@ -56,8 +56,8 @@ class Space:
 class Top:
     """The best records of each query, best first.
 
-    `scores` float32 (q, k), -inf where there is no record; `records` and `rows` (the record's best
-    row) int64 (q, k), meaningless there.
+    `scores`: float32 (q, k), -inf for no record. `records` and `rows` (the record's best row):
+    int64 (q, k), undefined where the score is -inf.
     """
 
     scores: NDArray[np.float32]
@@ -65,7 +65,7 @@ class Top:
     rows: NDArray[np.int64]
 
     def put(self, at: Any, found: Top) -> None:
-        """Overwrite the places `at` with `found`."""
+        """Overwrite the entries at `at` with `found`."""
         self.scores[at], self.records[at], self.rows[at] = found.scores, found.records, found.rows
 
     def ordered(self, order: NDArray[np.int64]) -> Top:
@@ -78,7 +78,7 @@ class Top:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Queries that are answered together; the fields are the arguments of `nearest`."""
+    """A batch of queries; the fields are the arguments of `nearest`."""
 
     space: Space
     queries: Vectors
@@ -99,9 +99,9 @@ def nearest(
 ) -> Top:
     """The k best records of `space` for each row of `queries`, float32 (q, dim).
 
-    `hidden` bool (records,) are never answers; `excluded` int64 (q,) is one record a query that
-    is not, or -1. Scores are products of rows (cosines of unit rows), limited to -1..1. Fewer than
-    k columns come back when there are fewer records.
+    `hidden`, bool (records,), marks records to skip; `excluded`, int64 (q,), is one record per
+    query to skip, or -1. Scores are dot products (cosines of unit rows), clipped to -1..1. The
+    result has fewer than k columns if there are fewer records.
     """
     k = min(k, space.records)
     if not k * len(queries):
@@ -119,7 +119,7 @@ def nearest(
 
 
 def rescored(queries: Vectors, matrix: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Scores of `rows` (q, m) of `matrix` for each query: the defined ones, float32 (q, m)."""
+    """The exact scores, float32 (q, m), of `rows` (q, m) of `matrix` for each query."""
     count, width, dim = len(queries), rows.shape[1], matrix.shape[1]
     scores = np.empty((count, width), dtype=np.float32)
     exact = queries.astype(np.float64)
@@ -143,7 +143,7 @@ def _exact(batch: _Batch) -> Top:
 
 
 def _from_candidates(batch: _Batch) -> tuple[Top, NDArray[np.bool_]]:
-    """The best of what FAISS finds, and for which queries nothing better can be left."""
+    """The best of FAISS's candidates, and for which queries they are certain to be the best."""
     space, k = batch.space, batch.k
     total = len(space.matrix)
     fetch = min(total, (k if space.single else 4 * k) + k // 8 + _MARGIN)
@@ -155,7 +155,7 @@ def _from_candidates(batch: _Batch) -> tuple[Top, NDArray[np.bool_]]:
 
 
 def _from_all_scores(batch: _Batch) -> Top:
-    """The best of all rows: those within reach of the k-th best float32 score, scored again."""
+    """The best of all rows: rescores those within rounding of the k-th best float32 score."""
     space = batch.space
     scores = batch.queries @ space.matrix.T
     if batch.hidden is not None:
@@ -176,7 +176,7 @@ def _from_all_scores(batch: _Batch) -> Top:
 
 
 def _ranked(batch: _Batch, rows: NDArray[np.int64]) -> Top:
-    """The k best records among the candidate `rows` (q, m), in the defined order."""
+    """The k best records among the candidate `rows` (q, m), by score, then id."""
     space = batch.space
     scores = rescored(batch.queries, space.matrix, rows)
     records = rows if space.single else space.owner[rows]
@@ -208,10 +208,10 @@ def _repeated(records: NDArray[np.int64]) -> NDArray[np.bool_]:
 def _faiss_search(
     queries: Vectors, matrix: Vectors, count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The best `count` rows of each query by FAISS, on this thread alone.
+    """The best `count` rows of each query by FAISS, on the calling thread.
 
-    FAISS's threads wait for each other after every block of the matrix, which costs tens of
-    milliseconds a query when the cores have other work; parts of a batch need not wait.
+    FAISS's threads synchronise after every block of the matrix, which costs tens of milliseconds
+    per query on busy cores. Parts of a batch run independently.
     """
     import faiss
 
@@ -225,7 +225,7 @@ def _faiss_search(
 
 
 def _threads() -> int:
-    """Number of threads to use: OMP_NUM_THREADS, else all cores."""
+    """The number of threads to use: OMP_NUM_THREADS, else all cores."""
     import faiss
 
     threads: int = faiss.omp_get_max_threads()
@@ -233,7 +233,7 @@ def _threads() -> int:
 
 
 def _parts(queries: int) -> list[slice]:
-    """A batch in parts of equal size, one or several for each thread; few queries stay together."""
+    """Split a batch into equal parts, at least one per thread; keep small batches whole."""
     threads = _threads() if queries >= 2 * _FEW_QUERIES else 1
     rounds = -(-queries // (threads * _QUERIES_AT_ONCE))
     size = max(1, -(-queries // max(1, threads * rounds)))
@@ -241,7 +241,7 @@ def _parts(queries: int) -> list[slice]:
 
 
 def _slack(space: Space) -> float:
-    """How far a float32 score may be from the defined one; rounding grows with the dimensions."""
+    """The largest error of a float32 score; rounding grows with the number of dimensions."""
     dim: int = space.matrix.shape[1]
     return max(SCORE_TOLERANCE, dim * 7.5e-9)
 

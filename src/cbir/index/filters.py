@@ -1,8 +1,8 @@
-"""The filter grammar: `FIELD OP VALUE`, the same for every engine.
+"""The filter grammar `FIELD OP VALUE`, shared by all engines.
 
-`=`, `!=`, `<`, `<=`, `>`, `>=`; `FIELD=a,b` is any of, `FIELD!=a,b` none of; a value with a comma
-needs double quotes. A record without the field never matches. A number in the record is compared
-with the value as a number, anything else as text, by code points.
+Operators: `=`, `!=`, `<`, `<=`, `>`, `>=`. `FIELD=a,b` means any of, `FIELD!=a,b` none of; quote a
+value that contains a comma with double quotes. A record without the field never matches. A number
+in a record is compared as a number, any other value as text, by code points.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ _FLAGS = {"true": "1", "yes": "1", "1": "1", "false": "0", "no": "0", "0": "0"}
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One filter. `values` has one entry, or several where the operator is `=` or `!=`."""
+    """One filter. `values` has one entry, or several for `=` and `!=`."""
 
     field: str
     operator: Operator
     values: tuple[str, ...]
 
     def numbers(self) -> list[int | float | None]:
-        """Each value as a number, None where it is not one."""
+        """Each value as a number, or None."""
         return [as_number(value) for value in self.values]
 
 
 def parse(where: Sequence[str], metadata_fields: Iterable[str] = ()) -> list[Condition]:
-    """The conditions of `where`, all of which must hold.
+    """Parse the filters in `where`, which are combined with AND.
 
-    `metadata_fields` are the metadata keys that the index has. Raises `QueryError` on bad syntax,
-    on a field that no record can have, and on a number field compared with a word.
+    `metadata_fields` are the index's metadata keys. Raises `QueryError` for bad syntax, an unknown
+    field, or a numeric field compared with text.
     """
     known = [*FIELDS, *metadata_fields]
     return [_parse_one(text, known) for text in where]
 
 
 def as_number(text: str) -> int | float | None:
-    """`text` as a number, None where it is not one."""
+    """`text` as a number, or None."""
     if _WHOLE.fullmatch(text):
         return int(text)
     return float(text) if _NUMBER.fullmatch(text) else None
@@ -83,7 +83,7 @@ def _parse_one(text: str, known: Sequence[str]) -> Condition:
 def _values(text: str, right: str) -> tuple[str, ...]:
     try:
         (row,) = csv.reader([right], skipinitialspace=True)
-    except csv.Error as error:  # a line break outside of quotes
+    except csv.Error as error:  # a line break outside quotes
         raise QueryError(f"filter '{text}' cannot be read: {error}", EXAMPLE) from None
     return tuple(value.strip() for value in row)
 

@@ -1,4 +1,4 @@
-"""One string chooses the engine: a folder (embedded) or `elasticsearch://HOST/NAME`."""
+"""Opens an index by URL: a folder (embedded) or `elasticsearch://HOST/NAME`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class Engine(Protocol):
-    """What the module `opening` of an engine offers."""
+    """The interface of each engine's `opening` module."""
 
     def open_index(self, url: str, *, write: bool) -> Index: ...
 
@@ -36,10 +36,9 @@ class Engine(Protocol):
 
 
 def open_index(url: str | os.PathLike[str], *, write: bool = False) -> Index:
-    """The index at `url`, for reading or as its only writer.
+    """Open the index at `url` for reading, or as its only writer.
 
-    Raises `IndexStateError` where there is none, and where it is locked, damaged, read-only or of
-    a newer format.
+    Raises `IndexStateError` if it is missing, locked, damaged, read-only or of a newer format.
     """
     url = os.fspath(url)
     return _engine(url).open_index(url, write=write)
@@ -53,12 +52,11 @@ def create_index(
     rebuild: bool = False,
     fast_load: bool = False,
 ) -> Index:
-    """The index at `url`, open for writing; created, with the descriptor's files, if need be.
+    """Open the index at `url` for writing; create it, with the descriptor's files, if missing.
 
-    For an Elasticsearch index: `rebuild` fills a new index that replaces the old one when it is
-    complete (`refresh`); `fast_load` keeps no replicas until then, even on several nodes.
-    Raises `IndexStateError` if the index there was built with another spec, and where a file or a
-    folder of other things is in the way.
+    Elasticsearch only: `rebuild` fills a new index that replaces the old one once complete
+    (`refresh`); `fast_load` keeps no replicas until then, even on several nodes. Raises
+    `IndexStateError` if the index has another spec, or if `url` is a file or an unrelated folder.
     """
     index = _engine(url).create_index(
         url, spec, model_files or {}, rebuild=rebuild, fast_load=fast_load
@@ -67,7 +65,7 @@ def create_index(
         return index
     index.close()
     built, hint = index.spec, "Index into a new place"
-    if built.name != spec.name:  # else another version of one descriptor, which no option chooses
+    if built.name != spec.name:  # else another version of the same descriptor; no option selects it
         hint = f"Use --descriptor {built.name}, or index into a new place"
     raise IndexStateError(
         f"{index.url} was built with {built.short} ({built.dim}-d); "
@@ -77,18 +75,18 @@ def create_index(
 
 
 def index_exists(url: str) -> bool:
-    """Whether an index was completed at `url`, whatever its present state."""
+    """Whether an index was ever completed at `url`, even if it is now damaged."""
     return _engine(url).index_exists(url)
 
 
 def _engine(url: str) -> Engine:
-    """The engine that `url` names; raises `CbirError` if there is no such engine."""
+    """The engine for `url`; raises `CbirError` for an unknown scheme."""
     scheme = _SCHEME.match(url)
     if scheme is None:
         return embedded
     if scheme[1].lower() in SCHEMES:
         return elasticsearch
     raise CbirError(
-        f"there is no engine for {scheme[1]}://",
+        f"unknown index URL scheme {scheme[1]}://",
         f"give a folder, such as photos.cbir, or {PLAIN}://HOST:{PORT}/NAME",
     )

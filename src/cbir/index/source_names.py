@@ -1,4 +1,4 @@
-"""Names of image sources: which one a new source gets, and where a source may move."""
+"""Names new image sources and checks that a source may move."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cbir.errors import QueryError
 
 
 def source_name(sources: Mapping[str, str], name: str, uri: str) -> str:
-    """The name of the source at `uri`: its own if it has one, else `name`, `name-2`, ...
+    """The registered name of the source at `uri`, else the first free of `name`, `name-2`, ...
 
     `sources`: registered names and their URIs.
     """

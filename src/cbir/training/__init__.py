@@ -1,1 +1,1 @@
-"""Training: labelled images, splits, choices on held-out images, and models fitted to them."""
+"""Training: labelled images, held-out splits, tuning and model fitting."""

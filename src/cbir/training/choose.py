@@ -1,6 +1,6 @@
-"""Choices on held-out images, by how well they find each other: weights and temperatures.
+"""Tunes weights and temperatures by retrieval quality on the held-out split.
 
-One half of the images is the index, the other half the queries; test images are never used.
+Half of the images are the index, the other half the queries; test images are never used.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cbir.types import Floats, Vectors
 
 TEMPERATURES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)
 WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.95)
-"""Shares of the posterior to choose from. Not 1: images of which a classifier is equally sure have
-the same posterior, so their ids alone would order them."""
+"""Candidate weights of the posterior. Not 1: images with equal class probabilities have the same
+posterior, so ids alone would order them."""
 STEPS = (0.25, 0.5, 2.0, 4.0)
 ROUNDS = 2
 MEASURE = "nAP@100"
@@ -34,9 +34,9 @@ def cosines(vectors: Vectors) -> Floats:
 
 
 def score(similarities: Floats, labels: Labels) -> float:
-    """Mean nAP@100 of the second half of the images as queries to the first.
+    """The mean nAP@100 of the second half of the images as queries to the first half.
 
-    `similarities` (queries, index) are those of `cosines`; `labels` (n,) cover both halves.
+    `similarities` (queries, index) come from `cosines`; `labels` (n,) cover both halves.
     """
     half = len(labels) // 2
     index, queries = labels[:half], labels[half:]
@@ -51,7 +51,7 @@ def choose_fusion(
     labels: Labels,
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> tuple[Posterior, float]:
-    """The temperature and weight of the posterior that rank best, and their score.
+    """The best posterior temperature and weight, and their score.
 
     `embeddings` are unit rows (n, dim), `logits` (n, classes), `labels` (n,).
     """
@@ -70,8 +70,8 @@ def choose_weights(
 ) -> tuple[list[float], float]:
     """Shares of unit `blocks` (n, dim each) in the fused cosine, and their score.
 
-    Begins at `start` and multiplies one share at a time, as long as that ranks better; the
-    shares sum to 1.
+    Coordinate search from `start`: scales one share at a time while the score improves. The shares
+    sum to 1.
     """
     by_block = np.stack([cosines(block) for block in blocks])
 

@@ -1,4 +1,4 @@
-"""Labelled images to train and to test on: reading them, and holding some of them out."""
+"""Reads labelled training and test images and splits off the held-out images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Prepare = Callable[[RgbImage], RgbImage]
 class Labelled:
     """Images and their class numbers int64 (n,), UNLABELLED for an image without a label.
 
-    `classes` are the names of the labels by number; `origin` names the data set.
+    `classes` are the label names by number; `origin` names the data set.
     """
 
     images: list[RgbImage]
@@ -55,11 +55,11 @@ def read_labelled(
     seed: int = 0,
     say: Say = lambda _: None,
 ) -> Labelled:
-    """Read the images of `source` in its order, and prepare each with `prepare`.
+    """Read the images of `source` in order and prepare each with `prepare`.
 
-    `limit` takes a random sample of that size. Images that cannot be read are skipped and
-    reported. Raises `CbirError` if no image is left; with `need_labels` also if an image has no
-    label or all have the same.
+    `limit` takes a random sample of that size. Unreadable images are skipped and reported. Raises
+    `CbirError` if no image is left; with `need_labels` also if an image has no label or if all
+    have the same label.
     """
     items = source.items() if limit is None else _sampled(source, limit, seed)
     images: list[RgbImage] = []
@@ -67,7 +67,7 @@ def read_labelled(
     files = False
     for item, found in _read(items, prepare):
         if isinstance(found, str):
-            say(f"left out: {item.location}: {found}")
+            say(f"skipped {item.location}: {found}")
             continue
         if need_labels and item.label is None:
             raise CbirError(
@@ -77,10 +77,10 @@ def read_labelled(
         labels.append(item.label)
         files = files or item.file_size is not None
     if not images:
-        raise CbirError(f"{source.uri} has no image to train on")
+        raise CbirError(f"{source.uri} has no training images")
     classes = class_names(labels)
     if need_labels and len(classes) < 2:
-        raise CbirError("training needs images of at least two labels")
+        raise CbirError("training needs images with at least two labels")
     codes = encode_labels(labels, classes).astype(np.int64)
     return Labelled(images, codes, classes, _origin(source, files))
 
@@ -88,17 +88,17 @@ def read_labelled(
 def read_test(
     source: ImageSource, prepare: Prepare, classes: tuple[str, ...], say: Say
 ) -> Labelled:
-    """Read labelled test images; raises `CbirError` if they do not have exactly these classes."""
+    """Read labelled test images; raises `CbirError` unless they have exactly these classes."""
     tested = read_labelled(source, prepare, say=say)
     if tested.classes != classes:
-        raise CbirError("the test images have other classes than the training images")
+        raise CbirError("the test images and training images have different classes")
     return tested
 
 
 def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
     """(held out, training): a random tenth, and the rest.
 
-    If all images of a class were held out, they go back: a class never seen cannot be learnt.
+    A class whose images were all held out goes back to training.
     """
     order = np.random.default_rng(seed).permutation(len(everything.images))
     held_count = round(len(order) * HELD_OUT)
@@ -109,17 +109,17 @@ def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
 
 
 def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The share of rows of `logits` (n, classes) that are largest at their label."""
+    """The accuracy of `logits` (n, classes), 0..1."""
     return float(np.mean(logits.argmax(axis=1) == labels))
 
 
 def prefix_of(source: ImageSource) -> str:
-    """The beginning of the ids of all images in `source`, as a model's card holds it."""
+    """The common id prefix of the images in `source`, for the model card."""
     return f"{source.name}/{source.scope}"
 
 
 def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]:
-    """A random sample of the items of `source`, in their order."""
+    """A random sample of the items of `source`, in source order."""
     items = list(source.items())
     rows = np.random.default_rng(seed).permutation(len(items))[:limit]
     return (items[row] for row in np.sort(rows))
@@ -128,7 +128,7 @@ def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]
 def _read(
     items: Iterator[SourceItem], prepare: Prepare
 ) -> Iterator[tuple[SourceItem, RgbImage | str]]:
-    """Each item with its prepared pixels, or with the reason why it has none."""
+    """Each item with its prepared pixels, or with the reason why they are missing."""
 
     def read(item: SourceItem) -> RgbImage | str:
         try:
@@ -145,6 +145,6 @@ def _read(
 
 def _origin(source: ImageSource, files: bool) -> str:
     if source.uri == "cifar10":
-        # Canonical CIFAR-10 is pixels; files are a re-encoded copy, which lowers every figure.
+        # Canonical CIFAR-10 is pixels; files are a re-encoded copy, which lowers all scores.
         return "CIFAR-10 (JPEG copy)" if files else "CIFAR-10"
     return source.name

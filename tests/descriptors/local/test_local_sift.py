@@ -74,7 +74,7 @@ def test_a_flat_image_has_no_keypoints_and_dense_descriptors_of_zero(shape):
 
 @pytest.mark.parametrize(("step", "sizes"), [(0, [2.0]), (4, []), (4, [2.0, 0.0])])
 def test_a_grid_that_cannot_be_is_refused_in_one_line(step, sizes):
-    with pytest.raises(CbirError, match="dense SIFT cannot use step"):
+    with pytest.raises(CbirError, match="dense SIFT: invalid step"):
         dense_sift(noise(5), step, sizes)
 
 

@@ -331,12 +331,12 @@ def test_an_address_is_read_from_the_url() -> None:
     [
         ("elasticsearch://host:9200", "names no index"),
         ("elasticsearch://host:9200/", "names no index"),
-        ("elasticsearch://host/My-Photos", "'My-Photos' is no name"),
-        ("elasticsearch://host/a/b", "is no name"),
-        ("elasticsearch://host/_all", "is no name"),
-        ("elasticsearch:///photos", "'' is no host"),
-        ("elasticsearch://host:99999/photos", "is no host"),
-        ("elasticsearch://host:x/photos", "is no host"),
+        ("elasticsearch://host/My-Photos", "'My-Photos' is not a valid index name"),
+        ("elasticsearch://host/a/b", "is not a valid index name"),
+        ("elasticsearch://host/_all", "is not a valid index name"),
+        ("elasticsearch:///photos", "'' is not a valid host"),
+        ("elasticsearch://host:99999/photos", "is not a valid host"),
+        ("elasticsearch://host:x/photos", "is not a valid host"),
         ("elasticsearch://host/photos?tpye=flat", "did you mean 'type'"),
         ("elasticsearch://host/photos?type=fast", "unknown type 'fast'"),
         ("elasticsearch://host/photos?shards=0", "shards is '0'"),
@@ -391,18 +391,18 @@ def test_what_passes_is_told_from_what_does_not(status: int, error: object, pass
 @pytest.mark.parametrize(
     ("status", "error", "kind", "words"),
     [
-        (401, {"reason": "missing token"}, IndexStateError, "refuses the credentials"),
-        (403, {"reason": "action [x] is unauthorized"}, IndexStateError, "may not do this"),
+        (401, {"reason": "missing token"}, IndexStateError, "rejects the credentials"),
+        (403, {"reason": "action [x] is unauthorized"}, IndexStateError, "do not allow this"),
         (429, WATERMARK, IndexStateError, "read-only"),
         (404, {"type": "index_not_found_exception"}, IndexMissingError, "no index at"),
         (
             400,
             {"reason": "all shards failed", "caused_by": {"reason": "script_lang not supported"}},
             QueryError,
-            "has no scripts",
+            "scripts are disabled",
         ),
-        (503, {"reason": "not now"}, IndexStateError, "cannot answer at the moment: not now"),
-        (400, {"reason": "a\n b"}, IndexStateError, "answered with 400: a b"),
+        (503, {"reason": "not now"}, IndexStateError, "is temporarily unavailable: not now"),
+        (400, {"reason": "a\n b"}, IndexStateError, "returned 400: a b"),
     ],
 )
 def test_errors_are_put_in_words(

@@ -142,7 +142,7 @@ def test_credentials_come_from_the_environment_and_are_never_shown(
         monkeypatch.setenv(f"CBIR_ELASTICSEARCH_{name}", value)
     server.replies = [(401, {"error": {"type": "security_exception", "reason": "no"}})]
     answer = call("info", server.url, "--debug")
-    assert "refuses the credentials" in answer.err
+    assert "rejects the credentials" in answer.err
     assert SECRET not in answer.out + answer.err
     assert expected.split()[1] not in answer.out + answer.err
     assert server.asked[0][2]["authorization"] == expected
@@ -165,14 +165,14 @@ def test_a_busy_server_is_asked_again(server: Scripted, client: Client) -> None:
 
 def test_patience_has_an_end(server: Scripted, client: Client) -> None:
     server.replies = [BUSY] * 50
-    with pytest.raises(IndexStateError, match="cannot answer at the moment: full"):
+    with pytest.raises(IndexStateError, match="is temporarily unavailable: full"):
         client.request("POST", "/photos/_count", patience=0.3)
     assert 2 < len(server.asked) < 50
 
 
 def test_what_does_not_pass_is_not_asked_again(server: Scripted, client: Client) -> None:
     server.replies = [(400, {"error": {"type": "parsing_exception", "reason": "what?"}})]
-    with pytest.raises(IndexStateError, match="the server answered with 400: what\\?"):
+    with pytest.raises(IndexStateError, match="the server returned 400: what\\?"):
         client.request("POST", "/photos/_count")
     assert len(server.asked) == 1
 
@@ -235,7 +235,7 @@ def described(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        ({"photos": {"mappings": {"properties": {}}}}, "was not made by cbir"),
+        ({"photos": {"mappings": {"properties": {}}}}, "was not created by cbir"),
         (described(schema=2), "has schema 2"),
         ({**described(), "photos-000009": {}}, "names 2 indices"),
     ],

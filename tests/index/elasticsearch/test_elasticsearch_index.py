@@ -98,7 +98,7 @@ def test_a_load_that_was_broken_off_is_seen_and_goes_on(
     with closing(open_index(url)) as reader:
         assert reader.count() == 10  # what was acknowledged is there to be found
         assert len(reader.search(QUERIES[:1], 100)[0].ids) == 10
-        assert any("never finished" in line for line in reader.verify())
+        assert any("its load is incomplete" in line for line in reader.verify())
         assert settings(server, name)["refresh_interval"] == "-1"  # the loader may be at it
     with closing(create_index(url, SPEC)) as index:
         index.add(entries[10:])
@@ -147,7 +147,7 @@ def test_another_type_is_refused(url: str) -> None:
 def test_an_index_of_others_is_refused(server: Address, name: str, url: str) -> None:
     server.request("PUT", f"/{name}", {"mappings": {"properties": {"x": {"type": "keyword"}}}})
     for attempt in (open_index, index_exists, lambda url: create_index(url, SPEC)):
-        with pytest.raises(IndexStateError, match="was not made by cbir"):
+        with pytest.raises(IndexStateError, match="was not created by cbir"):
             attempt(url)
 
 
@@ -288,7 +288,7 @@ def test_exactness_over_hnsw_needs_scripts_and_says_so(url: str) -> None:
     create_and_close(f"{url}?type=hnsw", sample_entries(30))
     with closing(open_index(url)) as index:
         assert index.search(QUERIES, 3)[0].ids
-        with pytest.raises(QueryError, match="has no scripts") as refused:
+        with pytest.raises(QueryError, match="scripts are disabled") as refused:
             index.search(QUERIES, 3, exact=True)
         assert "?type=flat" in refused.value.hint
 
@@ -407,7 +407,7 @@ def test_rebuilding_from_the_command_line_drops_what_is_gone(
 
 
 def test_the_embedded_engine_is_not_rebuilt_in_place(tmp_path: Path) -> None:
-    with pytest.raises(CbirError, match="only an Elasticsearch index"):
+    with pytest.raises(CbirError, match="only Elasticsearch indexes"):
         create_index(str(tmp_path / "x.cbir"), SPEC, rebuild=True)
 
 
@@ -453,7 +453,7 @@ def test_an_encrypted_server_is_trusted_by_its_authority_or_its_fingerprint(
         monkeypatch.setenv("CBIR_ELASTICSEARCH_FINGERPRINT", fingerprint(server.url))
         monkeypatch.setenv("CBIR_ELASTICSEARCH_PASSWORD", "wrong-hunter2")
         answer = call("info", url, "--debug")
-        assert "refuses the credentials" in answer.err
+        assert "rejects the credentials" in answer.err
         assert "hunter2" not in answer.err
 
 

@@ -224,7 +224,7 @@ def test_a_log_left_where_nothing_can_be_written_is_said_in_one_line(open_place:
     assert (open_place / "x.cbir" / "index.sqlite-wal").stat().st_size > 0
     forbid_writing(open_place / "x.cbir")
     told = json.loads(python(READS_AS_NOBODY, open_place / "x.cbir").stdout)
-    assert "cannot be written and has a log that was not folded in (index.sqlite-wal)" in told
+    assert "is read-only and has a log that was not merged (index.sqlite-wal)" in told
     for path in [open_place / "x.cbir", *(open_place / "x.cbir").rglob("*")]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
     with closing(open_index(str(open_place / "x.cbir"))) as index:  # what the hint says
@@ -403,7 +403,7 @@ def test_files_that_may_not_grow_end_in_one_line_and_nothing_is_lost(
     folder = made_index(tmp_path / "x.cbir")
     child = python(WRITES_UNTIL_FULL, folder, 300_000, mode)
     told = check_after_full_disk(folder, child.stdout)
-    assert "what was committed is kept" in told or "all records are kept" in told
+    assert "committed changes are kept" in told or "all records are kept" in told
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount")

@@ -1,1 +1,1 @@
-"""Classic image features and geometry as pure functions: pixels to arrays, without state."""
+"""Classic image features and geometry, as pure functions from pixels to arrays."""

@@ -1,10 +1,10 @@
-"""Geometric verification: do two images show the same thing, in the same arrangement?
+"""Geometric verification: do two images show the same thing in the same arrangement?
 
 Lowe's ratio test (IJCV 2004) matches RootSIFT keypoints (Arandjelović and Zisserman, CVPR 2012).
 RANSAC (Fischler and Bolles, 1981) finds the similarity transform (shift, rotation, scale) that
 explains most matches, as in Philbin et al., "Object retrieval with large vocabularies and fast
-spatial matching", CVPR 2007. Results are the same on every run and thread: OpenCV's RANSAC has a
-fixed seed, and matches have a fixed order.
+spatial matching", CVPR 2007. Results are deterministic: OpenCV's RANSAC has a fixed seed, and
+matches have a fixed order.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from cbir.descriptors.local.sift import keypoint_sift, root_sift
 from cbir.types import Floats, RgbImage
 
 MIN_INLIERS = 8
-"""Fewer inliers than this are chance, and count as none."""
+"""Fewer inliers than this may be chance and count as none."""
 
 SIDE = 320
-"""Longest side, in pixels, of the images as compared."""
+"""The longest side of the compared images, in pixels."""
 
 MAX_ENLARGED = 2.0
-"""The largest factor to enlarge a small image by, so that it has enough keypoints."""
+"""The largest factor by which to enlarge a small image, so that it has enough keypoints."""
 
 MAX_POINTS = 500
 """The number of keypoints kept per image, strongest first."""
 
 RATIO = 0.8
-"""The largest ratio of the distances of the two nearest descriptors (Lowe 2004)."""
+"""The largest distance ratio of the two nearest descriptors (Lowe 2004)."""
 
 TOLERANCE = 4.0
-"""The largest distance of a point from its position in the model, in pixels at `SIDE`."""
+"""The largest reprojection error, in pixels at `SIDE`."""
 
 MAX_SCALE = 8.0
-"""The largest scale, and the inverse of the smallest; beyond, a model is degenerate."""
+"""The largest scale and the inverse of the smallest; beyond that, a model is degenerate."""
 
 MIN_SPREAD = 4.0
 """The least standard deviation of inliers across their main direction, in pixels at `SIDE`."""
@@ -99,7 +99,7 @@ def query_keypoints(image: RgbImage) -> QueryKeypoints:
 
 
 def verdict(query: QueryKeypoints, candidate: Keypoints) -> Verdict:
-    """Match `candidate` with `query` and its mirror image, and keep the better result."""
+    """Match `candidate` against `query` and its mirror image; return the better result."""
     plain = _inliers(query.plain, candidate)
     turned = _inliers(query.mirrored, candidate)
     mirrored = len(turned) > len(plain)
@@ -150,7 +150,7 @@ def _matches(query: Keypoints, candidate: Keypoints) -> Floats:
     """Pairs of points (n, 4) that pass the ratio test, best first, each candidate point once."""
     if len(query.points) < MIN_INLIERS or len(candidate.points) < MIN_INLIERS:
         return np.zeros((0, 4), dtype=np.float32)
-    # OpenCV's product stays on this thread; NumPy's products wait for each other on busy cores.
+    # OpenCV's product stays on this thread; NumPy's threads block each other on busy cores.
     likeness = np.asarray(
         cv2.gemm(_rooted(query), _rooted(candidate), 1, np.empty(0), 0, flags=cv2.GEMM_2_T)
     )
@@ -159,7 +159,7 @@ def _matches(query: Keypoints, candidate: Keypoints) -> Floats:
     best = likeness[rows, nearest]
     likeness[rows, nearest] = -1
     second = likeness.max(axis=1)
-    # Of unit vectors: squared distance = 2 - 2 x likeness.
+    # For unit vectors: squared distance = 2 - 2 x similarity.
     clear = np.flatnonzero(1 - best < RATIO**2 * (1 - second))
     order = clear[np.argsort(-best[clear], kind="stable")]
     _, first = np.unique(nearest[order], return_index=True)
@@ -179,7 +179,7 @@ def _is_plausible(model: NDArray[Any]) -> bool:
 def _distinct(pairs: Floats) -> Floats:
     """Pairs, without those that share a pixel of either image with an earlier pair.
 
-    SIFT puts several keypoints with different angles at one point; they are one piece of evidence.
+    SIFT puts several keypoints with different angles at one point; count them once.
     """
     for columns in (slice(0, 2), slice(2, 4)):
         _, first = np.unique(np.rint(pairs[:, columns]), axis=0, return_index=True)

@@ -20,7 +20,7 @@ from cbir.types import Floats, RgbImage
 Bins = tuple[int, int, int]
 
 _ROUNDING = 1e-4
-"""A colour closer than this part of a bin below an edge counts as above it, against rounding."""
+"""A colour within this fraction of a bin below an edge counts as above it, to absorb rounding."""
 
 
 def gray_histogram(images: Sequence[RgbImage], bins: int = 32, grid: int = 1) -> Floats:
@@ -32,9 +32,9 @@ def gray_histogram(images: Sequence[RgbImage], bins: int = 32, grid: int = 1) ->
 def lab_histogram(images: Sequence[RgbImage], bins: Bins = (4, 7, 7), grid: int = 1) -> Floats:
     """CIE L*a*b* (D65): joint histogram, (n, grid^2 * product of bins), L slowest, b fastest.
 
-    Bins have equal width: L over 0..100, a and b over -64..64. Colours beyond (only very vivid
+    Bins have equal width: L over 0..100, a and b over -64..64. Colours outside (only very vivid
     ones) count in the outermost bins. With odd numbers of bins for a and b, greys lie in the
-    middle of a bin; with even ones they lie on an edge, and rounding decides.
+    middle of a bin; with even numbers they lie on an edge, where rounding decides.
     """
     return _joint(images, cv2.COLOR_RGB2LAB, bins, ((0, 100), (-64, 64), (-64, 64)), grid)
 

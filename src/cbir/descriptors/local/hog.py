@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients (Dalal and Triggs 2005), many images at a time, in NumPy."""
+"""Histograms of oriented gradients (Dalal and Triggs 2005), batched in NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REACH = 255
 """Gradients of bytes lie in -255..255."""
 
 _AT_ONCE = 1 << 17
-"""Pixels processed at a time, so that their arrays stay in the cache."""
+"""Pixels per step, so that their arrays stay in the cache."""
 
 _PICTURE_CELL = 16
 
@@ -30,8 +30,8 @@ def hog(images: Bytes, *, orientations: int = 9, cell: int = 8, block: int = 2) 
     `orientations` in 0..180 degrees; cells of `cell` x `cell` pixels, overlapping blocks of
     `block` x `block` cells; no smoothing between cells. A row lists blocks by row and column, and
     cells likewise within a block: dim = block rows x block columns x block^2 x orientations.
-    A flat image gives a zero row. An image smaller than one block is padded to its size on the
-    right and at the bottom, with its last pixels.
+    A flat image gives a zero row. An image smaller than one block is padded on the right and at the
+    bottom with its edge pixels.
     """
     cells = _cell_votes(_at_least(images, cell * block), orientations, cell)
     windows = np.lib.stride_tricks.sliding_window_view(cells, (block, block), axis=(1, 2))
@@ -87,7 +87,7 @@ def _cell_votes(images: Bytes, orientations: int, cell: int) -> Floats:
 
 
 def _gradients(images: Bytes) -> NDArray[np.int32]:
-    """Each pixel's gradient (down, across) as one number, an index of `_votes_of_gradients`."""
+    """Each pixel's gradient (down, across) as an index into `_votes_of_gradients`."""
     values = images.astype(np.int32)
     down, across = np.zeros_like(values), np.zeros_like(values)
     down[:, 1:-1] = values[:, 2:] - values[:, :-2]
@@ -121,7 +121,7 @@ def _l2_hys(blocks: Floats) -> Floats:
 
 
 def _rays(orientations: int) -> Floats:
-    """Lines (orientations, 16, 16) through the centre, at right angles to each gradient."""
+    """Lines (orientations, 16, 16) through the centre, perpendicular to each gradient."""
     side = _PICTURE_CELL
     offsets = np.arange(side) - (side - 1) / 2
     y, x = offsets[:, None], offsets[None, :]

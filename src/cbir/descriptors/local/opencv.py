@@ -1,7 +1,7 @@
-"""OpenCV on one thread per call; all modules of the package import `cv2` from here.
+"""OpenCV with one thread per call; all modules of the package import `cv2` from here.
 
-Callers run one batch per core, and OpenCV's own threads would only compete with them. The setting
-holds for the whole process.
+Callers run one batch per core, so OpenCV's own threads would oversubscribe the cores. The setting
+is process-wide.
 """
 
 from __future__ import annotations

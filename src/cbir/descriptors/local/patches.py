@@ -1,11 +1,11 @@
-"""Features of whitened patches (Coates, Lee and Ng 2011), a few images at a time.
+"""Features of whitened patches (Coates, Lee and Ng 2011).
 
-Every patch of an image is normalised in brightness and contrast, whitened, and compared with k
-filters; the response of each filter is summed over the cells of a grid.
+Normalises the brightness and contrast of every patch, whitens it, compares it with k filters, and
+sums each filter's responses over the cells of a grid.
 
 Mirrored filters give mirrored features: if the bank contains the mirror image of each filter, and
-the whitening was fitted on patches and their mirror images, then mirroring an image exchanges each
-filter with its mirror image, and the cells on the left with those on the right.
+the whitening was fitted on patches and their mirror images, then mirroring an image swaps each
+filter with its mirror image, and the left cells with the right ones.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CONTRAST_FLOOR = 10.0
 """Added to a patch's variance (0..255 scale), so that noise in flat areas stays small."""
 
 SHORTEST = np.float32(1e-3)
-"""The least length by which to divide a whitened patch: a flat patch has no direction."""
+"""The smallest divisor for a whitened patch's length: a flat patch has no direction."""
 
 _PATCHES_AT_ONCE = 1024
 """Patches to normalise and whiten at a time: a 32 x 32 image, or a strip of a large one."""
 
 _ANSWERS_AT_ONCE = 1 << 18
-"""Patches x filters to compute at a time: 1 MiB fits the cache, less slows the product."""
+"""Patches x filters per product: 1 MiB fits the cache; less slows the product down."""
 
 Pooling = Callable[[Floats, Floats, Floats], Floats]
 """Whitened patches (m, d), their cells (cells, m) and a buffer for (m, k) responses -> responses
@@ -55,8 +55,8 @@ class PatchFilters:
 def normalised_patches(images: Bytes, size: int, stride: int = 1) -> Floats:
     """All patches of uint8 images (n, h, w, 3): float32 (n, rows, cols, size * size * 3).
 
-    Each is centred and divided by sqrt(variance + 10), on the 0..255 scale. An image smaller than
-    a patch is padded on the right and at the bottom with its last pixels.
+    Centres each patch and divides it by sqrt(variance + 10), on the 0..255 scale. An image smaller
+    than a patch is padded on the right and at the bottom with its edge pixels.
     """
     below, right = (max(0, size - length) for length in images.shape[1:3])
     if below or right:
@@ -76,8 +76,8 @@ def normalised_patches(images: Bytes, size: int, stride: int = 1) -> Floats:
 def fit_whitening(patches: Floats, epsilon: float) -> tuple[Floats, Floats]:
     """Mean (d,) and ZCA matrix (d, d) of patches (n, d): (patches - mean) @ matrix is white.
 
-    Bell and Sejnowski 1997: V (S + epsilon)^-1/2 V^T of the covariance V S V^T; `epsilon` (0.1 in
-    Coates and Ng) keeps directions of little variance small.
+    Bell and Sejnowski 1997: V (S + epsilon)^-1/2 V^T for the covariance V S V^T; `epsilon` (0.1 in
+    Coates and Ng) keeps low-variance directions small.
     """
     mean = patches.mean(axis=0, dtype=np.float64)
     centred = patches - mean.astype(np.float32)
@@ -107,8 +107,8 @@ def patch_features(
     and w_k (both signs of whitened patches: Thiry et al. 2021).
     Responses are summed over the cells of a `grid` x `grid` on the patches' positions (cells as in
     `histograms`: the middle position counts in both halves), cells by row and column.
-    `mirror` adds the response of the mirrored filter in the mirrored cell: then an image and its
-    mirror image have the same features, if the whitening was fitted on both.
+    `mirror` adds the response of the mirrored filter in the mirrored cell, so that an image and
+    its mirror image have the same features if the whitening was fitted on both.
     Raises `CbirError` for an unknown activation. NumPy's matrix product does nearly all the work
     and lets other Python threads run.
     """
@@ -140,20 +140,20 @@ def patch_features(
 
 
 def mirrored_patches(patches: Floats, size: int) -> Floats:
-    """Patches or filters (n, size * size * 3) with left and right exchanged."""
+    """Patches or filters (n, size * size * 3), flipped left to right."""
     shape = (-1, size, size, 3)
     return np.ascontiguousarray(patches.reshape(shape)[:, :, ::-1]).reshape(patches.shape)
 
 
 def patch_places(length: int, size: int, stride: int) -> int:
-    """The number of patches of `size` along a side of `length` pixels, one every `stride`."""
+    """The number of patches of `size` along a side of `length` pixels at the given `stride`."""
     return max(0, length - size) // stride + 1
 
 
 def _white_strips(
     image: Bytes, filters: PatchFilters, stride: int, rows: int, columns: int
 ) -> Iterator[Floats]:
-    """The whitened patches (m, d) of an image, strip by strip of its `rows` x `columns`."""
+    """The whitened patches (m, d) of an image of `rows` x `columns` patches, strip by strip."""
     deep = max(1, _PATCHES_AT_ONCE // columns)
     for top in range(0, rows, deep):
         bottom = min(top + deep, rows) - 1
@@ -173,7 +173,7 @@ def _cells(rows: int, columns: int, grid: int) -> Floats:
 
 
 def _triangle(filters: Floats, bias: float) -> Pooling:
-    # |x - w|^2 = -2 w.x + 1 |x|^2 + |w|^2 1: with two more columns, one product computes it.
+    # |x - w|^2 = -2 w.x + 1 |x|^2 + |w|^2 1: two extra columns make it a single product.
     lengths = np.einsum("ij,ij->i", filters, filters)
     columns = np.vstack([filters.T, np.ones_like(lengths), lengths])
     share = np.full(len(filters), 1 / len(filters), dtype=np.float32)

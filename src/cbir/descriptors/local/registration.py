@@ -1,9 +1,9 @@
 """Image registration of two small images: are they the same photograph?
 
-A coarse search over shifts and a few scales, then a fine one over affine transforms ("Parametric
+A coarse search over shifts and a few scales precedes a fine one over affine transforms ("Parametric
 Image Alignment Using Enhanced Correlation Coefficient Maximization", Evangelidis & Psarakis, PAMI
-2008). A different crop or aspect ratio moves pixels by fractions: without the fine search, copies
-correlate no better than images that are merely similar.
+2008). A different crop or aspect ratio causes subpixel shifts: without the fine search, copies
+correlate no better than merely similar images.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from cbir.types import Floats, RgbImage
 SIDE = 32
 """The height and width of both images."""
 
-_MIDDLE = 24  # side, in pixels, of the template; the rest is room for shifts of 4 pixels
-_SIDES = (29, 32, 35)  # sizes of the image from which the template is cut
-_LEAST_FOUND = 0.5  # most candidates are below, but few copies: saves the fine search
+_MIDDLE = 24  # template side, in pixels; leaves room for shifts of 4 pixels
+_SIDES = (29, 32, 35)  # image sizes from which the template is cut
+_LEAST_FOUND = 0.5  # most candidates but few copies score lower: skips the fine search
 _BLUR = 3.0
-_LEAST_CONTRAST = 1.0  # grey levels; less is the noise of a flat image
+_LEAST_CONTRAST = 1.0  # grey levels; less is noise in a flat image
 
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 _SMOOTHING = 3  # pixels, the side of a Gaussian kernel
-_BORDER = 2  # pixels left out: frames, and the edges of a resized image
-_MOST_TURNED = 0.08  # off-diagonal entry, 4.6 degrees; with more, unrelated outlines fit
+_BORDER = 2  # border pixels to ignore: frames and resize artefacts
+_MOST_TURNED = 0.08  # off-diagonal entry, 4.6 degrees; beyond, unrelated outlines match
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def most_alike(picture: RgbImage, others: NDArray[np.uint8]) -> float:
     """The best correlation, 0 to 1, of an image with any of the others after registration.
 
     `picture`: uint8 (32, 32, 3); `others`: uint8 (n, 32, 32, 3). Registers each pair both ways.
-    Compares grey images minus a blurred copy of each, because skies and lawns are similar without
-    being the same. The correlation is 0 if neither image is found in the other, if one must be
-    rotated or sheared to fit, and for images with hardly any contrast.
+    Subtracts a blurred copy from each grey image, because skies and lawns look alike without being
+    copies. The correlation is 0 if neither image is found in the other, if the match needs rotation
+    or shear, and for images with very low contrast.
     """
     this = _prepared(picture)
     best = 0.0
@@ -71,7 +71,7 @@ def _middle(details: Floats) -> Floats:
 
 
 def _correlation(sought: _Prepared, where: _Prepared) -> float:
-    """The correlation of one image with the other where it is found in it, else 0."""
+    """The correlation of one image with the other at the best match, 0 if there is none."""
     if not sought.middles or not where.middles:
         return 0.0
     sizes = zip(sought.middles, _SIDES, strict=True)
@@ -84,16 +84,16 @@ def _correlation(sought: _Prepared, where: _Prepared) -> float:
             where.details, sought.details, start, cv2.MOTION_AFFINE, _STOP, _inside(), _SMOOTHING
         )
     except cv2.error as error:
-        # Not `error.code`, a class attribute: it may hold the code of another thread's error.
+        # Not `error.code`: a class attribute that another thread's error may overwrite.
         if f"({cv2.Error.STS_NO_CONV}:" not in str(error):
             raise
-        return 0.0  # nothing in common: the search diverged
+        return 0.0  # the search diverged: no match
     turned = max(abs(fitted[0, 1]), abs(fitted[1, 0]))
     return float(correlation) if turned <= _MOST_TURNED else 0.0
 
 
 def _find(middle: Floats, side: int, details: Floats) -> tuple[float, Floats]:
-    """The best match of a template in an image, and the map from the image's pixels to its own."""
+    """The best match of a template in an image, and the map from image to template pixels."""
     values = cv2.matchTemplate(details, middle, cv2.TM_CCOEFF_NORMED)
     _, most, _, at = cv2.minMaxLoc(values)
     start, scale = (side - _MIDDLE) // 2, SIDE / side

@@ -21,7 +21,7 @@ DIM = 128
 CELLS = 4
 ORIENTATIONS = 8
 CELL_WIDTH = 1.5
-"""The side of a histogram cell, as a multiple of the keypoint's size; four cells make 6 x size."""
+"""The side of a histogram cell relative to the keypoint size; four cells span 6 x size."""
 
 _BASE_BLUR = (1.6**2 - 0.5**2) ** 0.5
 _FAINT = 1e-3
@@ -60,7 +60,7 @@ def keypoint_sift(image: RgbImage, limit: int = 0) -> LocalFeatures:
     rows = np.array([(*k.pt, k.size, k.angle, k.response) for k in found], dtype=np.float32)
     x, y, size, angle, response = rows.T
     order = np.lexsort((angle, x, y, size, -response))
-    if limit:  # OpenCV also keeps all that are as strong as the last one
+    if limit:  # OpenCV also keeps all keypoints tied with the last one
         order = order[:limit]
     kept = np.asarray(descriptors, dtype=np.float32)[order]
     return LocalFeatures(np.ascontiguousarray(rows[order, :4]), kept)
@@ -79,14 +79,14 @@ def dense_sift(image: RgbImage, step: int, sizes: Sequence[float]) -> LocalFeatu
     1.6 for every size), up to rounding. Pixels outside the image have no gradient; a descriptor
     of only such pixels, or of a flat area, is zero.
 
-    Gaussian window and interpolation are products of a factor in x and one in y. So all
-    descriptors of a size are two matrix products over eight maps of gradient strength, one per
-    orientation (after Vedaldi and Fulkerson's `vl_dsift`, 2008, with the exact window).
+    The Gaussian window and the interpolation are separable in x and y. So all descriptors of a size
+    are two matrix products over eight maps of gradient strength, one per orientation (after Vedaldi
+    and Fulkerson's `vl_dsift`, 2008, with the exact window).
     """
     if step < 1 or not sizes or min(sizes) <= 0:
         raise CbirError(
-            f"dense SIFT cannot use step {step} and sizes {list(sizes)}",
-            "the step is at least 1, and there is at least one size above 0",
+            f"dense SIFT: invalid step {step} or sizes {list(sizes)}",
+            "give a step of at least 1 and one or more positive sizes",
         )
     maps = _orientation_maps(grey(image))
     _, height, width = maps.shape
@@ -100,7 +100,7 @@ def dense_sift(image: RgbImage, step: int, sizes: Sequence[float]) -> LocalFeatu
 
 
 def root_sift(descriptors: Floats) -> Floats:
-    """RootSIFT rows (n, 128) of unit L2 norm: square roots of L1-normalised SIFT.
+    """RootSIFT rows (n, 128) of unit L2 norm: the square roots of L1-normalised SIFT.
 
     Arandjelović and Zisserman 2012: their dot product is the Hellinger kernel of the histograms.
     A zero row (a flat area) becomes the uniform row, all 1 / sqrt(128).
@@ -115,7 +115,7 @@ def _orientation_maps(luma: NDArray[np.uint8]) -> Floats:
     """Gradient strength (8, h, w), split between the two nearest of eight orientations."""
     height, width = luma.shape
     maps = np.zeros((ORIENTATIONS, height, width), dtype=np.float32)
-    if min(height, width) < 3:  # the border has no gradient, and the image is all border
+    if min(height, width) < 3:  # border pixels have no gradient, and all pixels are on the border
         return maps
     image = cv2.GaussianBlur(luma.astype(np.float32), (0, 0), _BASE_BLUR)
     right = image[1:-1, 2:] - image[1:-1, :-2]

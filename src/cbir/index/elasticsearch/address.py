@@ -1,4 +1,4 @@
-"""The URL of an Elasticsearch index: where it is, and how it is created and searched."""
+"""Parses the URL of an Elasticsearch index: nodes, name, and options for creation and search."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ WORDS = "words"
 TYPES = ("flat", "hnsw", "int8_hnsw", "bbq_hnsw", WORDS)
 EXAMPLE = f"write {PLAIN}://HOST:{PORT}/NAME"
 
-# Room for the number that follows the name in the index behind it; 255 bytes are the limit.
+# Leaves room for the number in the underlying index's name; the limit is 255 bytes.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\],]+)(:(?P<port>\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What may follow `?` in the URL; None is the default.
+    """The query parameters of the URL; None selects the default.
 
-    A new index uses `type` (index_options.type, or `words`: see the module `words`), `shards` and
-    `replicas`; the default is `flat`, one shard, and a replica as soon as there are two nodes.
-    Searches use `num_candidates` (per shard) and `oversample` (of quantised vectors, which are
-    scored again).
+    Index creation uses `type` (index_options.type, or `words`: see the module `words`), `shards`
+    and `replicas`. The defaults are `flat`, one shard, and one replica once there are two nodes.
+    Searches use `num_candidates` (per shard) and `oversample` (for quantised vectors, which are
+    rescored).
     """
 
     type: str | None = None
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of an index's URL: its nodes as `http(s)://HOST:PORT`, its name, its options.
+    """The parts of an index URL: nodes as `http(s)://HOST:PORT`, name and options.
 
     `url`, without the options, names the index in messages.
     """
@@ -64,21 +64,21 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """The address in `url`.
+    """Parse `url`.
 
-    Raises `CbirError` if it is not valid; the message does not repeat what may be a secret.
+    Raises `CbirError` if it is invalid; the message does not repeat possible secrets.
     """
     scheme, _, rest = url.partition("://")
     place, _, query = rest.partition("?")
     hosts, _, name = place.partition("/")
     if "@" in hosts:
         raise CbirError(
-            "the address of an Elasticsearch index contains a user or a password",
-            "leave them out; set CBIR_ELASTICSEARCH_USER and _PASSWORD, or _API_KEY",
+            "the Elasticsearch URL contains a user or a password",
+            "remove them; set CBIR_ELASTICSEARCH_USER and _PASSWORD, or _API_KEY",
         )
     if not _NAME.fullmatch(name):
         raise CbirError(
-            f"{url}: '{name}' is no name for an index" if name else f"{url} names no index",
+            f"{url}: '{name}' is not a valid index name" if name else f"{url} names no index",
             f"{EXAMPLE}; names are lower-case letters, digits, '.', '_' and '-'",
         )
     protocol = "https" if scheme.lower() == ENCRYPTED else "http"
@@ -90,7 +90,7 @@ def _node(url: str, protocol: str, text: str) -> str:
     match = _HOST.fullmatch(text.strip())
     port = int(match["port"] or PORT) if match else 0
     if match is None or not 0 < port < 65536:
-        raise CbirError(f"{url}: '{text}' is no host", EXAMPLE)
+        raise CbirError(f"{url}: '{text}' is not a valid host", EXAMPLE)
     return f"{protocol}://{match['host']}:{port}"
 
 

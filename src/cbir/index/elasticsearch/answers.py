@@ -1,8 +1,8 @@
-"""The best records for a query, from what the server finds: true cosines, ties by id, at any cut.
+"""Exact top-k results from the server's hits: true cosines, tie-breaking by id.
 
-The server orders equal scores as it likes, also at the end of what it returns. A query is therefore
-done only when the scores have dropped below the k-th one: until then more is asked for, and beyond
-the server's limit, those of the tied records whose ids come earlier.
+The server orders equal scores arbitrarily, even at the cutoff. So a query is done only once the
+scores drop below the k-th one. Until then it requests more hits and, beyond the server's limit, the
+tied records with smaller ids.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _NOTHING = -2.0  # below any cosine
 
 Body = dict[str, Any]
 Ask = Callable[[Sequence[Body]], list[Mapping[str, Any]]]
-"""Sends search bodies, returns the answers in their order."""
+"""Sends search bodies and returns the responses in the same order."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How an index is searched: the fields that hold vectors, their type, filters, exactness."""
+    """How to search an index: vector fields, their type, filters and exactness."""
 
     fields: tuple[str, ...]
     kind: str
@@ -43,13 +43,13 @@ class Plan:
 
     @property
     def by_script(self) -> bool:
-        """Whether exactness needs a script; over a `flat` field kNN is exact by itself."""
+        """Whether exact search needs a script; kNN over a `flat` field is already exact."""
         return self.exact and self.kind != "flat"
 
 
 @dataclass
 class Query(ABC):
-    """One query while it is answered: `size` hits are asked for at once, `found` are the best.
+    """The state of one query: `size` hits per request, and the best hits so far in `found`.
 
     `found`: id -> true cosine and box of the best part. `vector`: float32 (dim,).
     """
@@ -63,19 +63,19 @@ class Query(ABC):
 
     @abstractmethod
     def bodies(self, plan: Plan) -> list[Body]:
-        """What to ask next."""
+        """The next search body."""
 
     @abstractmethod
     def take(self, plan: Plan, answers: Sequence[Mapping[str, Any]]) -> None:
-        """Add what came to `found`; set `done` unless the server may have something better."""
+        """Add the hits to `found`; set `done` unless the server may have better ones."""
 
     def ranked(self) -> list[tuple[str, float, Box | None]]:
-        """The best so far, in the defined order."""
+        """The best hits so far, by score, then id."""
         order = sorted(self.found.items(), key=lambda item: (-item[1][0], item[0].encode()))
         return [(record_id, *rest) for record_id, rest in order[: self.k]]
 
     def matches(self) -> Matches:
-        """The answer."""
+        """The final results."""
         ranked = self.ranked()
         scores = np.array([score for _, score, _ in ranked], dtype=np.float32)
         np.clip(scores, -1.0, 1.0, out=scores)
@@ -83,7 +83,7 @@ class Query(ABC):
 
 
 def answered(ask: Ask, plan: Plan, queries: Sequence[Query]) -> list[Matches]:
-    """The answers to `queries`, asked together until all are done."""
+    """The results of `queries`, requested in batches until all are done."""
     waiting = list(queries)
     while waiting:
         asked = [query.bodies(plan) for query in waiting]
@@ -99,7 +99,7 @@ def search(
 ) -> list[Matches]:
     """The k best records for each row of `vectors` (q, dim); k is at most `bodies.LIMIT`."""
     excluded = exclude or [None] * len(vectors)
-    # One more than asked for shows whether the score drops; one more makes up for the excluded.
+    # One extra hit shows whether the score drops; another replaces the excluded record.
     size = min(LIMIT, k + _BEYOND_K + (exclude is not None))
     queries = [_Nearest(v, k, out, size) for v, out in zip(vectors, excluded, strict=True)]
     return answered(ask, plan, queries)
@@ -130,7 +130,7 @@ class _Nearest(Query):
                 self._keep(record_id, score, where)
             if len(hits) >= self.size:
                 lowest = max(lowest, min(score for _, score, _ in hits))
-        if lowest == _NOTHING or plan.by_script:  # all there is, or ordered by score and id already
+        if lowest == _NOTHING or plan.by_script:  # all hits, or already ordered by score and id
             self.done = True
             return
         ranked = self.ranked()
@@ -144,16 +144,16 @@ class _Nearest(Query):
 
     def _keep(self, record_id: str, score: float, where: Box | None) -> None:
         known = self.found.get(record_id)
-        # Of equal parts the first one counts: the whole image comes before all others.
+        # Of equal parts, keep the first one: the whole image comes first.
         if record_id != self.exclude and (known is None or known[0] < score):
             self.found[record_id] = (score, where)
 
 
 def _hit(hit: Mapping[str, Any], name: str, by_script: bool) -> tuple[str, float, Box | None]:
-    """Id, true cosine and box of a hit.
+    """The id, true cosine and box of a hit.
 
-    The server's score is never negative: (1 + cosine) / 2, or 1 + cosine by our script. Of parts
-    it is the inner hit's that counts: over quantised vectors the record's own may be another's.
+    The server's scores are never negative: (1 + cosine) / 2, or 1 + cosine by our script. For
+    parts, use the inner hit's score: with quantised vectors the record's may be another part's.
     """
     (record_id,) = hit["fields"]["id"]
     score, where = hit["_score"], None

@@ -1,9 +1,9 @@
-"""Request bodies: pure functions that return dicts.
+"""Request bodies, as pure functions that return dicts.
 
-A record is one document. Its whole-image vector is a top-level field whose name contains the
-spec's fingerprint, so that vectors of two specs never meet. The vectors of its other parts are in
-the nested field `parts`, which is added to the mapping with the first such record. Sources and
-failures are one document each, without an `id`.
+Each record is one document. Its whole-image vector is a top-level field named after the spec's
+fingerprint, so that vectors of two specs never mix. The vectors of other parts are in the nested
+field `parts`, added to the mapping with the first such record. Sources and failures are one
+document each, without an `id`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ LIMIT = 10_000
 
 RECORDS: dict[str, Any] = {"exists": {"field": "id"}}
 EVERYTHING: dict[str, Any] = {"_source": True, "stored_fields": ["thumbnail"]}
-"""Asks for whole documents; the thumbnail is not in `_source`."""
+"""Requests whole documents; the thumbnail is not in `_source`."""
 
 METADATA = ("text", "integer", "number")
 BOX = ("left", "top", "right", "bottom")
 
-# These keep recall@10 at 0.98 (docs/elasticsearch.md). One bit for each dimension says little about
-# a short vector, so many more candidates are needed.
+# These keep recall@10 at 0.98 (docs/elasticsearch.md). One bit per dimension says little about a
+# short vector, so it needs many more candidates.
 _OVERSAMPLE = {"int8_hnsw": 3.0, "bbq_hnsw": 5.0}
-_SHORT_VECTOR = 384  # dimensions below which the server itself does not choose bbq
+_SHORT_VECTOR = 384  # dimensions below which the server does not default to bbq
 _SHORT_OVERSAMPLE = 10.0
 _CANDIDATES, _SHORT_CANDIDATES = 100, 600
-_LONGEST_TERM = 8191  # characters of up to four bytes fit in a term of Lucene's
+_LONGEST_TERM = 8191  # characters of up to four bytes that fit in a Lucene term
 _WHOLE_LIMIT = 2**63
 _HIT: dict[str, Any] = {"_source": False, "stored_fields": "_none_"}
 _UNFIT = re.compile(r"[^\w-]")
@@ -51,22 +51,22 @@ def vector_field(spec: DescriptorSpec) -> str:
 
 
 def words_field(field: str) -> str:
-    """The field of type `words` that holds, as terms, the words of the vectors in `field`."""
+    """The field of type `words` with the visual words of the vectors in `field` as terms."""
     return f"words_{field.removeprefix('vector_')}"
 
 
 def searched_field(field: str, kind: str) -> str:
-    """The field that is searched for records whose vectors are in `field`."""
+    """The field to search for records with vectors in `field`."""
     return words_field(field) if kind == WORDS else field
 
 
 def metadata_field(name: str) -> str:
-    """A metadata key as the name of a field, its special characters percent-encoded."""
+    """A metadata key as a field name, special characters percent-encoded."""
     return _UNFIT.sub(lambda c: "".join(f"%{b:02X}" for b in c[0].encode()), name) or "%"
 
 
 def metadata_name(field: str) -> str:
-    """The metadata key from which `metadata_field` made `field`."""
+    """The metadata key of `field`; the inverse of `metadata_field`."""
     return "" if field == "%" else unquote(field)
 
 
@@ -78,12 +78,12 @@ def creation(
     version: tuple[int, int] | None = None,
     fast_load: bool = False,
 ) -> dict[str, Any]:
-    """The body that creates an index for loading: its refresh is off, and restored at the end.
+    """The body that creates an index for loading, with refresh off until the load is complete.
 
-    `version` is the server's: since 9.2 it leaves vectors out of `_source` unless told not to.
+    `version` is the server's: from 9.2 on, vectors are left out of `_source` by default.
     """
     kind = options.type or DEFAULT_TYPE
-    replicas: dict[str, Any] = {"auto_expand_replicas": "0-1"}  # none on one node, else one
+    replicas: dict[str, Any] = {"auto_expand_replicas": "0-1"}  # none on a single node, else one
     if options.replicas is not None:
         replicas = {"number_of_replicas": options.replicas}
     settings: dict[str, Any] = {
@@ -104,11 +104,11 @@ def creation(
 def mappings(
     spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Fields of an index; `restore`: its settings once it is loaded."""
+    """The mapping of an index; `restore`: its settings after the load."""
     keyword, long = {"type": "keyword", "ignore_above": _LONGEST_TERM}, {"type": "long"}
     kept = {"index": False, "doc_values": False}
     templates = {"text": keyword, "integer": long, "number": {"type": "double"}}
-    words = words_field(vector_field(spec))  # made from the vectors whenever a document is sent
+    words = words_field(vector_field(spec))  # computed from the vectors whenever a document is sent
     derived = [words, f"parts.{words}"] if kind == WORDS else []
     return {
         "dynamic": "strict",
@@ -136,7 +136,7 @@ def mappings(
 
 
 def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What an index says of itself; `load` is present while it is being loaded."""
+    """The index's own metadata; `load` is present while it is being loaded."""
     said: dict[str, Any] = {"cbir": {"schema": SCHEMA, "type": kind, "spec": asdict(spec)}}
     if restore is not None:
         said["cbir"]["load"] = {"restore": dict(restore)}
@@ -144,7 +144,7 @@ def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> 
 
 
 def parts_mapping(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
-    """The addition to the mapping that the first record of several parts needs."""
+    """The mapping update for the first record with several parts."""
     return {
         "properties": {
             "parts": {
@@ -161,7 +161,7 @@ def parts_mapping(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
 
 
 def swap(alias: str, draft_alias: str, new: str, old: str | None) -> dict[str, Any]:
-    """Move `alias` from the index `old` to the index `new`, in one step."""
+    """Move `alias` atomically from the index `old` to the index `new`."""
     return {
         "actions": [
             *([{"remove": {"index": old, "alias": alias}}] if old else []),
@@ -172,7 +172,7 @@ def swap(alias: str, draft_alias: str, new: str, old: str | None) -> dict[str, A
 
 
 def filters(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
-    """The clauses that match the records for which every condition holds."""
+    """The clauses that match the records that meet every condition."""
     return [_clause(condition) for condition in conditions]
 
 
@@ -184,7 +184,7 @@ def knn(
     kind: str,
     options: Options,
 ) -> dict[str, Any]:
-    """The `size` records nearest to `vector`, by their vectors in `field`."""
+    """The `size` records nearest to `vector` by their vectors in `field`."""
     wanted: dict[str, Any] = {
         "field": field,
         "query_vector": vector,
@@ -203,7 +203,7 @@ def knn(
 def scripted(
     field: str, vector: NDArray[Any], size: int, where: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The same by a script over every vector: exact, whatever the type of the field."""
+    """The same by a script over all vectors: exact for every field type."""
     scored: dict[str, Any] = {
         "script_score": {
             "query": {"exists": {"field": field}},
@@ -231,7 +231,7 @@ def page(
 ) -> dict[str, Any]:
     """The next `size` records after the id `after`, of one source or of all, in id order.
 
-    `fields`: the part of a search body that chooses their fields.
+    `fields`: the part of a search body that selects fields.
     """
     wanted: list[dict[str, Any]] = [RECORDS]
     if source is not None:
@@ -247,17 +247,17 @@ def page(
 
 
 def doc_values(*names: str) -> dict[str, Any]:
-    """For `page` and hits: fields that are read from columns, without their documents."""
+    """For `page` and hits: fields read from columns, without the documents."""
     return {**_HIT, "docvalue_fields": list(names)}
 
 
 def without_vectors(field: str) -> dict[str, Any]:
-    """For `page` and documents: the document but for the vectors in `field`."""
+    """For `page` and documents: the document without the vectors in `field`."""
     return {"_source": {"excludes": [field, "parts"]}}
 
 
 def summary() -> dict[str, Any]:
-    """Counts of an index, for people and for `verify`."""
+    """Counts of an index, for `info` and `verify`."""
     return {
         "size": 0,
         "track_total_hits": True,
@@ -278,7 +278,7 @@ def without(field: str) -> dict[str, Any]:
 
 def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:
     field = vector_field(spec)
-    if kind == WORDS:  # nothing searches the binary field, which is only in the document
+    if kind == WORDS:  # the binary field is only stored in the document, not searchable
         return {field: {"type": "binary"}, words_field(field): {"type": "sparse_vector"}}
     dense = {
         "type": "dense_vector",
@@ -303,7 +303,7 @@ def _oversample(kind: str, dim: int, options: Options) -> float:
 
 
 def _coarse(kind: str, dim: int) -> bool:
-    """Whether the type keeps too little of vectors of `dim` dimensions to rank by."""
+    """Whether the type keeps too little of a `dim`-dimensional vector to rank by it."""
     return kind == "bbq_hnsw" and dim < _SHORT_VECTOR
 
 
@@ -328,10 +328,10 @@ def _clause(condition: Condition) -> dict[str, Any]:
 
 
 def _metadata_clause(condition: Condition) -> dict[str, Any]:
-    """Metadata may be text in one record and a number in another; each is compared as such."""
+    """Metadata may be text in one record and a number in another; each compares by its own kind."""
     name = metadata_field(condition.field)
     text, integer, number = (f"metadata.{kind}.{name}" for kind in METADATA)
-    most = sys.float_info.max  # the server takes no infinity, and has none
+    most = sys.float_info.max  # the server neither accepts nor holds infinity
     numbers = [max(-most, min(most, float(n))) for n in condition.numbers() if n is not None]
     clauses = [_compared(text, list(condition.values), condition)]
     if numbers or condition.operator == "!=":
@@ -340,7 +340,7 @@ def _metadata_clause(condition: Condition) -> dict[str, Any]:
 
 
 def _whole_clause(field: str, condition: Condition) -> dict[str, Any]:
-    """A comparison of whole numbers, which the server takes only within 64 bits."""
+    """A comparison of integers, which the server limits to 64 bits."""
     numbers = [value for value in condition.numbers() if value is not None]
     if condition.operator in ("=", "!="):
         whole = [int(n) for n in numbers if abs(n) < _WHOLE_LIMIT and int(n) == n]
@@ -349,7 +349,7 @@ def _whole_clause(field: str, condition: Condition) -> dict[str, Any]:
     clamped = max(-_WHOLE_LIMIT, min(_WHOLE_LIMIT - 1, limit))
     floor = int(clamped // 1)
     name = _RANGES[condition.operator]
-    if floor != limit:  # n < 2.5 is n <= 2, n > 2.5 is n > 2
+    if floor != limit:  # n < 2.5 is n <= 2; n > 2.5 is n > 2
         name = "lte" if name in ("lt", "lte") else "gt"
         if limit < -_WHOLE_LIMIT:
             name = "lt" if name == "lte" else "gte"

@@ -1,6 +1,6 @@
-"""Bulk requests: sent in chunks, retried where that may help, refusals reported by id.
+"""Bulk requests: sent in chunks, retried on transient errors, refusals reported by id.
 
-Every action names its document, so that sending one twice changes nothing.
+Every action names its document, so repeating one is harmless.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _NOT_FOUND = 404
 _WHOLE_INDEX = (401, 403, 429)
 
 Action = tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]
-"""A document's id; the document, None to delete it; conditions such as `if_seq_no`."""
+"""A document's id, its content (None deletes it), and conditions such as `if_seq_no`."""
 
 
 @dataclass
 class Outcome:
-    """What was not done: ids and reasons of actions refused, ids that had changed since."""
+    """The failed actions: refused ids with reasons, and ids changed by another writer."""
 
     refused: dict[str, str] = field(default_factory=dict)
     conflicts: list[str] = field(default_factory=list)
 
 
 def send(requests: Requests, actions: Iterable[Action]) -> Outcome:
-    """Carry out `actions`; what this returns from is durable.
+    """Execute `actions`; they are durable when this returns.
 
-    Raises `CbirError` when the server stays away, is read-only, or refuses the credentials.
+    Raises `CbirError` if the server stays unreachable, is read-only or rejects the credentials.
     """
     requests.unseen = True
     outcome = Outcome()
@@ -47,7 +47,7 @@ def send(requests: Requests, actions: Iterable[Action]) -> Outcome:
             if chunk and not pauses.wait():
                 raise IndexStateError(
                     f"{requests.client.url}: the server is too busy to take {len(chunk)} records",
-                    "what was acknowledged is kept; run the same command again later",
+                    "acknowledged records are kept; run the same command again later",
                 )
     return outcome
 
@@ -55,7 +55,7 @@ def send(requests: Requests, actions: Iterable[Action]) -> Outcome:
 def _sent(
     requests: Requests, chunk: list[tuple[str, bytes]], outcome: Outcome
 ) -> list[tuple[str, bytes]]:
-    """Send a chunk once; returns what of it must be sent again."""
+    """Send a chunk once and return the actions to retry."""
     what = "_bulk?require_alias=true&filter_path=errors,items.*.status,items.*.error"
     lines = b"".join(lines for _, lines in chunk)
     answer = requests.call("POST", what, lines, patience=WRITING)

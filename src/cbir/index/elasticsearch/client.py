@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 OLDEST = (8, 19)
 
 READING = 30.0
-"""Seconds for which a search is retried while nodes are away or busy."""
+"""How long, in seconds, to retry a search while nodes are unreachable or busy."""
 WRITING = 300.0
-"""The same for a bulk load, which should outlast the restart of a node."""
+"""The same for a bulk load, which should survive a node restart."""
 OPENING = 3.0
-"""The same for the first contact, so that a wrong address is reported soon."""
+"""The same for the first request, so that a wrong address is reported soon."""
 
 _TIMEOUT = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
@@ -32,7 +32,7 @@ _JSON, _LINES = "application/json", "application/x-ndjson"
 
 
 Expected = Callable[[int, Any], bool]
-"""Whether a refusal, by its status and the server's own error, is one that the caller expects."""
+"""Whether the caller expects an error response, given its status and error body."""
 
 
 class Client:
@@ -52,11 +52,11 @@ class Client:
         patience: float = READING,
         expected: Expected | None = None,
     ) -> Any:
-        """The server's answer, read from JSON; None for a refusal that is `expected`.
+        """The server's response, parsed from JSON; None for an `expected` error.
 
-        `body` as bytes is a sequence of JSON lines. What may pass (busy, node lost, no connection)
-        is retried for `patience` seconds, at another node where there is one. Raises `CbirError`
-        after that, and at once for every other refusal.
+        A `body` of bytes holds JSON lines. Transient errors (busy, node lost, no connection) are
+        retried for `patience` seconds, on another node if there is one. Raises `CbirError` after
+        that, and immediately for any other error.
         """
         from elastic_transport import ConnectionError, TlsError, TransportError
         from elasticsearch import ApiError, UnsupportedProductError
@@ -71,7 +71,7 @@ class Client:
                 return answer.body
             except UnsupportedProductError:
                 raise CbirError(
-                    f"{self.address.shown_nodes} is not Elasticsearch", "check host and port"
+                    f"{self.address.shown_nodes} is not Elasticsearch", "check the host and port"
                 ) from None
             except ApiError as error:
                 status, problem = error.status_code, error.body
@@ -84,7 +84,7 @@ class Client:
                 raise in_words(self.url, status, problem) from None
             except TlsError as error:
                 raise IndexStateError(
-                    f"{self.address.shown_nodes}: the encrypted connection fails or is not trusted",
+                    f"{self.address.shown_nodes}: the TLS connection fails or is not trusted",
                     "set CBIR_ELASTICSEARCH_CA_FILE to the server's CA certificate, or "
                     "CBIR_ELASTICSEARCH_FINGERPRINT to its SHA-256 fingerprint",
                 ) from error
@@ -93,7 +93,7 @@ class Client:
                     raise self._unreachable(error, isinstance(error, ConnectionError)) from error
 
     def version(self) -> tuple[int, int] | None:
-        """Major and minor version of the server; None where the credentials do not allow it."""
+        """The server's major and minor version; None if the credentials do not allow reading it."""
         path = "/_nodes/_local?filter_path=nodes.*.version"
         answer = self.request(
             "GET", path, patience=OPENING, expected=lambda status, _error: status == 403
@@ -117,19 +117,19 @@ class Client:
         what = "cannot be reached" if away else f"did not answer within {_TIMEOUT:.0f} s"
         return IndexStateError(
             f"{self.address.shown_nodes} {what}{_system_words(error) if away else ''}",
-            "check that Elasticsearch runs there, and host and port of the URL",
+            "check that Elasticsearch is running, and the host and port in the URL",
         )
 
 
 class Pauses:
-    """When to retry: at once, then after ever longer random pauses, until a deadline."""
+    """Retry schedule: immediately, then with randomised exponential backoff until a deadline."""
 
     def __init__(self, patience: float) -> None:
         self._deadline = time.monotonic() + patience
         self._next = 0.0
 
     def wait(self) -> bool:
-        """Sleep until the next attempt; False where it is time to give up."""
+        """Sleep until the next attempt; False once the deadline has passed."""
         left = self._deadline - time.monotonic()
         if left <= 0:
             return False
@@ -139,7 +139,7 @@ class Pauses:
 
 
 def json_lines(*values: Mapping[str, Any]) -> bytes:
-    """Values, vectors among them, as lines of JSON."""
+    """Values, including vectors, as lines of JSON."""
     import orjson
 
     return b"".join(
@@ -181,7 +181,7 @@ def _credentials() -> dict[str, Any]:
 def _trust() -> dict[str, Any]:
     authority, fingerprint = _secret("CA_FILE"), _secret("FINGERPRINT")
     if authority and not os.access(authority, os.R_OK):
-        raise CbirError(f"{_ENVIRONMENT}CA_FILE: {authority} cannot be read", "check the name")
+        raise CbirError(f"{_ENVIRONMENT}CA_FILE: {authority} cannot be read", "check the path")
     given: dict[str, Any] = {"ca_certs": authority} if authority else {}
     if fingerprint:
         given["ssl_assert_fingerprint"] = fingerprint.replace(":", "").lower()
@@ -193,7 +193,7 @@ def _secret(name: str) -> str:
 
 
 def _system_words(error: Exception) -> str:
-    """The operating system's reason why there is no connection."""
+    """The operating system's reason for a failed connection."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.strerror:

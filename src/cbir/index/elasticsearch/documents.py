@@ -1,4 +1,4 @@
-"""A record with its vectors, boxes and thumbnail as a document, and back."""
+"""Converts records with vectors, boxes and thumbnails to documents and back."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cbir.index.elasticsearch.bodies import BOX, METADATA, metadata_field, metad
 from cbir.types import WHOLE, Box, ImageRecord, MetadataValue, Vectors
 
 SOURCES, FAILURES = "cbir sources", "cbir failures"
-"""Ids of the two documents that are no records, which have no white space in their ids."""
+"""Ids of the two documents that are not records; record ids contain no white space."""
 
 _FIELDS = (
     *("id", "source", "location", "label", "content_hash"),
     *("width", "height", "file_size", "mtime_ns", "missing"),
 )
-"""Fields of a document that are attributes of its `ImageRecord`; None is left out."""
+"""The document fields that are attributes of `ImageRecord`; None is left out."""
 _WHOLE_LIMIT = 2**63
 _LONGEST_ID = 512
 
 
 def unfit(ids: Iterable[str]) -> dict[str, str]:
-    """Why the server would refuse some of `ids`, and with them the whole request."""
+    """Reasons why the server would refuse some of `ids`, and the whole request with them."""
     limit = f"its id is longer than {_LONGEST_ID} bytes"
     return {
         record_id: limit
@@ -36,7 +36,7 @@ def unfit(ids: Iterable[str]) -> dict[str, str]:
 
 
 def document(entry: Entry, field: str) -> dict[str, Any]:
-    """The document of an entry, its vectors in `field` (and in `field` of `parts`)."""
+    """The document of an entry, with its vectors in `field` (and in `field` of `parts`)."""
     record = entry.record
     made = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
     made["part_count"] = len(entry.vectors)
@@ -57,7 +57,7 @@ def document(entry: Entry, field: str) -> dict[str, Any]:
 def metadata_groups(
     record_id: str, metadata: Mapping[str, MetadataValue]
 ) -> dict[str, dict[str, MetadataValue]]:
-    """Metadata by kind of value, so that one key may be text here and a number there."""
+    """Metadata by kind of value, as a key may be text in one record and a number in another."""
     groups: dict[str, dict[str, MetadataValue]] = {}
     for name, value in metadata.items():
         if isinstance(value, str):
@@ -67,7 +67,7 @@ def metadata_groups(
             if not -_WHOLE_LIMIT <= value < _WHOLE_LIMIT:
                 raise CbirError(
                     f"record '{record_id}': metadata {name}={value} is too large",
-                    "whole numbers have at most 64 bits",
+                    "integers have at most 64 bits",
                 )
         else:
             kind, value = 2, float(value)
@@ -95,12 +95,12 @@ def vectors(source: Mapping[str, Any], field: str) -> Vectors:
 
 
 def numbers(vector: Any) -> Any:
-    """A vector of a document: as it is, or unpacked (dim,) if it is packed."""
+    """A vector (dim,) of a document, unpacked if necessary."""
     return unpacked(vector) if isinstance(vector, str) else vector
 
 
 def packed(vector: Vectors) -> str:
-    """A sparse vector (dim,) in base64: dim, the places of its non-zero values, and the values."""
+    """A sparse vector (dim,) in base64: dim, the positions of the non-zero values, the values."""
     (dim,) = vector.shape
     places = np.flatnonzero(vector)
     head = np.array([dim], dtype="<u4").tobytes()
@@ -109,7 +109,7 @@ def packed(vector: Vectors) -> str:
 
 
 def unpacked(text: str) -> Vectors:
-    """The vector from which `packed` made `text`, bit by bit: float32 (dim,)."""
+    """The inverse of `packed`, bit-exact: float32 (dim,)."""
     data = base64.b64decode(text)
     dim = int(np.frombuffer(data, "<u4", 1)[0])
     place = np.dtype(_places(dim))
@@ -140,13 +140,13 @@ def box(part: Mapping[str, Any]) -> Box:
 
 
 def thumbnail(hit: Mapping[str, Any]) -> bytes:
-    """The thumbnail among the stored fields of a hit, empty if there is none."""
+    """The thumbnail in a hit's stored fields, empty if there is none."""
     kept = hit.get("fields", {}).get("thumbnail")
     return base64.b64decode(kept[0]) if kept else b""
 
 
 def entry(hit: Mapping[str, Any], field: str) -> Entry:
-    """The entry of a hit that `bodies.EVERYTHING` asked for."""
+    """The entry of a hit requested with `bodies.EVERYTHING`."""
     source = hit["_source"]
     return Entry(record(source), vectors(source, field), boxes(source), thumbnail(hit))
 

@@ -1,4 +1,4 @@
-"""The Elasticsearch engine: records and vectors as documents of one index on a server."""
+"""The Elasticsearch engine: records and vectors as documents of one server index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.source_names import check_move, source_name
 from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
 
-_FACTS_KEPT = 1.0  # seconds; a server's index refreshes as often by itself
+_FACTS_KEPT = 1.0  # seconds, the server's own refresh interval
 _CHANGED_AT_ONCE = 500
 _CHANGES_OUTRUN = 20
 _STAMPS_AT_ONCE = 2000
@@ -29,17 +29,17 @@ _COPIED_AT_ONCE = 256
 
 
 class ElasticIndex:
-    """An index on an Elasticsearch server (see `index.base.Index` for what each call does).
+    """An index on an Elasticsearch server (see `index.base.Index` for the calls).
 
-    Thread-safe. Each document is changed by itself: an interrupted call has changed some of them.
-    Readers see changes about a second later, a writer sees its own at once. Several writers may
-    work at once, on different records.
+    Thread-safe. Documents change one by one, so an interrupted call may be partly applied. Readers
+    see changes after about a second; a writer sees its own immediately. Several writers may work
+    concurrently on different records.
     """
 
     engine = "elasticsearch"
 
     def __init__(self, client: Client, alias: str, facts: life.Facts, *, write: bool) -> None:
-        """The index that `alias` names, as the module `opening` found or created it."""
+        """The index behind `alias`, as found or created by the module `opening`."""
         self.url = client.url
         self.writable = write
         self._client = client
@@ -133,7 +133,7 @@ class ElasticIndex:
         return [Failure(*row) for row in sorted(rows, key=lambda row: row[:2])]
 
     def refresh(self) -> None:
-        """Make everything searchable; this also completes the load of a new index."""
+        """Make all records searchable; this also completes the load of a new index."""
         if not self.writable:
             self._requests.refresh()
             return
@@ -153,11 +153,11 @@ class ElasticIndex:
         question = (asked, k, where, exclude, exact)
         try:
             found = self._search(*question)
-        except IndexMissingError:  # a new index replaced it during the search
+        except IndexMissingError:  # a rebuilt index replaced it during the search
             self._facts(fresh=True)
             found = self._search(*question)
         if not any(matches.ids for matches in found):
-            self._facts(fresh=True)  # an index of another spec in its place looks empty from here
+            self._facts(fresh=True)  # a replacement with another spec would look empty
         return found
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
@@ -228,7 +228,7 @@ class ElasticIndex:
         }
 
     def model_files(self) -> Mapping[str, bytes]:
-        """None: the index names its model, and the model store keeps the files."""
+        """None: the index only names its model; the model store keeps the files."""
         return {}
 
     def close(self) -> None:
@@ -246,7 +246,7 @@ class ElasticIndex:
         try:
             conditions = filters.parse(where, facts.metadata)
         except QueryError:
-            facts = self._facts(fresh=True)  # the field may be newer than what was known
+            facts = self._facts(fresh=True)  # the field may be newer than the cached facts
             conditions = filters.parse(where, facts.metadata)
         fields = (self._field, f"parts.{self._field}") if facts.parts else (self._field,)
         clauses = tuple(bodies.filters(conditions))
@@ -255,9 +255,9 @@ class ElasticIndex:
         return search(self._requests.searches, plan, vectors, k, exclude)
 
     def _facts(self, fresh: bool = False) -> life.Facts:
-        """What the server says of the index, at most a second ago.
+        """The server's facts about the index, at most a second old.
 
-        Raises `IndexStateError` when it is gone, or an index of another spec has replaced it.
+        Raises `IndexStateError` if the index is gone or was replaced by one with another spec.
         """
         if not fresh and time.monotonic() - self._known_at < _FACTS_KEPT:
             return self._known
@@ -275,7 +275,7 @@ class ElasticIndex:
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of the documents of these ids; None removes a field.
 
-        Each document is read and written as a whole, and again if it changed in between.
+        Reads and writes whole documents, and retries those that changed in between.
         """
         waiting = list(changes)
         for _ in range(_CHANGES_OUTRUN):
@@ -294,7 +294,9 @@ class ElasticIndex:
             waiting = conflicts
             if not waiting:
                 return
-        raise IndexStateError(f"{self.url} is being changed by others", "try again in a moment")
+        raise IndexStateError(
+            f"{self.url} is being changed by other writers", "try again in a moment"
+        )
 
     def _send(self, actions: Sequence[bulk.Action]) -> bulk.Outcome:
         if not actions:
@@ -302,7 +304,7 @@ class ElasticIndex:
         if self._known.kind == words.WORDS:
             actions = words.prepared(actions, self._spec)
         outcome = bulk.send(self._requests, actions)
-        self._known_at = float("-inf")  # new metadata may have come
+        self._known_at = float("-inf")  # there may be new metadata fields
         return outcome
 
     def _make_room_for_parts(self) -> None:

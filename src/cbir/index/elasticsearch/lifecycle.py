@@ -1,8 +1,8 @@
-"""The life of an index on the server: created, loaded, finished, replaced by a new one, checked.
+"""The lifecycle of a server index: create, load, finish, replace and check.
 
-NAME is an alias of NAME-000001. A full re-index goes to NAME-000002, whose alias is NAME~next until
-it is complete; then NAME is moved to it in one step. The mapping's `_meta`, created together with
-the index, says what the index is and whether its load was finished.
+NAME is an alias of NAME-000001. A full rebuild goes to NAME-000002 under the alias NAME~next; once
+it is complete, NAME moves to it atomically. The mapping's `_meta`, created with the index, holds
+its spec and whether its load is complete.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from cbir.types import DescriptorSpec
 
 _ALREADY = "resource_already_exists_exception"
 
-UNFINISHED = "its load was never finished, or is still running"
+UNFINISHED = "its load is incomplete or still running"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the server says of an index: its own name behind the alias, spec, type and state.
+    """The server's facts about an index: its name behind the alias, spec, type and state.
 
-    `parts`: whether any record may have more than one vector. `metadata`: keys that records may
-    have. `restore`: settings to set once it is loaded, None when that has been done.
+    `parts`: whether a record may have more than one vector. `metadata`: the metadata keys.
+    `restore`: settings to apply after the load, None once applied.
     """
 
     index: str
@@ -41,26 +41,26 @@ class Facts:
 
 
 def draft_name(name: str) -> str:
-    """The alias of the index that will replace the one called `name`."""
+    """The alias of the future replacement of `name`."""
     return f"{name}~next"
 
 
 def read_facts(client: Client, alias: str, *, patience: float = WRITING) -> Facts | None:
-    """The facts of the index that `alias` names; None if there is none.
+    """The facts about the index behind `alias`; None if there is none.
 
-    Raises `IndexStateError` if it was not made by cbir, or by a newer version of it.
+    Raises `IndexStateError` if it was created by another program or a newer version of cbir.
     """
     path = f"/{alias}?filter_path=*.mappings"
     answer = client.request("GET", path, patience=patience, expected=is_missing)
     if answer is None:
         return None
     if len(answer) != 1:
-        raise IndexStateError(f"{client.url} names {len(answer)} indices", "give the name of one")
+        raise IndexStateError(f"{client.url} names {len(answer)} indices", "name a single index")
     ((index, found),) = answer.items()
     mappings = found.get("mappings", {})
     said = mappings.get("_meta", {}).get("cbir")
     if said is None:
-        raise IndexStateError(f"{client.url} was not made by cbir", "give another name")
+        raise IndexStateError(f"{client.url} was not created by cbir", "choose another name")
     if said["schema"] > bodies.SCHEMA:
         raise IndexStateError(
             f"{client.url} has schema {said['schema']}; "
@@ -81,14 +81,14 @@ def read_facts(client: Client, alias: str, *, patience: float = WRITING) -> Fact
 
 
 def make(client: Client, alias: str, body: Mapping[str, Any]) -> Facts:
-    """A new empty index known as `alias`, open for loading; `body`: see `bodies.creation`."""
+    """Create an empty index under `alias`, open for loading; `body`: see `bodies.creation`."""
     name = client.address.name
     number = max(_numbers(client, name), default=0) + 1
     while True:
-        # A load must not begin before its replicas are there: they keep what is acknowledged.
+        # Wait for the replicas before loading: they protect acknowledged records.
         path = f"/{name}-{number:06d}?wait_for_active_shards=all&timeout=5s"
         if client.request("PUT", path, body, patience=WRITING, expected=_is_taken) is None:
-            # Made by this very request, if its answer was lost; else by another process.
+            # Created by this request, if the response was lost, or by another process.
             number += 1
         found = read_facts(client, alias)
         if found is not None:
@@ -96,9 +96,9 @@ def make(client: Client, alias: str, body: Mapping[str, Any]) -> Facts:
 
 
 def draft(client: Client, spec: DescriptorSpec) -> Facts | None:
-    """The interrupted re-index of this name, to be continued; None if there is none.
+    """The interrupted rebuild of this index, to be resumed; None if there is none.
 
-    One of another spec or type is dropped.
+    Deletes a rebuild with another spec or type.
     """
     found = read_facts(client, draft_name(client.address.name))
     if found is None:
@@ -111,9 +111,9 @@ def draft(client: Client, spec: DescriptorSpec) -> Facts | None:
 
 
 def finish(requests: Requests, facts: Facts) -> None:
-    """End the load: searchable, with its final settings, and under its name.
+    """Finish the load: make the index searchable, apply its final settings, move the alias.
 
-    Each step may be repeated; the next writer finishes a load that was interrupted here.
+    All steps are idempotent; the next writer completes an interrupted finish.
     """
     requests.refresh()
     if facts.restore is not None:
@@ -128,7 +128,7 @@ def finish(requests: Requests, facts: Facts) -> None:
 
 
 def counts(requests: Requests) -> dict[str, Any]:
-    """Records, vectors, labels, missing files, and bytes on disk without replicas."""
+    """Counts of records, vectors, labels and missing files; bytes on disk without replicas."""
     answer = requests.search(bodies.summary())
     sums = answer["aggregations"]
     stored = requests.call("GET", "_stats/store?filter_path=_all.primaries.store.size_in_bytes")
@@ -142,10 +142,10 @@ def counts(requests: Requests) -> dict[str, Any]:
 
 
 def check(requests: Requests, facts: Facts) -> list[str]:
-    """What is wrong with the index, one line each."""
+    """The problems of the index, one line each."""
     health = f"/_cluster/health/{requests.alias}?filter_path=status"
     if requests.client.request("GET", health)["status"] == "red":
-        return ["a part of it is on no node that answers: start the missing nodes"]
+        return ["some of its shards are on no reachable node: start the missing nodes"]
     problems = []
     field = bodies.searched_field(bodies.vector_field(facts.spec), facts.kind)
     lacking = requests.count(bodies.without(field))
@@ -156,12 +156,12 @@ def check(requests: Requests, facts: Facts) -> list[str]:
     there = answer["hits"]["total"]["value"] + sums["parts"]["doc_count"] * facts.parts
     counted = int(sums["vectors"]["value"])
     if there != counted:
-        problems.append(f"its records say {counted} vectors, there are {there}")
+        problems.append(f"its records list {counted} vectors, but it holds {there}")
     return problems
 
 
 def _replace(client: Client, name: str, facts: Facts) -> None:
-    """Move the name to the finished draft, and drop the index that had it."""
+    """Move the alias to the finished draft and delete the old index."""
     old = read_facts(client, name)
     replaced = old.index if old is not None and old.index != facts.index else None
     body = bodies.swap(name, draft_name(name), facts.index, replaced)
@@ -171,7 +171,7 @@ def _replace(client: Client, name: str, facts: Facts) -> None:
 
 
 def _numbers(client: Client, name: str) -> list[int]:
-    """The numbers of the indices behind `name`, drafts among them."""
+    """The numbers of the indices behind `name`, including drafts."""
     path = f"/{name}-*?filter_path=*.settings.index.uuid"
     answer = client.request(
         "GET", path, patience=WRITING, expected=lambda status, _error: status == 404

@@ -1,4 +1,4 @@
-"""Opens and creates Elasticsearch indexes: the server's version, the index's spec and type."""
+"""Opens and creates Elasticsearch indexes; checks the server version, spec and type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cbir.types import DescriptorSpec
 
 
 def open_index(url: str, *, write: bool) -> ElasticIndex:
-    """The index at `url`; raises `IndexStateError` if there is none."""
+    """Open the index at `url`; raises `IndexStateError` if there is none."""
     with _connected(url) as client:
         client.version()
         facts = life.read_facts(client, client.address.name, patience=OPENING)
@@ -34,10 +34,10 @@ def create_index(
     rebuild: bool,
     fast_load: bool,
 ) -> ElasticIndex:
-    """The index at `url`, open for writing; a new one where there is none.
+    """Open the index at `url` for writing; create it if it is missing.
 
-    With `rebuild` an existing index answers searches until `refresh` puts the new one in its
-    place; only then may `spec` be another one, which `index.open.create_index` sees to.
+    With `rebuild`, an existing index serves searches until `refresh` replaces it with the new one.
+    Only a rebuild may change `spec`; `index.open.create_index` checks this.
     """
     with _connected(url) as client:
         version, alias = client.version(), client.address.name
@@ -62,7 +62,7 @@ def index_exists(url: str) -> bool:
 
 @contextmanager
 def _connected(url: str) -> Iterator[Client]:
-    """A client that is closed if the block raises."""
+    """A client that closes if the block raises."""
     client = Client(parse(url))
     try:
         yield client
@@ -75,5 +75,5 @@ def _require_type(client: Client, facts: life.Facts) -> None:
     if client.address.options.type not in (None, facts.kind):
         raise IndexStateError(
             f"{client.url}: the index is of type {facts.kind}",
-            "leave the type out, or rebuild the index: cbir index SOURCE --rebuild",
+            "omit the type, or rebuild the index: cbir index SOURCE --rebuild",
         )

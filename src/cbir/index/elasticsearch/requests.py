@@ -14,23 +14,23 @@ from cbir.index.elasticsearch.server_errors import in_words, is_passing
 _SEARCHES_AT_ONCE = 64
 _GET_AT_ONCE = 1000
 _CHANGES_OUTRUN = 50
-_PARTIAL = "allow_partial_search_results"  # half of an index gives no answer
+_PARTIAL = "allow_partial_search_results"  # no results from part of an index
 
 Body = Mapping[str, Any]
 Change = Callable[[list[Any]], list[Any]]
 
 
 class Requests:
-    """Reads and changes what the index behind `alias` holds. Thread-safe.
+    """Reads and writes the index behind `alias`. Thread-safe.
 
-    Searches, pages and counts find everything that was written through it before.
+    Searches, pages and counts see everything written through this object.
     """
 
     def __init__(self, client: Client, alias: str, *, write: bool = False) -> None:
         self.client = client
         self.alias = alias
         self.unseen = False
-        """Whether something was written that searches do not find yet."""
+        """Whether there are writes that searches cannot see yet."""
         self._patience = WRITING if write else READING
 
     def call(
@@ -42,27 +42,27 @@ class Requests:
         patience: float = READING,
         expected: Expected | None = None,
     ) -> Any:
-        """One request (see `Client.request`); `what` follows the alias in the path."""
+        """Send one request (see `Client.request`); `what` follows the alias in the path."""
         path = f"/{self.alias}/{what}"
         return self.client.request(method, path, body, patience=patience, expected=expected)
 
     def refresh(self) -> None:
-        """Let searches find everything that was written."""
+        """Make all writes visible to searches."""
         self.unseen = False
         self.call("POST", "_refresh", patience=self._patience)
 
     def count(self, query: Body) -> int:
-        """Number of documents that match `query`."""
+        """The number of documents that match `query`."""
         self._see_own()
         return int(self.call("POST", "_count", {"query": query}, patience=self._patience)["count"])
 
     def search(self, body: Body) -> Any:
-        """The answer to one search body."""
+        """The response to one search body."""
         self._see_own()
         return self.call("POST", f"_search?{_PARTIAL}=false", body)
 
     def searches(self, asked: Sequence[Body]) -> list[Any]:
-        """The answers to search bodies, in their order."""
+        """The responses to search bodies, in the same order."""
         if len(asked) == 1:
             return [self.search(asked[0])]
         self._see_own()
@@ -74,7 +74,7 @@ class Requests:
     def hits(
         self, size: int, fields: Body, *, source: str | None = None, after: str = ""
     ) -> Iterator[Body]:
-        """Records (of `source`) with an id above `after` in id order, read `size` at a time."""
+        """The records (of `source`) with an id above `after`, in id order, in pages of `size`."""
         while True:
             body = bodies.page(after, size, source=source, fields=fields)
             found = self.search(body)["hits"]["hits"]
@@ -91,13 +91,13 @@ class Requests:
             yield from (found for found in answer["docs"] if found.get("found"))
 
     def rows(self, name: str) -> list[Any]:
-        """The rows in the document `name`, which is no record; none if it was never written."""
+        """The rows in the non-record document `name`; empty if it was never written."""
         return _rows(next(self.documents([name], {}), None))
 
     def change_rows(self, name: str, change: Change) -> list[Any]:
-        """Replace the rows in the document `name` by what `change` makes of them; returns these.
+        """Apply `change` to the rows in the document `name`; returns the new rows.
 
-        Where another writer was faster, `change` is called again.
+        Calls `change` again if another writer was faster.
         """
         for _ in range(_CHANGES_OUTRUN):
             found = next(self.documents([name], {}), None)
@@ -113,7 +113,7 @@ class Requests:
             if self.call("PUT", what, body, patience=WRITING, expected=_is_conflict):
                 return after
         raise IndexStateError(
-            f"{self.client.url} is being changed by too many others", "try again in a moment"
+            f"{self.client.url} is being changed by other writers", "try again in a moment"
         )
 
     def _see_own(self) -> None:
@@ -121,7 +121,7 @@ class Requests:
             self.refresh()
 
     def _searched(self, asked: Sequence[Body]) -> list[Any]:
-        """One `_msearch`; searches in it that fail for the moment are sent again."""
+        """Send one `_msearch` and retry the searches that fail with a transient error."""
         answers: dict[int, Any] = {}
         pauses = Pauses(READING)
         while waiting := [number for number in range(len(asked)) if number not in answers]:
@@ -139,7 +139,7 @@ class Requests:
 
 
 def unchanged(found: Body) -> dict[str, int]:
-    """The condition that the document `found` has not been written since."""
+    """The condition that the document `found` is unchanged."""
     return {"if_seq_no": found["_seq_no"], "if_primary_term": found["_primary_term"]}
 
 

@@ -1,4 +1,4 @@
-"""Errors of the server: which of them a retry may cure, and what to tell a person in one line."""
+"""Server errors: which ones to retry, and their one-line messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from cbir.errors import CbirError, IndexStateError, QueryError
 
 PASSING = frozenset({429, 502, 503, 504})
-"""Status codes of a server that is busy or losing or gaining a node; a retry may succeed."""
+"""Transient status codes: the server is busy, or a node is leaving or joining."""
 
-# When a node dies during a request, the others report it with status 500.
+# If a node dies during a request, the other nodes report it with status 500.
 _LOST_NODE = (
     "node_disconnected_exception",
     "node_not_connected_exception",
@@ -26,14 +26,14 @@ _TOO_MANY_WORDS = "maxClauseCount"
 
 
 class IndexMissingError(IndexStateError):
-    """There is no index, or no longer one, at a URL."""
+    """The URL has no index, or no longer has one."""
 
     def __init__(self, url: str) -> None:
         super().__init__(f"no index at {url}", f"cbir index FOLDER --into '{url}'")
 
 
 def is_passing(status: int, error: Any) -> bool:
-    """Whether a retry of a failed request may succeed; `error`: the server's own."""
+    """Whether to retry a failed request; `error`: the server's error object."""
     if _is_read_only(error):
         return False
     return status in PASSING or (
@@ -49,45 +49,45 @@ def is_missing(status: int, error: Any) -> bool:
 
 
 def in_words(url: str, status: int, error: Any) -> CbirError:
-    """The error as a person reads it, with what to do."""
+    """The error as a message with a hint."""
     reason = reason_of(error) or f"status {status}"
     if status == 401:
         return IndexStateError(
-            f"{url}: the server refuses the credentials",
+            f"{url}: the server rejects the credentials",
             "set CBIR_ELASTICSEARCH_API_KEY, or CBIR_ELASTICSEARCH_USER and _PASSWORD",
         )
     if _is_read_only(error):
         return IndexStateError(
             f"{url} is read-only: {reason}",
-            "free disk space on the server's nodes, or lift the block of the index",
+            "free disk space on the server's nodes, or remove the index block",
         )
     if status == 403:
         return IndexStateError(
-            f"{url}: these credentials may not do this: {reason}",
+            f"{url}: the credentials do not allow this: {reason}",
             "they need the index privileges read, write, view_index_metadata and manage",
         )
     if is_missing(status, error):
         return IndexMissingError(url)
     if any(any(sign in text for sign in _NO_SCRIPTS) for text in _reasons(error)):
         return QueryError(
-            f"{url}: this server has no scripts, which exact search over HNSW needs",
-            "search without exactness, or keep the vectors in an index made with ?type=flat",
+            f"{url}: scripts are disabled on this server; exact search over HNSW needs them",
+            "search without --exact, or create the index with ?type=flat",
         )
     if any(_TOO_MANY_WORDS in text for text in _reasons(error)):
         return QueryError(
-            f"{url}: a query has more words than the server looks up at once: {reason}",
-            "give its nodes a larger heap, or keep the vectors in an index made with ?type=flat",
+            f"{url}: a query has more words than the server's limit: {reason}",
+            "give its nodes a larger heap, or create the index with ?type=flat",
         )
     if status in PASSING:
         return IndexStateError(
-            f"{url}: the server cannot answer at the moment: {reason}",
-            "look at its nodes and its log, then try again",
+            f"{url}: the server is temporarily unavailable: {reason}",
+            "check its nodes and log, then try again",
         )
-    return IndexStateError(f"{url}: the server answered with {status}: {reason}")
+    return IndexStateError(f"{url}: the server returned {status}: {reason}")
 
 
 def reason_of(error: Any) -> str:
-    """The innermost reason that the server gives, in one line."""
+    """The server's innermost reason, in one line."""
     reasons = list(_reasons(error))
     return " ".join(reasons[-1].split())[:400] if reasons else ""
 
@@ -109,7 +109,7 @@ def _reasons(error: Any) -> Iterator[str]:
 
 
 def _causes(error: Any) -> Iterator[Mapping[str, Any]]:
-    """The error and what caused it, the outermost first."""
+    """The error and its causes, outermost first."""
     if not isinstance(error, Mapping):
         return
     yield error

@@ -1,14 +1,13 @@
 """Indexes of type `words`: visual words as terms of the server's inverted index.
 
-The non-zero values of a histogram are in a `sparse_vector` field, named by their place ("w17"); the
-histogram itself is packed in the document. The server finds candidates by the terms they share
-with the query; their true cosines are computed here.
+The non-zero values of a histogram are in a `sparse_vector` field, named by their position ("w17");
+the document holds the packed histogram. The server generates candidates by shared terms; this
+module computes their true cosines.
 
-That is exact. The server keeps nine significant bits of a weight and cuts off the rest (Lucene's
-FeatureField), so that its score of a record is at most the true cosine and at least 255/256 of it.
-Candidates come in the order of that score, page after page, until even 256/255 of the last one is
-below the k-th best cosine. Records that share no word with a query have cosine 0, and come in id
-order after all others.
+The result is exact. The server truncates weights to nine significant bits (Lucene's FeatureField),
+so its score is at most the true cosine and at least 255/256 of it. Candidates arrive page by page
+in the order of that score, until 256/255 of the last one is below the k-th best cosine. Records
+that share no word with a query have cosine 0 and follow all others in id order.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from cbir.index.elasticsearch.bulk import Action
 from cbir.index.exact import rescored
 from cbir.types import DescriptorSpec, Vectors
 
-# Sums of float32 may round either way, far less than the cut weights do.
+# float32 sums may round either way, by far less than the truncated weights.
 _REACH = 256 / 255 * (1 + 1e-5)
 _SPARE = 16
 _GROWTH = 4
-_LEAST = float(np.finfo(np.float32).tiny)  # the server refuses smaller weights
+_LEAST = float(np.finfo(np.float32).tiny)  # the server rejects smaller weights
 _VALUES_AT_ONCE = 2_000_000
 
 
 def prepared(actions: Sequence[Action], spec: DescriptorSpec) -> list[Action]:
-    """The actions with packed vectors and their words in every document.
+    """Pack the vectors of all documents in `actions` and add their words.
 
-    Raises `CbirError` if a vector has a negative value, before any of them is sent.
+    Raises `CbirError` if a vector has a negative value.
     """
     name = vector_field(spec)
     return [
@@ -50,14 +49,14 @@ def prepared(actions: Sequence[Action], spec: DescriptorSpec) -> list[Action]:
 
 
 def terms(vector: Vectors) -> dict[str, Any]:
-    """The words of a histogram (dim,), each with its weight."""
+    """The words of a histogram (dim,) and their weights."""
     places = np.flatnonzero(vector >= _LEAST)
     names = map("w{}".format, places.tolist())
     return dict(zip(names, vector[places], strict=True))
 
 
 def sharing(vector: Vectors, fields: Sequence[str]) -> dict[str, Any]:
-    """The clause for records that share a word with `vector`, scored by their best part."""
+    """The clause that matches records sharing a word with `vector`, scored by their best part."""
     whole, *parts = [_by_words(name, vector) for name in fields]
     if not parts:
         return whole
@@ -74,7 +73,7 @@ def page(
 ) -> Body:
     """The next `size` records that share a word with `vector`, with their vectors.
 
-    `fields` hold the vectors of whole images and of parts; `after` is the `sort` of the last hit.
+    `fields` hold the vectors of whole images and parts; `after` is the last hit's `sort`.
     """
     query = sharing(vector, fields)
     if where:
@@ -83,8 +82,8 @@ def page(
         "query": query,
         "sort": [{"_score": "desc"}, {"id": "asc"}],
         **_hits(fields, size),
-        # Nobody reads the count, but it makes Lucene score all records that share a word, one after
-        # the other. With hundreds of words, skipping those that cannot win takes many times longer.
+        # The count itself is unused, but it makes Lucene score all matching records sequentially.
+        # With hundreds of words, skipping non-competitive records takes many times longer.
         "track_total_hits": True,
     }
     return body if after is None else {**body, "search_after": list(after)}
@@ -117,7 +116,7 @@ def search(
     """
     if np.any(vectors < 0):
         raise QueryError(
-            "a query has negative values; an index of type=words is searched with histograms",
+            "a query has negative values; an index of type=words needs histograms",
             "describe the queries with the index's own descriptor",
         )
     excluded = exclude or [None] * len(vectors)
@@ -129,7 +128,7 @@ def search(
 @dataclass
 class _ByWords(Query):
     after: Sequence[Any] | None = None
-    all_shared: bool = False  # whether all records that share a word have come
+    all_shared: bool = False  # whether all records that share a word have been read
 
     def bodies(self, plan: Plan) -> list[Body]:
         if self.all_shared:
@@ -152,7 +151,7 @@ class _ByWords(Query):
             self.size = min(LIMIT, self.size * _GROWTH)
 
     def _score(self, sources: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Add the true cosines of the best part of every record."""
+        """Add the true cosine of every record's best part."""
         step = max(1, _VALUES_AT_ONCE // len(self.vector))
         for start in range(0, len(sources), step):
             some = sources[start : start + step]
@@ -161,7 +160,7 @@ class _ByWords(Query):
             (scores,) = rescored(self.vector[None], matrix, np.arange(len(matrix))[None])
             ends = np.cumsum([len(rows) for rows in parts])[:-1]
             for source, of_parts in zip(some, np.split(scores, ends), strict=True):
-                best = int(np.argmax(of_parts))  # of equal parts the first one counts
+                best = int(np.argmax(of_parts))  # of equal parts, keep the first one
                 where = documents.boxes(source)[best] if best else None
                 self.found[source["id"]] = (float(of_parts[best]), where)
 
@@ -185,7 +184,7 @@ def _by_words(name: str, vector: Vectors) -> dict[str, Any]:
         "sparse_vector": {
             "field": f"{parts}{dot}{words_field(field_name)}",
             "query_vector": terms(vector),
-            "prune": False,  # else frequent words of small weight would not count
+            "prune": False,  # else frequent words of small weight would be ignored
         }
     }
 

@@ -1,1 +1,1 @@
-"""The embedded engine: SQLite holds the truth, a checked vector cache answers searches."""
+"""The embedded engine: SQLite is the source of truth; a checked vector cache serves searches."""

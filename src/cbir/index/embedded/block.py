@@ -1,4 +1,4 @@
-"""Records in id order with all their vectors, as arrays: what is searched and what is cached."""
+"""Records and their vectors as arrays in id order, for searching and caching."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Ids:
-    """Ids in byte order, concatenated as UTF-8; an id is decoded when it is read.
+    """Ids in byte order, concatenated as UTF-8 and decoded lazily.
 
     `text` uint8, `ends` int64 (n + 1,): id i is text[ends[i]:ends[i + 1]].
     """
@@ -38,21 +38,21 @@ class Ids:
         return self.raw(number).decode("utf-8", "surrogatepass")
 
     def position(self, record_id: str) -> int:
-        """Number of ids before `record_id`."""
+        """The number of ids before `record_id`."""
         return bisect_left(range(len(self)), _utf8(record_id), key=self.raw)
 
     def find(self, record_id: str) -> int:
-        """The number of `record_id`, -1 if it is not among them."""
+        """The position of `record_id`, or -1."""
         number = self.position(record_id)
         return number if number < len(self) and self[number] == record_id else -1
 
 
 @dataclass(frozen=True)
 class Block:
-    """Records in id order: `keys` int64 (n,), ids, and their vectors, part after part.
+    """Records in id order: `keys` int64 (n,), ids and vectors, part by part.
 
     `starts` int64 (n + 1,) and `matrix` float32 (rows, dim) as in `exact.Space`. `boxes` float64
-    (rows - n, 4): the boxes of all parts but the whole images, in row order.
+    (rows - n, 4): the boxes of all parts except the whole images, in row order.
     """
 
     keys: NDArray[np.int64]
@@ -76,32 +76,32 @@ class Block:
         return (left, top, right, bottom)
 
     def select(self, numbers: NDArray[np.int64]) -> Space:
-        """The vectors of some records (ascending `numbers`), gathered."""
+        """The vectors of the records `numbers` (ascending)."""
         parts = self.starts[numbers + 1] - self.starts[numbers]
         starts = _running_sum(parts)
         rows = np.arange(starts[-1]) + np.repeat(self.starts[numbers] - starts[:-1], parts)
         return Space(self.matrix[rows], starts)
 
     def inner_boxes(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The boxes of all parts but the whole images of some records (ascending `numbers`)."""
+        """The part boxes, without the whole images, of the records `numbers` (ascending)."""
         chosen = np.zeros(len(self), dtype=np.bool_)
         chosen[numbers] = True
         return self.boxes[np.repeat(chosen, np.diff(self.starts) - 1)]
 
 
 def join_ids(ids: Iterable[str]) -> Ids:
-    """`ids`, which are in byte order already, concatenated."""
+    """Concatenate `ids`, which must be in byte order."""
     encoded = [_utf8(record_id) for record_id in ids]
     lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
     return Ids(np.frombuffer(b"".join(encoded), dtype=np.uint8), _running_sum(lengths))
 
 
 def read_block(connection: sqlite3.Connection, dim: int, after: int = 0) -> Block:
-    """All records whose key is above `after`, read from the truth.
+    """Read all records with a key above `after` from the database.
 
-    Records without vectors are left out: nothing can find them, and `verify` lists them.
+    Skips records without vectors: searches cannot find them, and `verify` reports them.
     """
-    # A full read follows the order on disk; a few new records are found through the index.
+    # Read everything in disk order, but look up a few new records through the index.
     limit = f"WHERE record > {after}" if after else ""
     parts_of: dict[int, int] = dict(
         connection.execute(f"SELECT record, count(*) FROM vectors {limit} GROUP BY record")
@@ -137,7 +137,7 @@ def _fill(connection: sqlite3.Connection, block: Block, limit: str) -> None:
         number = by_key[found[known]]
         row = block.starts[number] + part[known]
         if np.any(row >= block.starts[number + 1]):
-            raise _damaged("records whose parts are not numbered in a row")
+            raise _damaged("records whose parts are not numbered consecutively")
         block.matrix[row] = np.frombuffer(vectors, dtype="<f4").reshape(-1, dim)[known]
         inner = part[known] > 0
         block.boxes[(row - number - 1)[inner]] = table[known][inner, 2:6]

@@ -1,7 +1,7 @@
-"""The search cache: a block of records in one file, mapped into memory, checked when opened.
+"""The search cache: a memory-mapped file with a block of records, verified when opened.
 
-Layout: a first page of 4096 bytes (magic, sha256 of the rest of the page, JSON), then the arrays,
-little-endian, each aligned to 64 bytes. The JSON contains the sha256 of everything after the page.
+Layout: a header page of 4096 bytes (magic, sha256 of the rest of the page, JSON), then the
+little-endian arrays, each aligned to 64 bytes. The JSON contains the sha256 of all following bytes.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _ARRAYS = {
 
 
 class UnusableCacheError(Exception):
-    """A cache file that must not be used; says why."""
+    """The cache file must not be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A block and the state of the database from which it was read.
+    """A block and the database state it was read from.
 
-    It holds every record of `generation`; keys above `max_key` came later.
+    It holds every record of `generation`; records with a key above `max_key` are newer.
     """
 
     block: Block
@@ -50,7 +50,7 @@ class Cached:
 
 
 def write(path: Path, draft: Path, cached: Cached, index_id: str) -> None:
-    """Write `cached` to `draft`, make it durable, and replace `path` with it atomically."""
+    """Write `cached` to `draft`, flush it to disk, and atomically rename it to `path`."""
     arrays = _arrays(cached.block)
     checksum = hashlib.sha256()
     with draft.open("wb") as file:
@@ -76,11 +76,11 @@ def write(path: Path, draft: Path, cached: Cached, index_id: str) -> None:
 
 
 def read(path: Path, index_id: str, dim: int) -> Cached:
-    """The cache at `path`, its arrays mapped; raises `UnusableCacheError` if anything is wrong."""
+    """Open the memory-mapped cache at `path`; raises `UnusableCacheError` if it is invalid."""
     try:
         size = path.stat().st_size
         if size < _PAGE:
-            raise UnusableCacheError("it is cut off")
+            raise UnusableCacheError("it is truncated")
         data = np.memmap(path, dtype=np.uint8, mode="r")
     except FileNotFoundError:
         raise UnusableCacheError("it is missing") from None
@@ -92,7 +92,7 @@ def read(path: Path, index_id: str, dim: int) -> Cached:
     if facts["index"] != index_id:
         raise UnusableCacheError("it belongs to another index")
     if facts["size"] != len(data):
-        raise UnusableCacheError("it is cut off")
+        raise UnusableCacheError("it is truncated")
     if hashlib.sha256(data[_PAGE:].data).hexdigest() != facts["sha256"]:
         raise UnusableCacheError("its checksum is wrong")
     block = _block(data, facts["sections"])
@@ -118,7 +118,7 @@ def _block(data: NDArray[np.uint8], sections: dict[str, Any]) -> Block:
     for name, kind in _ARRAYS.items():
         at, shape = sections[name]["at"], tuple(sections[name]["shape"])
         length = int(np.prod(shape)) * np.dtype(kind).itemsize
-        # A plain array over the map: slices of np.memmap are slow, and this keeps the map alive.
+        # A plain array on top of the map: slices of np.memmap are slow. It keeps the map alive.
         arrays[name] = np.asarray(data[at : at + length]).view(kind).reshape(shape)
     return Block(
         arrays["keys"],
@@ -138,6 +138,6 @@ def _first_page(facts: dict[str, Any]) -> bytes:
 def _facts(page: bytes) -> dict[str, Any]:
     magic, digest, body = page[: len(_MAGIC)], page[len(_MAGIC) :][:32], page[len(_MAGIC) + 32 :]
     if magic != _MAGIC or hashlib.sha256(body).digest() != digest:
-        raise UnusableCacheError("its first page is damaged")
+        raise UnusableCacheError("its header is damaged")
     facts: dict[str, Any] = json.loads(body)
     return facts

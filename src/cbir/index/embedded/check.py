@@ -1,4 +1,4 @@
-"""Checks everything that an index keeps, and repairs what can be repaired."""
+"""Checks and repairs an embedded index."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ORPHANS = "WHERE record NOT IN (SELECT key FROM records)"
 
 
 def check(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
-    """What is wrong with the index in `folder`, one line each."""
+    """The problems of the index in `folder`, one line each."""
     problems = _damage(records, files.RECORDS)
-    if problems:  # nothing read from it can be relied on
+    if problems:  # its content cannot be trusted
         return problems + _model_problems(folder, meta)
     with records.read() as connection:
         problems += _vector_problems(connection, meta.spec.dim)
@@ -36,10 +36,10 @@ def check(records: Database, thumbnails: Database, folder: Path, meta: store.Met
 
 
 def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
-    """Repair what can be repaired; returns what cannot, one line each.
+    """Repair the index and return the remaining problems, one line each.
 
-    Records with damaged vectors are dropped, those without a thumbnail are marked as changed: the
-    next indexing run of their source adds both again. The search cache is removed.
+    Removes records with damaged vectors and the search cache, and marks records without a
+    thumbnail as changed. The next indexing run of their source adds both kinds again.
     """
     if is_damaged(records):
         with records.write() as connection:
@@ -57,18 +57,18 @@ def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Me
     else:
         left += _mend_thumbnails(records, thumbnails)
     if broken:
-        left.append(f"{len(broken)} records were dropped; index their sources again")
+        left.append(f"{len(broken)} records were removed; index their sources again")
     (folder / files.CACHE).unlink(missing_ok=True)
     return left
 
 
 def is_damaged(records: Database) -> bool:
-    """Whether the database of records itself is damaged."""
+    """Whether the records database itself is damaged."""
     return bool(_damage(records, files.RECORDS))
 
 
 def _broken_records(connection: sqlite3.Connection, dim: int) -> list[int]:
-    """Keys of records whose vectors are missing, misnumbered, of the wrong size or not unit."""
+    """Keys of records with missing, misnumbered, wrongly sized or non-unit vectors."""
     structural = connection.execute(
         "SELECT key FROM records WHERE key NOT IN (SELECT record FROM vectors) "
         "UNION SELECT record FROM vectors GROUP BY record "
@@ -103,7 +103,7 @@ def _vector_problems(connection: sqlite3.Connection, dim: int) -> list[str]:
         return []
     named = connection.execute("SELECT id FROM records WHERE key = ?", (broken[0],)).fetchone()
     first = named[0] if named else f"number {broken[0]}"
-    return [f"{len(broken)} records have missing or damaged vectors, the first is {first}"]
+    return [f"{len(broken)} records have missing or damaged vectors, starting with {first}"]
 
 
 def _orphan_problems(connection: sqlite3.Connection) -> list[str]:
@@ -125,7 +125,7 @@ def _thumbnail_problems(records: Database, thumbnails: Database) -> list[str]:
 
 
 def _unmatched(records: Database, thumbnails: Database) -> tuple[set[int], set[int]]:
-    """Keys of records without a thumbnail, and of thumbnails without a record."""
+    """The keys of records without a thumbnail and of thumbnails without a record."""
     with records.read() as connection, thumbnails.read() as pictures:
         recorded = {key for (key,) in connection.execute("SELECT key FROM records")}
         pictured = {key for (key,) in pictures.execute("SELECT key FROM thumbs")}
@@ -140,7 +140,7 @@ def _mend_thumbnails(records: Database, thumbnails: Database) -> list[str]:
         return []
     with records.write() as connection:
         store.mark_changed(connection, without)
-    return [f"{len(without)} records have no thumbnail until their sources are indexed again"]
+    return [f"{len(without)} records have no thumbnail; index their sources again"]
 
 
 def _model_problems(folder: Path, meta: store.Meta) -> list[str]:
@@ -150,13 +150,13 @@ def _model_problems(folder: Path, meta: store.Meta) -> list[str]:
         if not path.is_file():
             problems.append(f"{files.MODEL}/{name} is missing")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            problems.append(f"{files.MODEL}/{name} is not what it was: its checksum is wrong")
+            problems.append(f"{files.MODEL}/{name} has changed: its checksum is wrong")
     return problems
 
 
 def _cache_problems(records: Database, folder: Path, meta: store.Meta) -> list[str]:
     if not (folder / files.CACHE).exists():
-        return []  # it is made when it is needed
+        return []  # it is built on demand
     try:
         cached = cache.read(folder / files.CACHE, meta.index_id, meta.spec.dim)
     except cache.UnusableCacheError as error:
@@ -179,4 +179,4 @@ def _cache_problems(records: Database, folder: Path, meta: store.Meta) -> list[s
         and np.array_equal(ours.matrix, theirs.matrix)
         and np.array_equal(block.inner_boxes(kept), truth.inner_boxes(old))
     )
-    return [] if same else [f"{files.CACHE}: it does not hold what the records say"]
+    return [] if same else [f"{files.CACHE}: it does not match the records"]

@@ -1,4 +1,4 @@
-"""The folder of an embedded index, `NAME.cbir/`: its files, and the lock of its one writer."""
+"""The folder of an embedded index, `NAME.cbir/`: its files and its writer lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OWN_NAMES = {MODEL, CACHE, CACHE_DRAFT, CACHE_LOCK, _WRITER_LOCK, _WRITER_PID} 
 
 
 def holds_only_own_files(folder: Path) -> bool:
-    """Whether `folder` contains nothing but files of an index (true when it is empty)."""
+    """Whether `folder` contains only index files; true if it is empty."""
     return all(path.name in _OWN_NAMES for path in folder.iterdir())
 
 
@@ -39,19 +39,19 @@ def remove_database(path: Path) -> None:
 
 
 def size_in_bytes(folder: Path) -> int:
-    """Size on disk of all files in `folder`."""
+    """The total size of all files in `folder`."""
     total = 0
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # a writer's side files come and go
+        with suppress(FileNotFoundError):  # a writer may delete side files meanwhile
             total += path.stat().st_size if path.is_file() else 0
     return total
 
 
 def lock_for_writing(folder: Path, name: str) -> BaseFileLock:
-    """Acquire the writer's lock of the index in `folder`, called `name` in messages.
+    """Acquire the writer lock of the index in `folder`, called `name` in messages.
 
-    Raises `IndexStateError` with the process id of the holder if another writer has it, and if the
-    folder cannot be written to. The system releases the lock of a process that dies.
+    Raises `IndexStateError`, with the holder's process id, if another writer has the lock, and if
+    the folder is not writable. The system releases the lock of a process that dies.
     """
     from filelock import FileLock, Timeout
 
@@ -61,27 +61,27 @@ def lock_for_writing(folder: Path, name: str) -> BaseFileLock:
         (folder / _WRITER_PID).write_text(f"{os.getpid()}\n", encoding="ascii")
     except Timeout:
         raise IndexStateError(
-            f"{name} is being written by {_holder(folder)}", "wait until it has ended, or stop it"
+            f"{name} is being written by {_holder(folder)}", "wait until it finishes, or stop it"
         ) from None
     except OSError as error:
         lock.release()
         raise IndexStateError(
             f"{name} cannot be written: {error.strerror}",
-            "check the permissions and the free space there",
+            "check its permissions and free space",
         ) from error
     return lock
 
 
 def unlock(lock: BaseFileLock, folder: Path) -> None:
-    """Release the writer's lock."""
+    """Release the writer lock."""
     (folder / _WRITER_PID).unlink(missing_ok=True)
     lock.release()
 
 
 def unfinished(url: str) -> IndexStateError:
-    """The error for an index whose creation was interrupted."""
+    """The error for an index that was never completed."""
     return IndexStateError(
-        f"{url} was never completed: making it was interrupted",
+        f"{url} is incomplete: its creation was interrupted",
         f"cbir index FOLDER --into {url}",
     )
 

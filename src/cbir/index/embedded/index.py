@@ -1,4 +1,4 @@
-"""The embedded engine: SQLite is the truth, a mapped matrix searched by FAISS is the cache."""
+"""The embedded engine: SQLite is the source of truth; FAISS searches a memory-mapped cache."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _COPIED_AT_ONCE = 256
 
 
 class EmbeddedIndex:
-    """An index in a folder of its own (see `index.base.Index` for what each call does).
+    """An index in a folder (see `index.base.Index` for the calls).
 
-    Thread-safe. Readers and one writer, in any process, may use it at the same time; each search
-    sees everything that was committed when it began.
+    Thread-safe. Readers and one writer, in any process, may use it concurrently; a search sees
+    everything that was committed when it began.
     """
 
     engine = "embedded"
@@ -35,8 +35,8 @@ class EmbeddedIndex:
     def __init__(self, url: str, folder: Path, *, write: bool = False) -> None:
         """Open the index in `folder`, called `url` in messages.
 
-        With `write` the writer's lock is held until `close`. Raises `IndexStateError` if the index
-        is locked, damaged, unfinished or of a newer format.
+        `write` holds the writer lock until `close`. Raises `IndexStateError` if the index is
+        locked, damaged, incomplete or of a newer format.
         """
         self.url = url
         self.writable = write
@@ -89,7 +89,7 @@ class EmbeddedIndex:
             return
         with self._records.write() as connection:
             first = store.last_key(connection) + 1
-            # Committed first, under keys nobody has yet: a record is never without its picture.
+            # Committed first, under unused keys, so that no record is ever without its thumbnail.
             with self._thumbnails.write() as thumbnails:
                 store.insert_thumbnails(thumbnails, batch, first)
             replaced = store.keys_of(connection, (entry.record.id for entry in batch))
@@ -161,7 +161,7 @@ class EmbeddedIndex:
 
     def thumbnail(self, record_id: str) -> bytes | None:
         seen = None
-        while True:  # again when the record was replaced between the two reads
+        while True:  # retry if the record was replaced between the two reads
             with self._records.read() as connection:
                 key = store.key_of(connection, record_id)
             if key == seen:
@@ -205,7 +205,7 @@ class EmbeddedIndex:
                 for key, record in listed:
                     vectors, boxes = parts[key]
                     picture = pictures.get(key)
-                    with suppress(RecordGoneError):  # a writer may have been here since
+                    with suppress(RecordGoneError):  # a writer may have changed the index since
                         picture = picture or self.thumbnail(record.id)
                     yield Entry(record, vectors, boxes, picture or b"")
                 last = listed[-1][1].id
@@ -244,8 +244,8 @@ class EmbeddedIndex:
             return {name: (folder / name).read_bytes() for name in self._meta.model}
         except OSError as error:
             raise IndexStateError(
-                f"{self.url} has lost its model: {error.filename}: {error.strerror}",
-                "index the sources again into a new place",
+                f"{self.url} lacks its model: {error.filename}: {error.strerror}",
+                "index the sources again into a new index",
             ) from error
 
     def close(self) -> None:
@@ -254,7 +254,7 @@ class EmbeddedIndex:
 
     @cached_property
     def _thumbnails(self) -> Database:
-        """Opened when first needed: searches work even where the thumbnails are gone."""
+        """Opened on first use, so that searches work without the thumbnail file."""
         return self._open(files.THUMBNAILS)
 
     def _open(self, name: str) -> Database:
@@ -270,7 +270,7 @@ class EmbeddedIndex:
             self._lock = None
 
     def _tidy(self) -> None:
-        """Drop the thumbnails that a killed writer left without a record."""
+        """Remove thumbnails that a killed writer left without a record."""
         with self._records.read() as connection:
             last = store.last_key(connection)
             removed = store.removed_since(connection, 0)

@@ -1,4 +1,4 @@
-"""Opens and creates embedded indexes; an interrupted creation leaves nothing that counts."""
+"""Opens and creates embedded indexes; creation is atomic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cbir.types import DescriptorSpec
 
 
 def open_index(url: str, *, write: bool) -> EmbeddedIndex:
-    """The index in the folder `url`; raises `IndexStateError` if there is none."""
+    """Open the index in the folder `url`; raises `IndexStateError` if there is none."""
     folder = _folder(url)
     with _readable(url):
         if not (folder / files.RECORDS).is_file():
@@ -35,14 +35,14 @@ def create_index(
     rebuild: bool,
     fast_load: bool,
 ) -> EmbeddedIndex:
-    """The index in the folder `url`, open for writing; a new one where there is none.
+    """Open the index in the folder `url` for writing; create it if it is missing.
 
-    Raises `IndexStateError` where a file or a folder of other things is in the way.
+    Raises `IndexStateError` if `url` is a file or an unrelated folder.
     """
     if rebuild or fast_load:
         raise CbirError(
-            f"{url}: only an Elasticsearch index can be rebuilt in place, or loaded fast",
-            "index into a new place",
+            f"{url}: only Elasticsearch indexes support --rebuild and --fast-load",
+            "index into a new folder",
         )
     folder = _folder(url)
     if not index_exists(url):
@@ -54,7 +54,7 @@ def create_index(
 
 
 def index_exists(url: str) -> bool:
-    """Whether an index was completed in the folder `url`, whatever its present state."""
+    """Whether an index was ever completed in the folder `url`, even if it is now damaged."""
     folder = _folder(url)
     with _readable(url):
         return (folder / files.RECORDS).is_file() and not _is_unfinished(url, folder)
@@ -63,8 +63,8 @@ def index_exists(url: str) -> bool:
 def _create(url: str, folder: Path, spec: DescriptorSpec, model_files: Mapping[str, bytes]) -> None:
     """Create the index, unless another process has just done so.
 
-    It exists once its tables are committed, which is the last step. Files left by an interrupted
-    creation are overwritten.
+    The index exists once its tables are committed, which is the last step. Overwrites files left
+    by an interrupted creation.
     """
     meta = store.Meta(store.FORMAT, uuid.uuid4().hex, spec, _digests(model_files))
     with _writable(url):
@@ -100,7 +100,7 @@ def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
 
 
 def _is_unfinished(url: str, folder: Path) -> bool:
-    """Whether the file of records holds no index yet; a damaged one counts as finished."""
+    """Whether the records file holds no index yet; a damaged file counts as complete."""
     try:
         database = Database(folder / files.RECORDS, url)
         with closing(database), database.read() as connection:
@@ -112,13 +112,13 @@ def _is_unfinished(url: str, folder: Path) -> bool:
 def _digests(model_files: Mapping[str, bytes]) -> dict[str, str]:
     for name in model_files:
         if Path(name).name != name or name in ("", ".", ".."):
-            raise CbirError(f"'{name}' is no name for a file of a model", "use a plain file name")
+            raise CbirError(f"'{name}' is not a valid model file name", "use a plain file name")
     return {name: hashlib.sha256(content).hexdigest() for name, content in model_files.items()}
 
 
 def _folder(url: str) -> Path:
     if not url:
-        raise CbirError("the name of the index is empty", "give a folder, such as photos.cbir")
+        raise CbirError("the index name is empty", "give a folder, such as photos.cbir")
     return Path(url)
 
 
@@ -127,18 +127,18 @@ def _absence(url: str, folder: Path) -> IndexStateError:
     if not folder.exists():
         return IndexStateError(f"no index at {url}", cure)
     if not folder.is_dir():
-        return IndexStateError(f"no index at {url}: it is a file", "give the folder of an index")
+        return IndexStateError(f"no index at {url}: it is a file", "give an index folder")
     if any(folder.iterdir()):
         if files.holds_only_own_files(folder):
             return files.unfinished(url)
-        # Most likely a folder of pictures, so the index cannot go there.
+        # Most likely a folder of images, so suggest another place for the index.
         cure = f"cbir index {url} --into {folder.resolve().name or 'photos'}.cbir"
-    return IndexStateError(f"no index at {url}: it is a folder without one", cure)
+    return IndexStateError(f"no index at {url}: the folder contains none", cure)
 
 
 def _obstacle(url: str, folder: Path) -> IndexStateError:
     if folder.is_dir():
-        what, name = "a folder of other things", Path(url) / "photos.cbir"
+        what, name = "a folder with other files", Path(url) / "photos.cbir"
     else:
         what, name = "a file", Path(url).with_suffix(".cbir")
     return IndexStateError(f"{url} is {what}", f"give a new name, such as {name}")
@@ -157,4 +157,4 @@ def _readable(url: str) -> AbstractContextManager[None]:
 
 
 def _writable(url: str) -> AbstractContextManager[None]:
-    return _explained(url, "created", "free some space, or give another place")
+    return _explained(url, "created", "free some space, or choose another folder")

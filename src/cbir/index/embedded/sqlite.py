@@ -1,4 +1,4 @@
-"""One SQLite file: its connections, its transactions, and its errors with a cure for each."""
+"""Connections, transactions and error messages for one SQLite file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ _BUSY_TIMEOUT = 30.0
 
 
 class Database:
-    """Many readers and one writer of one SQLite file in WAL mode; `name` is the index in messages.
+    """Many readers and one writer of a SQLite file in WAL mode; `name` is the index in messages.
 
-    A connection serves one thread at a time: `read` lends out an idle one. Every error of SQLite
-    leaves here as an `IndexStateError`. Where the folder is read-only the file is opened as
-    immutable, which is sound only while nobody else writes: its size and time are compared before
-    each use.
+    A connection serves one thread at a time; `read` borrows an idle one. SQLite errors become
+    `IndexStateError`. In a read-only folder the file is opened as immutable, which is safe only
+    while nobody writes, so its size and modification time are checked before each use.
     """
 
     def __init__(self, path: Path, name: str, *, write: bool = False) -> None:
@@ -41,7 +40,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one committed state throughout."""
+        """A connection with a consistent snapshot of the database."""
         with self._errors():
             connection = self._borrow()
             try:
@@ -54,7 +53,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: durable when the block ends, undone when it raises."""
+        """A transaction: durable when the block ends, rolled back if it raises."""
         if self._writer is None:
             raise IndexStateError(f"{self._name} is open for reading only")
         with self._write_lock, self._errors():
@@ -67,7 +66,7 @@ class Database:
                     self._writer.rollback()
 
     def close(self) -> None:
-        """Close every idle connection; the last one closed merges the log into the file."""
+        """Close all idle connections; closing the last one merges the log into the file."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
@@ -92,7 +91,7 @@ class Database:
             self._idle.append(connection)
 
     def _open_for_reading(self) -> sqlite3.Connection:
-        """A connection for reading, which may still merge a dead writer's log into the file."""
+        """A read connection, which may still merge a dead writer's log into the file."""
         try:
             return self._checked(self._connect("mode=rw"), "PRAGMA query_only=1")
         except sqlite3.OperationalError as error:
@@ -101,9 +100,9 @@ class Database:
                 raise
         if self._log_size():
             raise IndexStateError(
-                f"{self._name} lies where it cannot be written and has a log that was not folded "
-                f"in ({self._path.name}-wal)",
-                f"run cbir verify {self._name} as someone who may write there, or copy the folder",
+                f"{self._name} is read-only and has a log that was not merged "
+                f"({self._path.name}-wal)",
+                f"run cbir verify {self._name} as a user with write permission, or copy the folder",
             )
         signature = self._signature()
         connection = self._checked(self._connect("mode=ro&immutable=1"))
@@ -145,8 +144,8 @@ class Database:
             raise self._explained(error) from error
         except (UnicodeEncodeError, OverflowError) as error:
             raise CbirError(
-                f"a value cannot be kept in {self._name}: {error}",
-                "text must be valid Unicode and whole numbers fit in 64 bits",
+                f"a value cannot be stored in {self._name}: {error}",
+                "text must be valid Unicode, and integers must fit in 64 bits",
             ) from error
 
     def _explained(self, error: sqlite3.Error) -> IndexStateError:
@@ -154,12 +153,12 @@ class Database:
         pictures = self._path.name == THUMBNAILS
         repair = f"cbir verify {self._name} --repair"
         delete = f"delete that file, and run {repair}"
-        anew = "index the sources again into a new place"
+        anew = "index the sources again into a new index"
         what, hint = f"{file}: {error}", f"cbir verify {self._name}"
         match _primary(error):
             case sqlite3.SQLITE_FULL:
                 what = f"the disk is full: {file} cannot grow"
-                hint = "free some space and run the same command again; what was committed is kept"
+                hint = "free some space and run the same command again; committed changes are kept"
             case sqlite3.SQLITE_NOTADB:
                 what = f"{file} is damaged: it is not a database"
                 hint = delete if pictures else anew
@@ -168,18 +167,18 @@ class Database:
                 hint = delete if pictures else f"{repair}, or index the sources again"
             case sqlite3.SQLITE_BUSY:
                 what = f"{file} is locked by another program"
-                hint = "close that program, and try again"
+                hint = "close that program and try again"
             case sqlite3.SQLITE_CANTOPEN if not self._path.exists():
                 what, hint = f"{file} is missing", repair if pictures else anew
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 what = f"{file} cannot be opened: {error}"
-                hint = "check that it is there, and its permissions"
+                hint = "check that it exists, and its permissions"
             case sqlite3.SQLITE_IOERR:
                 what = f"{file} cannot be read or written: {error}"
-                hint = "check the disk and its free space; what was committed is kept"
+                hint = "check the disk and its free space; committed changes are kept"
         return IndexStateError(what, hint)
 
 
 def _primary(error: sqlite3.Error) -> int:
-    """SQLite's primary result code, 0 for an error of the Python module itself."""
+    """SQLite's primary result code; 0 for an error of the Python module."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

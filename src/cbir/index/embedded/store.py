@@ -1,8 +1,8 @@
-"""The tables of `index.sqlite` (the truth) and `thumbs.sqlite`, and the statements over them.
+"""The tables of `index.sqlite` and `thumbs.sqlite`, and the statements that use them.
 
-Functions take a connection inside a transaction; who opens it decides what is atomic. A record
-whose vectors change is deleted and inserted with a new key, so that a reader who has seen all keys
-up to some number finds what came later above it, and what was deleted in the log `removed`.
+Functions take a connection inside a transaction that the caller opened. A record whose vectors
+change is deleted and inserted with a new key. So a reader that has seen all keys up to some number
+finds newer records above it, and deleted ones in the log `removed`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _FIELDS = (
     *("id", "source", "location", "label", "content_hash"),
     *("width", "height", "file_size", "mtime_ns", "missing"),
 )
-"""Columns of `records` after its key, which are attributes of `ImageRecord`."""
+"""The columns of `records` after the key, named as attributes of `ImageRecord`."""
 _SELECT = f"SELECT key, {', '.join(_FIELDS)} FROM records"
 _THESE = "(SELECT value FROM json_each(?))"
 
@@ -58,7 +58,7 @@ _Clause: TypeAlias = tuple[str, list[MetadataValue]]
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What an index says of itself: format, random id, spec, and the checksums of its model."""
+    """The index's metadata: format, random id, spec and model checksums."""
 
     format: int
     index_id: str
@@ -84,7 +84,7 @@ def create(connection: sqlite3.Connection, meta: Meta) -> None:
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
-    """What the index `name` says of itself; None where none was ever completed.
+    """The metadata of the index `name`, None if it was never completed.
 
     Raises `IndexStateError` for a newer format.
     """
@@ -101,24 +101,24 @@ def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
 
 
 def generation(connection: sqlite3.Connection) -> int:
-    """A number that grows with every transaction that changes what a search may answer."""
+    """A number that grows with every transaction that may change search results."""
     return number(connection, "SELECT value FROM meta WHERE name = 'generation'")
 
 
 def next_generation(connection: sqlite3.Connection) -> int:
-    """Start a new generation, and return it."""
+    """Start a new generation and return it."""
     connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'generation'")
     return generation(connection)
 
 
 def last_key(connection: sqlite3.Connection) -> int:
-    """The highest key ever given; keys are never used again."""
+    """The highest key ever assigned; keys are never reused."""
     query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'records'"
     return number(connection, query)
 
 
 def rows_after(connection: sqlite3.Connection, key: int) -> int:
-    """Number of vectors of records with a key above `key`."""
+    """The number of vectors of records with a key above `key`."""
     return number(connection, "SELECT count(*) FROM vectors WHERE record > ?", key)
 
 
@@ -128,35 +128,35 @@ def log_from(connection: sqlite3.Connection) -> int:
 
 
 def removed_since(connection: sqlite3.Connection, since: int) -> list[int]:
-    """Keys removed after generation `since`, which must not be below `log_from`."""
+    """The keys removed after generation `since`, which must be at least `log_from`."""
     rows = connection.execute("SELECT key FROM removed WHERE generation > ?", (since,))
     return [key for (key,) in rows]
 
 
 def forget_removed(connection: sqlite3.Connection, until: int) -> None:
-    """Drop the log of removed keys up to generation `until`."""
+    """Truncate the log of removed keys up to generation `until`."""
     connection.execute("DELETE FROM removed WHERE generation <= ?", (until,))
     connection.execute("UPDATE meta SET value = ? WHERE name = 'log_from'", (until,))
 
 
 def keys_of(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
-    """Id -> key, of those that are there."""
+    """Id -> key of the ids that exist."""
     wanted = list(ids)
     query = f"SELECT id, key FROM records WHERE id IN {_THESE}"
     found: dict[str, int] = dict(connection.execute(query, (_listed(wanted),)))
-    # SQLite's JSON ends text at a zero byte, so that it may find what nobody asked for.
+    # SQLite's JSON truncates text at a zero byte, so it may match other ids.
     return {record_id: found[record_id] for record_id in wanted if record_id in found}
 
 
 def key_of(connection: sqlite3.Connection, record_id: str) -> int:
-    """The key of one record; raises `RecordGoneError` if it is not there."""
+    """The key of one record; raises `RecordGoneError` if it does not exist."""
     for key in keys_of(connection, [record_id]).values():
         return key
     raise RecordGoneError(record_id)
 
 
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: int) -> None:
-    """Insert records of new ids with the keys from `first_key` on."""
+    """Insert records with new ids, under keys from `first_key` on."""
     keyed = list(enumerate(entries, first_key))
     connection.executemany(
         f"INSERT INTO records VALUES ({', '.join('?' * (1 + len(_FIELDS)))})",
@@ -177,7 +177,7 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: 
 
 
 def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
-    """Delete records by key, in a new generation, and log that they went."""
+    """Delete records by key in a new generation, and log their keys as removed."""
     these = _listed(keys)
     connection.execute(f"DELETE FROM records WHERE key IN {_THESE}", (these,))
     for table in ("vectors", "metadata"):
@@ -189,7 +189,7 @@ def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
 
 
 def set_details(connection: sqlite3.Connection, details: Details) -> None:
-    """Replace label and metadata of records by id."""
+    """Replace the label and metadata of records, by id."""
     keys = keys_of(connection, details)
     connection.executemany(
         "UPDATE records SET label = ? WHERE key = ?",
@@ -200,7 +200,7 @@ def set_details(connection: sqlite3.Connection, details: Details) -> None:
 
 
 def touch(connection: sqlite3.Connection, files: FileStates) -> None:
-    """Set file size and mtime of records by id, and clear the mark of a missing file."""
+    """Set the file size and mtime of records, by id, and clear `missing`."""
     keys = keys_of(connection, files)
     connection.executemany(
         "UPDATE records SET file_size = ?, mtime_ns = ?, missing = 0 WHERE key = ?",
@@ -209,13 +209,13 @@ def touch(connection: sqlite3.Connection, files: FileStates) -> None:
 
 
 def mark_missing(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
-    """Mark records whose file was not found."""
+    """Mark records as missing."""
     keys = _listed(keys_of(connection, ids).values())
     connection.execute(f"UPDATE records SET missing = 1 WHERE key IN {_THESE}", (keys,))
 
 
 def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
-    """Forget what the files of these records looked like, so that the next run reads them."""
+    """Clear the file state of these records, so that the next run reads the files again."""
     connection.execute(
         "UPDATE records SET content_hash = '', file_size = NULL, mtime_ns = NULL "
         f"WHERE key IN {_THESE}",
@@ -224,7 +224,7 @@ def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
 
 
 def records(connection: sqlite3.Connection, ids: Sequence[str]) -> list[ImageRecord]:
-    """The records of `ids`, in that order; raises `RecordGoneError` for one that is not there."""
+    """The records of `ids`, in that order; raises `RecordGoneError` for an unknown id."""
     rows = connection.execute(f"{_SELECT} WHERE id IN {_THESE}", (_listed(ids),)).fetchall()
     found = {record.id: record for _, record in _with_metadata(connection, rows)}
     for record_id in ids:
@@ -292,7 +292,7 @@ def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence
 def part_vectors(
     connection: sqlite3.Connection, keys: Iterable[int], dim: int
 ) -> dict[int, tuple[Vectors, list[Box]]]:
-    """Key -> its vectors (parts, dim) and boxes."""
+    """Key -> vectors (parts, dim) and boxes."""
     rows = connection.execute(
         "SELECT record, x0, y0, x1, y1, vector FROM vectors "
         f"WHERE record IN {_THESE} ORDER BY record, part",
@@ -307,7 +307,7 @@ def part_vectors(
 
 
 def metadata_fields(connection: sqlite3.Connection) -> list[str]:
-    """The metadata keys that any record has."""
+    """The metadata keys in use."""
     rows = connection.execute("SELECT DISTINCT name FROM metadata ORDER BY name")
     return [name for (name,) in rows]
 
@@ -315,7 +315,7 @@ def metadata_fields(connection: sqlite3.Connection) -> list[str]:
 def matching_keys(
     connection: sqlite3.Connection, conditions: Sequence[Condition]
 ) -> NDArray[np.int64]:
-    """Keys of the records for which every condition holds, ascending."""
+    """The keys of the records that meet every condition, ascending."""
     clauses = [_clause(condition) for condition in conditions]
     query = "SELECT key FROM records WHERE " + " AND ".join(sql for sql, _ in clauses)
     values = [value for _, given in clauses for value in given]
@@ -324,14 +324,14 @@ def matching_keys(
 
 
 def create_thumbnails(connection: sqlite3.Connection) -> None:
-    """Create the table of thumbnails, unless it is there."""
+    """Create the thumbnail table if it does not exist."""
     connection.execute(_THUMBNAILS)
 
 
 def insert_thumbnails(
     connection: sqlite3.Connection, entries: Sequence[Entry], first_key: int
 ) -> None:
-    """Keep the thumbnails of `entries` under the keys from `first_key` on."""
+    """Store the thumbnails of `entries` under keys from `first_key` on."""
     connection.executemany(
         "INSERT OR REPLACE INTO thumbs VALUES (?, ?)",
         [(key, entry.thumbnail) for key, entry in enumerate(entries, first_key) if entry.thumbnail],
@@ -339,18 +339,18 @@ def insert_thumbnails(
 
 
 def delete_thumbnails(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
-    """Drop the thumbnails of these keys."""
+    """Delete the thumbnails of these keys."""
     connection.execute(f"DELETE FROM thumbs WHERE key IN {_THESE}", (_listed(keys),))
 
 
 def thumbnails(connection: sqlite3.Connection, keys: Iterable[int]) -> dict[int, bytes]:
-    """Key -> thumbnail, of those that there are."""
+    """Key -> thumbnail of the keys that have one."""
     query = f"SELECT key, picture FROM thumbs WHERE key IN {_THESE}"
     return dict(connection.execute(query, (_listed(keys),)))
 
 
 def number(connection: sqlite3.Connection, query: str, *values: Any) -> int:
-    """The one number that `query` selects."""
+    """The single number that `query` selects."""
     return int(connection.execute(query, values).fetchone()[0])
 
 
@@ -367,7 +367,7 @@ def _insert_metadata(
 def _with_metadata(
     connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]
 ) -> list[tuple[int, ImageRecord]]:
-    """Key and record of each of `rows`, as `_SELECT` gives them."""
+    """The key and record of each of `rows`, which `_SELECT` returned."""
     query = f"SELECT record, name, value FROM metadata WHERE record IN {_THESE}"
     metadata = _metadata(connection.execute(query, (_listed(row[0] for row in rows),)))
     found = []
@@ -391,7 +391,7 @@ def _matrix(blobs: Sequence[bytes], dim: int) -> Vectors:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    """Values for `json_each`, so that one statement takes any number of them."""
+    """Values for `json_each`, so that one statement takes any number of values."""
     return json.dumps(list(values))
 
 
@@ -405,7 +405,7 @@ def _clause(condition: Condition) -> _Clause:
 
 
 def _compared(column: str, condition: Condition, mixed: bool) -> _Clause:
-    """`column OP value`. A `mixed` column holds numbers and text; SQL never lets NULL through."""
+    """`column OP value`. A `mixed` column holds numbers and text; NULL never matches."""
     texts: list[MetadataValue] = list(condition.values)
     numbers: list[MetadataValue] = [n for n in condition.numbers() if n is not None]
     plain = texts if condition.field in TEXT_FIELDS else numbers

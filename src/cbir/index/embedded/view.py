@@ -1,4 +1,4 @@
-"""What a search sees: the cached block, the records newer than it, and which of it are gone."""
+"""A search's view of the index: the cached block, newer records and removed records."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ _WRITER_WAITS = 60.0
 
 @dataclass(frozen=True)
 class Target:
-    """The records of a block that queries are compared with.
+    """The records of a block to search.
 
-    `numbers`: their numbers in the block, ascending; None for all of them. `hidden` marks those of
-    them that are gone.
+    `numbers`: their numbers in the block, ascending; None for all. `hidden` marks removed records.
     """
 
     block: Block
@@ -48,11 +47,11 @@ class Target:
 
     @cached_property
     def space(self) -> Space:
-        """Their vectors."""
+        """The vectors to search."""
         return self.block.space if self.numbers is None else self.block.select(self.numbers)
 
     def best(self, queries: Vectors, k: int, exclude: Sequence[str | None] | None) -> Top:
-        """The k best for each row of `queries`, with the record and row numbers of the block."""
+        """The k best for each row of `queries`, with record and row numbers of the block."""
         excluded = None if exclude is None else self._places(exclude)
         top = nearest(self.space, queries, k, self.hidden, excluded)
         if self.numbers is None or not len(self.numbers):
@@ -62,7 +61,7 @@ class Target:
         return Top(top.scores, records, self.block.starts[records] + part)
 
     def _places(self, ids: Sequence[str | None]) -> NDArray[np.int64]:
-        """The record number in the space of each id, -1 for one that is not there."""
+        """The number of each id's record in the space, or -1."""
         find = self.block.ids.find
         found = np.array([-1 if name is None else find(name) for name in ids], dtype=np.int64)
         if self.numbers is None:
@@ -77,8 +76,8 @@ class Target:
 class View:
     """One state of an index: the cached block `base`, and `newer` records.
 
-    Newer records and rows are numbered after those of the base. `alive` bool (records of base,):
-    those that are still there, None for all.
+    Newer records and rows are numbered after those of the base. `alive`, bool (records of base,),
+    marks the records that still exist; None for all.
     """
 
     generation: int
@@ -89,13 +88,13 @@ class View:
 
     @cached_property
     def everything(self) -> tuple[Target, Target]:
-        """Targets without a filter."""
+        """The targets without a filter."""
         hidden = None if self.alive is None else ~self.alive
         return Target(self.base, hidden=hidden), Target(self.newer)
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """A number for each record, base then newer, that sorts all of them by id."""
+        """The rank by id of each record, base then newer."""
         base = np.arange(1, len(self.base) + 1, dtype=np.int64) << 32
         before = [self.base.ids.position(self.newer.ids[i]) for i in range(len(self.newer))]
         newer = (np.array(before, dtype=np.int64) << 32) + np.arange(1, len(self.newer) + 1)
@@ -108,7 +107,7 @@ class View:
         k: int,
         exclude: Sequence[str | None] | None,
     ) -> list[Matches]:
-        """The k best records for each row of `queries`, float32 (q, dim), in the defined order."""
+        """The k best records for each row of `queries`, float32 (q, dim), by score, then id."""
         base, newer = (target.best(queries, k, exclude) for target in targets)
         return self._matches(self._merged(base, newer, k) if newer.scores.shape[1] else base)
 
@@ -146,7 +145,7 @@ class View:
 
 
 class Views:
-    """Follows the truth: gives the view of the generation that is committed now."""
+    """Tracks the database and provides the view of the latest committed generation."""
 
     def __init__(self, database: Database, folder: Path, name: str, meta: store.Meta) -> None:
         self._database = database
@@ -158,7 +157,7 @@ class Views:
         self._view: View | None = None
 
     def current(self) -> View:
-        """The view of what is committed at this moment."""
+        """The view of the latest committed generation."""
         view = self._view
         with self._database.read() as connection:
             if view is not None and view.generation == store.generation(connection):
@@ -168,8 +167,8 @@ class Views:
             return self._view
 
     def filtered(self, where: Sequence[str]) -> tuple[View, tuple[Target, Target]]:
-        """The present view, and the records of it that pass the filters."""
-        while True:  # again only when something was committed in the meantime
+        """The current view and its records that pass the filters."""
+        while True:  # retry only if another commit came in between
             view = self.current()
             if not where:
                 return view, view.everything
@@ -178,10 +177,10 @@ class Views:
                 return view, targets
 
     def refresh(self) -> None:
-        """Bring the cache file up to date; only the writer calls this.
+        """Update the cache file; only the writer calls this.
 
-        Where the file cannot be replaced because another process has it mapped (Windows), the old
-        one stays: it is still right, with more newer records to look through.
+        If the file cannot be replaced because another process has it mapped (Windows), the old one
+        stays: it is still valid, but leaves more newer records to search.
         """
         from filelock import Timeout
 
@@ -191,7 +190,7 @@ class Views:
         except Timeout:
             raise IndexStateError(
                 f"the search cache of {self._name} is being built by another process",
-                "all records are kept; searching brings it up to date later",
+                "all records are kept; a later search updates the cache",
             ) from None
         except OSError as error:
             raise IndexStateError(
@@ -200,11 +199,11 @@ class Views:
             ) from error
 
     def close(self) -> None:
-        """Let go of the mapped file."""
+        """Release the mapped file."""
         self._view = self._cached = None
 
     def _select(self, view: View, where: tuple[str, ...]) -> tuple[Target, Target] | None:
-        """The records that pass the filters, kept for the next search; None if `view` is old."""
+        """The records that pass the filters, kept for the next search; None if `view` is stale."""
         with self._database.read() as connection:
             if store.generation(connection) != view.generation:
                 return None
@@ -224,7 +223,7 @@ class Views:
         usable = self._usable()
         if usable is not None and usable.generation == present:
             return
-        self._view = self._cached = usable = None  # a mapped file cannot be replaced everywhere
+        self._view = self._cached = usable = None  # some systems cannot replace a mapped file
         cached = self._read_truth()
         try:
             self._write(cached)
@@ -234,16 +233,16 @@ class Views:
             store.forget_removed(connection, cached.generation)
 
     def _load(self) -> View:
-        """The present view, over the cache if it is of use, else over a new one."""
+        """The current view, based on the cache if usable, else on a new cache."""
         view = self._over(self._cached) or self._over(self._usable())
-        while view is None:  # again only when a writer committed very much in the meantime
+        while view is None:  # retry only if a writer committed a great deal meanwhile
             self._view = self._cached = None
             self._cached = self._rebuilt()
             view = self._over(self._cached)
         return view
 
     def _over(self, cached: Cached | None) -> View | None:
-        """The present view over `cached`; None where too much has happened since."""
+        """The current view based on `cached`; None if too much has changed since."""
         if cached is None:
             return None
         with self._database.read() as connection:
@@ -260,17 +259,17 @@ class Views:
         return View(generation, cached.block, newer, ~gone if gone.any() else None)
 
     def _rebuilt(self) -> Cached:
-        """A new cache: written to its file by whoever gets the lock, else in memory only."""
+        """Build a new cache; write it to its file if this process gets the lock."""
         try:
             with self._cache_lock(0):
                 theirs = self._usable()
                 if theirs is not None and self._over(theirs) is not None:
                     return theirs
                 cached = self._read_truth()
-                with suppress(OSError):  # no space: it serves from memory as well
+                with suppress(OSError):  # no space: the cache works from memory too
                     self._write(cached)
                 return cached
-        except OSError:  # another process holds the lock (Timeout), or the place is read-only
+        except OSError:  # another process holds the lock (Timeout), or the folder is read-only
             return self._read_truth()
 
     def _cache_lock(self, timeout: float) -> BaseFileLock:
@@ -279,7 +278,7 @@ class Views:
         return FileLock(self._folder / files.CACHE_LOCK, timeout=timeout, thread_local=False)
 
     def _usable(self) -> Cached | None:
-        """What is in the cache file, unless it is missing, damaged or of another index."""
+        """The content of the cache file; None if it is missing, damaged or of another index."""
         try:
             path = self._folder / files.CACHE
             return cache.read(path, self._meta.index_id, self._meta.spec.dim)

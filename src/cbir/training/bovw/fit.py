@@ -1,4 +1,4 @@
-"""From a recipe and images to a model's files: fits, chooses on held-out images, measures."""
+"""Fits a recipe to images, tunes on held-out images, measures, and returns the model files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cbir.types import Floats, Vectors
 PROJECTION_IMAGES = 10_000
 FEWEST_TO_HOLD_OUT = 20
 SPREADS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-"""Temperatures to choose from, as multiples of the logits' deviation: heads differ in scale."""
+"""Candidate temperatures, as multiples of the logits' deviation, as heads differ in scale."""
 CHECKED_IMAGES = 64
 SAME = 1e-3
 PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn")
@@ -43,14 +43,14 @@ PACKAGES = ("numpy", "opencv-python-headless", "scikit-learn")
 
 @dataclass(frozen=True)
 class Embedding:
-    """How rows become vectors: the mean and projection of each block, and its share."""
+    """The mean, projection and share of each block."""
 
     parts: Sequence[Fitted]
     columns: Sequence[slice]
     shares: Sequence[float]
 
     def blocks(self, rows: Floats) -> list[Vectors]:
-        """The unit rows (n, dim) of each block that has a share."""
+        """The unit rows (n, dim) of each block with a share."""
         return [
             projected(rows[:, own], part.get("mean"), part.get("projection"))
             for part, own, share in zip(self.parts, self.columns, self.shares, strict=True)
@@ -58,13 +58,13 @@ class Embedding:
         ]
 
     def vectors(self, rows: Floats) -> Vectors:
-        """Unit vectors (n, dim) of `rows`."""
+        """The unit vectors (n, dim) of `rows`."""
         return fuse(self.blocks(rows), [share for share in self.shares if share])
 
 
 @dataclass(frozen=True)
 class ChosenHead:
-    """The head with the best strength on the held-out images, and how it is fused."""
+    """The head with the best strength on the held-out images, and its fusion settings."""
 
     head: Head
     strength: float
@@ -85,22 +85,22 @@ def train_bovw(
 ) -> dict[str, bytes]:
     """Fit `recipe` to the images of `source` and return the model's files.
 
-    If all images have labels, a tenth is held out to choose strength, temperature and shares (half
-    as index, half as queries) and to measure. A recipe without a head needs no labels. `test` is
-    only measured, at the end. `sample` limits the local descriptors to fit a vocabulary on,
-    `limit` the images. `trained_on` replaces the source's name and the number of images in the
-    card. The same images, recipe and seed give the same files on as many BLAS threads.
+    If all images have labels, holds out a tenth to tune strength, temperature and shares (half as
+    index, half as queries) and to measure. A recipe without a head needs no labels. `test` is used
+    only for the final measurement. `sample` limits the local descriptors for fitting a vocabulary,
+    `limit` the images. `trained_on` replaces the source's name and image count in the card. The
+    same images, recipe and seed give the same files for the same number of BLAS threads.
     """
     if test is not None and recipe.head is None:
         raise CbirError(
-            f"recipe '{recipe.name}' has no head, so that there is no test accuracy",
-            "give it one, as in --head ridge, or leave out --test",
+            f"recipe '{recipe.name}' has no head, so it has no test accuracy",
+            "add one, for example --head ridge, or omit --test",
         )
     prepare, need = preparing(recipe.size), recipe.head is not None
     images = read_labelled(source, prepare, need_labels=need, limit=limit, seed=seed, say=say)
     tested = None if test is None else read_test(test, prepare, images.classes, say)
     held_out, training = _parts(images, recipe, seed)
-    say(f"{len(training.images):,} images to train on, {len(held_out.images):,} held out")
+    say(f"{len(training.images):,} training images, {len(held_out.images):,} held out")
     arrays = [fit_block(plan, training.images, seed, sample, say) for plan in recipe.plans]
     encoder = Encoder([plan.block() for plan in recipe.plans], arrays, recipe.size)
     rows = encoder.rows(training.images, say)
@@ -149,7 +149,7 @@ def train_bovw(
 def fit_embedding(
     recipe: Recipe, rows: Floats, columns: Sequence[slice], seed: int, say: Say = lambda _: None
 ) -> Embedding:
-    """Fit the planned means and projections of the blocks, on at most 10,000 of `rows`."""
+    """Fit the blocks' means and projections on at most 10,000 of `rows`."""
     some = np.sort(np.random.default_rng(seed).permutation(len(rows))[:PROJECTION_IMAGES])
     parts: list[Fitted] = []
     for plan, own in zip(recipe.plans, columns, strict=True):
@@ -172,7 +172,7 @@ def _fit_projection(wanted: Projection, rows: Floats) -> tuple[Floats, Floats]:
 
 
 def _parts(everything: Labelled, recipe: Recipe, seed: int) -> tuple[Labelled, Labelled]:
-    """(held out, training); holds nothing out if nothing could be measured on it."""
+    """(held out, training); holds nothing out if images are too few or unlabelled."""
     count = len(everything.images)
     labelled = len(everything.classes) > 1 and (everything.labels >= 0).all()
     if labelled and count >= FEWEST_TO_HOLD_OUT:
@@ -180,7 +180,7 @@ def _parts(everything: Labelled, recipe: Recipe, seed: int) -> tuple[Labelled, L
     if recipe.head is not None:
         raise CbirError(
             f"{count} images are too few to train a head",
-            f"give at least {FEWEST_TO_HOLD_OUT}: a tenth is held out to choose by",
+            f"give at least {FEWEST_TO_HOLD_OUT}: a tenth is held out for tuning",
         )
     order = np.arange(count)
     return everything.take(order[:0]), everything
@@ -196,7 +196,7 @@ def _chosen_head(
     seed: int,
     say: Say,
 ) -> ChosenHead:
-    """Fit the head to `rows`; choose its strength and, with the held-out `vectors`, its fusion."""
+    """Fit the head to `rows`; tune its strength and, with the held-out `vectors`, its fusion."""
     labels, count = training.labels, len(training.classes)
     best, head, strength = -1.0, None, 0.0
     for tried, fitted in fit_heads(plan.kind, rows, labels, count, plan.strengths, seed):
@@ -214,7 +214,7 @@ def _chosen_head(
 
 
 def _with_shares(embedding: Embedding, shares: Sequence[float]) -> Embedding:
-    """`embedding` with new shares for the blocks that have one."""
+    """`embedding` with new shares for its weighted blocks."""
     rest = iter(shares)
     return replace(embedding, shares=[next(rest) if old else 0.0 for old in embedding.shares])
 
@@ -225,7 +225,7 @@ def _fused(embedding: Embedding, chosen: ChosenHead | None, rows: Floats) -> Vec
 
 
 def _as_kept(array: Floats) -> Floats:
-    """`array` rounded to float16 as in the model, so that what follows sees the rounding."""
+    """`array` rounded to float16 as in the model, so that later steps see the rounding."""
     kept: Floats = array.astype(np.float16).astype(np.float32)
     return kept
 
@@ -233,7 +233,7 @@ def _as_kept(array: Floats) -> Floats:
 def _named(
     arrays: Sequence[Fitted], embedding: Embedding, chosen: ChosenHead | None
 ) -> dict[str, NDArray[np.floating[Any]]]:
-    """All arrays by their names in the model's file."""
+    """All arrays by their names in the model file."""
     named: dict[str, NDArray[np.floating[Any]]] = {}
     for number, (own, part) in enumerate(zip(arrays, embedding.parts, strict=True)):
         named |= {f"{number}/{name}": array for name, array in {**own, **part}.items()}
@@ -263,7 +263,7 @@ def _training_facts(
 
 
 def _check_same(files: dict[str, bytes], training: Labelled, expected: Vectors) -> None:
-    """Raise if the finished model does not give the vectors that were measured."""
+    """Raise if the finished model does not reproduce the measured vectors."""
     described = BovwDescriptor(files).describe(training.images[: len(expected)])
     furthest = float(np.abs(described - expected).max())
     if furthest > SAME:

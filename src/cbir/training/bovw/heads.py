@@ -1,8 +1,8 @@
 """Compares seven classifiers on a recipe's rows, by cross-validated grid search.
 
-All get the same PCA-reduced, standardised rows. kNN and random forest reproduce the labels of
-their training images: in an index of those images, their posterior would be memory. So they are
-compared by accuracy and never enter a vector.
+All use the same PCA-reduced, standardised rows. kNN and random forests memorise the labels of their
+training images, so in an index of those images their posteriors would leak the labels. They are
+compared by accuracy only and never become part of a vector.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Grid = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class HeadResult:
-    """A classifier with its best parameters, by cross-validation.
+    """A classifier with its best parameters by cross-validation.
 
     `precision` and `recall` are means over the classes. `confusion` counts images: rows are true
     classes, columns predicted ones. `seconds` covers the whole grid search. `converged`: whether
-    the solver converged with the best parameters. `may_be_head`: whether it can enter a vector.
+    the solver converged with the best parameters. `may_be_head`: whether it can be a head.
     """
 
     name: str
@@ -53,7 +53,7 @@ class HeadResult:
     may_be_head: bool
 
     def settings(self) -> str:
-        """The parameters, for people."""
+        """The parameters as text."""
         text = ", ".join(f"{key}={value}" for key, value in self.parameters.items())
         return text if self.converged else f"{text} (not converged)"
 
@@ -67,9 +67,9 @@ class _Candidate:
 def reduced_rows(
     recipe: Recipe, images: Labelled, seed: int, sample: int | None, say: Say
 ) -> Floats:
-    """The recipe's rows of `images`, reduced by PCA to at most 128 dimensions: (n, dims).
+    """The recipe's rows for `images`, reduced by PCA to at most 128 dimensions: (n, dims).
 
-    Vocabularies and PCA see all images, but no labels.
+    Vocabularies and PCA are fitted on all images, without labels.
     """
     from sklearn.decomposition import PCA
 
@@ -77,7 +77,7 @@ def reduced_rows(
     blocks = [plan.block() for plan in recipe.plans]
     rows = Encoder(blocks, arrays, recipe.size).rows(images.images, say)
     dims = min(DIMS, len(rows) - 1, rows.shape[1])
-    say(f"{len(rows):,} images, {rows.shape[1]:,} dimensions each, by PCA {dims:,}")
+    say(f"{len(rows):,} images, {rows.shape[1]:,} dimensions, reduced to {dims:,} by PCA")
     reduced: Floats = PCA(dims, svd_solver="full", random_state=seed).fit_transform(rows)
     return reduced
 
@@ -85,16 +85,16 @@ def reduced_rows(
 def compare_heads(
     rows: Floats, labels: Labels, *, seed: int = 0, say: Say = lambda _: None
 ) -> list[HeadResult]:
-    """Compare all classifiers on `rows` (n, dims) with `labels` (n,), the most accurate first.
+    """Compare all classifiers on `rows` (n, dims) with `labels` (n,), most accurate first.
 
-    Stratified k-fold (five, or fewer if a class has fewer images); each image is predicted by a
-    model that has not seen it. Raises `CbirError` if a class has a single image.
+    Uses stratified k-fold cross-validation (five folds, or fewer if a class has fewer images).
+    Raises `CbirError` if a class has a single image.
     """
     from sklearn.model_selection import StratifiedKFold
 
     folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
-        raise CbirError("a class has only one image", "cross-validation needs two of each")
+        raise CbirError("a class has only one image", "cross-validation needs two per class")
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     results = []
     for name, candidate in _candidates(seed).items():
@@ -107,7 +107,7 @@ def compare_heads(
 def _searched(
     name: str, candidate: _Candidate, rows: Floats, labels: Labels, split: Any
 ) -> HeadResult:
-    """The candidate with its best parameters by accuracy; the first of equally good ones."""
+    """The candidate with its most accurate parameters; the first in case of ties."""
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     started = time.monotonic()
@@ -134,7 +134,7 @@ def _searched(
 
 
 def _predicted(model: Any, rows: Floats, labels: Labels, split: Any) -> tuple[Labels, bool]:
-    """The class of each image by a model that has not seen it, and whether the solver converged."""
+    """The out-of-fold prediction for each image, and whether the solver converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline

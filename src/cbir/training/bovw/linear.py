@@ -1,9 +1,9 @@
 """Heads that are linear maps: ridge, LDA, logistic regression, linear SVM.
 
-All are fitted on standardised rows (mean 0, deviation 1 in each column). The standardisation is
-then folded into weights and bias: logits = rows @ weights + bias on the original rows. Ridge and
-LDA need only the products of columns, summed batch by batch, so that memory holds one matrix of
-rows and two of columns x columns.
+All are fitted on standardised rows (mean 0, deviation 1 per column). The standardisation is then
+folded into weights and bias: logits = rows @ weights + bias on the original rows. Ridge and LDA
+need only the column products, accumulated in batches, so memory holds one matrix of rows and two of
+columns x columns.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ class Head:
 
 @dataclass(frozen=True)
 class Standard:
-    """Mean and deviation (D,) of each column; a column that does not vary has deviation 1."""
+    """The mean and deviation (D,) of each column; a constant column has deviation 1."""
 
     mean: Doubles
     deviation: Doubles
 
     def rows(self, rows: Floats) -> Floats:
-        """`rows` (n, D) with mean 0 and deviation 1."""
+        """Scale `rows` (n, D) to mean 0 and deviation 1."""
         standard = rows - self.mean.astype(np.float32)
         standard /= self.deviation.astype(np.float32)
         return standard
 
     def folded(self, weights: Doubles, bias: Doubles) -> Head:
-        """The head for original rows, from weights (D, classes) and bias for standardised ones."""
+        """The head for original rows, from weights (D, classes) and bias for standardised rows."""
         plain = weights / self.deviation[:, None]
         return Head(plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32))
 
 
 def standard_of(rows: Floats) -> Standard:
-    """Mean and deviation of the columns of `rows` (n, D), in float64, batch by batch."""
+    """The mean and deviation of the columns of `rows` (n, D), in float64, in batches."""
     total = np.zeros(rows.shape[1])
     for batch in batches(rows, BATCH):
         total += batch.sum(axis=0, dtype=np.float64)
@@ -71,7 +71,7 @@ def standard_of(rows: Floats) -> Standard:
     for batch in batches(rows, BATCH):
         squares += np.square(batch - mean).sum(axis=0)
     deviation = np.sqrt(squares / len(rows))
-    # Rounding leaves a constant column a deviation that is not quite zero.
+    # Rounding gives a constant column a tiny non-zero deviation.
     still = deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-12)
     return Standard(mean, np.where(still, 1.0, deviation))
 
@@ -81,7 +81,7 @@ def fit_heads(
 ) -> Iterator[tuple[float, Head]]:
     """Fit a head of `kind` for each of `strengths` on `rows` (n, D) with `labels` (n,).
 
-    Classes that are not among `labels` are never predicted. See `KINDS` for what a strength is.
+    Classes missing from `labels` are never predicted. `KINDS` explains the strengths.
     """
     present = np.unique(labels)
     numbers = np.searchsorted(present, labels)
@@ -93,7 +93,7 @@ def fit_heads(
 
 
 def require_kind(name: str) -> str:
-    """Return `name` if it is a linear head; otherwise raise `CbirError` and say why not."""
+    """Return `name` if it is a linear head, else raise `CbirError` with the reason."""
     if name in KINDS:
         return name
     known = f"heads: {', '.join(KINDS)}"
@@ -146,7 +146,9 @@ def _logistic(
 
     ready = standard.rows(rows)
     model = LogisticRegression(max_iter=ITERATIONS, random_state=seed, warm_start=True)
-    for strength in sorted(strengths, reverse=True):  # each starts from the smoother one before
+    for strength in sorted(
+        strengths, reverse=True
+    ):  # warm start from the previous, more regularised one
         model.set_params(C=1 / (strength * len(rows)))
         yield strength, *_two_sided(model.fit(ready, labels))
 
@@ -154,7 +156,7 @@ def _logistic(
 def _svm(
     rows: Floats, labels: Labels, standard: Standard, strengths: Sequence[float], seed: int
 ) -> Iterator[tuple[float, Doubles, Doubles]]:
-    """Linear SVMs, each class against the rest, squared hinge; a strength is 1 / (C x rows)."""
+    """One-vs-rest linear SVMs with squared hinge loss; a strength is 1 / (C x rows)."""
     from sklearn.svm import LinearSVC
 
     ready = standard.rows(rows)
@@ -182,9 +184,9 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "logistic": (1e-3, 1e-2, 1e-1),
     "svm": (1e-1, 1.0, 10.0),
 }
-"""The strengths to try if a recipe names none."""
+"""The default strengths to try."""
 
-_MEMORY = "it remembers its training labels, so an index of those images would be searched by label"
+_MEMORY = "it memorises its training labels, so an index of those images would leak them"
 _NOT_LINEAR = {
     "knn": _MEMORY,
     "random-forest": _MEMORY,
@@ -193,15 +195,15 @@ _NOT_LINEAR = {
 
 
 def _products(rows: Floats, standard: Standard) -> Doubles:
-    """Products (D, D) of the standardised columns; only the lower triangle is valid.
+    """The products (D, D) of the standardised columns; only the lower triangle is valid.
 
-    Each batch is multiplied in float32 and added in float64.
+    Multiplies each batch in float32 and accumulates in float64.
     """
     from scipy.linalg.blas import ssyrk
 
     total = np.zeros((rows.shape[1], rows.shape[1]), order="F")
     for batch in batches(rows, BATCH):
-        # The transposed batch is in column order already, which saves BLAS a copy.
+        # The transposed batch is already in column order, which saves BLAS a copy.
         total += ssyrk(1.0, standard.rows(batch).T, lower=1)
     return total
 
@@ -215,12 +217,12 @@ def _columns_times(rows: Floats, standard: Standard, targets: Doubles) -> Double
 
 
 def _solved(products: Doubles, added: float, wanted: Doubles) -> Doubles:
-    """(products + added I)^-1 wanted, by Cholesky; `products` as `_products` gives them."""
+    """(products + added I)^-1 wanted, by Cholesky; `products` from `_products`."""
     from scipy.linalg import cho_factor, cho_solve
 
     system = products.copy(order="F")
     system[np.diag_indices_from(system)] += added
-    # On several threads, OpenBLAS's Cholesky crashes from about 18,000 columns on.
+    # OpenBLAS's multi-threaded Cholesky crashes from about 18,000 columns on.
     with limited_threads():
         factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
     solution: Doubles = cho_solve(factor, wanted, check_finite=False)
@@ -228,7 +230,7 @@ def _solved(products: Doubles, added: float, wanted: Doubles) -> Doubles:
 
 
 def _two_sided(model: Any) -> tuple[Doubles, Doubles]:
-    """Weights (D, classes) and bias of a scikit-learn model; for two classes it has one column."""
+    """Weights (D, classes) and bias of a scikit-learn model (one column for two classes)."""
     weights, bias = model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
     if weights.shape[1] == 1:
         return np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
@@ -236,7 +238,7 @@ def _two_sided(model: Any) -> tuple[Doubles, Doubles]:
 
 
 def _spread(head: Head, present: Labels, classes: int) -> Head:
-    """Extend `head` from the `present` classes to all; the others never have the largest score."""
+    """Extend `head` from the `present` classes to all; the others are never predicted."""
     weights = np.repeat(head.weights.mean(axis=1, keepdims=True), classes, axis=1)
     bias = np.full(classes, head.bias.mean() + _NEVER, dtype=np.float32)
     weights[:, present], bias[present] = head.weights, head.bias

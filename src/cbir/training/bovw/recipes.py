@@ -1,6 +1,6 @@
-"""The named recipes for Bag-of-Visual-Words models, as data.
+"""The named recipes for Bag-of-Visual-Words models.
 
-Change a number or add a block here, and nowhere else. A block's `feature` and `params` are those
+To change a number or add a block, edit only this file. A block's `feature` and `params` are those
 of `cbir.descriptors.blocks`.
 """
 
@@ -27,10 +27,10 @@ class Words:
 
 @dataclass(frozen=True)
 class Filters:
-    """Patch filters to fit: `count` of them, ZCA whitening with `epsilon` on `sample` patches.
+    """Patch filters to fit: `count` filters, ZCA whitening with `epsilon` on `sample` patches.
 
-    `kind` "random": random whitened patches (Thiry et al. 2021); "kmeans": the centres of their
-    clusters (Coates, Lee and Ng 2011).
+    `kind` "random": random whitened patches (Thiry et al. 2021); "kmeans": cluster centres (Coates,
+    Lee and Ng 2011).
     """
 
     count: int
@@ -41,7 +41,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Projection:
-    """PCA to `dims` dimensions; divides components by their deviation to the power `whitening`.
+    """PCA to `dims` dimensions; divides each component by its deviation to the power `whitening`.
 
     `standardised`: PCA of the correlations instead of the covariances.
     """
@@ -53,7 +53,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Plan:
-    """One block of a recipe, and what to fit for it.
+    """One block of a recipe, and the parts to fit.
 
     A block of `weight` 0 serves only the head. Without a `projection` its rows enter the vector
     unchanged.
@@ -76,7 +76,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """A linear head: its `kind` (a name in `linear.KINDS`) and the `strengths` to choose from."""
+    """A linear head: its `kind` (a name in `linear.KINDS`) and the candidate `strengths`."""
 
     kind: str
     strengths: tuple[float, ...]
@@ -89,8 +89,8 @@ CIFAR: Size = (32, 32)
 class Recipe:
     """The plan of a whole model.
 
-    `size`: width and height, or one number: the longest side. With `tune_weights` the blocks'
-    shares are chosen on held-out images, beginning at their weights.
+    `size`: width and height, or one number: the longest side. `tune_weights` tunes the blocks'
+    shares on held-out images, starting from their weights.
     """
 
     name: str
@@ -106,8 +106,8 @@ GRAY = Plan("gray", {"bins": 32}, power=0.5)
 LAB = Plan("lab", {"bins": [4, 7, 7], "grid": 2}, power=0.5)
 LAB_128 = replace(LAB, projection=Projection(128, 0.5))
 SIFT = Plan("sift", {"root": False, "idf": True}, power=0.5, words=Words(400))
-# SIFT first blurs the image, which leaves little of 32 x 32 pixels: enlarged four times, these
-# images score twice as high (nAP@100 0.144 against 0.073 on 8,000 training images).
+# SIFT first blurs the image, which destroys most detail at 32 x 32 pixels: enlarged four times,
+# these images score twice as high (nAP@100 0.144 against 0.073 on 8,000 training images).
 GRID = {"size": [128, 128], "step": 8, "sizes": [8.0]}
 DENSE = Plan(
     "dense-sift",
@@ -193,7 +193,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
 
 def recipe_called(name: str) -> Recipe:
-    """The recipe called `name`; raises `CbirError` with the nearest name if there is none."""
+    """The recipe called `name`; raises `CbirError` with a suggestion if there is none."""
     if name not in RECIPES:
         raise CbirError(f"unknown recipe '{name}'", did_you_mean(name, RECIPES))
     return RECIPES[name]

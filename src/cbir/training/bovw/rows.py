@@ -1,4 +1,4 @@
-"""Unit rows of many images, all blocks side by side in one matrix, on all cores."""
+"""Computes the unit rows of many images on all cores, with all blocks in one matrix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Encoder:
 
     @property
     def columns(self) -> list[slice]:
-        """The columns of each block in a row."""
+        """The column range of each block."""
         widths = [
             raw_dim(block, arrays, self.size)
             for block, arrays in zip(self.blocks, self.arrays, strict=True)
@@ -39,7 +39,7 @@ class Encoder:
         return [slice(end - width, end) for width, end in zip(widths, ends, strict=True)]
 
     def rows(self, images: Sequence[RgbImage], say: Say = lambda _: None) -> Floats:
-        """The input of a head for `images`: (n, D), the blocks' rows with power and unit norm."""
+        """The head input (n, D) for `images`: the blocks' rows with power and unit norm."""
         columns = self.columns
         matrix = np.empty((len(images), columns[-1].stop), dtype=np.float32)
 
@@ -59,5 +59,5 @@ class Encoder:
 
 
 def preparing(size: Size) -> Prepare:
-    """The function that prepares an image for a model of this `size`, as its descriptor does."""
+    """The function that prepares an image for a model of this `size`, like its descriptor."""
     return lambda image: at_size(image, size)

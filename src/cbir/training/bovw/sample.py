@@ -1,4 +1,4 @@
-"""Fits what raw rows need: words of local descriptors, filters of patches."""
+"""Fits visual words to local descriptors and filters to patches."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ def fit_block(
 ) -> Fitted:
     """Fit the arrays that `plan` needs for raw rows: words and idf, or filters and whitening.
 
-    All random choices come from `seed`. `sample` limits the local descriptors (or patches) to
-    fit on; None takes the plan's own limit. Raises `CbirError` if the images do not yield enough
-    of them. Words and filters are float16, as the model keeps them, so that whatever is fitted
-    on their rows sees the rows that the model will give.
+    All random choices depend on `seed`. `sample` limits the local descriptors (or patches) for
+    fitting; None uses the plan's limit. Raises `CbirError` if the images do not yield enough of
+    them. Words and filters are float16 as in the model, so that later fits see the model's rows.
     """
     if plan.words is not None:
         return _fit_words(plan, plan.words, images, seed, sample, say)
@@ -49,7 +48,7 @@ def fit_block(
 
 
 def sample_local(block: Block, images: Sequence[RgbImage], most: int, seed: int) -> Floats:
-    """At most `most` local descriptors (n, dim), a few from each of random images, shuffled."""
+    """At most `most` local descriptors (n, dim), a few per random image, shuffled."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(images))
     quota = max(FEWEST_OF_AN_IMAGE, -(-most // len(images)))
@@ -83,12 +82,12 @@ def fit_words(descriptors: Floats, count: int, seed: int) -> Floats:
     if len(descriptors) < count:
         raise CbirError(
             f"{len(descriptors):,} local descriptors are too few for {count:,} words",
-            "give more images or larger ones, or take fewer words",
+            "give more or larger images, or use fewer words",
         )
     model = MiniBatchKMeans(
         count, batch_size=KMEANS_BATCH, n_init=RESTARTS, random_state=seed, max_no_improvement=20
     )
-    # One thread: several would add their sums in no fixed order.
+    # One thread: several would add their sums in varying order.
     with limited_threads():
         model.fit(descriptors)
     return np.asarray(model.cluster_centers_, dtype=np.float32)
@@ -98,7 +97,7 @@ def _fit_words(
     plan: Plan, wanted: Words, images: Sequence[RgbImage], seed: int, sample: int | None, say: Say
 ) -> Fitted:
     descriptors = sample_local(plan.block(), images, sample or wanted.sample, seed)
-    say(f"{plan.feature}: {wanted.count:,} words of {len(descriptors):,} local descriptors")
+    say(f"{plan.feature}: {wanted.count:,} words from {len(descriptors):,} local descriptors")
     fitted: Fitted = {"words": fit_words(descriptors, wanted.count, seed).astype(np.float16)}
     if settings_of(plan.block())["idf"]:
         some = np.random.default_rng(seed).permutation(len(images))[:IDF_IMAGES]
@@ -107,10 +106,10 @@ def _fit_words(
 
 
 def _idf(plan: Plan, words: Fitted, images: Sequence[RgbImage]) -> Floats:
-    """The idf (k,) of words, by the number of `images` that have each."""
+    """The idf (k,) of the words, from the number of `images` with each word."""
     block = replace(plan.block(), params={**plan.params, "idf": False, "pyramid": [1]})
     if settings_of(block)["encoding"] == "vlad":
-        raise CbirError(f"{plan.feature}: vlad has no idf", "leave it out of the recipe")
+        raise CbirError(f"{plan.feature}: vlad has no idf", "remove it from the recipe")
     with limited_threads(), ThreadPoolExecutor(usable_cores()) as pool:
         rows = list(pool.map(lambda some: raw_features(block, words, some), batches(images, BATCH)))
     return inverse_document_frequency(np.concatenate(rows))
@@ -120,7 +119,7 @@ def _fit_filters(
     plan: Plan, wanted: Filters, images: Sequence[RgbImage], seed: int, sample: int | None, say: Say
 ) -> Fitted:
     patches = sample_local(plan.block(), images, sample or wanted.sample, seed)
-    say(f"{plan.feature}: {wanted.count:,} filters of {len(patches):,} patches")
+    say(f"{plan.feature}: {wanted.count:,} filters from {len(patches):,} patches")
     settings = settings_of(plan.block())
     turned = [mirrored_patches(patches, settings["patch"])] if settings["mirror"] else []
     mean, whitening = fit_whitening(np.concatenate([patches, *turned]), wanted.epsilon)

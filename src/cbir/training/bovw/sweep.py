@@ -1,8 +1,7 @@
-"""Compares vocabulary sizes: mini-batch k-means for each, judged by the Davies-Bouldin index.
+"""Compares vocabulary sizes by mini-batch k-means and the Davies-Bouldin index.
 
-Davies & Bouldin 1979: for each word the largest ratio of its spread plus another word's to the
-distance between the two, averaged; lower is better. Measured on descriptors on which no word was
-fitted.
+Davies & Bouldin 1979: the mean over words of the largest ratio between the summed spreads of two
+words and their distance; lower is better. Measured on held-out descriptors.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A vocabulary size, its index, the words that no held-out descriptor has, and the seconds."""
+    """A vocabulary size, its index, its words without held-out descriptors, and the seconds."""
 
     words: int
     davies_bouldin: float
@@ -38,7 +37,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The sizes tried, the block's feature, and the local descriptors fitted and measured on."""
+    """The sizes tried, the block's feature, and the numbers of local descriptors used."""
 
     feature: str
     rows: tuple[SweepRow, ...]
@@ -48,11 +47,11 @@ class Sweep:
 
     @property
     def best(self) -> SweepRow:
-        """The size with the lowest index."""
+        """The vocabulary size with the lowest index."""
         return min(self.rows, key=lambda row: row.davies_bouldin)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the JSON file and of `--json`."""
+        """The content of the JSON file and `--json`."""
         return {**asdict(self), "best": self.best.words, "lower_is_better": True}
 
 
@@ -77,14 +76,14 @@ def sweep(
 ) -> Sweep:
     """Fit a vocabulary of each of `sizes` to the local descriptors of prepared `images`.
 
-    Takes at most `sample` descriptors (None: the plan's limit), and holds a fifth out to measure.
+    Takes at most `sample` descriptors (None: the plan's limit); a fifth is held out.
     """
     assert plan.words is not None
     found = sample_local(plan.block(), images, sample or plan.words.sample, seed)
     held, used = np.split(found, [round(len(found) * HELD_OUT)])
     if len(held) <= max(sizes):
         raise CbirError(
-            f"{len(held):,} held-out local descriptors cannot judge {max(sizes):,} words",
+            f"{len(held):,} held-out local descriptors are too few for {max(sizes):,} words",
             "give more images, or smaller --sizes",
         )
     rows = []
@@ -106,5 +105,5 @@ def davies_bouldin(descriptors: Floats, words: Floats) -> tuple[float, int]:
     labels: NDArray[np.intp] = np.concatenate([vocabulary.hard(p).words[:, 0] for p in parts])
     used = len(np.unique(labels))
     if used < 2:
-        raise CbirError("all local descriptors have the same word", "give more images, or others")
+        raise CbirError("all local descriptors have the same word", "give more or different images")
     return float(davies_bouldin_score(descriptors, labels)), len(words) - used

@@ -1,1 +1,1 @@
-"""Trains neural networks; the only part that imports torch (extra `train`)."""
+"""Trains neural networks; the only package that imports torch (extra `train`)."""

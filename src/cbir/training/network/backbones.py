@@ -2,7 +2,7 @@
 
 After airbench94 (Keller Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
 2024, arXiv:2404.00498): a frozen patch-whitening convolution, three blocks of two 3x3
-convolutions, max pooling. Ours uses ReLU, so that int8 inference can fuse it, and ends in a
+convolutions, max pooling. This version uses ReLU, which int8 inference can fuse, and adds a
 64-dimensional linear layer, the embedding, before the linear classifier.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 EMBEDDING_DIM = 64
-# The two linear layers share the logit scale of 1/9 that airbench94 gives its one head.
+# The two linear layers share the logit scale of 1/9 of airbench94's single head.
 HEAD_SCALE = 1 / 3
 
 
@@ -81,7 +81,7 @@ def whiten_from(network: EmbeddingNet, images: Tensor, eps: float = 5e-4) -> Non
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    # Begins as (nearly) the identity, so that depth does not slow the first epoch.
+    # Starts near the identity, so that depth does not slow the first epoch.
     nn.init.dirac_(conv.weight[:channels_in])
     return conv
 

@@ -1,7 +1,8 @@
-"""From a trained network to `model.onnx`: normalisation and batch norm folded in, static int8.
+"""Exports a trained network to `model.onnx`: folds normalisation, quantises to int8.
 
-The exported network takes uint8 (n, 32, 32, 3) RGB and returns `embedding` and `logits`. All but
-the first convolution and the two linear layers at the end run in int8 (static QDQ, per channel).
+The exported network takes uint8 (n, 32, 32, 3) RGB and returns `embedding` and `logits`. Every
+layer except the first convolution and the two final linear layers runs in int8 (static QDQ, per
+channel).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CALIBRATION_BATCH = 100
 
 
 class _Deployed(nn.Module):
-    """The same function as the trained network, from raw pixels, without batch norm."""
+    """The same function as the trained network, on raw pixels and without batch norm."""
 
     def __init__(self, network: EmbeddingNet, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -45,11 +46,11 @@ class _Deployed(nn.Module):
 
 
 def export_float(network: EmbeddingNet, mean: Tensor, std: Tensor) -> bytes:
-    """The network as float32 ONNX, batch size free; `mean` and `std` (3,) as in training."""
+    """The network as float32 ONNX, dynamic batch size; `mean` and `std` (3,) as in training."""
     deployed = _Deployed(network, mean, std).eval()
     example = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        # The exporter warns about its own deprecations, on which nobody here can act.
+        # The exporter warns about its own deprecations, which do not concern users.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             deployed,
@@ -64,7 +65,7 @@ def export_float(network: EmbeddingNet, mean: Tensor, std: Tensor) -> bytes:
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model_proto
     for noted in (*model.graph.node, *model.graph.value_info, model.graph):
-        # Stack traces with the paths of this installation: a model must not carry them.
+        # Remove stack traces: they contain local paths.
         noted.ClearField("metadata_props")
     return cast(bytes, model.SerializeToString())
 
@@ -72,7 +73,7 @@ def export_float(network: EmbeddingNet, mean: Tensor, std: Tensor) -> bytes:
 def quantise(model: bytes, images: NDArray[np.uint8]) -> bytes:
     """`model` with its inner convolutions in static int8, calibrated on `images` (n, 32, 32, 3).
 
-    ONNX Runtime's quantizer: QDQ format, per-channel weights, activations by their range.
+    ONNX Runtime's quantizer: QDQ format, per-channel weights, min-max activation ranges.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -96,7 +97,7 @@ def quantise(model: bytes, images: NDArray[np.uint8]) -> bytes:
 
 
 class _Calibration:
-    """The data as the quantizer wants it: `get_next` returns a batch and, at the end, None."""
+    """Calibration data for the quantizer: `get_next` returns a batch, or None at the end."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._batches = ({"images": some} for some in batches(images, CALIBRATION_BATCH))
@@ -123,7 +124,7 @@ def _with_normalisation(conv: nn.Conv2d, mean: Tensor, std: Tensor) -> nn.Conv2d
 
 
 def _folded(block: Block) -> nn.Sequential:
-    """The block with batch norm folded into its convolutions, pooling after the first ReLU.
+    """The block with batch norm folded into its convolutions and pooling after the first ReLU.
 
     Batch norm scales are positive, so batch norm and ReLU commute with max pooling; int8 inference
     can fuse a convolution that is followed by ReLU.

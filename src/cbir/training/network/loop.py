@@ -1,12 +1,12 @@
 """One readable training loop: labelled 32x32 images to an `EmbeddingNet`.
 
-SGD with Nesterov momentum on label-smoothed cross-entropy, a triangular learning rate, mirrored
-and shifted copies, bf16 arithmetic (autocast). The settings follow airbench94 (arXiv:2404.00498),
+SGD with Nesterov momentum on label-smoothed cross-entropy, a triangular learning rate, flip and
+shift augmentation, bf16 arithmetic (autocast). The settings follow airbench94 (arXiv:2404.00498),
 rescaled to smaller batches.
 
-The shipped cifar10-cnn: 16 epochs over 45,000 images of CIFAR-10 (JPEG copy), 91 to 97 s an epoch
-on two undisturbed cores of an AMD EPYC (Zen 4: bf16, no AMX), test accuracy 0.8954 (n = 10,000,
-one run). `cbir models show cifar10-cnn --json` has the whole log.
+The shipped cifar10-cnn: 16 epochs over 45,000 images of CIFAR-10 (JPEG copy), 91 to 97 s per epoch
+on two idle cores of an AMD EPYC (Zen 4: bf16, no AMX), test accuracy 0.8954 (n = 10,000, one run).
+`cbir models show cifar10-cnn --json` shows the full log.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHIFT = 2
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything but the images that determines the weights."""
+    """Everything that determines the weights, except the images."""
 
     epochs: int = 16
     batch_size: int = 512
@@ -49,8 +49,8 @@ class TrainSettings:
 def settings_for(images: int, epochs: int, seed: int) -> TrainSettings:
     """Settings for a number of training images: the defaults, with smaller batches for small sets.
 
-    At least 50 steps per epoch, as far as batches of 16 allow; the learning rate shrinks with
-    the batch (Goyal et al. 2017, arXiv:1706.02677).
+    Aims for 50 steps per epoch, with batches of at least 16; the learning rate scales with the
+    batch size (Goyal et al. 2017, arXiv:1706.02677).
     """
     full = TrainSettings(epochs=epochs, seed=seed)
     batch_size = full.batch_size
@@ -84,8 +84,8 @@ def train(
 
     `held_out`: images and labels used only to report an accuracy after each epoch.
 
-    With `checkpoint` (an .npz path) the state is saved there after each epoch, and a run with the
-    same settings and images resumes from it, with the same result as without the interruption.
+    `checkpoint` (an .npz path) saves the state after each epoch. A run with the same settings and
+    images resumes from it and gives the same result as an uninterrupted run.
     """
     torch.manual_seed(settings.seed)
     mean, std = normalisation(images)
@@ -118,7 +118,7 @@ def train(
 
 
 def normalisation(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel, of pixels scaled to 0..1: two tensors (3,)."""
+    """The mean and standard deviation per channel of pixels scaled to 0..1: two tensors (3,)."""
     pixels = images.reshape(-1, 3)
     mean, std = pixels.mean(axis=0) / 255, pixels.std(axis=0) / 255
     return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
@@ -147,7 +147,7 @@ def _run_epoch(
     epoch: int,
 ) -> tuple[float, float]:
     network.train()
-    # Seeded by epoch, so that a resumed run draws what an uninterrupted one would have drawn.
+    # Seeded by epoch, so that a resumed run draws the same numbers as an uninterrupted one.
     random = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
     order = torch.randperm(len(data), generator=random)
     size = min(settings.batch_size, len(data))
@@ -171,7 +171,7 @@ def _run_epoch(
 
 
 def _augment(batch: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror half of the images, and shift each by up to two pixels, reflecting the edges."""
+    """Mirror half of the images and shift each by up to two pixels, with reflected edges."""
     mirrored = torch.rand(len(batch), generator=random) < 0.5
     batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
     padded = functional.pad(batch, (SHIFT,) * 4, "reflect")
@@ -229,7 +229,7 @@ def _save(
 def _load(
     path: Path, network: EmbeddingNet, optimizer: torch.optim.SGD, identity: str
 ) -> list[EpochResult]:
-    """Resume from the state at `path`; returns its log, empty if it is of another training."""
+    """Resume from the state at `path` and return its log; empty if from another training run."""
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored["facts"]))
         if facts["identity"] != identity:
@@ -253,7 +253,7 @@ def _tensors(stored: Any, prefix: str) -> dict[str, Tensor]:
 
 
 def _identity(images: NDArray[np.uint8], labels: NDArray[np.int64], settings: TrainSettings) -> str:
-    """One digest of everything that determines the weights: images, labels and settings."""
+    """A digest of everything that determines the weights: images, labels and settings."""
     digest = hashlib.sha256(json.dumps(asdict(settings)).encode())
     digest.update(np.ascontiguousarray(labels).tobytes())
     digest.update(np.ascontiguousarray(images).tobytes())

@@ -1,7 +1,7 @@
-"""From labelled images to a model that can be shipped, as `cbir train cnn` runs it.
+"""Trains a complete model from labelled images, for `cbir train cnn`.
 
-Split, train, export to int8, check the export, choose temperature and fusion weight on held-out
-images, measure, write the card.
+Splits, trains, exports to int8, checks the export, tunes temperature and fusion weight on held-out
+images, measures, and writes the card.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def train_model(
 ) -> dict[str, bytes]:
     """Train on `source` and return the model's files (`model.onnx`, `model.json`).
 
-    A tenth of the images is held out: for the accuracy after each epoch, and (half as index, half
-    as queries) to choose temperature and fusion weight. `test` is only measured, at the end.
-    With `checkpoint` an interrupted run resumes.
+    Holds out a tenth of the images for the accuracy after each epoch and (half as index, half as
+    queries) to tune temperature and fusion weight. `test` is used only for the final measurement.
+    With `checkpoint`, an interrupted run resumes.
     """
     everything = read_labelled(source, _resized, say=say)
     held_out, training = split(everything, seed)
     held_images, images = held_out.stacked(), training.stacked()
     settings = settings_for(len(images), epochs, seed)
-    say(f"{len(images):,} images to train on, {len(held_images):,} held out")
+    say(f"{len(images):,} training images, {len(held_images):,} held out")
     network, log = train(
         images,
         training.labels,
@@ -74,7 +74,7 @@ def train_model(
     say("export: " + ", ".join(f"{k} {v:.5f}" for k, v in parity.items()))
     precision = "int8" if parity["int8_cosine"] >= INT8_COSINE else "float32"
     if precision == "float32":
-        say("int8 would change the answers: the model stays in float32, which is slower")
+        say("int8 would change the results: keeping float32, which is slower")
     model = models[precision]
     trained_embeddings, trained_logits = _outputs(model, images)
     centre = trained_embeddings.mean(axis=0)
@@ -122,9 +122,9 @@ def train_model(
 def check_parity(
     expected: tuple[Floats, Floats], models: Mapping[str, bytes], images: NDArray[np.uint8]
 ) -> dict[str, float]:
-    """How close the exports are to the trained network: mean cosine of embeddings, same class.
+    """Compare the exports with the network: mean cosine of embeddings, share of same classes.
 
-    Raises `CbirError` if the float export is not the same function.
+    Raises `CbirError` if the float export differs from the network.
     """
     figures = {}
     for kind, model in models.items():
@@ -139,7 +139,7 @@ def check_parity(
 
 
 def _outputs(model: bytes, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Embeddings (n, dim) and logits (n, classes) of an ONNX `model`, run on all cores."""
+    """The embeddings (n, dim) and logits (n, classes) of an ONNX `model`, run on all cores."""
     network = Network(model, NETWORK_FILE)
     with ThreadPoolExecutor(usable_cores()) as pool:
         embeddings, logits = zip(*pool.map(network.outputs, batches(images, 100)), strict=True)
