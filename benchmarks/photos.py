@@ -1,10 +1,11 @@
-"""Search quality on photos: `classic`, plain features and `cifar10-cnn:embedding`.
+"""Search quality on photos: EfficientNet-Lite, `classic`, and plainer descriptors.
 
 800 photos of 20 classes of Caltech-101 (CC BY 4.0), in the folder named by `CBIR_DATA`. A photo is
 relevant if it has the query's class. Three experiments: (a) the 200 test photos as queries to the
 600 training photos, (b) leave-one-out on the test photos, (c) leave-one-out on all 800. `classic`
 was fitted on the 600 training photos without their labels, and its settings were chosen by
-experiments on them: only (b) uses no photo of these, though the same classes.
+experiments on them: only (b) uses no photo of these, though the same classes. The EfficientNets
+(extra `photos`) were trained on ImageNet, which has many of these classes.
 
     python -m benchmarks photos
 """
@@ -25,6 +26,7 @@ from cbir.descriptors.local.histograms import hsv_histogram, lab_histogram
 from cbir.descriptors.local.hog import hog
 from cbir.descriptors.local.sift import grey
 from cbir.descriptors.models import load_descriptor
+from cbir.descriptors.packaged import PACKAGED, packaged_installed
 from cbir.descriptors.resize import resized
 from cbir.images.decode import load_pixels
 from cbir.images.sources import open_source
@@ -70,6 +72,7 @@ def read_photos(archive: str) -> Photos:
 def descriptors() -> dict[str, Describe]:
     """The descriptors to compare, by name."""
     return {
+        **{name: load_descriptor(name).describe for name in PACKAGED if packaged_installed(name)},
         "classic": load_descriptor("classic").describe,
         "LAB histogram": lambda images: unit_rows(lab_histogram(images)),
         "HSV histogram": lambda images: unit_rows(hsv_histogram(images)),

@@ -30,6 +30,15 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("CBIR_HOME", str(tmp_path_factory.mktemp("home")))
 
 
+@pytest.fixture(autouse=True)
+def classic_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up pictures are described by `classic`, whether the extra `photos` is there or not.
+
+    tests/ingest/test_default_descriptor.py tests the default itself.
+    """
+    monkeypatch.setattr("cbir.ingest.indexing.packaged_installed", lambda name: False)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A missing real part skips its tests; with CBIR_TEST_STRICT=1 it fails them."""
     for marker, reason in (

@@ -24,9 +24,9 @@ def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
 
     If there is none, raises `CbirError` and suggests a registered or `known` name.
     """
-    installed = entry_point(name, group)
-    if installed is not None:
-        return installed
+    registered = entry_point(name, group)
+    if registered is not None:
+        return registered
     module_name, _, attribute = name.partition(":")
     if not attribute or not _importable(module_name):
         names = {*known, *(entry.name for entry in entry_points(group=group))}
@@ -34,9 +34,14 @@ def resolve(name: str, group: str, known: Iterable[str]) -> Callable[[], Any]:
     return _load(name, name)
 
 
+def installed(*modules: str) -> bool:
+    """Whether all `modules` can be imported; imports none but the packages that they lie in."""
+    return all(map(_importable, modules))
+
+
 def require_extra(feature: str, extra: str, *modules: str) -> None:
     """Raise `MissingExtraError` unless all `modules` that `feature` needs are installed."""
-    if not all(map(_importable, modules)):
+    if not installed(*modules):
         raise MissingExtraError(feature, extra)
 
 

@@ -26,6 +26,7 @@ from tests.cli.support_cli import (
 )
 from tests.descriptors.support_photos import write_photos
 
+CLASSIC = ("--descriptor", "classic")
 HOLDS_THE_LOCK = """
 import sys
 from cbir.index.open import open_index
@@ -140,7 +141,9 @@ def test_an_unreadable_picture_is_a_row_and_as_a_query_one_line(
     folder = Path(shutil.copytree(photos, tmp_path / "photos"))
     secret = folder / "red" / "0.png"
     secret.chmod(0)
-    report = run_unprivileged("index", folder, "--into", tmp_path / "p.cbir", "--json").json
+    report = run_unprivileged(
+        "index", folder, "--into", tmp_path / "p.cbir", "--json", *CLASSIC
+    ).json
     assert report["added"] == 5
     assert report["failures"] == [
         {"source": "photos", "location": "red/0.png", "reason": "cannot be read: Permission denied"}
@@ -392,7 +395,7 @@ def test_a_place_that_cannot_be_written_is_searched_and_refused_to_writers(
         )
         assert run_unprivileged("index", photos, "--into", own).error == told
         fresh = own.parent / "fresh.cbir"
-        assert run_unprivileged("index", photos, "--into", fresh).error == (
+        assert run_unprivileged("index", photos, "--into", fresh, *CLASSIC).error == (
             f"{fresh} cannot be created: Permission denied",
             "free some space, or choose another folder",
         )

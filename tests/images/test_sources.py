@@ -578,7 +578,7 @@ def test_digits_are_reopened_from_what_an_index_keeps():
     pytest.importorskip("sklearn", reason="needs the `digits` extra")
     source = open_source("digits:test")
     assert (source.name, source.uri, source.scope) == ("digits", "digits", "test/")
-    assert source.descriptor is None
+    assert source.descriptor == "classic"
     assert source.count == len(list(source.items()))
     item = next(source.items())
     assert np.array_equal(source_for_uri(source.uri).open(item.location), item.read())

@@ -17,8 +17,9 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_models(as_json: bool) -> None:
     """List all models: name, dimensions, origin, training data."""
-    from cbir.cli.output import print_json, print_table
+    from cbir.cli.output import print_json, print_table, say
     from cbir.descriptors.models import models
+    from cbir.descriptors.packaged import EXTRA, PACKAGED, packaged_installed
 
     found = [(model.descriptor.spec, model) for model in models()]
     if as_json:
@@ -42,6 +43,9 @@ def list_models(as_json: bool) -> None:
         ["model", "dim", "origin", "trained on"],
         [[spec.short, str(spec.dim), model.origin, spec.trained_on] for spec, model in found],
     )
+    for name in sorted(PACKAGED.keys() - {spec.name for spec, _ in found}):
+        cure = f"pip install 'cbir[{EXTRA}]'"
+        say(f"{name}: {'built at first use' if packaged_installed(name) else cure}")
 
 
 @command.command()

@@ -38,7 +38,8 @@ class ModelCard(ABC):
         """Read a card from UTF-8 JSON; raises `CbirError` if it is not a card of this kind."""
         stored = card_fields(data)
         try:
-            return cls(**cls.converted({field.name: stored[field.name] for field in fields(cls)}))
+            known = {field.name for field in fields(cls)}
+            return cls(**cls.converted({name: stored[name] for name in known & set(stored)}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _no_card(error) from error
 

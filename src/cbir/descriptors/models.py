@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import CARD_FILE, VARIANTS, Model, ModelCard, card_fields
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
+from cbir.descriptors.packaged import PACKAGED, packaged_files
 from cbir.errors import CbirError
 from cbir.files import replacing
 from cbir.home import cbir_home
@@ -29,6 +31,9 @@ KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
 }
 """The descriptor class by the card's "kind" (default "onnx")."""
 
+log = logging.getLogger(__name__)
+"""Where nothing else is set up, Python prints its warnings on standard error, as plain lines."""
+
 
 @dataclass(frozen=True)
 class StoredModel:
@@ -42,9 +47,10 @@ class StoredModel:
 def load_descriptor(name: str) -> Descriptor:
     """Load the descriptor called `name`.
 
-    `name` is a shipped model (`cifar10-cnn`), a model in the store (the newest of that name, or
-    `NAME@FINGERPRINT`), or a model folder (with a path separator: `./my-model`). Append
-    `:embedding` for vectors without the posterior. Any other name is an entry point of the group
+    `name` is a shipped model (`cifar10-cnn`), a model of the store (the newest of that name, or
+    `NAME@FINGERPRINT`), or a model's folder (with a path separator: `./my-model`); each may end in
+    `:embedding` for vectors without the posterior. A packaged model (`efficientnet-lite0`) is made
+    and kept in the store at its first use. Otherwise it is an entry point of the group
     `cbir.descriptors`, or `module:attribute`.
     """
     model_name, variant = _split_variant(name)
@@ -53,7 +59,9 @@ def load_descriptor(name: str) -> Descriptor:
     for model in models(model_name.partition("@")[0]):
         if model_name in _names(model.descriptor):
             return _as(variant, model.descriptor)
-    known = (model.descriptor.card.name for model in models())
+    if model_name in PACKAGED:
+        return _as(variant, _made(model_name))
+    known = [*PACKAGED, *(model.descriptor.card.name for model in models())]
     return _descriptor(name, resolve(name, ENTRY_POINTS, known))
 
 
@@ -79,6 +87,8 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor
         candidates = [_as(variant, model.descriptor) for model in models(model_name)]
         installed = entry_point(spec.name, ENTRY_POINTS)
         candidates += [_descriptor(spec.name, installed)] if installed else []
+        if not candidates and model_name in PACKAGED:
+            candidates = [_as(variant, _made(model_name))]
     for candidate in candidates:
         if candidate.spec.fingerprint == spec.fingerprint:
             return candidate
@@ -172,6 +182,14 @@ def _kind(card: bytes) -> type[OnnxDescriptor] | type[BovwDescriptor]:
     if not isinstance(kind, str) or kind not in KINDS:
         raise CbirError(f"{CARD_FILE} has the unknown model kind {kind!r}", "update cbir")
     return KINDS[kind]
+
+
+def _made(name: str) -> Model:
+    """The packaged model `name`, which is kept in the store from now on."""
+    made = packaged_files(name)
+    folder = keep_model(made)
+    log.warning("built %s from its package's weights; saved in %s", name, folder)
+    return model_of(made)
 
 
 def _as(variant: str, model: Model) -> Model:

@@ -1,13 +1,13 @@
 """Descriptors that run a network: `model.onnx` and its card `model.json`.
 
-The network takes uint8 (n, height, width, 3) RGB and returns `embedding` (n, dim) and `logits`
-(n, classes), both float32. The card defines how they become vectors (see `OnnxCard`).
+The card says how pixels become the network's input, which output is the embedding, and how vectors
+are made from it (see `OnnxCard`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,54 +17,119 @@ from numpy.typing import NDArray
 from cbir.descriptors.cards import CARD_FILE, ModelCard, checked_files
 from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import Posterior, projected
-from cbir.descriptors.resize import RESIZE, resized
+from cbir.descriptors.pooling import POOLINGS, pooled
+from cbir.descriptors.preprocessing import Preprocessing
+from cbir.descriptors.resize import RESIZE
 from cbir.descriptors.runtime import Network
+from cbir.errors import CbirError
 from cbir.types import DescriptorSpec, RgbImage, Vectors
 
 NETWORK_FILE = "model.onnx"
 MAX_BATCH = 128
+MAX_PIXELS = 2**19
+"""Pixels of a batch: the activations of larger ones would take gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxCard(ModelCard):
     """The card of a network. These fields affect vectors and are part of the fingerprint.
 
-    `size` is the input's width and height; `mean` (dim,) centres the embedding; `temperature`
-    flattens the posterior; `posterior_weight` is the posterior's share of the fused cosine.
+    `preprocessing` makes the network's input; `size` (width and height) is its older form, for
+    uint8 (n, size, size, 3). `output` names the embedding and `pooling` makes rows of it (see
+    `pooling.pooled`). `mean` (dim,) centres them; without it, `dim` says how many dimensions there
+    are. With `classes`, the output `logits` (n, classes) may add a posterior: `temperature`
+    flattens it, and `posterior_weight` is its share of the fused cosine.
     """
 
     kind: ClassVar[str] = "onnx"
-    size: int
-    mean: tuple[float, ...]
-    temperature: float
-    posterior_weight: float
+    size: int | None = None
+    preprocessing: Preprocessing | None = None
+    output: str = "embedding"
+    pooling: str = "none"
+    dim: int | None = None
+    mean: tuple[float, ...] | None = None
+    temperature: float | None = None
+    posterior_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for one, other in (("size", "preprocessing"), ("mean", "dim")):
+            if (getattr(self, one) is None) == (getattr(self, other) is None):
+                raise ValueError(f"it needs either '{one}' or '{other}'")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling '{self.pooling}'; known: {', '.join(POOLINGS)}")
+        head = (self.temperature is not None, self.posterior_weight is not None)
+        if any(head) and not (all(head) and self.classes):
+            raise ValueError("a posterior needs classes, temperature and posterior_weight")
 
     @classmethod
     def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """Convert JSON values to fields."""
-        return super().converted(stored) | {"mean": tuple(stored["mean"])}
+        """The fields as the class holds them, from JSON values."""
+        made = super().converted(stored)
+        if stored.get("mean") is not None:
+            made["mean"] = tuple(stored["mean"])
+        if stored.get("preprocessing") is not None:
+            made["preprocessing"] = Preprocessing.parse(stored["preprocessing"])
+        return made
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `model.json`: every field that differs from its default."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if self._says(f.name)}
+        if self.preprocessing is not None:
+            values["preprocessing"] = self.preprocessing.to_json()
+        return values
+
+    def _says(self, name: str) -> bool:
+        # A field of a dataclass without a default is no attribute of the class.
+        return bool(getattr(self, name) != getattr(type(self), name, ...))
 
     @property
-    def posterior(self) -> Posterior:
-        """The posterior's settings in a fused vector."""
+    def posterior(self) -> Posterior | None:
+        """How the posterior enters a fused vector; None if there is none."""
+        if self.temperature is None or self.posterior_weight is None:
+            return None
         return Posterior(self.temperature, self.posterior_weight)
 
+    @property
+    def embedding_dim(self) -> int:
+        """Dimensions of the embedding."""
+        return len(self.mean) if self.mean is not None else self.dim or 0
+
+    @cached_property
+    def input(self) -> Preprocessing:
+        """How pixels become the network's input."""
+        if self.preprocessing is not None:
+            return self.preprocessing
+        assert self.size is not None
+        return Preprocessing(
+            height=self.size, width=self.size, reducing_gap=3.0, layout="NHWC", dtype="uint8"
+        )
+
     def vector_facts(self) -> dict[str, Any]:
-        """All card fields that change a vector, as JSON values."""
-        return {
-            "size": self.size,
-            "mean": list(self.mean),
+        """Everything in the card that changes a vector, as JSON values."""
+        shared: dict[str, Any] = {
+            "mean": None if self.mean is None else list(self.mean),
             "temperature": self.temperature,
             "posterior_weight": self.posterior_weight,
-            "resize": RESIZE,
+        }
+        if self.preprocessing is None:
+            shared |= {"size": self.size, "resize": RESIZE}
+            # Fingerprints of models in the older form must not change.
+            if (self.output, self.pooling) == ("embedding", "none"):
+                return shared
+            return shared | {"output": self.output, "pooling": self.pooling}
+        return shared | {
+            "preprocessing": self.preprocessing.to_json(),
+            "output": self.output,
+            "pooling": self.pooling,
         }
 
 
 class OnnxDescriptor:
-    """A network's centred embedding, fused with the square root of its posterior.
+    """A network's embedding, fused with the square root of its posterior if it has one.
 
-    The variant "fused" has both (dim + classes dimensions), "embedding" only the embedding.
-    `files` are the model's files by name; they are stored with an index. Thread-safe.
+    The variant "fused" has both (dim + classes dimensions), "embedding" the embedding alone;
+    without a posterior the two are the same, under the plain name. `files` are the model's files
+    by name; they travel with an index. Thread-safe.
     """
 
     FILES: ClassVar[tuple[str, ...]] = (NETWORK_FILE, CARD_FILE)
@@ -73,40 +138,61 @@ class OnnxDescriptor:
         checked_files(files, self.FILES, variant)
         self.files = dict(files)
         self.card = OnnxCard.parse(files[CARD_FILE])
-        self.variant = variant
+        self.variant = variant if self.card.posterior else "fused"
         self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}")
-        self._mean = np.asarray(self.card.mean, dtype=np.float32)
+        mean = self.card.mean
+        self._mean = None if mean is None else np.asarray(mean, dtype=np.float32)
+        pixels = self.card.input.height * self.card.input.width
+        self._batch = min(MAX_BATCH, max(1, MAX_PIXELS // pixels))
 
     @cached_property
     def spec(self) -> DescriptorSpec:
-        card, fused = self.card, self.variant == "fused"
+        card, posterior = self.card, self._posterior
+        parts = ["embedding" if card.mean is None else "centred embedding"]
+        if card.pooling != "none":
+            parts[0] += f", pooled: {card.pooling}"
         return card.spec(
             self.variant,
-            len(card.mean) + (len(card.classes) if fused else 0),
+            card.embedding_dim + (len(card.classes) if posterior else 0),
             self.files[NETWORK_FILE],
             {
-                "resize": f"{card.size}x{card.size}, {RESIZE}",
-                "vector": "centred embedding" + (f" + {card.posterior}" if fused else ""),
+                "resize": str(card.input),
+                "vector": " + ".join([*parts, *([str(posterior)] if posterior else [])]),
             },
         )
 
     def prepare(self, image: RgbImage) -> RgbImage:
-        """`image` at the network's input size, (size, size, 3)."""
-        return resized(image, self.card.size, self.card.size)
+        """`image` at the network's input size, (height, width, 3)."""
+        return self.card.input.prepare(image)
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
-        """The unit vectors (n, spec.dim) of `images`."""
-        return np.concatenate([self._vectors(some) for some in batches(images, MAX_BATCH)])
+        """Unit vectors (n, spec.dim) of `images`.
+
+        Raises `CbirError` if the network's outputs do not fit its card.
+        """
+        return np.concatenate([self._vectors(some) for some in batches(images, self._batch)])
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
-        """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
-        if self.variant != "fused":
+        """Class numbers (n,) by the posterior inside `vectors`; None if they hold none."""
+        if self._posterior is None:
             return None
-        classes: NDArray[np.intp] = np.argmax(vectors[:, len(self.card.mean) :], axis=1)
+        classes: NDArray[np.intp] = np.argmax(vectors[:, self.card.embedding_dim :], axis=1)
         return classes
 
+    @property
+    def _posterior(self) -> Posterior | None:
+        return self.card.posterior if self.variant == "fused" else None
+
     def _vectors(self, images: Sequence[RgbImage]) -> Vectors:
-        pixels = np.stack([self.prepare(image) for image in images])
-        embedding, logits = self.network.outputs(pixels)
-        unit = projected(embedding, self._mean)
-        return self.card.posterior.fused(unit, logits) if self.variant == "fused" else unit
+        card, posterior = self.card, self._posterior
+        names = [card.output, "logits"] if posterior else [card.output]
+        features, *logits = self.network.outputs(card.input.inputs(images), names)
+        rows = pooled(features, card.pooling)
+        if rows.shape != (len(images), card.embedding_dim):
+            raise CbirError(
+                f"output '{card.output}' of {card.name} has shape {features.shape}, which makes no "
+                f"{card.embedding_dim} dimensions by pooling '{card.pooling}'",
+                f"correct {CARD_FILE}",
+            )
+        unit = projected(rows, self._mean)
+        return posterior.fused(unit, logits[0]) if posterior else unit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,15 +28,22 @@ class Network:
         self._data, self._name = data, name
         self._loading = threading.Lock()
 
-    def outputs(self, images: NDArray[Any]) -> tuple[Floats, Floats]:
-        """The embeddings (n, dim) and logits (n, classes) of `images`, the network's input.
+    def outputs(
+        self, images: NDArray[Any], names: Sequence[str] = ("embedding", "logits")
+    ) -> tuple[Floats, ...]:
+        """The outputs `names` (n, ...) for `images`, the network's one input.
 
-        Raises `CbirError` if the network cannot be loaded.
+        Raises `CbirError` if the network cannot be loaded, or lacks an output, or fails.
         """
         with self._loading:
             session = self._session
-        embeddings, logits = session.run(["embedding", "logits"], {"images": images})
-        return embeddings, logits
+        try:
+            (taken,) = session.get_inputs()
+            return tuple(session.run(list(names), {taken.name: images}))
+        except Exception as error:  # ONNX Runtime's errors have no class in common
+            raise CbirError(
+                f"{self._name} fails: {str(error).splitlines()[0]}", "does it fit its card?"
+            ) from error
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:

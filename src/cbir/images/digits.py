@@ -32,7 +32,7 @@ class DigitsSource:
     split: str | None
     name: str = "digits"
     uri: str = "digits"
-    descriptor: str | None = None
+    descriptor: str | None = "classic"
     ignored: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

