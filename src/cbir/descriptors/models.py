@@ -47,7 +47,7 @@ class StoredModel:
 def load_descriptor(name: str) -> Descriptor:
     """Load the descriptor called `name`.
 
-    `name` is a shipped model (`cifar10-cnn`), a model of the store (the newest of that name, or
+    `name` is a shipped model (`cifar10-cnn`), a model in the store (the newest of that name, or
     `NAME@FINGERPRINT`), or a model's folder (with a path separator: `./my-model`); each may end in
     `:embedding` for vectors without the posterior. A packaged model (`efficientnet-lite0`) is made
     and kept in the store at its first use. Otherwise it is an entry point of the group

@@ -63,7 +63,7 @@ class OnnxCard(ModelCard):
 
     @classmethod
     def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
-        """The fields as the class holds them, from JSON values."""
+        """Convert JSON values to fields."""
         made = super().converted(stored)
         if stored.get("mean") is not None:
             made["mean"] = tuple(stored["mean"])
@@ -84,7 +84,7 @@ class OnnxCard(ModelCard):
 
     @property
     def posterior(self) -> Posterior | None:
-        """How the posterior enters a fused vector; None if there is none."""
+        """The posterior's settings in a fused vector; None if there is none."""
         if self.temperature is None or self.posterior_weight is None:
             return None
         return Posterior(self.temperature, self.posterior_weight)
@@ -105,7 +105,7 @@ class OnnxCard(ModelCard):
         )
 
     def vector_facts(self) -> dict[str, Any]:
-        """Everything in the card that changes a vector, as JSON values."""
+        """All card fields that change a vector, as JSON values."""
         shared: dict[str, Any] = {
             "mean": None if self.mean is None else list(self.mean),
             "temperature": self.temperature,
@@ -166,14 +166,14 @@ class OnnxDescriptor:
         return self.card.input.prepare(image)
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
-        """Unit vectors (n, spec.dim) of `images`.
+        """The unit vectors (n, spec.dim) of `images`.
 
         Raises `CbirError` if the network's outputs do not fit its card.
         """
         return np.concatenate([self._vectors(some) for some in batches(images, self._batch)])
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
-        """Class numbers (n,) by the posterior inside `vectors`; None if they hold none."""
+        """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
         if self._posterior is None:
             return None
         classes: NDArray[np.intp] = np.argmax(vectors[:, self.card.embedding_dim :], axis=1)
