@@ -145,6 +145,7 @@ def restore(address: Address, name: str) -> str:
 
 
 @pytest.mark.elasticsearch
+@pytest.mark.xdist_group("stored forms")  # both put the same index on one server
 @pytest.mark.parametrize("restored", ON_SERVER, indirect=True)
 def test_an_elasticsearch_index_opens_and_is_written_to(restored: str, tmp_path: Path) -> None:
     (name,) = (name for name in ON_SERVER if restored.endswith(f"stored-{name}"))
@@ -162,6 +163,7 @@ def test_an_elasticsearch_index_opens_and_is_written_to(restored: str, tmp_path:
 
 
 @pytest.mark.elasticsearch
+@pytest.mark.xdist_group("stored forms")  # both put the same index on one server
 @pytest.mark.parametrize("restored", ["elasticsearch"], indirect=True)
 def test_both_stored_indexes_are_the_same_one(restored: str, place: Path) -> None:
     with closing(cbir.open_index(place)) as one, closing(cbir.open_index(restored)) as other:
