@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -122,18 +123,19 @@ def restored(
     for variable, value in server.environment().items():
         monkeypatch.setenv(variable, value)
     keep_in_store(ON_SERVER[request.param])
-    yield restore(server, request.param)
-    server.request("DELETE", f"/stored-{request.param}-000001")
+    alias = f"{uuid.uuid4().hex[:8]}-{request.param}"  # workers share the server
+    yield restore(server, request.param, alias)
+    server.request("DELETE", f"/{alias}-000001")
 
 
-def restore(address: Address, name: str) -> str:
-    stored, index = kept(f"{name}.json"), f"stored-{name}-000001"
+def restore(address: Address, name: str, alias: str) -> str:
+    stored, index = kept(f"{name}.json"), f"{alias}-000001"
     settings = stored["settings"]
     (node,) = address.request("GET", "/_nodes/_local?filter_path=nodes.*.version")["nodes"].values()
     if tuple(map(int, node["version"].split(".")[:2])) >= SINCE_SOURCES_LACK_VECTORS:
         settings["mapping.exclude_source_vectors"] = False
     body = {
-        "aliases": {f"stored-{name}": {}},
+        "aliases": {alias: {}},
         "settings": {"index": settings},
         "mappings": stored["mappings"],
     }
@@ -141,14 +143,13 @@ def restore(address: Address, name: str) -> str:
     for record_id, document in stored["documents"].items():
         address.request("PUT", f"/{index}/_doc/{quote(record_id, safe='')}", document)
     address.request("POST", f"/{index}/_refresh")
-    return address.index_url(f"stored-{name}")
+    return address.index_url(alias)
 
 
 @pytest.mark.elasticsearch
-@pytest.mark.xdist_group("stored forms")  # both put the same index on one server
 @pytest.mark.parametrize("restored", ON_SERVER, indirect=True)
 def test_an_elasticsearch_index_opens_and_is_written_to(restored: str, tmp_path: Path) -> None:
-    (name,) = (name for name in ON_SERVER if restored.endswith(f"stored-{name}"))
+    (name,) = (name for name in ON_SERVER if restored.endswith(f"-{name}"))
     expected = kept(f"{name}.json")["answers"]
     check_answers(restored, expected)
     assert call("verify", restored).code == 0
@@ -163,7 +164,6 @@ def test_an_elasticsearch_index_opens_and_is_written_to(restored: str, tmp_path:
 
 
 @pytest.mark.elasticsearch
-@pytest.mark.xdist_group("stored forms")  # both put the same index on one server
 @pytest.mark.parametrize("restored", ["elasticsearch"], indirect=True)
 def test_both_stored_indexes_are_the_same_one(restored: str, place: Path) -> None:
     with closing(cbir.open_index(place)) as one, closing(cbir.open_index(restored)) as other:
