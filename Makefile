@@ -22,7 +22,7 @@ test: .venv/.test  ## Every extra, the whole suite
 	.venv/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 test-core: .venv-core/.test-core  ## The suite without torch and Elasticsearch
-	.venv-core/bin/python -m pytest -n $(WORKERS) -m "not training and not elasticsearch" $(PYTEST_ARGS)
+	.venv-core/bin/python -m pytest -n $(WORKERS) -m "not training and not reference and not elasticsearch" $(PYTEST_ARGS)
 
 check: lint types layers
 
@@ -62,8 +62,8 @@ bench: .venv/.test  ## Print the figures that the README quotes
 	$(PYTHON) -m venv $*
 
 lock:  ## Renew the pinned versions (needs uv)
-	for set in "core" "demo --extra digits --extra elasticsearch" "test --extra all --group dev" \
-	  "test-core --extra evaluation --extra digits --extra bovw --extra elasticsearch --group dev"; do \
+	for set in "core" "demo --extra photos --extra digits --extra elasticsearch" "test --extra all --group dev --group reference" \
+	  "test-core --extra hub --extra evaluation --extra digits --extra bovw --extra elasticsearch --group dev"; do \
 	  set -- $$set; name=$$1; shift; \
 	  uv pip compile pyproject.toml "$$@" --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --upgrade -q -o requirements/$$name.txt || exit 1; \

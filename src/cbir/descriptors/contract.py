@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, QueryError
 from cbir.types import UNIT_TOLERANCE, DescriptorSpec, RgbImage, Vectors
 
 _Rows = TypeVar("_Rows", bound=Sequence[Any] | NDArray[Any])
@@ -39,6 +39,20 @@ class Preparing(Protocol):
     def prepare(self, image: RgbImage) -> RgbImage: ...
 
 
+@runtime_checkable
+class TextDescribing(Protocol):
+    """A descriptor that can have a text tower, which turns words into vectors among its images'.
+
+    `describe_texts` returns unit rows, float32 (n, spec.dim), as `describe` does; it is called
+    only if `has_text` is true. It must be thread-safe.
+    """
+
+    @property
+    def has_text(self) -> bool: ...
+
+    def describe_texts(self, texts: Sequence[str]) -> Vectors: ...
+
+
 def prepare(descriptor: Descriptor, image: RgbImage) -> RgbImage:
     """`image` as prepared by `descriptor`; unchanged if the descriptor has no `prepare`."""
     return descriptor.prepare(image) if isinstance(descriptor, Preparing) else image
@@ -46,24 +60,27 @@ def prepare(descriptor: Descriptor, image: RgbImage) -> RgbImage:
 
 def describe(descriptor: Descriptor, images: Sequence[RgbImage]) -> Vectors:
     """The checked vectors of `images`, float32 (n, dim); raises `CbirError` if invalid."""
-    dim = descriptor.spec.dim
     if not images:
-        return np.empty((0, dim), dtype=np.float32)
-    vectors = np.asarray(descriptor.describe(images))
-    if vectors.shape != (len(images), dim):
-        raise CbirError(
-            f"descriptor {descriptor.spec.name} returned shape {vectors.shape} for "
-            f"{len(images)} images; expected {(len(images), dim)}"
+        return np.empty((0, descriptor.spec.dim), dtype=np.float32)
+    return _checked(descriptor, np.asarray(descriptor.describe(images)), len(images), "image")
+
+
+def has_text(descriptor: Descriptor) -> bool:
+    """Whether `descriptor` has a text tower."""
+    return isinstance(descriptor, TextDescribing) and descriptor.has_text
+
+
+def describe_texts(descriptor: Descriptor, texts: Sequence[str]) -> Vectors:
+    """The checked vectors of `texts`, float32 (n, dim).
+
+    Raises `QueryError` if the descriptor has no text tower, `CbirError` if the vectors are invalid.
+    """
+    if not (isinstance(descriptor, TextDescribing) and descriptor.has_text):
+        raise QueryError(
+            f"{descriptor.spec.short} cannot be searched by words: it has no text tower",
+            "search with a picture, or index with a model that has one: cbir models pull",
         )
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(vectors, axis=1)
-    if not np.all(np.abs(norms - 1) <= UNIT_TOLERANCE):  # also false for NaN and infinity
-        worst = int(np.argmax(np.where(np.isfinite(norms), np.abs(norms - 1), np.inf)))
-        raise CbirError(
-            f"descriptor {descriptor.spec.name} returned a vector of norm {norms[worst]:g} "
-            f"for image {worst} of the batch; rows must be finite and of unit norm"
-        )
-    return vectors
+    return _checked(descriptor, np.asarray(descriptor.describe_texts(texts)), len(texts), "text")
 
 
 def describe_each(descriptor: Descriptor, images: Sequence[RgbImage]) -> list[Vectors | Exception]:
@@ -78,6 +95,24 @@ def describe_each(descriptor: Descriptor, images: Sequence[RgbImage]) -> list[Ve
         if len(images) == 1:
             return [error]
     return [result for image in images for result in describe_each(descriptor, [image])]
+
+
+def _checked(descriptor: Descriptor, vectors: NDArray[Any], count: int, what: str) -> Vectors:
+    spec = descriptor.spec
+    if vectors.shape != (count, spec.dim):
+        raise CbirError(
+            f"descriptor {spec.name} returned shape {vectors.shape} for {count} {what}s; "
+            f"expected {(count, spec.dim)}"
+        )
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(vectors, axis=1)
+    if not np.all(np.abs(norms - 1) <= UNIT_TOLERANCE):  # also false for NaN and infinity
+        worst = int(np.argmax(np.where(np.isfinite(norms), np.abs(norms - 1), np.inf)))
+        raise CbirError(
+            f"descriptor {spec.name} returned a vector of norm {norms[worst]:g} "
+            f"for {what} {worst} of the batch; rows must be finite and of unit norm"
+        )
+    return vectors
 
 
 def batches(rows: _Rows, size: int) -> Iterator[_Rows]:
