@@ -1,12 +1,18 @@
-"""Writes files completely or not at all, even if the power fails."""
+"""Writes files completely or not at all, even if the power fails; reads and links model files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+LINKED_BYTES = 16 * 2**20
+"""Size from which `place` links a file."""
+READ_BYTES = 2**20
 
 
 @contextmanager
@@ -41,7 +47,7 @@ def write_whole(path: Path, data: bytes) -> None:
         draft.write_bytes(data)
 
 
-def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+def write_files(files: Mapping[str, bytes | Path], folder: Path) -> None:
     """Write `files`, by name, into `folder`; replace existing files only once all are written.
 
     Creates missing folders. Names may contain slashes.
@@ -50,4 +56,42 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> None:
         for name, data in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            drafts.enter_context(replacing(path)).write_bytes(data)
+            place(data, drafts.enter_context(replacing(path)))
+
+
+def content(file: bytes | Path) -> bytes:
+    """The bytes of a file, which is given by content or by path."""
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def size_of(file: bytes | Path) -> int:
+    """The size of a file in bytes, which is given by content or by path."""
+    return len(file) if isinstance(file, bytes) else file.stat().st_size
+
+
+def sha256_of(*files: bytes | Path) -> str:
+    """The sha256 (hex) of `files` one after another; reads paths in portions."""
+    digest = hashlib.sha256()
+    for file in files:
+        if isinstance(file, bytes):
+            digest.update(file)
+            continue
+        with file.open("rb") as opened:
+            while portion := opened.read(READ_BYTES):
+                digest.update(portion)
+    return digest.hexdigest()
+
+
+def place(file: bytes | Path, path: Path) -> None:
+    """Put `file` at the new `path`: hard-link large files where the file system can, else copy.
+
+    Small files are copied, so that a damaged copy never damages the other.
+    """
+    if isinstance(file, bytes):
+        path.write_bytes(file)
+        return
+    if file.stat().st_size >= LINKED_BYTES and os.access(file, os.W_OK):
+        with suppress(OSError):
+            os.link(file.resolve(), path)
+            return
+    shutil.copyfile(file, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,9 @@ OnDone: TypeAlias = Callable[[int, int | None], None]
 
 OnStage: TypeAlias = Callable[[str, int, int | None], None]
 """Progress callback for work in stages: the stage, the amount done and the total."""
+
+ModelFile: TypeAlias = bytes | Path
+"""A model's file: its content, or where it lies."""
 
 MetadataValue: TypeAlias = str | int | float
 

@@ -11,6 +11,7 @@ from benchmarks.setting import photos_archive
 from cbir.descriptors.contract import describe
 from cbir.descriptors.models import SHIPPED, card_of, models
 from cbir.descriptors.packaged import PACKAGED
+from cbir.files import size_of
 from cbir.types import RgbImage
 from tests.descriptors.support_photos import picture
 
@@ -39,7 +40,7 @@ def test_it_ships_without_labels_and_says_what_it_was_fitted_on() -> None:
     assert card is not None and model.origin == "shipped"
     assert (card.classes, card.licence) == ((), "MIT")
     assert "Caltech-101" in card.trained_on and "CC BY 4.0" in card.trained_on
-    assert sum(map(len, model.descriptor.files.values())) <= MOST_BYTES
+    assert sum(map(size_of, model.descriptor.files.values())) <= MOST_BYTES
 
 
 def test_every_picture_gets_a_unit_vector_of_its_own_whatever_is_beside_it() -> None:

@@ -17,6 +17,7 @@ from cbir.descriptors.fusion import fuse, projected, sqrt_posterior, unit_rows
 from cbir.descriptors.models import SHIPPED, descriptor_of, keep_model, models, newer_model
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxDescriptor
 from cbir.errors import CbirError
+from cbir.files import content, place
 from cbir.testing import check_descriptor
 from cbir.types import DescriptorSpec
 from tests.descriptors.support_photos import MeanColour, picture
@@ -92,7 +93,7 @@ def test_the_fused_vector_holds_the_embedding_and_the_posterior(cnn: OnnxDescrip
 
 
 def test_everything_that_changes_a_vector_changes_the_fingerprint(cnn: OnnxDescriptor) -> None:
-    card = json.loads(cnn.files[CARD_FILE])
+    card = json.loads(content(cnn.files[CARD_FILE]))
     seen = {cnn.spec.fingerprint, OnnxDescriptor(cnn.files, "embedding").spec.fingerprint}
     for change in ({"temperature": 9.0}, {"posterior_weight": 0.11}, {"mean": [0.5] * 64}):
         files = {**cnn.files, CARD_FILE: json.dumps({**card, **change}).encode()}
@@ -104,7 +105,7 @@ def test_everything_that_changes_a_vector_changes_the_fingerprint(cnn: OnnxDescr
 
 
 def test_the_model_store_keeps_every_version(cnn: OnnxDescriptor) -> None:
-    card = json.loads(cnn.files[CARD_FILE])
+    card = json.loads(content(cnn.files[CARD_FILE]))
     versions = [
         {**cnn.files, CARD_FILE: json.dumps({**card, "name": "mine", "temperature": t}).encode()}
         for t in (1.25, 1.75)
@@ -133,7 +134,7 @@ def test_a_model_that_is_gone_is_one_clear_error() -> None:
 def test_a_damaged_folder_of_the_store_costs_only_itself(cnn: OnnxDescriptor) -> None:
     from cbir.descriptors.models import damaged_models
 
-    card = json.loads(cnn.files[CARD_FILE])
+    card = json.loads(content(cnn.files[CARD_FILE]))
     files = {**cnn.files, CARD_FILE: json.dumps({**card, "name": "mine"}).encode()}
     (keep_model(files) / NETWORK_FILE).unlink()
     assert [m.origin for m in models()] == ["shipped"] * len(SHIPPED)
@@ -145,10 +146,10 @@ def test_a_damaged_folder_of_the_store_costs_only_itself(cnn: OnnxDescriptor) ->
 def test_a_folder_is_taken_only_when_it_is_written_as_a_path(
     cnn: OnnxDescriptor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = json.loads(cnn.files[CARD_FILE])
+    card = json.loads(content(cnn.files[CARD_FILE]))
     folder = tmp_path / "cifar10-cnn"
     folder.mkdir()
-    (folder / NETWORK_FILE).write_bytes(cnn.files[NETWORK_FILE])
+    place(cnn.files[NETWORK_FILE], folder / NETWORK_FILE)
     (folder / CARD_FILE).write_text(json.dumps({**card, "temperature": 3.0}))
     monkeypatch.chdir(tmp_path)
     assert cbir.load_descriptor("cifar10-cnn").spec == cnn.spec

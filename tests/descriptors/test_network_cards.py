@@ -17,6 +17,7 @@ from cbir.descriptors.pooling import pooled
 from cbir.errors import CbirError
 from cbir.testing import check_descriptor
 from cbir.types import RgbImage
+from tests.support_files import contents
 
 onnx = pytest.importorskip("onnx", reason="needs the `photos` extra")
 
@@ -147,7 +148,7 @@ def test_every_field_that_changes_a_vector_changes_the_fingerprint() -> None:
 
 
 def test_a_card_is_written_as_it_was_read() -> None:
-    for made in (files(), dict(load_descriptor("cifar10-cnn").files)):  # type: ignore[attr-defined]
+    for made in (files(), contents(load_descriptor("cifar10-cnn").files)):  # type: ignore[attr-defined]
         card = OnnxCard.parse(made[CARD_FILE])
         again = json.dumps(card.to_json()).encode()
         assert OnnxCard.parse(again) == card

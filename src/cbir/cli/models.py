@@ -99,12 +99,13 @@ def show(
 
     from cbir.cli.output import print_json, print_table
     from cbir.descriptors.models import card_of, files_of, load_descriptor
+    from cbir.files import size_of
 
     if pictures is None and (images or words or sweep):
         raise click.UsageError("give a folder for the pictures: --pictures DIR")
     descriptor = load_descriptor(name)
     spec, card = descriptor.spec, card_of(descriptor)
-    sizes = {file_name: len(data) for file_name, data in files_of(descriptor).items()}
+    sizes = {file_name: size_of(file) for file_name, file in files_of(descriptor).items()}
     shown: dict[str, Any] = {
         "spec": asdict(spec),
         "card": asdict(card) if card else None,

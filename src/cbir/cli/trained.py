@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cbir.types import ModelFile
 
 _OPTIONS = (
     click.argument("source", metavar="SOURCE"),
@@ -46,7 +49,7 @@ def check_name(name: str, stored: bool) -> None:
         raise CbirError(f"'{name}' is a shipped model", "choose another --name, or write to --out")
 
 
-def keep(files: Mapping[str, bytes], out: Path | None) -> None:
+def keep(files: Mapping[str, ModelFile], out: Path | None) -> None:
     """Write a model's files to the folder `out`, or to the model store, and print the folder."""
     from cbir.descriptors.models import keep_model
     from cbir.files import write_files

@@ -9,7 +9,7 @@ network.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -33,8 +33,9 @@ from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import Posterior, fuse
 from cbir.descriptors.resize import FIT, MIN_SIDE, RESIZE, Size, at_size
 from cbir.errors import CbirError
+from cbir.files import content
 from cbir.machine import keep_blas_on_one_thread
-from cbir.types import DescriptorSpec, Floats, RgbImage, Vectors
+from cbir.types import DescriptorSpec, Floats, ModelFile, RgbImage, Vectors
 
 ARRAYS_FILE = "model.npz"
 HEAD = "head"
@@ -114,12 +115,12 @@ class BovwDescriptor:
 
     FILES: ClassVar[tuple[str, ...]] = (ARRAYS_FILE, CARD_FILE)
 
-    def __init__(self, files: Mapping[str, bytes], variant: str = "fused") -> None:
+    def __init__(self, files: Mapping[str, ModelFile], variant: str = "fused") -> None:
         checked_files(files, self.FILES, variant)
         self.files = dict(files)
-        self.card = BovwCard.parse(files[CARD_FILE])
+        self.card = BovwCard.parse(content(files[CARD_FILE]))
         self.variant = variant if self.card.posterior else "fused"
-        arrays = read_npz(files[ARRAYS_FILE], ARRAYS_FILE)
+        arrays = read_npz(content(files[ARRAYS_FILE]), ARRAYS_FILE)
         self._digest = fingerprint(arrays)
         self._blocks, self._head = _split(self.card, arrays)
         self._dims = [
@@ -128,12 +129,17 @@ class BovwDescriptor:
         ]
         _check_head(self.card, sum(raw for raw, _ in self._dims), self._head)
 
+    @classmethod
+    def file_names(cls, card: Mapping[str, Any], present: Collection[str]) -> Sequence[str]:  # noqa: ARG003
+        """The names of a model's files: the same for every card."""
+        return cls.FILES
+
     @cached_property
     def spec(self) -> DescriptorSpec:
         return self.card.spec(
             self.variant,
             self._embedding_dim + (len(self.card.classes) if self._posterior else 0),
-            self._digest.encode(),
+            [self._digest.encode()],
             self._preprocessing(),
         )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.contract import Descriptor, Preparing
 from cbir.errors import CbirError
+from cbir.files import sha256_of
 from cbir.images.decode import decoder_name
-from cbir.types import DescriptorSpec, Vectors
+from cbir.types import DescriptorSpec, ModelFile, Vectors
 
 CARD_FILE = "model.json"
 VARIANTS = ("fused", "embedding")
@@ -58,16 +58,18 @@ class ModelCard(ABC):
         """All card fields that change a vector, as JSON values."""
 
     def spec(
-        self, variant: str, dim: int, weights: bytes, preprocessing: Mapping[str, str]
+        self,
+        variant: str,
+        dim: int,
+        weights: Sequence[ModelFile],
+        preprocessing: Mapping[str, str],
     ) -> DescriptorSpec:
         """The spec of a model with this card; its fingerprint covers `weights` and the facts."""
-        facts = {**self.vector_facts(), "variant": variant}
-        digest = hashlib.sha256(weights)
-        digest.update(json.dumps(facts, sort_keys=True).encode())
+        facts = json.dumps({**self.vector_facts(), "variant": variant}, sort_keys=True).encode()
         return DescriptorSpec(
             name=self.name if variant == "fused" else f"{self.name}:{variant}",
             dim=dim,
-            fingerprint=digest.hexdigest(),
+            fingerprint=sha256_of(*weights, facts),
             preprocessing={"decoder": decoder_name(), **preprocessing},
             trained_on=self.trained_on,
             licence=self.licence,
@@ -78,12 +80,12 @@ class ModelCard(ABC):
 class Model(Descriptor, Preparing, Protocol):
     """A descriptor defined by a card and data files.
 
-    `files` are by name and are stored with an index. `variant` is "fused" (with the posterior, if
-    the model has a head) or "embedding" (without).
+    `files` are by name, in memory or on disk, and are stored with an index. `variant` is "fused"
+    (with the posterior, if the model has a head) or "embedding" (without).
     """
 
     @property
-    def files(self) -> Mapping[str, bytes]: ...
+    def files(self) -> Mapping[str, ModelFile]: ...
 
     @property
     def variant(self) -> str: ...
@@ -107,7 +109,7 @@ def card_fields(data: bytes) -> dict[str, Any]:
     return stored
 
 
-def checked_files(files: Mapping[str, bytes], needed: tuple[str, ...], variant: str) -> None:
+def checked_files(files: Mapping[str, ModelFile], needed: Sequence[str], variant: str) -> None:
     """Raise `CbirError` if a `needed` file is missing or the variant is unknown."""
     if variant not in VARIANTS:
         raise CbirError(f"unknown variant '{variant}'", f"known: {', '.join(VARIANTS)}")

@@ -6,10 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import CARD_FILE, VARIANTS, Model, ModelCard, card_fields
@@ -17,13 +15,14 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, packaged_files
 from cbir.errors import CbirError
-from cbir.files import replacing
+from cbir.files import content, place, replacing
 from cbir.home import cbir_home
 from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
-from cbir.types import DescriptorSpec
+from cbir.types import DescriptorSpec, ModelFile
 
 ENTRY_POINTS = "cbir.descriptors"
+SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 SHIPPED = ("cifar10-cnn", "cifar10-bovw", "classic")
 KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
     "onnx": OnnxDescriptor,
@@ -65,14 +64,14 @@ def load_descriptor(name: str) -> Descriptor:
     return _descriptor(name, resolve(name, ENTRY_POINTS, known))
 
 
-def model_of(files: Mapping[str, bytes], variant: str = "fused") -> Model:
+def model_of(files: Mapping[str, ModelFile], variant: str = "fused") -> Model:
     """Create a model from its files; the card gives its kind."""
     if CARD_FILE not in files:
         raise CbirError(f"the model lacks {CARD_FILE}")
-    return _kind(files[CARD_FILE])(files, variant)
+    return _kind(card_fields(content(files[CARD_FILE])))(files, variant)
 
 
-def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, bytes]) -> Descriptor:
+def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, ModelFile]) -> Descriptor:
     """Find the descriptor for an index with `spec`.
 
     `kept` are the model files stored with the index, if any; otherwise searches the package, the
@@ -119,7 +118,7 @@ def models(name: str | None = None) -> Iterator[StoredModel]:
     """
     for shipped in SHIPPED:
         if name in (None, shipped):
-            folder = files("cbir.descriptors") / "shipped" / shipped
+            folder = SHIPPED_FOLDER / shipped
             yield StoredModel(model_of(read_files(folder)), "shipped", str(folder))
     for kept in _stored_folders():
         with suppress(CbirError):  # `damaged_models` reports the others
@@ -138,7 +137,7 @@ def damaged_models() -> dict[str, str]:
     return found
 
 
-def keep_model(model_files: Mapping[str, bytes]) -> Path:
+def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
     """Write a model's files to the store as `NAME@FINGERPRINT` and return the folder."""
     spec = model_of(model_files).spec
     folder = _store() / f"{spec.name}@{spec.fingerprint[:16]}"
@@ -147,24 +146,31 @@ def keep_model(model_files: Mapping[str, bytes]) -> Path:
         try:
             with replacing(folder) as draft:
                 draft.mkdir()
-                for name, data in model_files.items():
-                    (draft / name).write_bytes(data)
+                for name, file in model_files.items():
+                    place(file, draft / name)
         except OSError:
             if not folder.is_dir():  # another process may have kept it meanwhile
                 raise
     return folder
 
 
-def keep_model_of(index: Index, files: Mapping[str, bytes]) -> None:
+def keep_model_of(index: Index, files: Mapping[str, ModelFile]) -> None:
     """Save a model to the store unless `index` stores its files itself."""
     if files and not index.model_files():
         keep_model(files)
 
 
-def read_files(folder: Path | Traversable) -> dict[str, bytes]:
-    """The contents of a model's files by name; raises `CbirError` if one is missing."""
-    card = _read(folder, CARD_FILE)
-    return {name: _read(folder, name) for name in _kind(card).FILES}
+def read_files(folder: Path) -> dict[str, ModelFile]:
+    """The files of the model in `folder` by name; raises `CbirError` if one is missing."""
+    card = card_fields(_read_card(folder))
+    present = {path.name for path in folder.iterdir() if path.is_file()}
+    names = _kind(card).file_names(card, present)
+    if missing := sorted(set(names) - present):
+        raise CbirError(
+            f"the model in {folder} is damaged: it lacks {', '.join(map(str, missing))}",
+            "restore the model's files",
+        )
+    return {name: folder / name for name in names}
 
 
 def card_of(descriptor: Descriptor) -> ModelCard | None:
@@ -172,13 +178,13 @@ def card_of(descriptor: Descriptor) -> ModelCard | None:
     return descriptor.card if isinstance(descriptor, Model) else None
 
 
-def files_of(descriptor: Descriptor) -> Mapping[str, bytes]:
+def files_of(descriptor: Descriptor) -> Mapping[str, ModelFile]:
     """The model files to store with an index, so that searches do not need an installed model."""
     return descriptor.files if isinstance(descriptor, Model) else {}
 
 
-def _kind(card: bytes) -> type[OnnxDescriptor] | type[BovwDescriptor]:
-    kind = card_fields(card).get("kind", "onnx")
+def _kind(card: Mapping[str, Any]) -> type[OnnxDescriptor] | type[BovwDescriptor]:
+    kind = card.get("kind", "onnx")
     if not isinstance(kind, str) or kind not in KINDS:
         raise CbirError(f"{CARD_FILE} has the unknown model kind {kind!r}", "update cbir")
     return KINDS[kind]
@@ -196,13 +202,13 @@ def _as(variant: str, model: Model) -> Model:
     return model if model.variant == variant else model_of(model.files, variant)
 
 
-def _read(folder: Path | Traversable, name: str) -> bytes:
+def _read_card(folder: Path) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return (folder / CARD_FILE).read_bytes()
     except OSError as error:
         data_files = " or ".join(kind.FILES[0] for kind in KINDS.values())
         raise CbirError(
-            f"the model in {folder} is damaged: {name}: {error.strerror}"
+            f"the model in {folder} is damaged: {CARD_FILE}: {error.strerror}"
             if folder.is_dir()
             else f"no model in {folder}",
             f"a model folder contains {CARD_FILE} and {data_files}",
@@ -210,7 +216,7 @@ def _read(folder: Path | Traversable, name: str) -> bytes:
 
 
 def _name_in(folder: Path) -> str:
-    return str(card_fields(_read(folder, CARD_FILE)).get("name"))
+    return str(card_fields(_read_card(folder)).get("name"))
 
 
 def _names(model: Model) -> set[str]:

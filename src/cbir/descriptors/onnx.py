@@ -6,7 +6,8 @@ are made from it (see `OnnxCard`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,7 +23,8 @@ from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.resize import RESIZE
 from cbir.descriptors.runtime import Network
 from cbir.errors import CbirError
-from cbir.types import DescriptorSpec, RgbImage, Vectors
+from cbir.files import content
+from cbir.types import DescriptorSpec, ModelFile, RgbImage, Vectors
 
 NETWORK_FILE = "model.onnx"
 MAX_BATCH = 128
@@ -39,6 +41,10 @@ class OnnxCard(ModelCard):
     `pooling.pooled`). `mean` (dim,) centres them; without it, `dim` says how many dimensions there
     are. With `classes`, the output `logits` (n, classes) may add a posterior: `temperature`
     flattens it, and `posterior_weight` is its share of the fused cosine.
+
+    `files` are the sha256 of the model's other files by name. The fingerprint covers these values,
+    so that gigabytes need not be read at every start. Without them, it covers the bytes of
+    `model.onnx` and its external data (files whose names begin so).
     """
 
     kind: ClassVar[str] = "onnx"
@@ -50,11 +56,14 @@ class OnnxCard(ModelCard):
     mean: tuple[float, ...] | None = None
     temperature: float | None = None
     posterior_weight: float | None = None
+    files: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for one, other in (("size", "preprocessing"), ("mean", "dim")):
             if (getattr(self, one) is None) == (getattr(self, other) is None):
                 raise ValueError(f"it needs either '{one}' or '{other}'")
+        if self.files is not None:
+            _check_names(self.files)
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling '{self.pooling}'; known: {', '.join(POOLINGS)}")
         head = (self.temperature is not None, self.posterior_weight is not None)
@@ -106,7 +115,8 @@ class OnnxCard(ModelCard):
 
     def vector_facts(self) -> dict[str, Any]:
         """All card fields that change a vector, as JSON values."""
-        shared: dict[str, Any] = {
+        shared: dict[str, Any] = {} if self.files is None else {"files": dict(self.files)}
+        shared |= {
             "mean": None if self.mean is None else list(self.mean),
             "temperature": self.temperature,
             "posterior_weight": self.posterior_weight,
@@ -129,21 +139,29 @@ class OnnxDescriptor:
 
     The variant "fused" has both (dim + classes dimensions), "embedding" the embedding alone;
     without a posterior the two are the same, under the plain name. `files` are the model's files
-    by name; they travel with an index. Thread-safe.
+    by name; they travel with an index. The network is opened at the first call. Thread-safe.
     """
 
     FILES: ClassVar[tuple[str, ...]] = (NETWORK_FILE, CARD_FILE)
 
-    def __init__(self, files: Mapping[str, bytes], variant: str = "fused") -> None:
+    def __init__(self, files: Mapping[str, ModelFile], variant: str = "fused") -> None:
         checked_files(files, self.FILES, variant)
         self.files = dict(files)
-        self.card = OnnxCard.parse(files[CARD_FILE])
+        self.card = OnnxCard.parse(content(files[CARD_FILE]))
+        checked_files(files, [*(self.card.files or ())], variant)
         self.variant = variant if self.card.posterior else "fused"
         self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}")
         mean = self.card.mean
         self._mean = None if mean is None else np.asarray(mean, dtype=np.float32)
         pixels = self.card.input.height * self.card.input.width
         self._batch = min(MAX_BATCH, max(1, MAX_PIXELS // pixels))
+
+    @classmethod
+    def file_names(cls, card: Mapping[str, Any], present: Collection[str]) -> Sequence[str]:
+        """The names of a model's files: those of the card, else found among those `present`."""
+        if isinstance(named := card.get("files"), dict):
+            return [*named, CARD_FILE]
+        return [*cls.FILES, *_external_data(present)]
 
     @cached_property
     def spec(self) -> DescriptorSpec:
@@ -154,7 +172,7 @@ class OnnxDescriptor:
         return card.spec(
             self.variant,
             card.embedding_dim + (len(card.classes) if posterior else 0),
-            self.files[NETWORK_FILE],
+            self._weights,
             {
                 "resize": str(card.input),
                 "vector": " + ".join([*parts, *([str(posterior)] if posterior else [])]),
@@ -180,6 +198,13 @@ class OnnxDescriptor:
         return classes
 
     @property
+    def _weights(self) -> list[ModelFile]:
+        """What the fingerprint covers beside the card, which may hold the digests of the files."""
+        if self.card.files is not None:
+            return []
+        return [self.files[name] for name in (NETWORK_FILE, *_external_data(self.files))]
+
+    @property
     def _posterior(self) -> Posterior | None:
         return self.card.posterior if self.variant == "fused" else None
 
@@ -196,3 +221,17 @@ class OnnxDescriptor:
             )
         unit = projected(rows, self._mean)
         return posterior.fused(unit, logits[0]) if posterior else unit
+
+
+def _check_names(names: Collection[str]) -> None:
+    """Raise `ValueError` unless all are plain file names beside the card's."""
+    if NETWORK_FILE not in names:
+        raise ValueError(f"'files' lacks {NETWORK_FILE}")
+    for name in names:
+        if name == CARD_FILE or not re.fullmatch(r"\w[\w.-]{,99}", name, re.ASCII):
+            raise ValueError(f"{name!r} in 'files' is no name of a model file")
+
+
+def _external_data(names: Collection[str]) -> list[str]:
+    """The files with weights of `model.onnx`, as exporters name them: model.onnx_data, ..."""
+    return sorted(n for n in names if n.startswith(NETWORK_FILE) and n != NETWORK_FILE)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.types import Floats
+from cbir.types import Floats, ModelFile
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,8 +24,8 @@ class Network:
     Imports ONNX Runtime and loads the network on the first call. `name` is for messages.
     """
 
-    def __init__(self, data: bytes, name: str) -> None:
-        self._data, self._name = data, name
+    def __init__(self, file: ModelFile, name: str) -> None:
+        self._file, self._name = file, name
         self._loading = threading.Lock()
 
     def outputs(
@@ -57,11 +57,12 @@ class Network:
         options.log_severity_level = 3
         try:
             return onnxruntime.InferenceSession(
-                self._data, options, providers=["CPUExecutionProvider"]
+                self._file, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise CbirError(
-                f"{self._name} cannot be loaded: {error}", "restore the model's files"
+                f"{self._name} cannot be loaded: {str(error).splitlines()[0]}",
+                "restore the model's files",
             ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
+from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, ModelFile, Vectors
 
 SCORE_TOLERANCE = 2e-6
 """Scores that differ by less than this count as equal across engines and batch sizes."""
@@ -167,7 +167,7 @@ class Index(Protocol):
     def info(self) -> dict[str, Any]:
         """The content of `cbir info --json`: count, dim, engine, descriptor, failed, size, ..."""
 
-    def model_files(self) -> Mapping[str, bytes]:
+    def model_files(self) -> Mapping[str, ModelFile]:
         """The descriptor's files, if the index keeps them."""
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from cbir.index.base import Index
 from cbir.index.elasticsearch import opening as elasticsearch
 from cbir.index.elasticsearch.address import PLAIN, PORT, SCHEMES
 from cbir.index.embedded import opening as embedded
-from cbir.types import DescriptorSpec
+from cbir.types import DescriptorSpec, ModelFile
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -26,7 +26,7 @@ class Engine(Protocol):
         self,
         url: str,
         spec: DescriptorSpec,
-        model_files: Mapping[str, bytes],
+        model_files: Mapping[str, ModelFile],
         *,
         rebuild: bool,
         fast_load: bool,
@@ -47,7 +47,7 @@ def open_index(url: str | os.PathLike[str], *, write: bool = False) -> Index:
 def create_index(
     url: str,
     spec: DescriptorSpec,
-    model_files: Mapping[str, bytes] | None = None,
+    model_files: Mapping[str, ModelFile] | None = None,
     *,
     rebuild: bool = False,
     fast_load: bool = False,

@@ -16,7 +16,7 @@ from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedEr
 from cbir.images.ids import make_id
 from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp, difference
 from cbir.index.open import create_index, open_index
-from cbir.types import OnDone
+from cbir.types import ModelFile, OnDone
 from cbir.wording import counted
 
 AT_ONCE = 1000
@@ -88,7 +88,7 @@ def copy_index(
     )
 
 
-def _model_of(index: Index) -> Mapping[str, bytes]:
+def _model_of(index: Index) -> Mapping[str, ModelFile]:
     """The files of the index's model, from the index or from the model store."""
     kept = index.model_files()
     if not kept:

@@ -21,6 +21,7 @@ from cbir.descriptors.local.sift import CELLS
 from cbir.descriptors.resize import resized
 from cbir.descriptors.vocabulary import vocabulary_of
 from cbir.errors import CbirError
+from cbir.files import content
 from cbir.report.pictures import (
     ACCENT,
     YELLOW,
@@ -84,7 +85,7 @@ class Part:
 
 def parts_of(model: BovwDescriptor) -> list[Part]:
     """The blocks of `model`."""
-    arrays = read_npz(model.files[ARRAYS_FILE], ARRAYS_FILE)
+    arrays = read_npz(content(model.files[ARRAYS_FILE]), ARRAYS_FILE)
     return [
         Part(
             number,

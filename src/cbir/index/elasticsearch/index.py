@@ -18,7 +18,7 @@ from cbir.index.elasticsearch.requests import Requests, unchanged
 from cbir.index.elasticsearch.server_errors import IndexMissingError
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.source_names import check_move, source_name
-from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
+from cbir.types import DescriptorSpec, Failure, ImageRecord, ModelFile, Vectors
 
 _FACTS_KEPT = 1.0  # seconds, the server's own refresh interval
 _CHANGED_AT_ONCE = 500
@@ -227,7 +227,7 @@ class ElasticIndex:
             "sources": self.sources(),
         }
 
-    def model_files(self) -> Mapping[str, bytes]:
+    def model_files(self) -> Mapping[str, ModelFile]:
         """None: the index only names its model; the model store keeps the files."""
         return {}
 

@@ -12,7 +12,7 @@ from cbir.index.elasticsearch.address import parse
 from cbir.index.elasticsearch.client import OPENING, Client
 from cbir.index.elasticsearch.index import ElasticIndex
 from cbir.index.elasticsearch.server_errors import IndexMissingError
-from cbir.types import DescriptorSpec
+from cbir.types import DescriptorSpec, ModelFile
 
 
 def open_index(url: str, *, write: bool) -> ElasticIndex:
@@ -29,7 +29,7 @@ def open_index(url: str, *, write: bool) -> ElasticIndex:
 def create_index(
     url: str,
     spec: DescriptorSpec,
-    model_files: Mapping[str, bytes],  # noqa: ARG001 - the model store keeps them
+    model_files: Mapping[str, ModelFile],  # noqa: ARG001 - the model store keeps them
     *,
     rebuild: bool,
     fast_load: bool,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 
 from cbir.errors import IndexStateError
+from cbir.files import sha256_of
 from cbir.index.embedded import cache, store
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import read_block
@@ -149,7 +149,7 @@ def _model_problems(folder: Path, meta: store.Meta) -> list[str]:
         path = folder / files.MODEL / name
         if not path.is_file():
             problems.append(f"{files.MODEL}/{name} is missing")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        elif sha256_of(path) != digest:
             problems.append(f"{files.MODEL}/{name} has changed: its checksum is wrong")
     return problems
 

@@ -18,7 +18,7 @@ from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.source_names import check_move, source_name
-from cbir.types import DescriptorSpec, Failure, ImageRecord, Vectors
+from cbir.types import DescriptorSpec, Failure, ImageRecord, ModelFile, Vectors
 
 _COPIED_AT_ONCE = 256
 
@@ -238,15 +238,15 @@ class EmbeddedIndex:
             "bytes": files.size_in_bytes(self._folder),
         }
 
-    def model_files(self) -> Mapping[str, bytes]:
+    def model_files(self) -> Mapping[str, ModelFile]:
         folder = self._folder / files.MODEL
-        try:
-            return {name: (folder / name).read_bytes() for name in self._meta.model}
-        except OSError as error:
-            raise IndexStateError(
-                f"{self.url} lacks its model: {error.filename}: {error.strerror}",
-                "index the sources again into a new index",
-            ) from error
+        for name in self._meta.model:
+            if not (folder / name).is_file():
+                raise IndexStateError(
+                    f"{self.url} lacks its model: {folder / name} is missing",
+                    "index the sources again into a new index",
+                )
+        return {name: folder / name for name in self._meta.model}
 
     def close(self) -> None:
         self._views.close()

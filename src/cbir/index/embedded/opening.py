@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -10,12 +9,12 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
-from cbir.files import write_whole
+from cbir.files import place, replacing, sha256_of
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import store
 from cbir.index.embedded.index import EmbeddedIndex
 from cbir.index.embedded.sqlite import Database
-from cbir.types import DescriptorSpec
+from cbir.types import DescriptorSpec, ModelFile
 
 
 def open_index(url: str, *, write: bool) -> EmbeddedIndex:
@@ -30,7 +29,7 @@ def open_index(url: str, *, write: bool) -> EmbeddedIndex:
 def create_index(
     url: str,
     spec: DescriptorSpec,
-    model_files: Mapping[str, bytes],
+    model_files: Mapping[str, ModelFile],
     *,
     rebuild: bool,
     fast_load: bool,
@@ -60,7 +59,9 @@ def index_exists(url: str) -> bool:
         return (folder / files.RECORDS).is_file() and not _is_unfinished(url, folder)
 
 
-def _create(url: str, folder: Path, spec: DescriptorSpec, model_files: Mapping[str, bytes]) -> None:
+def _create(
+    url: str, folder: Path, spec: DescriptorSpec, model_files: Mapping[str, ModelFile]
+) -> None:
     """Create the index, unless another process has just done so.
 
     The index exists once its tables are committed, which is the last step. Overwrites files left
@@ -79,14 +80,15 @@ def _create(url: str, folder: Path, spec: DescriptorSpec, model_files: Mapping[s
         files.unlock(lock, folder)
 
 
-def _write_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
+def _write_files(folder: Path, model_files: Mapping[str, ModelFile]) -> None:
     for name in (files.THUMBNAILS, files.RECORDS):
         files.remove_database(folder / name)
     (folder / files.CACHE).unlink(missing_ok=True)
     shutil.rmtree(folder / files.MODEL, ignore_errors=True)
     (folder / files.MODEL).mkdir()
     for name, content in model_files.items():
-        write_whole(folder / files.MODEL / name, content)
+        with replacing(folder / files.MODEL / name) as draft:
+            place(content, draft)
 
 
 def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
@@ -109,11 +111,11 @@ def _is_unfinished(url: str, folder: Path) -> bool:
         return False
 
 
-def _digests(model_files: Mapping[str, bytes]) -> dict[str, str]:
+def _digests(model_files: Mapping[str, ModelFile]) -> dict[str, str]:
     for name in model_files:
         if Path(name).name != name or name in ("", ".", ".."):
             raise CbirError(f"'{name}' is not a valid model file name", "use a plain file name")
-    return {name: hashlib.sha256(content).hexdigest() for name, content in model_files.items()}
+    return {name: sha256_of(file) for name, file in model_files.items()}
 
 
 def _folder(url: str) -> Path:

@@ -1,0 +1,137 @@
+"""Networks are opened from their files: with external data, listed by digest, linked if large."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.contract import describe
+from cbir.descriptors.models import keep_model, load_descriptor, model_of, read_files
+from cbir.descriptors.onnx import NETWORK_FILE
+from cbir.errors import CbirError
+from cbir.files import LINKED_BYTES, sha256_of
+from cbir.index.open import open_index
+from cbir.ingest.indexing import index_images
+from cbir.search.searcher import Searcher
+
+onnx = pytest.importorskip("onnx", reason="needs the `photos` extra")
+
+DATA_FILE = "model.onnx_data"
+WEIGHTS = np.float32([[1, 0, 2], [0, 1, -1], [3, 0, 1]])
+IMAGES = [np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)]
+
+
+def network(location: str) -> bytes:
+    """The mean colour times weights that are kept outside the network's file."""
+    from onnx import TensorProto, helper
+
+    outside = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=WEIGHTS.shape)
+    outside.data_location = TensorProto.EXTERNAL
+    facts = {"location": location, "offset": "0", "length": str(WEIGHTS.nbytes)}
+    for key, value in facts.items():
+        outside.external_data.add(key=key, value=value)
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["pixels"], ["averages"]),
+            helper.make_node("Flatten", ["averages"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["embedding"]),
+        ],
+        "outside",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 3, 4, 4])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3])],
+        [outside],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    made: bytes = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    return made
+
+
+def folder_of(
+    place: Path, location: str = DATA_FILE, listed: bool = False, padding: int = 0
+) -> Path:
+    """A model folder, with the digests of its files in the card if `listed`."""
+    place.mkdir(parents=True)
+    (place / NETWORK_FILE).write_bytes(network(location))
+    (place / DATA_FILE).write_bytes(WEIGHTS.tobytes() + bytes(padding))
+    digests = {name: sha256_of(place / name) for name in (NETWORK_FILE, DATA_FILE)}
+    card = {
+        "name": "outside",
+        "classes": [],
+        "trained_on": "nothing",
+        "licence": "MIT",
+        "training": {"images": "none/"},
+        "quality": {},
+        "preprocessing": {"height": 4, "width": 4},
+        "dim": 3,
+        **({"files": digests} if listed else {}),
+    }
+    (place / CARD_FILE).write_text(json.dumps(card))
+    return place
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_weights_outside_the_network_file_belong_to_the_model(listed: bool, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model", listed=listed)
+    model = load_descriptor(str(folder))
+    mean = describe(model, [np.full((4, 4, 3), 255, dtype=np.uint8)])
+    np.testing.assert_allclose(mean[0], WEIGHTS.sum(0) / np.linalg.norm(WEIGHTS.sum(0)), atol=1e-6)
+    kept = keep_model(read_files(folder))
+    assert {file.name for file in kept.iterdir()} == {NETWORK_FILE, DATA_FILE, CARD_FILE}
+    again = load_descriptor("outside")
+    assert again.spec.fingerprint == model.spec.fingerprint
+    np.testing.assert_array_equal(describe(again, IMAGES), describe(model, IMAGES))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_other_weights_are_another_model(listed: bool, tmp_path: Path) -> None:
+    spec = load_descriptor(str(folder_of(tmp_path / "one", listed=listed))).spec
+    other = folder_of(tmp_path / "two", listed=listed, padding=4)
+    assert load_descriptor(str(other)).spec.fingerprint != spec.fingerprint
+
+
+def test_an_index_keeps_all_files_and_links_large_ones(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model", padding=LINKED_BYTES)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(IMAGES[0]).save(picture := tmp_path / "photos" / "one.png")
+    index = tmp_path / "x.cbir"
+    index_images([picture.parent], index, descriptor=str(folder))
+    inside = {path.name: path.stat().st_ino for path in (index / "model").iterdir()}
+    given = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    assert inside.keys() == given.keys()
+    assert {n for n in inside if inside[n] == given[n]} == {DATA_FILE}  # small files are copies
+    for file in folder.iterdir():
+        file.unlink()
+    searcher = Searcher.open(index)
+    assert searcher.search(picture, k=1)[0].score == pytest.approx(1, abs=1e-6)
+    assert open_index(str(index)).verify() == []
+
+
+@pytest.mark.parametrize("location", ["../secret", "{absolute}", "link", "folder/secret"])
+def test_weights_outside_the_folder_are_refused(location: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(WEIGHTS.tobytes())
+    folder = folder_of(tmp_path / "model", location.replace("{absolute}", str(tmp_path / "secret")))
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "folder").symlink_to(tmp_path)
+    with pytest.raises(CbirError, match="cannot be loaded") as caught:
+        describe(load_descriptor(str(folder)), IMAGES)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_unlisted_file_is_named(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model", listed=True)
+    (folder / DATA_FILE).unlink()
+    with pytest.raises(CbirError, match=f"lacks {DATA_FILE}"):
+        load_descriptor(str(folder))
+    with pytest.raises(CbirError, match=f"lacks {DATA_FILE}"):
+        model_of({n: folder / n for n in (NETWORK_FILE, CARD_FILE)})
+    card = json.loads((folder / CARD_FILE).read_text())
+    for names in (["../x"], [f"sub/{DATA_FILE}"], [CARD_FILE], [""], ["a\0b"]):
+        card["files"] = {NETWORK_FILE: "0" * 64, **dict.fromkeys(names, "0" * 64)}
+        (folder / CARD_FILE).write_text(json.dumps(card))
+        with pytest.raises(CbirError, match=r"is not a model card|it lacks"):
+            load_descriptor(str(folder))
