@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cbir.descriptors.arrays import npz_bytes
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe
-from cbir.descriptors.fusion import Posterior, unit_rows
+from cbir.descriptors.fusion import Posterior, fit_projection, unit_rows
 from cbir.descriptors.models import load_descriptor
-from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
+from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE, OnnxCard, OnnxDescriptor
 from cbir.descriptors.pooling import pooled
 from cbir.errors import CbirError
+from cbir.files import sha256_of
 from cbir.testing import check_descriptor
 from cbir.types import RgbImage
 from tests.support_files import contents
@@ -195,3 +197,36 @@ def test_a_network_that_does_not_fit_its_card_is_refused(
 def test_a_network_of_two_inputs_is_refused() -> None:
     with pytest.raises(CbirError, match=r"model\.onnx of small fails"):
         describe(OnnxDescriptor({**files(), NETWORK_FILE: network(inputs=2)}), IMAGES)
+
+
+def with_projection(arrays: dict[str, Any], **changes: Any) -> dict[str, bytes]:
+    data = npz_bytes(arrays)
+    digests = {NETWORK_FILE: sha256_of(NETWORK), PROJECTION_FILE: sha256_of(data)}
+    return {**files(files=digests, **changes), PROJECTION_FILE: data}
+
+
+@pytest.mark.parametrize("whitening", [0.0, 1.0])
+def test_an_embedding_is_centred_projected_and_whitened(whitening: float) -> None:
+    raw = VALUES.mean((1, 2))
+    from sklearn.decomposition import PCA
+
+    mean, projection = fit_projection(raw, 2, whitening)
+    made = with_projection({"mean": mean, "projection": projection})
+    descriptor = OnnxDescriptor(made)
+    check_descriptor(descriptor)
+    found = describe(descriptor, IMAGES)
+    reference = PCA(2, whiten=bool(whitening)).fit_transform(raw.astype(np.float64))
+    reference /= np.linalg.norm(reference, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(found), np.abs(reference), atol=1e-4)
+    assert descriptor.spec.dim == 2 and "projected to 2" in descriptor.spec.preprocessing["vector"]
+    other = with_projection({"mean": mean + 1, "projection": projection})
+    assert OnnxDescriptor(other).spec.fingerprint != descriptor.spec.fingerprint
+
+
+@pytest.mark.parametrize("shapes", [{"mean": 3}, {"mean": 2, "projection": (2, 1)}])
+def test_a_projection_of_other_dimensions_is_refused(shapes: dict[str, Any]) -> None:
+    arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
+    with pytest.raises(CbirError, match=r"projection\.npz of small does not fit 3 dimensions"):
+        OnnxDescriptor(with_projection(arrays))
+    with pytest.raises(CbirError, match="has a mean of its own"):
+        OnnxDescriptor(with_projection(arrays, mean=[0.0, 0.0, 0.0], dim=None))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.descriptors.arrays import read_npz
 from cbir.descriptors.cards import CARD_FILE, ModelCard, checked_files
 from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import Posterior, projected
@@ -24,9 +25,10 @@ from cbir.descriptors.resize import RESIZE
 from cbir.descriptors.runtime import Network
 from cbir.errors import CbirError
 from cbir.files import content
-from cbir.types import DescriptorSpec, ModelFile, RgbImage, Vectors
+from cbir.types import DescriptorSpec, Floats, ModelFile, RgbImage, Vectors
 
 NETWORK_FILE = "model.onnx"
+PROJECTION_FILE = "projection.npz"
 MAX_BATCH = 128
 MAX_PIXELS = 2**19
 """Pixels of a batch: the activations of larger ones would take gigabytes."""
@@ -44,7 +46,9 @@ class OnnxCard(ModelCard):
 
     `files` are the sha256 of the model's other files by name. The fingerprint covers these values,
     so that gigabytes need not be read at every start. Without them, it covers the bytes of
-    `model.onnx` and its external data (files whose names begin so).
+    `model.onnx` and its external data (files whose names begin so). If `projection.npz` is among
+    `files`, its arrays `mean` (dim,) and `projection` (dim, fewer) centre and project the
+    embedding, as `fusion.fit_projection` makes them.
     """
 
     kind: ClassVar[str] = "onnx"
@@ -64,6 +68,8 @@ class OnnxCard(ModelCard):
                 raise ValueError(f"it needs either '{one}' or '{other}'")
         if self.files is not None:
             _check_names(self.files)
+        if self.mean is not None and PROJECTION_FILE in (self.files or ()):
+            raise ValueError(f"{PROJECTION_FILE} has a mean of its own: give 'dim', not 'mean'")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling '{self.pooling}'; known: {', '.join(POOLINGS)}")
         head = (self.temperature is not None, self.posterior_weight is not None)
@@ -151,8 +157,11 @@ class OnnxDescriptor:
         checked_files(files, [*(self.card.files or ())], variant)
         self.variant = variant if self.card.posterior else "fused"
         self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}")
-        mean = self.card.mean
-        self._mean = None if mean is None else np.asarray(mean, dtype=np.float32)
+        self._mean, self._projection = self._fitted()
+        embedding = (
+            self.card.embedding_dim if self._projection is None else self._projection.shape[1]
+        )
+        self._embedding_dim = embedding
         pixels = self.card.input.height * self.card.input.width
         self._batch = min(MAX_BATCH, max(1, MAX_PIXELS // pixels))
 
@@ -166,12 +175,14 @@ class OnnxDescriptor:
     @cached_property
     def spec(self) -> DescriptorSpec:
         card, posterior = self.card, self._posterior
-        parts = ["embedding" if card.mean is None else "centred embedding"]
+        parts = ["embedding" if self._mean is None else "centred embedding"]
+        if self._projection is not None:
+            parts[0] += f", projected to {self._embedding_dim} dimensions"
         if card.pooling != "none":
             parts[0] += f", pooled: {card.pooling}"
         return card.spec(
             self.variant,
-            card.embedding_dim + (len(card.classes) if posterior else 0),
+            self._embedding_dim + (len(card.classes) if posterior else 0),
             self._weights,
             {
                 "resize": str(card.input),
@@ -194,8 +205,27 @@ class OnnxDescriptor:
         """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
         if self._posterior is None:
             return None
-        classes: NDArray[np.intp] = np.argmax(vectors[:, self.card.embedding_dim :], axis=1)
+        classes: NDArray[np.intp] = np.argmax(vectors[:, self._embedding_dim :], axis=1)
         return classes
+
+    def _fitted(self) -> tuple[Floats | None, Floats | None]:
+        """The mean and the projection of the embedding, each None if there is none."""
+        if PROJECTION_FILE not in self.files:
+            mean = self.card.mean
+            return None if mean is None else np.asarray(mean, dtype=np.float32), None
+        arrays = read_npz(content(self.files[PROJECTION_FILE]), PROJECTION_FILE)
+        dim, found = self.card.embedding_dim, {name: a.shape for name, a in arrays.items()}
+        if found.keys() != {"mean", "projection"} or not (
+            found["mean"] == (dim,)
+            and len(found["projection"]) == 2
+            and found["projection"][0] == dim
+            and 0 < found["projection"][1] <= dim
+        ):
+            raise CbirError(
+                f"{PROJECTION_FILE} of {self.card.name} does not fit {dim} dimensions: {found}",
+                "it needs the arrays mean (dim,) and projection (dim, fewer)",
+            )
+        return arrays["mean"].astype(np.float32), arrays["projection"].astype(np.float32)
 
     @property
     def _weights(self) -> list[ModelFile]:
@@ -219,7 +249,7 @@ class OnnxDescriptor:
                 f"{card.embedding_dim} dimensions by pooling '{card.pooling}'",
                 f"correct {CARD_FILE}",
             )
-        unit = projected(rows, self._mean)
+        unit = projected(rows, self._mean, self._projection)
         return posterior.fused(unit, logits[0]) if posterior else unit
 
 
