@@ -23,6 +23,18 @@ class MeanColour:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
+class ColourWords(MeanColour):
+    """Its text tower: the mean of the colours that a text names, grey if it names none."""
+
+    spec = DescriptorSpec("colour-words", 4, "cd" * 32, {}, "", "MIT")
+    has_text = True
+
+    def describe_texts(self, texts: Sequence[str]) -> Vectors:
+        named = [[COLOURS[word] for word in text.split() if word in COLOURS] for text in texts]
+        means = [np.mean(colours or [(128, 128, 128)], axis=0) for colours in named]
+        return self.describe([mean.reshape(1, 1, 3) for mean in means])
+
+
 def picture(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40, 30)) -> RgbImage:
     """A noisy picture of about one colour: width x height."""
     noise = np.random.default_rng(seed).integers(-25, 26, (size[1], size[0], 3))

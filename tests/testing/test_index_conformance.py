@@ -98,3 +98,39 @@ def test_the_kit_finds_a_descriptor_that_is_wrong(change: object, complaint: str
 
     with pytest.raises(AssertionError, match=complaint):
         testing.check_descriptor(Wrong())
+
+
+class Lengths(MeanColour):
+    """Its text tower: how many letters, spaces and bytes a text has."""
+
+    has_text = True
+
+    def describe_texts(self, texts: Sequence[str]) -> Vectors:
+        rows = [[len(text), text.count(" "), len(text.encode()), 1] for text in texts]
+        return testing.unit(np.array(rows, dtype=np.float64))
+
+
+def test_a_descriptor_with_a_text_tower_conforms() -> None:
+    testing.check_descriptor(Lengths())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda rows: rows * 2, "unit norm"),
+        (lambda rows: rows * np.nan, "unit norm"),
+        (lambda rows: rows.astype(np.float64), "float32"),
+        (lambda rows: rows[:, :3], r"describe_texts returned .*expected shape"),
+        (lambda rows: testing.unit(rows + len(rows)), "text 0 alone and in a batch"),
+        (lambda rows: rows[:: 1 if rows[0, 0] <= rows[-1, 0] else -1], "at another position"),
+    ],
+)
+def test_the_kit_finds_a_text_tower_that_is_wrong(change: object, complaint: str) -> None:
+    class Wrong(Lengths):
+        def describe_texts(self, texts: Sequence[str]) -> Vectors:
+            return change(super().describe_texts(texts))  # type: ignore[operator, no-any-return]
+
+    with pytest.raises(AssertionError, match=complaint):
+        testing.check_descriptor(Wrong())
+    Wrong.has_text = False
+    testing.check_descriptor(Wrong())  # never called then

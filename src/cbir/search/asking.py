@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from cbir.descriptors.fusion import unit_rows
 from cbir.images.decode import load_pixels
 from cbir.images.regions import crop
 from cbir.index.base import Index, Matches
 from cbir.search.originals import original
 from cbir.search.query import IndexedId, Query, SearchOptions, pixels_of
 from cbir.types import Hit, OnDone, RgbImage, Vectors
+
+DescribeImages = Callable[[Sequence[RgbImage]], Vectors]
+DescribeTexts = Callable[[Sequence[str]], Vectors]
 
 Merge = Callable[[Sequence[Matches], int], tuple[Matches, Sequence[str]]]
 """Merges the results of a query's views into the k best matches; also returns the name of the view
@@ -44,18 +48,22 @@ def first_search(
 
 
 class Asking:
-    """A query, its options, its picture (decoded at most once), and the first search."""
+    """A query, its options, its picture and its words (each read at most once), and the first
+    search."""
 
     def __init__(
         self,
         index: Index,
-        describe: Callable[[Sequence[RgbImage]], Vectors],
+        describe: DescribeImages,
+        describe_texts: DescribeTexts,
         query: Query,
         options: SearchOptions,
         on_done: OnDone,
     ) -> None:
+        options.check_for(query)
         self.index = index
-        self.describe = describe
+        self._describe = describe
+        self._describe_texts = describe_texts
         self.query = query
         self.options = options
         self.on_done = on_done
@@ -64,6 +72,7 @@ class Asking:
     def pixels(self) -> RgbImage:
         """The pixels to search with; raises `ImageError` if an indexed original is gone."""
         of, region = self.query.of, self.query.region
+        assert of is not None  # words alone have no pixels, and options that need some are refused
         if isinstance(of, IndexedId):
             image = load_pixels(original(self.index, of.id))
         else:
@@ -76,14 +85,34 @@ class Asking:
         return self.query.of.id if isinstance(self.query.of, IndexedId) else None
 
     def views(self) -> Views:
-        """The query's own vector; for an indexed image, the stored one."""
-        if isinstance(self.query.of, IndexedId) and self.query.region is None:
-            return Views(self.index.vectors(self.query.of.id)[:1])
+        """The query's own vector; for an indexed image, it starts from the stored one."""
+        of, text = self.query.of, self._text
+        if of is None:
+            assert text is not None  # a query has a picture or words
+            return Views(text)
+        if isinstance(of, IndexedId) and self.query.region is None:
+            return Views(self._with_text(self.index.vectors(of.id)[:1]))
         return Views(self.describe([self.pixels]))
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        """The vectors (n, dim) of `images`, each joined with the query's words if it has some."""
+        return self._with_text(self._describe(images))
 
     def match(self, vectors: Vectors, k: int) -> list[Matches]:
         """The first search: the k best records for each of `vectors` (v, dim)."""
         return first_search(self.index, vectors, k, self.options, [self.exclude] * len(vectors))
+
+    @cached_property
+    def _text(self) -> Vectors | None:
+        """The vector (1, dim) of the query's words, None if it has none."""
+        return None if self.query.text is None else self._describe_texts([self.query.text])
+
+    def _with_text(self, pictures: Vectors) -> Vectors:
+        """The weighted sums (n, dim) of `pictures` and the words, scaled to unit norm."""
+        if self._text is None:
+            return pictures
+        weight = self.options.text_weight
+        return unit_rows(weight * self._text + (1 - weight) * pictures)
 
 
 Before = Callable[[Views, Asking], Views]

@@ -15,6 +15,8 @@ from cbir.index.entries import check_k
 from cbir.types import Box, RgbImage
 
 MAX_K = 10_000
+MAX_TEXT = 10_000
+"""Characters of a query's text; a model reads far fewer and ignores the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +32,24 @@ Picture = str | Path | bytes | RgbImage
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A picture or an indexed image to search with, whole or only its `region`.
+    """A picture or an indexed image, whole or only its `region`, or words, or both together.
 
-    `region`: left, top, right, bottom as fractions (0..1). Raises `QueryError` for an invalid
-    region.
+    `region`: left, top, right, bottom as fractions (0..1). `text`: what to look for, stripped of
+    white space around it; the index's model must have a text tower. Raises `QueryError` for an
+    invalid region or text, and if there is neither a picture nor text.
     """
 
-    of: Picture | IndexedId
+    of: Picture | IndexedId | None = None
     region: Box | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
-        if self.region is None:
-            return
-        left, top, right, bottom = self.region
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise QueryError(
-                f"{self.region} is not a valid region",
-                "give left, top, right, bottom as fractions between 0 and 1",
-            )
+        if self.of is None and self.text is None:
+            raise QueryError("the query is empty", "give a picture, an indexed image or words")
+        if self.text is not None:
+            object.__setattr__(self, "text", _checked_text(self.text))
+        if self.region is not None:
+            _check_region(self.region, self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ class SearchOptions:
     approximation. `expand`: how many first hits the query is averaged with before a second search
     (0: none). `any_orientation`: search with the query in all eight orientations; a record's score
     is its best. `verify`: re-rank the first `verify.LOOKED_AT` hits (all k if k is larger) by
-    geometric verification. Raises `QueryError` for values out of range.
+    geometric verification. `text_weight`: the share of the words in a query of a picture and words,
+    from 0 (only the picture counts) to 1 (only the words). Raises `QueryError` for values out of
+    range.
     """
 
     k: int = 10
@@ -67,11 +71,23 @@ class SearchOptions:
     expand: int = 0
     any_orientation: bool = False
     verify: bool = False
+    text_weight: float = 0.5
 
     def __post_init__(self) -> None:
         check_k(self.k, MAX_K)
         if self.expand < 0:
             raise QueryError(f"expand is {self.expand}", "choose 0 or more")
+        if not 0 <= self.text_weight <= 1:
+            raise QueryError(f"text_weight is {self.text_weight}", "choose a number from 0 to 1")
+
+    def check_for(self, query: Query) -> None:
+        """Raise `QueryError` if an option needs a picture and `query` has only words."""
+        for name in ("any_orientation", "verify"):
+            if query.of is None and getattr(self, name):
+                raise QueryError(
+                    f"{name} needs a picture, and the query is only words",
+                    f"add a picture, or search without {name}",
+                )
 
 
 class OptionChanges(TypedDict, total=False):
@@ -83,6 +99,7 @@ class OptionChanges(TypedDict, total=False):
     expand: int
     any_orientation: bool
     verify: bool
+    text_weight: float
 
 
 def pixels_of(picture: Picture) -> RgbImage:
@@ -108,3 +125,31 @@ def pixels_of(picture: Picture) -> RgbImage:
         return decode(data)
     except ImageError as error:
         raise ImageError(f"{picture}: {error.message}", error.hint) from error
+
+
+def _checked_text(text: str) -> str:
+    """`text` without white space around it; raises `QueryError`."""
+    stripped = text.strip()
+    if not stripped:
+        raise QueryError("the text is empty", "say in a few words what to look for")
+    if len(stripped) > MAX_TEXT:
+        raise QueryError(f"the text has {len(stripped):,} characters", f"give at most {MAX_TEXT:,}")
+    try:
+        stripped.encode()
+    except UnicodeEncodeError as error:  # from a command line in another encoding
+        raise QueryError("the text is not valid Unicode", "send it as UTF-8") from error
+    return stripped
+
+
+def _check_region(region: Box, of: Picture | IndexedId | None) -> None:
+    left, top, right, bottom = region
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise QueryError(
+            f"{region} is not a valid region",
+            "give left, top, right, bottom as fractions between 0 and 1",
+        )
+    if of is None:
+        raise QueryError(
+            "a region needs a picture, and the query is only words",
+            "add a picture, or search without a region",
+        )

@@ -12,9 +12,9 @@ from typing import Unpack
 
 import numpy as np
 
-from cbir.descriptors.contract import Descriptor, describe, prepare
+from cbir.descriptors.contract import Descriptor, describe, describe_texts, has_text, prepare
 from cbir.descriptors.models import descriptor_of, load_descriptor
-from cbir.errors import CbirError, RecordGoneError
+from cbir.errors import CbirError, MissingExtraError, RecordGoneError
 from cbir.images.sources import file_path
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
@@ -61,6 +61,11 @@ class Searcher:
                 self._loaded = self._given or descriptor_of(index.spec, index.model_files())
             return self._loaded
 
+    @property
+    def has_text(self) -> bool:
+        """Whether the index can be searched by words; loads no network."""
+        return has_text(self.descriptor)
+
     def search(
         self,
         query: Query | Picture | IndexedId,
@@ -71,12 +76,13 @@ class Searcher:
     ) -> list[Hit]:
         """The `options.k` most similar records, best first.
 
-        `changes` are fields of `SearchOptions` by name: `search("query.jpg", k=5)`.
+        Words need a `Query`: `search(Query(text="a dog"))`. `changes` are fields of `SearchOptions`
+        by name: `search("query.jpg", k=5)`.
         `on_done(done, total)` is a progress callback of verification.
         """
         options = replace(options or SearchOptions(), **changes)
         asked = query if isinstance(query, Query) else Query(query)
-        asking = Asking(self.index, self._describe, asked, options, on_done)
+        asking = Asking(self.index, self._describe, self._describe_texts, asked, options, on_done)
         own = asking.views()
         hits = _outrunning_removals(lambda: self._first_hits(own, asking))
         for step in self._steps.after:
@@ -108,6 +114,9 @@ class Searcher:
     def warm_up(self) -> None:
         """Load everything that a search needs, so that the first search does not wait for it."""
         self.search(np.full((32, 32, 3), 127, dtype=np.uint8), k=1)
+        if self.has_text:
+            with suppress(MissingExtraError):  # pictures need no tokenizer
+                self.search(Query(text="a picture"), k=1)
 
     def close(self) -> None:
         """Close the index."""
@@ -116,6 +125,9 @@ class Searcher:
     def _describe(self, images: Sequence[RgbImage]) -> Vectors:
         descriptor = self.descriptor
         return describe(descriptor, [prepare(descriptor, image) for image in images])
+
+    def _describe_texts(self, texts: Sequence[str]) -> Vectors:
+        return describe_texts(self.descriptor, texts)
 
     def _first_hits(self, views: Views, asking: Asking) -> list[Hit]:
         """The hits of the first search, as many as the steps after it need."""
