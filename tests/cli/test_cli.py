@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import cbir
 from cbir.descriptors.models import SHIPPED
 from cbir.errors import CbirError
 from cbir.index.open import open_index
@@ -265,6 +266,73 @@ def test_names_that_are_no_valid_text_are_printed_escaped(made: Path, tmp_path: 
     assert (both.code, "caf\\udce9.png:" in both.out) == (0, True)
     lost = call("search", f"{tmp_path}/new\nline\x1b[1m.png", "--in", made)
     assert lost.error[0] == f"{tmp_path}/new\\nline\\x1b[1m.png: No such file or directory"
+
+
+COLOUR_WORDS = ("--descriptor", "tests.descriptors.support_photos:ColourWords")
+
+
+@pytest.fixture(scope="module")
+def worded(photos: Path) -> Path:
+    """An index whose descriptor has a text tower."""
+    place = photos.parent / "worded.cbir"
+    arguments = ("--into", place, "--label-from-folder", *COLOUR_WORDS)
+    assert call("index", photos, *arguments).code == 0
+    return place
+
+
+def test_search_by_words_is_one_query_named_by_them(worded: Path) -> None:
+    asked = ("search", "--text", " a green thing ", "--in", worded, "-k", 4, *COLOUR_WORDS)
+    table = call(*asked)
+    assert (table.code, table.err) == (0, "")
+    header, *rows = (line.split() for line in table.out.splitlines())
+    assert header == ["rank", "score", "label", "id"]
+    assert [row[2] for row in rows] == ["green"] * 4
+    (answer,) = call(*asked, "--json").json
+    assert (answer["query"], answer["text"]) == ("a green thing", "a green thing")
+    assert [hit["id"] for hit in answer["hits"]] == [row[3] for row in rows]
+
+
+def test_words_join_every_picture(photos: Path, worded: Path) -> None:
+    red = photos / "red" / "0.png"
+    common = ("search", red, "--id", "photos/blue/0.png", "--in", worded, *COLOUR_WORDS, "--json")
+    plain = call(*common).json
+    assert ["text" in answer for answer in plain] == [False, False]
+    first, second = call(*common, "--text", "green").json
+    assert (first["query"], first["text"]) == (str(red), "green")
+    assert (second["query"], second["text"]) == ("photos/blue/0.png", "green")
+    searcher = cbir.Searcher.open(worded, COLOUR_WORDS[1])
+    for answer, of in ((first, red), (second, cbir.IndexedId("photos/blue/0.png"))):
+        hits = searcher.search(cbir.Query(of, text="green"))
+        assert answer["hits"] == [hit.to_json() for hit in hits]
+    searcher.close()
+    words, pictures = (call(*common, "--text", "green", "--text-weight", w).json for w in (1, 0))
+    assert [answer["hits"][0]["label"] for answer in words] == ["green", "green"]
+    assert [answer["hits"][0]["label"] for answer in pictures] == ["red", "blue"]
+    stdin = ("search", "-", "--text", "green", "--in", worded, *COLOUR_WORDS, "--json")
+    (piped,) = call(*stdin, stdin=red.read_bytes()).json
+    assert piped["hits"] == first["hits"]
+
+
+def test_words_that_can_not_be_searched_are_one_line(worded: Path, made: Path) -> None:
+    def refused(*arguments: object, place: Path = worded) -> tuple[str, str]:
+        return call("search", "--in", place, *arguments, *COLOUR_WORDS).error
+
+    for arguments, said in (
+        (["--text", ""], "the text is empty"),
+        (["--text", "x" * 100_000], "the text has 100,000 characters"),
+        (["--text", "red", "--verify"], "verify needs a picture"),
+        (["--text", "red", "--any-orientation"], "any_orientation needs a picture"),
+        (["--text", "red", "--region", "0,0,1,0.5"], "a region needs a picture"),
+        (["--text", "red", "--text-weight", "2"], "text_weight is 2"),
+    ):
+        message, hint = refused(*arguments)
+        assert message.startswith(said), arguments
+        assert hint
+    message, hint = call("search", "--text", "red", "--in", made).error
+    assert "cannot be searched by words" in message
+    assert hint
+    none = call("search", "--text", "red", "--in", worded, *COLOUR_WORDS, "--where", "label=grey")
+    assert none.err == f"no hits: no other image of {worded} matches --where 'label=grey'\n"
 
 
 # --- run, qrels, evaluate --------------------------------------------------------------------
@@ -531,7 +599,7 @@ def test_wrong_usage_is_2_and_shows_the_way(photos: Path, made: Path) -> None:
         (["index", photos], "Name an index, for example: --into photos.cbir"),
         (["index", photos, made], "--into photos.cbir"),
         (["search", photos / "red" / "0.png"], "Name an index, for example: --in photos.cbir"),
-        (["search", "--in", made], "give at least one IMAGE, or --id ID"),
+        (["search", "--in", made], "give at least one IMAGE, --id ID or --text WORDS"),
         (["search", "x", "--in", made, "-k", "many"], "'many' is not a valid integer"),
         (["search", "x", "--in", made, "--region", "0,0"], "not four numbers such as"),
         (["index", photos, "--into", made, "--regions", 3], "'3' is not one of '1', '5', '14'"),

@@ -29,12 +29,20 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
     return (left, top, right, bottom)
 
 
-@click.command(short_help="Find the images most similar to a picture.")
-@click.argument("images", metavar="IMAGE...", nargs=-1)
+@click.command(short_help="Find the images most similar to a picture or to words.")
+@click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @click.option(
     "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to search."
 )
 @click.option("--id", "ids", multiple=True, metavar="ID", help="Search with an indexed image.")
+@click.option("--text", metavar="WORDS", help="Search by words, or add them to each picture.")
+@click.option(
+    "--text-weight",
+    default=0.5,
+    show_default=True,
+    metavar="W",
+    help="The share of the words beside a picture, from 0 to 1.",
+)
 @click.option("-k", default=10, show_default=True, help="Number of hits.")
 @click.option("--where", multiple=True, metavar="'FIELD OP VALUE'", help="Filter; may repeat.")
 @click.option(
@@ -55,6 +63,8 @@ def command(
     images: tuple[str, ...],
     index: str,
     ids: tuple[str, ...],
+    text: str | None,
+    text_weight: float,
     k: int,
     where: tuple[str, ...],
     region: Box | None,
@@ -65,35 +75,43 @@ def command(
     as_json: bool,
     descriptor: str | None,
 ) -> None:
-    """Find the images most similar to each IMAGE ("-" reads one from standard input)."""
-    if not images and not ids:
-        raise click.UsageError("give at least one IMAGE, or --id ID")
+    """Find the images most similar to each IMAGE ("-": standard input), or to words."""
+    if not images and not ids and text is None:
+        raise click.UsageError("give at least one IMAGE, --id ID or --text WORDS")
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
 
-    options = SearchOptions(k, where, exact, expand, any_orientation, verify)
+    options = SearchOptions(k, where, exact, expand, any_orientation, verify, text_weight)
     queries = [
-        (image, Query(sys.stdin.buffer.read() if image == "-" else image, region))
+        (image, Query(sys.stdin.buffer.read() if image == "-" else image, region, text))
         for image in images
     ]
-    queries += [(record_id, Query(IndexedId(record_id), region)) for record_id in ids]
+    queries += [(record_id, Query(IndexedId(record_id), region, text)) for record_id in ids]
+    if not queries:
+        words = Query(None, region, text)
+        queries = [(words.text or "", words)]
     answers = []
     with closing(Searcher.open(index, descriptor)) as searcher:
         for name, query in queries:
             started = time.perf_counter()
             with _named(name), _progress(verify) as on_done:
                 hits = searcher.search(query, options=options, on_done=on_done)
-            answers.append((name, hits, (time.perf_counter() - started) * 1000))
+            answers.append((hits, (time.perf_counter() - started) * 1000))
         indexed = searcher.index.count()
     if as_json:
         print_json(
             [
-                {"query": name, "hits": [hit.to_json() for hit in hits], "took_ms": round(ms, 3)}
-                for name, hits, ms in answers
+                {
+                    "query": name,
+                    **({} if query.text is None else {"text": query.text}),
+                    "hits": [hit.to_json() for hit in hits],
+                    "took_ms": round(ms, 3),
+                }
+                for (name, query), (hits, ms) in zip(queries, answers, strict=True)
             ]
         )
         return
-    for name, hits, _ in answers:
+    for (name, _), (hits, _) in zip(queries, answers, strict=True):
         if len(answers) > 1:
             click.echo(f"{name}:")
         if hits:
