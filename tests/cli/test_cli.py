@@ -320,8 +320,8 @@ def test_words_that_can_not_be_searched_are_one_line(worded: Path, made: Path) -
     for arguments, said in (
         (["--text", ""], "the text is empty"),
         (["--text", "x" * 100_000], "the text has 100,000 characters"),
-        (["--text", "red", "--verify"], "verify needs a picture"),
-        (["--text", "red", "--any-orientation"], "any_orientation needs a picture"),
+        (["--text", "red", "--verify"], "verification needs a picture"),
+        (["--text", "red", "--any-orientation"], "search in any orientation needs a picture"),
         (["--text", "red", "--region", "0,0,1,0.5"], "a region needs a picture"),
         (["--text", "red", "--text-weight", "2"], "text_weight is 2"),
     ):

@@ -150,12 +150,15 @@ def test_verification_compares_the_picture_whatever_the_words(tmp_path: Path) ->
     searcher.close()
 
 
-@pytest.mark.parametrize("name", ["any_orientation", "verify"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("any_orientation", "search in any orientation"), ("verify", "verification")],
+)
 def test_an_option_that_needs_pixels_refuses_words_alone(
-    searcher: cbir.Searcher, name: str
+    searcher: cbir.Searcher, name: str, said: str
 ) -> None:
     options = cbir.SearchOptions(**{name: True})
-    with pytest.raises(QueryError, match=f"^{name} needs a picture") as caught:
+    with pytest.raises(QueryError, match=f"^{said} needs a picture") as caught:
         searcher.search(cbir.Query(text="red"), options=options)
     assert name in caught.value.hint
 

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from PIL import Image
 from waitress import wasyncore
 
+from cbir.descriptors.contract import Descriptor
+from cbir.images.decode import decode
 from cbir.ingest.indexing import index_images
 from cbir.search.searcher import Searcher
 from cbir.types import DescriptorSpec, RgbImage, Vectors
@@ -47,6 +50,20 @@ class Grid:
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
+class GridWords(Grid):
+    """Its text tower: a picture that no other text has."""
+
+    has_text = True
+
+    @property
+    def spec(self) -> DescriptorSpec:
+        return DescriptorSpec("grid-words", 48, "9d" * 32)
+
+    def describe_texts(self, texts: Sequence[str]) -> Vectors:
+        drawn = [decode(picture(crc32(text.encode()))) for text in texts]
+        return self.describe(drawn)
+
+
 def picture(seed: int, side: int = 32, kind: str = "PNG") -> bytes:
     """A picture that no other seed has: coloured squares."""
     squares = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -65,7 +82,7 @@ def noise(side: int) -> bytes:
     return target.getvalue()
 
 
-def build_index(folder: Path, regions: int = 1) -> str:
+def build_index(folder: Path, regions: int = 1, descriptor: Descriptor | None = None) -> str:
     """An index of the pictures in `NAMES` (seeds in their order), and where it is."""
     kinds = {".png": "PNG", ".jpg": "JPEG", ".tif": "TIFF"}
     for seed, name in enumerate(NAMES):
@@ -77,7 +94,7 @@ def build_index(folder: Path, regions: int = 1) -> str:
     report = index_images(
         [str(folder / "pictures")],
         url,
-        descriptor=Grid(),
+        descriptor=descriptor or Grid(),
         label_from_folder=True,
         regions=regions,
     )
@@ -88,8 +105,8 @@ def build_index(folder: Path, regions: int = 1) -> str:
 LARGE = "pictures/cold/large.png"
 
 
-def open_searcher(url: str) -> Searcher:
-    return Searcher.open(url, Grid())
+def open_searcher(url: str, descriptor: Descriptor | None = None) -> Searcher:
+    return Searcher.open(url, descriptor or Grid())
 
 
 @contextmanager

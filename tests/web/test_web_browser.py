@@ -16,9 +16,17 @@ import pytest
 from PIL import Image
 
 from cbir.images.ids import encode_path
+from cbir.search.query import Query
 from cbir.search.searcher import IndexedId, Searcher
 from cbir.web.app import MAX_UPLOAD
-from tests.web.support_web import NAMES, build_index, open_searcher, picture, served
+from tests.web.support_web import (
+    NAMES,
+    GridWords,
+    build_index,
+    open_searcher,
+    picture,
+    served,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, Request
@@ -78,6 +86,21 @@ def address(searcher: Searcher) -> Iterator[str]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
+    """A searcher whose descriptor has a text tower."""
+    url = build_index(tmp_path_factory.mktemp("words"), descriptor=GridWords())
+    opened = open_searcher(url, GridWords())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def worded_address(worded: Searcher) -> Iterator[str]:
+    with served(worded) as found:
+        yield found
+
+
 Visit = Callable[..., "Page"]
 
 
@@ -87,7 +110,7 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
-    def open_page(refusals: bool = False, **options: object) -> Page:
+    def open_page(refusals: bool = False, at: str = address, **options: object) -> Page:
         context = browser.new_context(**{"viewport": WIDE, **options})  # type: ignore[arg-type]
         context.set_default_timeout(30_000)
         contexts.append(context)
@@ -109,11 +132,11 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
             "request",
             lambda request: (
                 None
-                if request.url.startswith((address, "data:", "blob:"))
+                if request.url.startswith((at, "data:", "blob:"))
                 else complaints.append(f"another host: {request.url}")
             ),
         )
-        page.goto(address)
+        page.goto(at)
         return page
 
     yield open_page
@@ -130,7 +153,7 @@ def ids_of(page: Page) -> list[str]:
     return page.locator(".sheet-hits .id code").all_text_contents()
 
 
-def expected(searcher: Searcher, query: bytes | IndexedId, k: int = 10) -> list[str]:
+def expected(searcher: Searcher, query: bytes | IndexedId | Query, k: int = 10) -> list[str]:
     return [hit.id for hit in searcher.search(query, k=k)]
 
 
@@ -471,19 +494,88 @@ def test_text_can_be_read_by_day_and_by_night(visit: Visit, address: str, scheme
     assert page.evaluate(CONTRAST) == []
 
 
+NAMELESS = """() => [
+    ...[...document.querySelectorAll("main img:not([hidden])")].filter((i) => !i.alt),
+    ...[...document.querySelectorAll("input:not([type=hidden]), select")]
+        .filter((field) => !field.labels.length),
+].map((element) => element.outerHTML)"""
+REPEATED = """() => {
+    const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
+    return ids.filter((id, place) => ids.indexOf(id) !== place);
+}"""
+
+
 def test_every_picture_and_field_has_a_name(visit: Visit) -> None:
     page = visit()
-    nameless = """() => [
-        ...[...document.querySelectorAll("main img:not([hidden])")].filter((i) => !i.alt),
-        ...[...document.querySelectorAll("input:not([type=hidden]), select")]
-            .filter((field) => !field.labels.length),
-    ].map((element) => element.outerHTML)"""
-    assert page.evaluate(nameless) == []
+    assert page.evaluate(NAMELESS) == []
     page.set_input_files("#image", file(4))
     page.wait_for_url("**/search")
-    assert page.evaluate(nameless) == []
-    repeated = """() => {
-        const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
-        return ids.filter((id, place) => ids.indexOf(id) !== place);
-    }"""
-    assert page.evaluate(repeated) == []
+    assert page.evaluate(NAMELESS) == []
+    assert page.evaluate(REPEATED) == []
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_words_are_searched_by_enter_or_the_button(
+    visit: Visit, worded: Searcher, worded_address: str, script: bool
+) -> None:
+    page = visit(at=worded_address, java_script_enabled=script)
+    page.get_by_label("describe what you look for").fill("a dog & a cat")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"\?text="))
+    assert ids_of(page) == expected(worded, Query(text="a dog & a cat"))
+    assert page.locator("h1").inner_text() == "The 10 best matches"
+    assert page.locator(".words").inner_text() == "“a dog & a cat”"
+    assert page.locator(".query img:visible").count() == 0
+    box = page.get_by_label("Describe what you look for")
+    assert box.input_value() == "a dog & a cat"
+    before = ids_of(page)
+    page.reload()
+    assert ids_of(page) == before
+    box.fill("a mouse")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url(re.compile("mouse"))
+    assert ids_of(page) == expected(worded, Query(text="a mouse"))
+    assert_all_pictures_show(page)
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_words_join_a_picture_and_stay(
+    visit: Visit, worded: Searcher, worded_address: str, script: bool
+) -> None:
+    page = visit(at=worded_address, java_script_enabled=script)
+    page.fill("#text-upload", "snow")
+    page.set_input_files("#image", file(4))
+    if not script:
+        page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**/search")
+    assert ids_of(page) == expected(worded, Query(picture(4), text="snow"))
+    assert page.locator(".query .name").inner_text() == "photo.png"
+    assert page.locator(".words").inner_text() == "“snow”"
+    assert page.locator("#text-upload").input_value() == "snow"
+    clicked = ids_of(page)[2]
+    page.locator(".sheet-hits a.mat").nth(2).click()  # a hit is searched with by itself
+    page.wait_for_selector("form.refine")
+    assert ids_of(page) == expected(worded, Query(IndexedId(clicked)))
+    page.get_by_label("Add words").fill("rain")
+    page.get_by_role("button", name="Search again").click()
+    page.wait_for_url(re.compile("text=rain"))
+    assert ids_of(page) == expected(worded, Query(IndexedId(clicked), text="rain"))
+    assert page.locator(".query code").inner_text() == clicked
+    assert page.get_by_label("Add words").input_value() == "rain"
+
+
+def test_the_page_with_words_keeps_the_rules_of_the_other(
+    visit: Visit, worded_address: str
+) -> None:
+    for viewport in (WIDE, NARROW, {"width": 320, "height": 600}):
+        for scheme in ("light", "dark"):
+            page = visit(True, at=worded_address, viewport=viewport, color_scheme=scheme)
+            for step in ("", "search?text=" + "long" * 300, f"search?id={IDS[0]}&text=snow"):
+                page.goto(worded_address + step)
+                assert_no_sideways_scrolling(page)
+                assert page.evaluate(CONTRAST) == []
+                assert page.evaluate(NAMELESS) == []
+                assert page.evaluate(REPEATED) == []
+            page.goto(f"{worded_address}search?text=snow&verify=1")
+            assert "needs a picture" in page.locator(".notice[role=alert]:visible").inner_text()
+            assert page.locator("#text-upload").input_value() == "snow"

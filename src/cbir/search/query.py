@@ -82,10 +82,13 @@ class SearchOptions:
 
     def check_for(self, query: Query) -> None:
         """Raise `QueryError` if an option needs a picture and `query` has only words."""
-        for name in ("any_orientation", "verify"):
+        for name, what in (
+            ("any_orientation", "search in any orientation"),
+            ("verify", "verification"),
+        ):
             if query.of is None and getattr(self, name):
                 raise QueryError(
-                    f"{name} needs a picture, and the query is only words",
+                    f"{what} needs a picture, and the query is only words",
                     f"add a picture, or search without {name}",
                 )
 

@@ -46,12 +46,17 @@ def _from_http_error(error: HTTPException) -> Answer:
         return error.get_response()
     message, hint = _HTTP.get(error.code, (error.name, error.description or ""))
     if error.code == 413:
-        limit = current_app.config["MAX_CONTENT_LENGTH"] // 2**20
-        message, hint = (
-            f"The picture is larger than {limit} MB",
-            "Choose a smaller file, or save it at a lower resolution.",
-        )
+        message, hint = _too_large(current_app.config["MAX_CONTENT_LENGTH"])
     return _answer(error.code, message, hint)
+
+
+def _too_large(limit: int) -> tuple[str, str]:
+    if (request.content_length or 0) <= limit:
+        return "A field of the request is too long", "Shorten the text and the filters."
+    return (
+        f"The picture is larger than {limit // 2**20} MB",
+        "Choose a smaller file, or save it at a lower resolution.",
+    )
 
 
 def _answer(status: int, message: str, hint: str) -> Answer:

@@ -10,11 +10,11 @@ from flask import Flask, current_app, g, render_template
 from markupsafe import Markup
 
 from cbir.images.thumbnails import data_uri, thumbnail
-from cbir.index.base import Index
 from cbir.search.query import SearchOptions
+from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, version_of
-from cbir.web.questions import MAX_K, Question
+from cbir.web.questions import MAX_K, Question, as_fields
 from cbir.web.showcase import Showcase
 
 SMALL_SIDE = 96
@@ -37,7 +37,7 @@ def home_page(draw: int) -> str:
     showcase = _showcase()
     return render_template(
         "home.html",
-        about=_about(_index()),
+        about=_about(),
         labels=showcase.labels(),
         samples=showcase.draw(draw),
         next_draw=draw + 1,
@@ -47,12 +47,13 @@ def home_page(draw: int) -> str:
 def results_page(
     question: Question, record: ImageRecord | None, hits: Sequence[Hit], took_ms: float
 ) -> str:
-    """The query's picture and its hits; `record` is the query's own if it is indexed."""
+    """The query and its hits; `record` is that of the query's picture if it is indexed."""
     return render_template(
         "results.html",
-        about=_about(_index()),
+        about=_about(),
         labels=_showcase().labels(),
         query=_query_picture(question, record),
+        words=question.query.text,
         hits=hits,
         took_ms=took_ms,
     )
@@ -62,7 +63,7 @@ def refused_page(message: str, hint: str) -> str:
     """Why a search was refused, above the form to try again."""
     return render_template(
         "refused.html",
-        about=_about(_index()),
+        about=_about(),
         labels=_showcase().labels(),
         message=message,
         hint=hint,
@@ -76,7 +77,7 @@ def failure_page(status: int, message: str, hint: str) -> str:
 
 def gone_page(record: ImageRecord) -> str:
     """For a picture whose original is gone: its thumbnail and its record."""
-    return render_template("gone.html", about=_about(_index()), record=record)
+    return render_template("gone.html", about=_about(), record=record)
 
 
 def register_pages(app: Flask) -> None:
@@ -90,15 +91,22 @@ def register_pages(app: Flask) -> None:
         version_of=version_of,
     )
     app.jinja_env.globals.update(
-        search_options=lambda: g.get("options", SearchOptions()),
+        search_options=_search_options,
+        search_text=lambda: g.get("text", ""),
+        option_fields=lambda: as_fields(_search_options()),
         max_bytes=app.config["MAX_CONTENT_LENGTH"],
         result_counts=(10, 20, 50, MAX_K),
     )
 
 
-def _index() -> Index:
-    index: Index = current_app.extensions["cbir.searcher"].index
-    return index
+def _search_options() -> SearchOptions:
+    options: SearchOptions = g.get("options", SearchOptions())
+    return options
+
+
+def _searcher() -> Searcher:
+    searcher: Searcher = current_app.extensions["cbir.searcher"]
+    return searcher
 
 
 def _showcase() -> Showcase:
@@ -106,13 +114,22 @@ def _showcase() -> Showcase:
     return showcase
 
 
-def _about(index: Index) -> dict[str, object]:
-    """Facts about the index for the header: its name, never its path."""
-    name = index.url.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return {"name": name, "count": index.count(), "descriptor": index.spec.short}
+def _about() -> dict[str, object]:
+    """Facts about the index for the header and the forms: its name, never its path."""
+    searcher = _searcher()
+    index = searcher.index
+    return {
+        "name": index.url.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1],
+        "count": index.count(),
+        "descriptor": index.spec.short,
+        "has_text": searcher.has_text,
+    }
 
 
-def _query_picture(question: Question, record: ImageRecord | None) -> QueryPicture:
+def _query_picture(question: Question, record: ImageRecord | None) -> QueryPicture | None:
+    """The picture of a query, None if it is only words."""
+    if question.query.of is None:
+        return None
     if record is not None:
         name = file_name(record.location)
         return QueryPicture(name, record.width, record.height, None, record)

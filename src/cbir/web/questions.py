@@ -1,12 +1,13 @@
-"""Reads a request: the query, the search options, the name of the picture."""
+"""Reads a request: the query, the search options, and the name to show."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flask import Request, g
 
-from cbir.errors import CbirError, ImageError
+from cbir.errors import CbirError, ImageError, QueryError
 from cbir.images.decode import decode
 from cbir.search.query import IndexedId, Query, SearchOptions
 from cbir.types import RgbImage
@@ -24,7 +25,10 @@ class RequestError(CbirError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query with its options; `name` is for display, `data` an upload's bytes (else empty)."""
+    """A query with its options; `data` holds an upload's bytes (else empty).
+
+    `name`, for display, is the picture's; for words alone, it is their text.
+    """
 
     query: Query
     options: SearchOptions
@@ -38,11 +42,27 @@ def wants_json(request: Request) -> bool:
     return accepted["application/json"] > accepted["text/html"]
 
 
-def read_question(request: Request) -> Question:
-    """Reads the fields `image` or `id`, `k`, `where`, `verify`, `any_orientation`.
+def as_fields(options: SearchOptions) -> dict[str, Any]:
+    """The fields of a request with these options; None for what is left out of an address."""
+    default = SearchOptions()
+    return {
+        "k": options.k,
+        "where": options.where,
+        "verify": 1 if options.verify else None,
+        "any_orientation": 1 if options.any_orientation else None,
+        "text_weight": None if options.text_weight == default.text_weight else options.text_weight,
+    }
 
-    Raises `RequestError`; `g.options` then holds what could be read, to fill in the form again.
+
+def read_question(request: Request, has_text: bool) -> Question:
+    """Reads the fields `image` or `id`, `text`, `text_weight`, `k`, `where` and the switches.
+
+    `has_text`: whether the index can be searched by words. Raises `RequestError`, or `QueryError`
+    for a text that is too long; `g.options` and `g.text` then hold what could be read, to fill in
+    the form again.
     """
+    # The form sends an empty field where nothing was written.
+    g.text = text = request.values.get("text", "").strip()
     where = tuple(w.strip() for w in request.values.getlist("where") if w.strip())
     g.options = options = SearchOptions(where=where)
     g.options = options = replace(options, k=_read_k(request.values.get("k", str(options.k))))
@@ -51,15 +71,25 @@ def read_question(request: Request) -> Question:
         verify=_read_switch(request, "verify"),
         any_orientation=_read_switch(request, "any_orientation"),
     )
+    g.options = options = _with_weight(options, request)
+    words = text or None
     upload = request.files.get("image")
     record_id = request.values.get("id", "")
     if upload is not None and upload.filename:
         if record_id:
             raise RequestError(400, "Both 'image' and 'id' were given", "Send one of the two.")
         data, name = upload.stream.read(), _file_name(upload.filename)
-        return Question(Query(_decode(data, name)), options, data, name)
+        return Question(Query(_decode(data, name), text=words), options, data, name)
     if record_id:
-        return Question(Query(IndexedId(record_id)), options, b"", record_id)
+        return Question(Query(IndexedId(record_id), text=words), options, b"", record_id)
+    if words:
+        return Question(Query(text=words), options, b"", words)
+    if has_text:
+        raise RequestError(
+            400,
+            "No picture was chosen, and no words were given",
+            "Choose a picture or describe one; programs send a file 'image', or 'text'.",
+        )
     raise RequestError(
         400,
         "No picture was chosen",
@@ -79,6 +109,16 @@ def _read_k(text: str) -> int:
             f"Use a whole number from 1 to {MAX_K}.",
         )
     return k
+
+
+def _with_weight(options: SearchOptions, request: Request) -> SearchOptions:
+    text = request.values.get("text_weight", str(options.text_weight))
+    try:
+        return replace(options, text_weight=float(text))
+    except (ValueError, QueryError) as error:
+        raise RequestError(
+            400, f"'{text[:40]}' is not valid for 'text_weight'", "Use a number from 0 to 1."
+        ) from error
 
 
 def _read_switch(request: Request, name: str) -> bool:

@@ -15,7 +15,7 @@ from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.pages import gone_page, home_page, results_page
-from cbir.web.questions import Question, RequestError, read_question, wants_json
+from cbir.web.questions import Question, RequestError, as_fields, read_question, wants_json
 
 views = Blueprint("views", __name__)
 
@@ -31,24 +31,29 @@ def home() -> str:
 
 @views.get("/search")
 def search_indexed() -> AnyResponse | str:
-    """Search with an indexed picture (`id`), at a URL that can be bookmarked and shared."""
-    if not request.args.get("id") and not wants_json(request):
+    """Search with an indexed picture (`id`) or by words (`text`), at a URL that can be shared."""
+    asked = request.args.get("id") or request.args.get("text", "").strip()
+    if not asked and not wants_json(request):
         return redirect(url_for("views.home"))
     return search()
 
 
 @views.post("/search")
 def search() -> AnyResponse | str:
-    """Search with an upload (`image`) or an indexed picture (`id`)."""
+    """Search with an upload (`image`) or an indexed picture (`id`), by words (`text`), or both."""
     started = time.perf_counter()
-    question = read_question(request)
-    of = question.query.of
+    question = read_question(request, _searcher().has_text)
+    of, text = question.query.of, question.query.text
+    if of is None and request.method == "POST" and not wants_json(request):
+        fields = as_fields(question.options)
+        return redirect(url_for("views.search_indexed", text=text, **fields), 303)
     record = _record(of.id) if isinstance(of, IndexedId) else None
     hits = _hits(question)
     took_ms = round((time.perf_counter() - started) * 1000, 3)
     if wants_json(request):
+        words = {} if text is None else {"text": text}
         found = [_hit_json(hit) for hit in hits]
-        return jsonify({"query": question.name, "hits": found, "took_ms": took_ms})
+        return jsonify({"query": question.name, **words, "hits": found, "took_ms": took_ms})
     return results_page(question, record, hits, took_ms)
 
 
@@ -89,7 +94,8 @@ def info() -> Response:
     index = _searcher().index
     known: dict[str, Any] = index.info()
     public = {name: known[name] for name in _PUBLIC_INFO if name in known}
-    return jsonify({**public, "sources": sorted(index.sources())})
+    words = {"text": _searcher().has_text}
+    return jsonify({**public, **words, "sources": sorted(index.sources())})
 
 
 def _searcher() -> Searcher:
