@@ -26,6 +26,7 @@ COMMANDS = (
     "models",
     "serve",
     "copy",
+    "compose",
     "info",
     "verify",
     "doctor",

@@ -98,6 +98,12 @@ class Model(Descriptor, Preparing, Protocol):
         ...
 
 
+def split_variant(name: str) -> tuple[str, str]:
+    """The name of a model without its variant, and the variant: "fused" if it names none."""
+    stem, _, variant = name.rpartition(":")
+    return (stem, variant) if stem and variant in VARIANTS else (name, "fused")
+
+
 def card_fields(data: bytes) -> dict[str, Any]:
     """The JSON object in `data` (UTF-8); raises `CbirError` if there is none."""
     try:

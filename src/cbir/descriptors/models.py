@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cbir.descriptors.bovw import BovwDescriptor
-from cbir.descriptors.cards import CARD_FILE, VARIANTS, Model, ModelCard, card_fields
+from cbir.descriptors.cards import CARD_FILE, Model, ModelCard, card_fields, split_variant
+from cbir.descriptors.composed import ComposedDescriptor, named_parts
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, packaged_files
@@ -50,9 +51,17 @@ def load_descriptor(name: str) -> Descriptor:
     `NAME@FINGERPRINT`), or a model's folder (with a path separator: `./my-model`); each may end in
     `:embedding` for vectors without the posterior. A packaged model (`efficientnet-lite0`) is made
     and kept in the store at its first use. Otherwise it is an entry point of the group
-    `cbir.descriptors`, or `module:attribute`.
+    `cbir.descriptors`, or `module:attribute`. Several of these names, joined by "+" and each with
+    an optional `:WEIGHT`, make a composition (see `composed.named_parts`).
     """
-    model_name, variant = _split_variant(name)
+    if parts := named_parts(name):
+        names, weights = zip(*parts, strict=True)
+        return ComposedDescriptor([_single(part) for part in names], weights)
+    return _single(name)
+
+
+def _single(name: str) -> Descriptor:
+    model_name, variant = split_variant(name)
     if Path(model_name).name != model_name:
         return model_of(read_files(Path(model_name)), variant)
     for model in models(model_name.partition("@")[0]):
@@ -79,7 +88,7 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, ModelFile]) -> Descri
     untrusted index must not choose which code runs. Raises `CbirError` if no descriptor has that
     fingerprint.
     """
-    model_name, variant = _split_variant(spec.name)
+    model_name, variant = split_variant(spec.name)
     if kept:
         candidates: list[Descriptor] = [model_of(kept, variant)]
     else:
@@ -104,7 +113,7 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, ModelFile]) -> Descri
 
 def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
     """The spec of the model that `spec.name` now loads, if it differs."""
-    model_name, variant = _split_variant(spec.name)
+    model_name, variant = split_variant(spec.name)
     for model in models(model_name):
         current = _as(variant, model.descriptor).spec
         return current if current.fingerprint != spec.fingerprint else None
@@ -222,11 +231,6 @@ def _name_in(folder: Path) -> str:
 def _names(model: Model) -> set[str]:
     name, fingerprint = model.card.name, model.spec.fingerprint
     return {name, *(f"{name}@{fingerprint[:length]}" for length in (8, 16, None))}
-
-
-def _split_variant(name: str) -> tuple[str, str]:
-    stem, _, variant = name.rpartition(":")
-    return (stem, variant) if stem and variant in VARIANTS else (name, "fused")
 
 
 def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:

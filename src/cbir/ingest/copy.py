@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedEr
 from cbir.images.ids import make_id
 from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp, difference
 from cbir.index.open import create_index, open_index
-from cbir.types import ModelFile, OnDone
+from cbir.types import Failure, ModelFile, OnDone
 from cbir.wording import counted
 
 AT_ONCE = 1000
@@ -71,7 +71,7 @@ def copy_index(
     with closing(open_index(source)) as old:
         files = _model_of(old)
         with closing(create_index(target, old.spec, files, fast_load=fast_load)) as new:
-            copy = _Copy(old, new, conflicts)
+            copy = Copying(old, new, conflicts)
             keep_model_of(new, files)
             copy.write(on_done)
             new.refresh()
@@ -79,9 +79,9 @@ def copy_index(
             count = new.count()
     return CopyReport(
         records=count,
-        copied=len(copy.wanted),
+        copied=copy.written,
         unchanged=len(copy.ids) - len(copy.wanted),
-        conflicts=copy.conflicts,
+        conflicts=copy.merging.conflicts,
         compared=compared,
         exact=exact,
         seconds=time.perf_counter() - started,
@@ -98,25 +98,77 @@ def _model_of(index: Index) -> Mapping[str, ModelFile]:
     return kept
 
 
-class _Copy:
-    """A copy from `old` to `new`: planned first, then written.
+class Origin(Protocol):
+    """What `Copying` copies: an index, or several as one. See `index.base.Index`."""
 
-    `wanted`: the ids to write, each with its merged stamp if `new` has a record of that id.
+    url: str
+
+    def ids(self) -> Iterator[str]: ...
+
+    def sources(self) -> dict[str, str]: ...
+
+    def stamps(self, source: str) -> dict[str, Stamp]: ...
+
+    def entries(self, after: str = "") -> Iterator[Entry]: ...
+
+    def failures(self) -> list[Failure]: ...
+
+
+class Merging:
+    """Merges the values of two indexes; an empty value never replaces one.
+
+    If both have different values, the first index's counts, or with `keep` the second's.
+    `conflicts` counts these values, and `example` shows the first.
     """
 
-    def __init__(self, old: Index, new: Index, conflicts: Conflicts) -> None:
-        self._old, self._new = old, new
-        self._keep = conflicts == "keep"
-        self._example = ""
+    def __init__(self, keep: bool = False) -> None:
+        self._keep = keep
         self.conflicts = 0
+        self.example = ""
+
+    def stamp(self, record_id: str, mine: Stamp, theirs: Stamp) -> Stamp:
+        """The stamp of the first index with the label and metadata of both."""
+        label = theirs.label
+        if mine.label is not None:
+            label = self.value(f"label of '{record_id}'", mine.label, label)
+        metadata = {
+            name: self.value(f"{name} of '{record_id}'", value, theirs.metadata.get(name))
+            for name, value in mine.metadata.items()
+        }
+        return replace(mine, label=label, metadata={**theirs.metadata, **metadata})
+
+    def uri(self, name: str, mine: str, theirs: str | None) -> str:
+        """The location of the source `name`."""
+        return self.value(f"location of source '{name}'", mine, theirs)
+
+    def value(self, name: str, mine: _Value, theirs: _Value | None) -> _Value:
+        """The first index's value, or the second's if it is to be kept."""
+        if theirs is None or mine == theirs:
+            return mine
+        self.example = self.example or f"{name}: {mine!r} and {theirs!r}"
+        self.conflicts += 1
+        return theirs if self._keep else mine
+
+
+class Copying:
+    """A copy from `old` to `new`: planned first, then written.
+
+    `ids`: those of `old`. `wanted`: the ids to write, each with its merged stamp if `new` has a
+    record of that id. `written`: how many records were written so far.
+    """
+
+    def __init__(self, old: Origin, new: Index, conflicts: Conflicts) -> None:
+        self._old, self._new = old, new
+        self.merging = Merging(keep=conflicts == "keep")
+        self.written = 0
         self.ids = list(old.ids())
         self._require_no_others()
         self._sources = self._merged_sources()
         self.wanted = self._merged_records()
-        if self.conflicts and conflicts == "refuse":
+        if self.merging.conflicts and conflicts == "refuse":
             raise CbirError(
-                f"{old.url} and {new.url} disagree on {counted(self.conflicts, 'value')}, "
-                f"for example the {self._example}",
+                f"{old.url} and {new.url} disagree on {counted(self.merging.conflicts, 'value')}, "
+                f"for example the {self.merging.example}",
                 f"--overwrite takes the values of {old.url}, --keep those of {new.url}",
             )
 
@@ -126,14 +178,14 @@ class _Copy:
             raise IndexStateError(
                 f"{self._new.url} holds {counted(len(others), 'record')} that {self._old.url} "
                 f"lacks, for example '{others[0]}'",
-                "copy to a new place, or remove them: cbir remove",
+                "choose a new place, or remove them: cbir remove",
             )
 
     def _merged_sources(self) -> dict[str, str]:
         """Names and locations of the sources."""
         there = self._new.sources()
         return {
-            name: self._merged(f"location of source '{name}'", uri, there.get(name))
+            name: self.merging.uri(name, uri, there.get(name))
             for name, uri in self._old.sources().items()
         }
 
@@ -143,29 +195,10 @@ class _Copy:
             there = self._new.stamps(name)
             for record_id, stamp in self._old.stamps(name).items():
                 if record_id in there:
-                    wanted[record_id] = self._merged_stamp(record_id, stamp, there[record_id])
+                    wanted[record_id] = self.merging.stamp(record_id, stamp, there[record_id])
                     if wanted[record_id] == there[record_id]:
                         del wanted[record_id]
         return wanted
-
-    def _merged_stamp(self, record_id: str, mine: Stamp, theirs: Stamp) -> Stamp:
-        """The stamp of the old index with the label and metadata of both."""
-        label = theirs.label
-        if mine.label is not None:
-            label = self._merged(f"label of '{record_id}'", mine.label, label)
-        metadata = {
-            name: self._merged(f"{name} of '{record_id}'", value, theirs.metadata.get(name))
-            for name, value in mine.metadata.items()
-        }
-        return replace(mine, label=label, metadata={**theirs.metadata, **metadata})
-
-    def _merged(self, name: str, mine: _Value, theirs: _Value | None) -> _Value:
-        """The value of the old index, or that of the new one if it is to be kept."""
-        if theirs is None or mine == theirs:
-            return mine
-        self._example = self._example or f"{name}: {mine!r} and {theirs!r}"
-        self.conflicts += 1
-        return theirs if self._keep else mine
 
     def write(self, on_done: OnDone) -> None:
         """Write the wanted records, with sources and failures, to the new index."""
@@ -196,6 +229,7 @@ class _Copy:
             except RecordsRefusedError as error:
                 refused.update(error.reasons)
             done += len(batch)
+            self.written += len(batch)
             on_done(done, len(self.ids))
         if refused:
             raise RecordsRefusedError(refused)

@@ -41,7 +41,7 @@ def score(similarities: Floats, labels: Labels) -> float:
     half = len(labels) // 2
     index, queries = labels[:half], labels[half:]
     relevant = np.bincount(index, minlength=int(labels.max()) + 1)[queries]
-    ranked = index[_best(similarities, min(DEPTH, half))]
+    ranked = index[best_columns(similarities, min(DEPTH, half))]
     return float(class_measures(ranked, queries, relevant, [MEASURE])[MEASURE].mean())
 
 
@@ -95,7 +95,7 @@ def _shares(weights: Sequence[float]) -> list[float]:
     return [round(weight / sum(weights), 4) for weight in weights]
 
 
-def _best(similarities: Floats, count: int) -> NDArray[np.intp]:
+def best_columns(similarities: Floats, count: int) -> NDArray[np.intp]:
     """The `count` best columns of each row, best first; ties by column number."""
     if count < similarities.shape[1]:
         columns = np.argpartition(-similarities, count - 1, axis=1)[:, :count]

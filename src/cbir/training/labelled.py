@@ -61,7 +61,7 @@ def read_labelled(
     `CbirError` if no image is left; with `need_labels` also if an image has no label or if all
     have the same label.
     """
-    items = source.items() if limit is None else _sampled(source, limit, seed)
+    items = source.items() if limit is None else sampled(source, limit, seed)
     images: list[RgbImage] = []
     labels: list[str | None] = []
     files = False
@@ -118,7 +118,7 @@ def prefix_of(source: ImageSource) -> str:
     return f"{source.name}/{source.scope}"
 
 
-def _sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]:
+def sampled(source: ImageSource, limit: int, seed: int) -> Iterator[SourceItem]:
     """A random sample of the items of `source`, in source order."""
     items = list(source.items())
     rows = np.random.default_rng(seed).permutation(len(items))[:limit]
