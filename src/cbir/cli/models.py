@@ -129,8 +129,9 @@ def show(
         ["licence", spec.licence],
         *([key, str(value)] for key, value in spec.preprocessing.items()),
     ]
+    rows += [["kind", card.kind]] if card else []
+    rows += [[file_name, f"{size:,} bytes"] for file_name, size in sizes.items()]
     if card:
-        rows += [["kind", card.kind], *([f, f"{n:,} bytes"] for f, n in sizes.items())]
         rows += [["classes", ", ".join(card.classes) or "none"]]
         rows += [[key.replace("_", " "), str(value)] for key, value in card.quality.items()]
     print_table(["name", spec.name], rows)

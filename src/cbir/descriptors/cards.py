@@ -41,7 +41,7 @@ class ModelCard(ABC):
             known = {field.name for field in fields(cls)}
             return cls(**cls.converted({name: stored[name] for name in known & set(stored)}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _no_card(error) from error
+            raise no_card(error) from error
 
     @classmethod
     def converted(cls, stored: dict[str, Any]) -> dict[str, Any]:
@@ -109,9 +109,9 @@ def card_fields(data: bytes) -> dict[str, Any]:
     try:
         stored = json.loads(data)
     except ValueError as error:
-        raise _no_card(error) from error
+        raise no_card(error) from error
     if not isinstance(stored, dict):
-        raise _no_card("it is not a JSON object")
+        raise no_card("it is not a JSON object")
     return stored
 
 
@@ -123,5 +123,6 @@ def checked_files(files: Mapping[str, ModelFile], needed: Sequence[str], variant
         raise CbirError(f"the model lacks {', '.join(missing)}")
 
 
-def _no_card(why: object) -> CbirError:
+def no_card(why: object) -> CbirError:
+    """The error for a file that is not a model card."""
     return CbirError(f"{CARD_FILE} is not a model card: {why}")

@@ -1,7 +1,8 @@
 """Descriptors composed by weight: vectors side by side, so that cosines add up.
 
 `efficientnet-lite0+classic:0.3` is 0.7 times the cosine of the first descriptor plus 0.3 times
-that of the second.
+that of the second. An index keeps a card `model.json` with names, fingerprints and weights of the
+parts, and the files of part n under `n/`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cbir.descriptors.cards import split_variant
+from cbir.descriptors.cards import CARD_FILE, Model, no_card, split_variant
 from cbir.descriptors.contract import Descriptor, describe, describe_texts, has_text, prepare
 from cbir.descriptors.fusion import fuse, unit_rows
 from cbir.errors import CbirError
-from cbir.types import DescriptorSpec, RgbImage, Vectors
+from cbir.types import DescriptorSpec, ModelFile, RgbImage, Vectors
 
+KIND = "composed"
 EXAMPLE = "efficientnet-lite0+classic:0.3"
 _VERSION = 1
 _TOLERANCE = 1e-6
@@ -63,6 +66,13 @@ class ComposedDescriptor:
         self.weights: tuple[float, ...] = _rounded([weight for _, weight in flat])
         self.spec = _spec([part.spec for part in self.parts], self.weights)
 
+    @property
+    def files(self) -> Mapping[str, ModelFile]:
+        """The files by name to store with an index; none if no part has any."""
+        models = {str(n): part for n, part in enumerate(self.parts, 1) if isinstance(part, Model)}
+        files = {f"{n}/{name}": file for n, m in models.items() for name, file in m.files.items()}
+        return {CARD_FILE: self._card(), **files} if files else {}
+
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
         """The unit vectors (n, spec.dim) of `images`."""
         return fuse(
@@ -89,6 +99,38 @@ class ComposedDescriptor:
             for part in self.parts
         ]
         return unit_rows(fuse(blocks, self.weights))
+
+    def _card(self) -> bytes:
+        parts = [
+            {"name": part.spec.name, "fingerprint": part.spec.fingerprint, "weight": weight}
+            for part, weight in zip(self.parts, self.weights, strict=True)
+        ]
+        return json.dumps({"kind": KIND, "name": self.spec.name, "parts": parts}, indent=1).encode()
+
+
+def parts_of_card(card: Mapping[str, Any]) -> list[tuple[DescriptorSpec, float]]:
+    """The parts on the card of a composition, with their weights; of each spec only the name and
+    the fingerprint are known. Raises `CbirError` if it is no such card."""
+    try:
+        parts = [
+            (DescriptorSpec(str(part["name"]), 0, str(part["fingerprint"])), float(part["weight"]))
+            for part in card["parts"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise no_card(error) from error
+    if len(parts) < 2:
+        raise no_card("it composes fewer than two parts")
+    return parts
+
+
+def part_files(files: Mapping[str, ModelFile]) -> dict[str, dict[str, ModelFile]]:
+    """The files of each part by its number ("1", "2", ...) and their own names."""
+    parts: dict[str, dict[str, ModelFile]] = {}
+    for path, file in files.items():
+        number, slash, name = path.partition("/")
+        if slash:
+            parts.setdefault(number, {})[name] = file
+    return parts
 
 
 def composed_name(names: Sequence[str], weights: Sequence[float]) -> str:
@@ -165,7 +207,7 @@ def _rounded(weights: Sequence[float]) -> tuple[float, ...]:
     """`weights` with the digits of a name; the first is 1 minus the others."""
     others = [float(f"{weight:g}") for weight in weights[1:]]
     rounded = (round(1 - sum(others), 9), *others)
-    if min(rounded) <= 0 or abs(sum(weights) - 1) > _TOLERANCE:
+    if not (min(rounded) > 0 and abs(sum(weights) - 1) <= _TOLERANCE):
         shown = ", ".join(f"{weight:g}" for weight in weights)
         raise CbirError(f"the weights are {shown}", "give positive ones that add up to 1")
     return rounded

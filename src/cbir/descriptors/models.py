@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import CARD_FILE, Model, ModelCard, card_fields, split_variant
-from cbir.descriptors.composed import ComposedDescriptor, named_parts
+from cbir.descriptors.composed import (
+    KIND,
+    ComposedDescriptor,
+    named_parts,
+    part_files,
+    parts_of_card,
+)
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, packaged_files
@@ -63,7 +70,7 @@ def load_descriptor(name: str) -> Descriptor:
 def _single(name: str) -> Descriptor:
     model_name, variant = split_variant(name)
     if Path(model_name).name != model_name:
-        return model_of(read_files(Path(model_name)), variant)
+        return _stored(read_files(Path(model_name)), variant)
     for model in models(model_name.partition("@")[0]):
         if model_name in _names(model.descriptor):
             return _as(variant, model.descriptor)
@@ -88,36 +95,14 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, ModelFile]) -> Descri
     untrusted index must not choose which code runs. Raises `CbirError` if no descriptor has that
     fingerprint.
     """
-    model_name, variant = split_variant(spec.name)
-    if kept:
-        candidates: list[Descriptor] = [model_of(kept, variant)]
-    else:
-        candidates = [_as(variant, model.descriptor) for model in models(model_name)]
-        installed = entry_point(spec.name, ENTRY_POINTS)
-        candidates += [_descriptor(spec.name, installed)] if installed else []
-        if not candidates and model_name in PACKAGED:
-            candidates = [_as(variant, _made(model_name))]
-    for candidate in candidates:
-        if candidate.spec.fingerprint == spec.fingerprint:
-            return candidate
-    if not candidates:
-        raise CbirError(
-            f"the index was built with {spec.short}, which is not installed",
-            "name it: --descriptor MODULE:ATTRIBUTE",
-        )
-    raise CbirError(
-        f"the index was built with {spec.short}, but only {candidates[0].spec.short} is available",
-        "restore the model's files, or index again into a new index",
-    )
+    candidates = [_stored(kept, split_variant(spec.name)[1])] if kept else _installed(spec.name)
+    return _matching(spec, candidates, spec.name)
 
 
 def newer_model(spec: DescriptorSpec) -> DescriptorSpec | None:
-    """The spec of the model that `spec.name` now loads, if it differs."""
-    model_name, variant = split_variant(spec.name)
-    for model in models(model_name):
-        current = _as(variant, model.descriptor).spec
-        return current if current.fingerprint != spec.fingerprint else None
-    return None
+    """The spec of the model or composition that `spec.name` now loads, if it differs."""
+    newest = _newest(spec.name)
+    return newest.spec if newest and newest.spec.fingerprint != spec.fingerprint else None
 
 
 def models(name: str | None = None) -> Iterator[StoredModel]:
@@ -164,14 +149,23 @@ def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
 
 
 def keep_model_of(index: Index, files: Mapping[str, ModelFile]) -> None:
-    """Save a model to the store unless `index` stores its files itself."""
+    """Save a model, or each part of a composition, unless `index` stores its files itself."""
     if files and not index.model_files():
-        keep_model(files)
+        for own in part_files(files).values() or [files]:
+            keep_model(own)
 
 
 def read_files(folder: Path) -> dict[str, ModelFile]:
     """The files of the model in `folder` by name; raises `CbirError` if one is missing."""
     card = card_fields(_read_card(folder))
+    if card.get("kind") == KIND:
+        parts = [number for number, _ in enumerate(parts_of_card(card), 1)]
+        return {CARD_FILE: folder / CARD_FILE} | {
+            f"{number}/{name}": file
+            for number in parts
+            if (folder / str(number)).is_dir()
+            for name, file in read_files(folder / str(number)).items()
+        }
     present = {path.name for path in folder.iterdir() if path.is_file()}
     names = _kind(card).file_names(card, present)
     if missing := sorted(set(names) - present):
@@ -187,9 +181,87 @@ def card_of(descriptor: Descriptor) -> ModelCard | None:
     return descriptor.card if isinstance(descriptor, Model) else None
 
 
+def cards_of(descriptor: Descriptor) -> list[ModelCard]:
+    """The model cards of a descriptor or of its parts."""
+    parts = descriptor.parts if isinstance(descriptor, ComposedDescriptor) else [descriptor]
+    return [part.card for part in parts if isinstance(part, Model)]
+
+
 def files_of(descriptor: Descriptor) -> Mapping[str, ModelFile]:
     """The model files to store with an index, so that searches do not need an installed model."""
-    return descriptor.files if isinstance(descriptor, Model) else {}
+    return descriptor.files if isinstance(descriptor, Model | ComposedDescriptor) else {}
+
+
+def _stored(files: Mapping[str, ModelFile], variant: str) -> Descriptor:
+    """The model or composition with these files; parts without files must be installed."""
+    card = card_fields(content(files[CARD_FILE])) if CARD_FILE in files else {}
+    if card.get("kind") != KIND:
+        return model_of(files, variant)
+    own = part_files(files)
+    parts, weights = zip(*parts_of_card(card), strict=True)
+    return ComposedDescriptor(
+        [
+            model_of(own[str(number)], split_variant(part.name)[1])
+            if str(number) in own
+            else _matching(part, _installed(part.name), str(card.get("name")))
+            for number, part in enumerate(parts, 1)
+        ],
+        weights,
+    )
+
+
+def _matching(spec: DescriptorSpec, candidates: Sequence[Descriptor], whole: str) -> Descriptor:
+    """The candidate with the fingerprint of `spec`, which is (part of) the descriptor `whole`."""
+    for candidate in candidates:
+        if candidate.spec.fingerprint == spec.fingerprint:
+            return candidate
+    if not candidates:
+        lacking = [part for part, _ in named_parts(spec.name) if not _installed(part)]
+        named = whole.replace(lacking[0] if lacking else spec.name, "MODULE:ATTRIBUTE")
+        raise CbirError(
+            f"the index was built with {spec.short}, "
+            f"{f'of which {lacking[0]!r}' if lacking else 'which'} is not installed",
+            f"name it: --descriptor {named}",
+        )
+    raise CbirError(
+        f"the index was built with {spec.short}, but only {candidates[0].spec.short} is available",
+        "restore the model's files, or index again into a new index",
+    )
+
+
+def _installed(name: str) -> list[Descriptor]:
+    """Every installed version of the descriptor called `name`; imports no `module:attribute`."""
+    model_name, variant = split_variant(name)
+    found: list[Descriptor] = [_as(variant, model.descriptor) for model in models(model_name)]
+    registered = entry_point(name, ENTRY_POINTS)
+    found += [_descriptor(name, registered)] if registered else []
+    if not found and model_name in PACKAGED:
+        return [_as(variant, _made(model_name))]
+    return found or _compositions(name)
+
+
+def _compositions(name: str) -> list[Descriptor]:
+    """The composition called `name`, of every installed version of its parts."""
+    found: list[Descriptor] = []
+    if parts := named_parts(name):
+        names, weights = zip(*parts, strict=True)
+        for versions in product(*map(_installed, names)):
+            with suppress(CbirError):  # of two parts of one name: the same version twice
+                found.append(ComposedDescriptor(versions, weights))
+    return found
+
+
+def _newest(name: str) -> Descriptor | None:
+    """The newest model called `name`, or the composition of the newest of its parts."""
+    model_name, variant = split_variant(name)
+    for model in models(model_name):
+        return _as(variant, model.descriptor)
+    parts = [(_newest(part), weight) for part, weight in named_parts(name)]
+    known = [(part, weight) for part, weight in parts if part]
+    if not known or len(known) < len(parts):
+        return None
+    newest, weights = zip(*known, strict=True)
+    return ComposedDescriptor(newest, weights)
 
 
 def _kind(card: Mapping[str, Any]) -> type[OnnxDescriptor] | type[BovwDescriptor]:

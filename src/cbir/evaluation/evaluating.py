@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.models import card_of
+from cbir.descriptors.models import card_of, cards_of
 from cbir.errors import QueryError
 from cbir.evaluation.caveats import accuracies, overlap_of
 from cbir.evaluation.hamming import hamming, require_bits
@@ -90,7 +90,7 @@ def evaluate(
     if bits is not None:
         on_coded = partial(on_stage, "binary codes")
         coded = hamming(searcher, queries, names, bits, options, on_coded)
-    card = card_of(searcher.descriptor)
+    trained = tuple(card.training_prefix for card in cards_of(searcher.descriptor))
     return Evaluation(
         source=_as_typed(source),
         n_queries=len(queries.ids),
@@ -99,10 +99,9 @@ def evaluate(
         options=options,
         values=values,
         hamming=coded,
-        accuracy=accuracies(searcher, queries) if card else None,
+        accuracy=accuracies(searcher, queries) if card_of(searcher.descriptor) else None,
         trained_on=searcher.index.spec.trained_on,
-        training_images_indexed=card is not None
-        and any(i.startswith(card.training_prefix) for i in searcher.index.ids()),
+        training_images_indexed=any(i.startswith(trained) for i in searcher.index.ids()),
         near_duplicates=left_out,
         absent_labels=absent,
         overlap=overlap_of(searcher.index, queries, matches),

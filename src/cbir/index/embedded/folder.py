@@ -32,6 +32,12 @@ def holds_only_own_files(folder: Path) -> bool:
     return all(path.name in _OWN_NAMES for path in folder.iterdir())
 
 
+def lies_inside(name: str) -> bool:
+    """Whether `name`, such as `model.json` or `1/model.json`, stays inside the model's folder."""
+    words = name.split("/")
+    return all(Path(word).name == word and word not in ("", ".", "..") for word in words)
+
+
 def remove_database(path: Path) -> None:
     """Remove a SQLite file and its side files."""
     for side in _SQLITE_SIDE_FILES:

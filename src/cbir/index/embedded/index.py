@@ -241,7 +241,7 @@ class EmbeddedIndex:
     def model_files(self) -> Mapping[str, ModelFile]:
         folder = self._folder / files.MODEL
         for name in self._meta.model:
-            if not (folder / name).is_file():
+            if not (files.lies_inside(name) and (folder / name).is_file()):
                 raise IndexStateError(
                     f"{self.url} lacks its model: {folder / name} is missing",
                     "index the sources again into a new index",

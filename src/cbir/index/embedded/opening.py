@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
-from cbir.files import place, replacing, sha256_of
+from cbir.files import sha256_of, write_files
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import store
 from cbir.index.embedded.index import EmbeddedIndex
@@ -86,9 +86,7 @@ def _write_files(folder: Path, model_files: Mapping[str, ModelFile]) -> None:
     (folder / files.CACHE).unlink(missing_ok=True)
     shutil.rmtree(folder / files.MODEL, ignore_errors=True)
     (folder / files.MODEL).mkdir()
-    for name, content in model_files.items():
-        with replacing(folder / files.MODEL / name) as draft:
-            place(content, draft)
+    write_files(model_files, folder / files.MODEL)
 
 
 def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
@@ -113,7 +111,7 @@ def _is_unfinished(url: str, folder: Path) -> bool:
 
 def _digests(model_files: Mapping[str, ModelFile]) -> dict[str, str]:
     for name in model_files:
-        if Path(name).name != name or name in ("", ".", ".."):
+        if not files.lies_inside(name):
             raise CbirError(f"'{name}' is not a valid model file name", "use a plain file name")
     return {name: sha256_of(file) for name, file in model_files.items()}
 
