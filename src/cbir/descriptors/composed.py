@@ -51,8 +51,7 @@ class ComposedDescriptor:
     Weights are rounded to the six digits that the name shows, and the first takes what the others
     leave. A composition among the parts is replaced by its own parts. Words are described by the
     parts that have a text tower; the others contribute zeros. Raises `CbirError` if a part is
-    there twice, if the weights are not positive or do not add up to 1, or if the name would not
-    lead back to the parts.
+    there twice or has an ambiguous name, or if the weights are not positive or do not add up to 1.
     """
 
     def __init__(self, parts: Sequence[Descriptor], weights: Sequence[float]) -> None:
@@ -144,11 +143,12 @@ def _spec(specs: Sequence[DescriptorSpec], weights: Sequence[float]) -> Descript
     for place, spec in enumerate(specs):
         if spec.fingerprint in {other.fingerprint for other in specs[:place]}:
             raise CbirError(f"{spec.short} is in '{name}' twice", "name each descriptor once")
-    if named_parts(name) != [(s.name, w) for s, w in zip(specs, weights, strict=True)]:
-        raise CbirError(
-            f"the names of these descriptors cannot be joined: '{name}' would mean others",
-            "rename the one that has a plus sign, or ends in a colon and a number",
-        )
+    for spec in specs:
+        if "+" in spec.name or _split_weight(spec.name)[1] is not None:
+            raise CbirError(
+                f"'{spec.name}' cannot be part of a composition, whose name would be ambiguous",
+                "rename it, without a plus sign or a number at its end",
+            )
     facts = [[spec.fingerprint, f"{w:g}"] for spec, w in zip(specs, weights, strict=True)]
     told = {"vector": " + ".join(f"{w:g} {s.short}" for s, w in zip(specs, weights, strict=True))}
     for number, spec in enumerate(specs, 1):
