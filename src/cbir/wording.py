@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-_PLURALS = {"query": "queries", "class": "classes"}
+_PLURALS = {"query": "queries", "class": "classes", "index": "indexes"}
 
 
 def counted(number: int, noun: str) -> str:
