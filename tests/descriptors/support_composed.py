@@ -14,9 +14,10 @@ from tests.descriptors.support_photos import MeanColour
 HERE = "tests.descriptors.support_composed"
 COLOUR = f"{HERE}:MeanColour"
 SPREAD = f"{HERE}:Spread"
-"""Names that load these two."""
+NOISE = f"{HERE}:Noise"
+"""Names that load these."""
 
-__all__ = ["COLOUR", "SPREAD", "MeanColour", "Spread", "Worded"]
+__all__ = ["COLOUR", "NOISE", "SPREAD", "MeanColour", "Noise", "Spread", "Worded"]
 
 
 class Spread:
@@ -30,6 +31,17 @@ class Spread:
             for image in images
         ]
         return unit_rows(np.array(rows, dtype=np.float32)[:, :6] - 5)
+
+
+class Noise:
+    """Random vectors, the same for the same picture."""
+
+    spec = DescriptorSpec("noise", 8, "bc" * 32)
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        seeds = [int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8]) for image in images]
+        rows = np.stack([np.random.default_rng(seed).normal(size=8) for seed in seeds])
+        return unit_rows(rows.astype(np.float32))
 
 
 class Worded(MeanColour):
