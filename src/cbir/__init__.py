@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cbir.evaluation import evaluate
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
+    from cbir.ingest.compose import compose_indexes
     from cbir.ingest.copy import copy_index
     from cbir.ingest.indexing import index_images
     from cbir.search.query import IndexedId, Query, SearchOptions
@@ -44,6 +45,7 @@ _HOMES = {
     "Query": "cbir.search.query",
     "SearchOptions": "cbir.search.query",
     "Searcher": "cbir.search.searcher",
+    "compose_indexes": "cbir.ingest.compose",
     "copy_index": "cbir.ingest.copy",
     "evaluate": "cbir.evaluation",
     "index_images": "cbir.ingest.indexing",
@@ -63,6 +65,7 @@ __all__ = [
     "Query",
     "SearchOptions",
     "Searcher",
+    "compose_indexes",
     "copy_index",
     "evaluate",
     "index_images",

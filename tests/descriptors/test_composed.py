@@ -376,3 +376,13 @@ def test_evaluation_says_if_a_part_was_trained_on_indexed_images(
         measured = call("evaluate", *asked).json
         assert measured["training_images_indexed"] is known
         assert measured["accuracy"] is None
+
+
+def test_words_find_pictures_by_the_part_that_knows_them(photos: Path, tmp_path: Path) -> None:
+    composed = ComposedDescriptor([Spread(), Worded()], [0.5, 0.5])
+    index = tmp_path / "photos.cbir"
+    cbir.index_images([photos], index, descriptor=composed, label_from_folder=True)
+    with closing(Searcher.open(index, composed)) as searcher:
+        for colour in ("red", "green", "blue"):
+            hits = searcher.search(cbir.Query(text=f"something {colour}"), k=4)
+            assert {hit.record.label for hit in hits} == {colour}
