@@ -21,10 +21,9 @@ from cbir.cli.options import INDEX
 def command(sources: tuple[str, ...], into: str, weights: str | None, as_json: bool) -> None:
     """Join indexes of the same images into one, as if indexed with the composed descriptor.
 
-    Its score is the sum of the scores in each INDEX, times their weights. Nothing is described
-    again. An image is left out unless every INDEX has it, with the same content. Labels and
-    metadata come from the first INDEX that has them. Images that the new index already has are
-    not written again.
+    Its score is the weighted sum of their scores. Nothing is described again. An image is left out
+    unless every INDEX has it, with the same content. Labels and metadata come from the first INDEX
+    that has them. Images that the new index already has are not written again.
     """
     from dataclasses import asdict
 
