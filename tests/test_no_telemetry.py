@@ -1,4 +1,4 @@
-"""ONNX Runtime sends telemetry by default; every entry point of cbir switches it off."""
+"""ONNX Runtime and huggingface_hub send telemetry by default; cbir switches both off."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors.support_hub import Hub, serve_hub, write_repository
 from tests.descriptors.support_photos import write_photos
 
 NETWORK = files("cbir.descriptors") / "shipped" / "cifar10-cnn" / "model.onnx"
@@ -82,3 +83,35 @@ def test_no_entry_point_of_cbir_leaves_either(
     entry: str, asked: dict[str, str], tmp_path: Path
 ) -> None:
     assert written(tmp_path, ENTRIES[entry], **asked) == []
+
+
+HUB_ALONE = "from huggingface_hub import HfApi; HfApi().model_info('me/mine')"
+HUB = """
+from cbir.descriptors.hub.fetching import fetch
+from cbir.descriptors.hub.offers import offer
+fetch(offer("hf:me/mine"), lambda done, total: None)
+"""
+
+
+def asked(folder: Path, code: str, hub: Hub) -> list[str]:
+    """The requests of `code` as an agent runs it: huggingface_hub asks the hub who that may be."""
+    places = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / "huggingface")}
+    written(folder, code, AGENT="someone", NO_PROXY="127.0.0.1", **places)
+    return hub.asked
+
+
+def test_pulling_a_model_asks_the_hub_for_nothing_else(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path / "mine", "model.onnx")
+    with serve_hub({"me/mine": repository}) as hub:
+        (tmp_path / "alone").mkdir()
+        assert "GET /api/agent-harnesses" in asked(tmp_path / "alone", HUB_ALONE, hub)
+        hub.asked.clear()
+        commit = hub.commit("me/mine")
+        (tmp_path / "cbir").mkdir()
+        assert asked(tmp_path / "cbir", HUB, hub) == [
+            "GET /api/models/me/mine/revision/main",
+            f"GET /me/mine/resolve/{commit}/model.onnx",
+            f"GET /me/mine/{commit}/model.onnx",
+        ]
+    files = {path.name for path in (tmp_path / "cbir" / "huggingface").iterdir()}
+    assert files == {"hub"}

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
 
-# ONNX Runtime sends telemetry unless this is set when its library loads. Every import of cbir runs
-# this line first. It overrides the user's environment: cbir never sends telemetry.
+# ONNX Runtime and huggingface_hub send telemetry unless this is set when they load. Every import of
+# cbir runs these lines first. They override the user's environment: cbir never sends telemetry.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 _HOMES = {
     "AddReport": "cbir.types",

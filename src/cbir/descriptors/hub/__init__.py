@@ -1,0 +1,1 @@
+"""Models of the Hugging Face hub: known names, what a repository offers, and fetching it."""
