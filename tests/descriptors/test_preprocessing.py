@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -21,16 +23,48 @@ def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), BICUBIC))
 
 
+HOWS: list[dict[str, Any]] = [
+    {"resize": "stretch"},
+    {"resize": "stretch", "side": (27, 24)},
+    {"resize": "fit"},
+    {"resize": "fit", "side": (20, 30), "fill": (1, 2, 3)},
+    {"resize": "shortest", "side": 28},
+    {"resize": "shortest", "side": (21, 31)},
+]
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("how", [{"resize": "stretch"}, {"resize": "fit"},
-                                 {"resize": "shortest", "side": 28}])  # fmt: skip
-def test_every_image_becomes_the_input(how: dict[str, Any], size: tuple[int, int]) -> None:
-    own = Preprocessing(height=20, width=24, **how)
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("more", [{}, {"keep_exact": False, "crop": "floor", "antialias": False}])
+def test_every_image_becomes_the_input(
+    how: dict[str, Any], more: dict[str, Any], size: tuple[int, int]
+) -> None:
+    own = Preprocessing(height=20, width=24, layout="NHWC", dtype="uint8", **how, **more)
     image = picture((200, 60, 20), 1, size)
     small = own.prepare(image)
-    assert (small.shape, small.dtype) == ((20, 24, 3), np.uint8)
+    made = own.inputs([image])
+    assert (made.shape, made.dtype, small.dtype) == ((1, 20, 24, 3), np.uint8, np.uint8)
+    assert max(small.shape) <= 31 + 3
     np.testing.assert_array_equal(own.prepare(small), small)
-    np.testing.assert_array_equal(own.inputs([image]), own.inputs([small]))
+    np.testing.assert_array_equal(own.inputs([small]), made)
+    if not more:
+        np.testing.assert_array_equal(small[None], made)
+
+
+def test_an_image_of_the_inputs_size_is_kept_or_treated_like_any_other() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    plain = {"height": 20, "width": 20, "resize": "shortest", "side": 30, "layout": "NHWC"}
+    kept = Preprocessing(**plain, dtype="uint8")
+    np.testing.assert_array_equal(kept.inputs([image])[0], image)
+    like_any = Preprocessing(**plain, dtype="uint8", keep_exact=False)
+    np.testing.assert_array_equal(like_any.inputs([image])[0], resized(image, 30, 30)[5:25, 5:25])
+
+
+def test_an_odd_crop_is_rounded_as_the_card_says() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (23, 20, 3), dtype=np.uint8)
+    for crop, top in [("round", 2), ("floor", 1)]:
+        own = Preprocessing(height=20, width=20, resize="shortest", side=20, crop=crop)
+        np.testing.assert_array_equal(own.prepare(image), image[top : top + 20])
 
 
 def test_stretching_is_pillows() -> None:
@@ -63,6 +97,26 @@ def test_of_a_long_strip_only_the_crop_is_made(monkeypatch: pytest.MonkeyPatch) 
     assert own.prepare(np.zeros((1, 1_000_000, 3), np.uint8)).shape == (32, 32, 3)
 
 
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("size", [(1, 5_000), (5_000, 1), (1, 4_999)])
+def test_a_long_strip_takes_little_memory(size: tuple[int, int], antialias: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    own = Preprocessing(height=224, width=224, resize="shortest", side=256, keep_exact=False,
+                        antialias=antialias)  # fmt: skip
+    tracemalloc.start()
+    try:
+        made = own.inputs([image])
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    # The centre, around half of the width: a few of the strip's own pixels, each very wide.
+    middle = image.reshape(-1, 3)[max(size) // 2 - 2 : max(size) // 2 + 2]
+    levels = made[0].transpose(1, 2, 0).reshape(-1, 3) * 255
+    slack = 30  # the cubic kernel overshoots
+    assert (levels >= middle.min(axis=0).astype(float) - slack).all()
+    assert (levels <= middle.max(axis=0).astype(float) + slack).all()
+
+
 def test_values_are_scaled_centred_and_divided() -> None:
     image = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -76,6 +130,16 @@ def test_values_are_scaled_centred_and_divided() -> None:
     raw = Preprocessing(height=8, width=8, layout="NHWC", dtype="uint8").inputs([image])
     assert raw.dtype == np.uint8
     np.testing.assert_array_equal(raw[0], image)
+
+
+def test_fields_that_came_later_leave_older_fingerprints_alone() -> None:
+    old = {"height", "width", "resize", "side", "interpolation", "reducing_gap", "fill", "scale",
+           "mean", "std", "layout", "dtype"}  # fmt: skip
+    assert set(Preprocessing(height=8, width=8).to_json()) == old
+    later = {"crop": "floor", "antialias": False, "keep_exact": False}
+    made = Preprocessing.parse({"height": 8, "width": 8, "side": [9, 10], **later}).to_json()
+    assert {name: made[name] for name in later} == later and made["side"] == [9, 10]
+    assert Preprocessing.parse(json.loads(json.dumps(made))).to_json() == made
 
 
 def test_it_survives_json() -> None:
@@ -93,13 +157,20 @@ def test_it_survives_json() -> None:
         ({"height": 0}, "an input of 8 x 0"),
         ({"width": 10**6}, "an input of"),
         ({"width": 8.5}, "an input of"),
-        ({"side": 9}, "'side' belongs to"),
-        ({"resize": "shortest"}, "'side' belongs to"),
+        ({"resize": "shortest"}, "needs a 'side'"),
         ({"resize": "shortest", "side": 7}, "no crop"),
+        ({"side": [7, 9]}, "no crop"),
+        ({"side": [9, 9, 9]}, "side is"),
+        ({"side": 9.0}, "side is"),
+        ({"side": 10**6}, "side is"),
+        ({"crop": "ceil"}, "crop is 'ceil'"),
+        ({"antialias": False, "interpolation": "lanczos"}, "interpolation is 'lanczos'"),
+        ({"keep_exact": 2}, "keep_exact is 2"),
         ({"mean": [1]}, "one finite value a channel"),
         ({"scale": float("nan")}, "one finite value a channel"),
         ({"std": [1, 0, 1]}, "std must be above 0"),
         ({"fill": 256}, "level of grey"),
+        ({"fill": [1, 2]}, "level of grey"),
     ],
 )
 def test_what_no_network_could_mean_is_refused(wrong: dict[str, Any], message: str) -> None:
