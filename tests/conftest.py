@@ -47,6 +47,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         ("browser", _no_browser),
         ("elasticsearch", _no_client),
         ("training", _no_torch),
+        ("reference", _no_reference),
     ):
         if item.get_closest_marker(marker) and (missing := reason()):
             if os.environ.get("CBIR_TEST_STRICT") == "1":
@@ -73,6 +74,11 @@ def _no_browser() -> str:
 def _no_client() -> str:
     installed = find_spec("elasticsearch") and find_spec("orjson")
     return "" if installed else "no client of Elasticsearch (extra 'elasticsearch')"
+
+
+def _no_reference() -> str:
+    missing = [name for name in ("open_clip", "timm", "transformers") if not find_spec(name)]
+    return f"no {', '.join(missing)} (dependency group 'reference')" if missing else ""
 
 
 def _no_torch() -> str:
