@@ -19,10 +19,12 @@ from cbir.descriptors.arrays import read_npz
 from cbir.descriptors.cards import CARD_FILE, ModelCard, checked_files
 from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import Posterior, projected
-from cbir.descriptors.pooling import POOLINGS, pooled
+from cbir.descriptors.pooling import POOLINGS, embedding_rows
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.resize import RESIZE
 from cbir.descriptors.runtime import Network
+from cbir.descriptors.text import TextTower
+from cbir.descriptors.text_network import TEXT_FILE, TOKENIZER_FILE, TextNetwork
 from cbir.errors import CbirError
 from cbir.files import content
 from cbir.types import DescriptorSpec, Floats, ModelFile, RgbImage, Vectors
@@ -44,6 +46,9 @@ class OnnxCard(ModelCard):
     are. With `classes`, the output `logits` (n, classes) may add a posterior: `temperature`
     flattens it, and `posterior_weight` is its share of the fused cosine.
 
+    With `text`, the files `text.onnx` and `tokenizer.json` make vectors of words in the space of
+    the images; then nothing may be fitted to images alone (mean, projection, posterior).
+
     `files` are the sha256 of the model's other files by name. The fingerprint covers these values,
     so that gigabytes need not be read at every start. Without them, it covers the bytes of
     `model.onnx` and its external data (files whose names begin so). If `projection.npz` is among
@@ -61,6 +66,7 @@ class OnnxCard(ModelCard):
     temperature: float | None = None
     posterior_weight: float | None = None
     files: Mapping[str, str] | None = None
+    text: TextTower | None = None
 
     def __post_init__(self) -> None:
         for one, other in (("size", "preprocessing"), ("mean", "dim")):
@@ -70,6 +76,11 @@ class OnnxCard(ModelCard):
             _check_names(self.files)
         if self.mean is not None and PROJECTION_FILE in (self.files or ()):
             raise ValueError(f"{PROJECTION_FILE} has a mean of its own: give 'dim', not 'mean'")
+        if self.text is not None:
+            if missing := {TEXT_FILE, TOKENIZER_FILE} - set(self.files or ()):
+                raise ValueError(f"a text tower, but 'files' lacks {', '.join(sorted(missing))}")
+            if self.mean or self.posterior or PROJECTION_FILE in (self.files or ()):
+                raise ValueError("a text tower beside a mean, a projection or a posterior")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling '{self.pooling}'; known: {', '.join(POOLINGS)}")
         head = (self.temperature is not None, self.posterior_weight is not None)
@@ -84,6 +95,8 @@ class OnnxCard(ModelCard):
             made["mean"] = tuple(stored["mean"])
         if stored.get("preprocessing") is not None:
             made["preprocessing"] = Preprocessing.parse(stored["preprocessing"])
+        if stored.get("text") is not None:
+            made["text"] = TextTower.parse(stored["text"])
         return made
 
     def to_json(self) -> dict[str, Any]:
@@ -91,6 +104,8 @@ class OnnxCard(ModelCard):
         values = {f.name: getattr(self, f.name) for f in fields(self) if self._says(f.name)}
         if self.preprocessing is not None:
             values["preprocessing"] = self.preprocessing.to_json()
+        if self.text is not None:
+            values["text"] = self.text.to_json()
         return values
 
     def _says(self, name: str) -> bool:
@@ -122,6 +137,8 @@ class OnnxCard(ModelCard):
     def vector_facts(self) -> dict[str, Any]:
         """All card fields that change a vector, as JSON values."""
         shared: dict[str, Any] = {} if self.files is None else {"files": dict(self.files)}
+        if self.text is not None:
+            shared["text"] = self.text.to_json()
         shared |= {
             "mean": None if self.mean is None else list(self.mean),
             "temperature": self.temperature,
@@ -157,6 +174,8 @@ class OnnxDescriptor:
         checked_files(files, [*(self.card.files or ())], variant)
         self.variant = variant if self.card.posterior else "fused"
         self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}")
+        text, dim = self.card.text, self.card.embedding_dim
+        self._text = TextNetwork(self.files, text, dim, self.card.name) if text else None
         self._mean, self._projection = self._fitted()
         embedding = (
             self.card.embedding_dim if self._projection is None else self._projection.shape[1]
@@ -201,6 +220,16 @@ class OnnxDescriptor:
         """
         return np.concatenate([self._vectors(some) for some in batches(images, self._batch)])
 
+    @property
+    def has_text(self) -> bool:
+        """Whether the model has a text tower."""
+        return self._text is not None
+
+    def describe_texts(self, texts: Sequence[str]) -> Vectors:
+        """The unit vectors (n, spec.dim) of `texts`; see `TextNetwork.describe`."""
+        assert self._text is not None
+        return self._text.describe(texts)
+
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
         """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
         if self._posterior is None:
@@ -242,13 +271,8 @@ class OnnxDescriptor:
         card, posterior = self.card, self._posterior
         names = [card.output, "logits"] if posterior else [card.output]
         features, *logits = self.network.outputs(card.input.inputs(images), names)
-        rows = pooled(features, card.pooling)
-        if rows.shape != (len(images), card.embedding_dim):
-            raise CbirError(
-                f"output '{card.output}' of {card.name} has shape {features.shape}, which makes no "
-                f"{card.embedding_dim} dimensions by pooling '{card.pooling}'",
-                f"correct {CARD_FILE}",
-            )
+        shape = (len(images), card.embedding_dim)
+        rows = embedding_rows(features, card.output, card.pooling, shape, card.name)
         unit = projected(rows, self._mean, self._projection)
         return posterior.fused(unit, logits[0]) if posterior else unit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cbir.errors import CbirError
 from cbir.types import Floats
 
 POOLINGS = ("none", "cls", "mean", "gem")
@@ -28,3 +29,17 @@ def pooled(features: Floats, pooling: str) -> Floats:
         return np.asarray(features.mean(axis=1))
     cubes = np.maximum(features, GEM_FLOOR) ** GEM_POWER
     return np.asarray(cubes.mean(axis=1) ** (1 / GEM_POWER))
+
+
+def embedding_rows(
+    features: Floats, output: str, pooling: str, shape: tuple[int, int], name: str
+) -> Floats:
+    """The pooled rows of `output` of the model `name`; raises `CbirError` unless of `shape`."""
+    rows = pooled(features, pooling)
+    if rows.shape != shape:
+        raise CbirError(
+            f"output '{output}' of {name} has shape {features.shape}, which makes no "
+            f"{shape[1]} dimensions by pooling '{pooling}'",
+            "correct model.json",
+        )
+    return rows

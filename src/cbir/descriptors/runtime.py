@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Network:
-    """An ONNX network that turns pixels into embeddings and class scores. Thread-safe.
+    """An ONNX network that turns pixels or tokens into embeddings and class scores. Thread-safe.
 
     Imports ONNX Runtime and loads the network on the first call. `name` is for messages.
     """
@@ -28,18 +28,28 @@ class Network:
         self._file, self._name = file, name
         self._loading = threading.Lock()
 
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the inputs; raises `CbirError` if the network cannot be loaded."""
+        with self._loading:
+            return [taken.name for taken in self._session.get_inputs()]
+
     def outputs(
-        self, images: NDArray[Any], names: Sequence[str] = ("embedding", "logits")
+        self,
+        values: NDArray[Any] | Mapping[str, NDArray[Any]],
+        names: Sequence[str] = ("embedding", "logits"),
     ) -> tuple[Floats, ...]:
-        """The outputs `names` (n, ...) for `images`, the network's one input.
+        """The outputs `names` (n, ...) for `values`: the network's one input, or inputs by name.
 
         Raises `CbirError` if the network cannot be loaded, or lacks an output, or fails.
         """
         with self._loading:
             session = self._session
         try:
-            (taken,) = session.get_inputs()
-            return tuple(session.run(list(names), {taken.name: images}))
+            if not isinstance(values, Mapping):
+                (taken,) = session.get_inputs()
+                values = {taken.name: values}
+            return tuple(session.run(list(names), values))
         except Exception as error:  # ONNX Runtime's errors have no class in common
             raise CbirError(
                 f"{self._name} fails: {str(error).splitlines()[0]}", "does it fit its card?"
