@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,23 @@ from cbir.types import Floats, ModelFile
 
 if TYPE_CHECKING:
     import onnxruntime
+
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?")
+_NO_OPERATOR = "not a registered function/op|No Op registered|Could not find an implementation"
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a network.
+
+    `type` is ONNX Runtime's, such as "tensor(float)". A side of `shape` is a number if it is
+    fixed, else a name or None; without any, the network does not say how many sides there are.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
 
 
 class Network:
@@ -28,11 +47,15 @@ class Network:
         self._file, self._name = file, name
         self._loading = threading.Lock()
 
-    @property
-    def inputs(self) -> list[str]:
-        """The names of the inputs; raises `CbirError` if the network cannot be loaded."""
+    def ports(self) -> tuple[list[Port], list[Port]]:
+        """The inputs and the outputs; raises `CbirError` if the network cannot be loaded."""
         with self._loading:
-            return [taken.name for taken in self._session.get_inputs()]
+            session = self._session
+        inputs, outputs = (
+            [Port(port.name, port.type, tuple(port.shape)) for port in ports]
+            for ports in (session.get_inputs(), session.get_outputs())
+        )
+        return inputs, outputs
 
     def outputs(
         self,
@@ -52,7 +75,7 @@ class Network:
             return tuple(session.run(list(names), values))
         except Exception as error:  # ONNX Runtime's errors have no class in common
             raise CbirError(
-                f"{self._name} fails: {str(error).splitlines()[0]}", "does it fit its card?"
+                f"{self._name} fails: {_reason(error)}", "does it fit its card?"
             ) from error
 
     @cached_property
@@ -64,16 +87,28 @@ class Network:
         # Callers run one batch per core; more threads would oversubscribe the cores.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its errors are raised, and said once
         try:
             return onnxruntime.InferenceSession(
                 self._file, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class
             raise CbirError(
-                f"{self._name} cannot be loaded: {str(error).splitlines()[0]}",
-                "restore the model's files",
+                f"{self._name} cannot be loaded: {_reason(error)}", _cure(_reason(error))
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of ONNX Runtime, without its code and the file's path."""
+    return _PREFIX.sub("", f"{error}\n").splitlines()[0][:_REASON_LENGTH]
+
+
+def _cure(reason: str) -> str:
+    if "Protobuf parsing failed" in reason or "No graph was found" in reason:
+        return "it is damaged, or not an ONNX file"
+    if re.search(_NO_OPERATOR, reason):
+        return "update onnxruntime, or export the network with standard operators"
+    return "restore the model's files"
 
 
 @contextmanager
