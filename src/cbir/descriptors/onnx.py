@@ -49,6 +49,9 @@ class OnnxCard(ModelCard):
     With `text`, the files `text.onnx` and `tokenizer.json` make vectors of words in the space of
     the images; then nothing may be fitted to images alone (mean, projection, posterior).
 
+    `batch` limits how many images the network gets at once: 1 for a network that takes one, or
+    whose rows depend on the rest of the batch.
+
     `files` are the sha256 of the model's other files by name. The fingerprint covers these values,
     so that gigabytes need not be read at every start. Without them, it covers the bytes of
     `model.onnx` and its external data (files whose names begin so). If `projection.npz` is among
@@ -65,6 +68,7 @@ class OnnxCard(ModelCard):
     mean: tuple[float, ...] | None = None
     temperature: float | None = None
     posterior_weight: float | None = None
+    batch: int | None = None
     files: Mapping[str, str] | None = None
     text: TextTower | None = None
 
@@ -81,6 +85,8 @@ class OnnxCard(ModelCard):
                 raise ValueError(f"a text tower, but 'files' lacks {', '.join(sorted(missing))}")
             if self.mean or self.posterior or PROJECTION_FILE in (self.files or ()):
                 raise ValueError("a text tower beside a mean, a projection or a posterior")
+        if self.batch is not None and not (isinstance(self.batch, int) and self.batch > 0):
+            raise ValueError(f"a batch of {self.batch}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling '{self.pooling}'; known: {', '.join(POOLINGS)}")
         head = (self.temperature is not None, self.posterior_weight is not None)
@@ -139,6 +145,8 @@ class OnnxCard(ModelCard):
         shared: dict[str, Any] = {} if self.files is None else {"files": dict(self.files)}
         if self.text is not None:
             shared["text"] = self.text.to_json()
+        if self.batch is not None:
+            shared["batch"] = self.batch
         shared |= {
             "mean": None if self.mean is None else list(self.mean),
             "temperature": self.temperature,
@@ -182,7 +190,7 @@ class OnnxDescriptor:
         )
         self._embedding_dim = embedding
         pixels = self.card.input.height * self.card.input.width
-        self._batch = min(MAX_BATCH, max(1, MAX_PIXELS // pixels))
+        self._batch = min(self.card.batch or MAX_BATCH, max(1, MAX_PIXELS // pixels))
 
     @classmethod
     def file_names(cls, card: Mapping[str, Any], present: Collection[str]) -> Sequence[str]:
