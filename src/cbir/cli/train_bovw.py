@@ -74,7 +74,8 @@ def bovw(
     classifiers on the recipe's features by cross-validation.
     """
     from cbir.cli.output import say
-    from cbir.cli.trained import check_name, keep
+    from cbir.cli.trained import keep
+    from cbir.descriptors.models import check_name
     from cbir.images.sources import open_source
     from cbir.registry import require_extra
     from cbir.training.bovw.recipes import recipe_called

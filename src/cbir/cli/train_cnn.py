@@ -28,7 +28,8 @@ def cnn(
     same command resumes after the last complete epoch.
     """
     from cbir.cli.output import say
-    from cbir.cli.trained import check_name, keep
+    from cbir.cli.trained import keep
+    from cbir.descriptors.models import check_name
     from cbir.home import cbir_home
     from cbir.images.sources import open_source
     from cbir.registry import require_extra

@@ -1,8 +1,7 @@
-"""Shared by `cbir train cnn` and `cbir train bovw`: options, the name, the output."""
+"""Shared by `cbir train cnn` and `cbir train bovw`: options and output."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,19 +33,6 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
-
-
-def check_name(name: str, stored: bool) -> None:
-    """Raise `CbirError` if a model cannot have this `name`, or a shipped one has it (`stored`)."""
-    from cbir.descriptors.models import SHIPPED
-    from cbir.errors import CbirError
-
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise CbirError(
-            f"'{name}' is not a valid name", "use letters, digits, dots, dashes and underscores"
-        )
-    if stored and name in SHIPPED:
-        raise CbirError(f"'{name}' is a shipped model", "choose another --name, or write to --out")
 
 
 def keep(files: Mapping[str, ModelFile], out: Path | None) -> None:

@@ -123,7 +123,9 @@ def read_config(path: Path, limit: int = MAX_BYTES) -> Config | None:
     except OSError as error:
         raise CbirError(f"cannot read {path.name}: {error.strerror}") from error
     if len(data) > limit:
-        raise CbirError(f"{path.name} is larger than {limit // 2**20} MB")
+        raise CbirError(
+            f"{path.name} is larger than {limit // 2**20} MB", "fetch or export the model again"
+        )
     try:
         values = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def models(name: str | None = None) -> Iterator[StoredModel]:
         if name in (None, shipped):
             folder = SHIPPED_FOLDER / shipped
             yield StoredModel(model_of(read_files(folder)), "shipped", str(folder))
-    for kept in _stored_folders():
+    for kept in stored_folders():
         with suppress(CbirError):  # `damaged_models` reports the others
             if name in (None, _name_in(kept)):
                 yield StoredModel(model_of(read_files(kept)), "store", str(kept))
@@ -123,7 +124,7 @@ def models(name: str | None = None) -> Iterator[StoredModel]:
 def damaged_models() -> dict[str, str]:
     """The folders of the model store without a complete model, and the reasons."""
     found = {}
-    for kept in _stored_folders():
+    for kept in stored_folders():
         try:
             model_of(read_files(kept))
         except CbirError as error:
@@ -131,10 +132,20 @@ def damaged_models() -> dict[str, str]:
     return found
 
 
+def check_name(name: str, stored: bool = True) -> None:
+    """Raise `CbirError` if a model cannot have this `name`, or cbir's own have it (`stored`)."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{,99}", name):
+        raise CbirError(
+            f"'{name}' is not a valid name", "use letters, digits, dots, dashes and underscores"
+        )
+    if stored and (name in SHIPPED or name in PACKAGED):
+        raise CbirError(f"'{name}' is a shipped model", "choose another --name")
+
+
 def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
     """Write a model's files to the store as `NAME@FINGERPRINT` and return the folder."""
     spec = model_of(model_files).spec
-    folder = _store() / f"{spec.name}@{spec.fingerprint[:16]}"
+    folder = model_store() / f"{spec.name}@{spec.fingerprint[:16]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -315,12 +326,13 @@ def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:
     return made
 
 
-def _stored_folders() -> list[Path]:
+def stored_folders() -> list[Path]:
     """The folders of the model store, newest first; unfinished ones are hidden."""
-    store = _store()
+    store = model_store()
     folders = [f for f in store.iterdir() if not f.name.startswith(".")] if store.is_dir() else []
     return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
-def _store() -> Path:
+def model_store() -> Path:
+    """The folder of the models that were trained, added, or built; it may not exist yet."""
     return cbir_home() / "models"

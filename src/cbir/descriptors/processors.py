@@ -98,8 +98,9 @@ def read_preprocessing(folder: Path) -> Read[Preprocessing]:
     Those are transformers' `preprocessor_config.json` and `processor_config.json`, open_clip's
     `open_clip_config.json` and `preprocess_cfg.json` (also in `visual/`), and timm's `config.json`.
     Nothing is guessed: a default of the reference for what its file leaves out is an assumption,
-    and what `Preprocessing` cannot express is a question. Tensors are float32 in NCHW order; the
-    network's own input decides otherwise. Raises `CbirError` for values that mean nothing.
+    and what `Preprocessing` cannot express is a question; files that say nothing ask nothing.
+    Tensors are float32 in NCHW order; the network's own input decides otherwise. Raises `CbirError`
+    for values that mean nothing.
     """
     network = read_config(folder / "config.json") or Config("config.json", {})
     transformers = partial(_transformers, model_type=network.text("model_type") or "")
@@ -122,8 +123,7 @@ def read_preprocessing(folder: Path) -> Read[Preprocessing]:
         else:
             found += [(name, made)] if made else []
     if not found:
-        open_ = questions or [f"none of {', '.join(readers)} says how images become inputs"]
-        return Read(None, (), tuple(open_))
+        return Read(None, (), tuple(questions))
     name, (preprocessing, assumed) = found[0]
     others = [
         f"{other} says otherwise ({differing}); {name} is followed"
