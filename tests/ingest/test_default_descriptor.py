@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import cbir
+from cbir.descriptors.models import keep_model
 from cbir.descriptors.packaged import packaged_installed
 from tests.cli.support_cli import run
+from tests.descriptors.support_networks import DIM, network
 from tests.descriptors.support_photos import write_photos
 
 NOTE = "using classic; for much better results: pip install 'cbir[photos]'"
@@ -73,6 +77,58 @@ def test_who_names_a_descriptor_is_told_nothing(
 ) -> None:
     cbir.index_images([photos], tmp_path / "own.cbir", descriptor="classic")
     assert caplog.messages == []
+
+
+def kept(name: str, source: str | None, licence: str = "mit", age: int = 0) -> str:
+    """A model in the store, which came from `source` `age` seconds ago; its name in messages."""
+    card = {
+        "name": name,
+        "classes": [],
+        "trained_on": "nothing",
+        "licence": licence,
+        "training": {"images": "none/"} | ({"source": source} if source else {}),
+        "quality": {},
+        "preprocessing": {"height": 16, "width": 16},
+        "dim": DIM,
+    }
+    folder = keep_model({"model.onnx": network(), "model.json": json.dumps(card).encode()})
+    made = folder.stat().st_mtime - age
+    os.utime(folder, (made, made))
+    return folder.name[: len(name) + 9]
+
+
+@pytest.mark.parametrize("extra", [True, False])
+def test_the_model_pulled_last_comes_first(
+    extra: bool,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("onnx", reason="needs the `photos` extra")
+    monkeypatch.setattr("cbir.ingest.indexing.packaged_installed", lambda name: extra)
+    kept("older", "hf:some/older@0", age=60)
+    named = kept("pulled", "hf:some/pulled@0", licence="Apache-2.0", age=30)
+    kept("restricted", "hf:some/restricted@0", licence="cc-by-nc-4.0", age=20)
+    kept("unknown", "hf:some/unknown@0", licence="unknown", age=10)
+    kept("added", "own.onnx")
+    kept("trained", None)
+    place = tmp_path / "own.cbir"
+    cbir.index_images([photos], place)
+    assert caplog.messages == [f"using {named}, the model pulled last from the hub"]
+    assert described_by(place) == "pulled"
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_added_and_trained_models_are_no_default(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnx", reason="needs the `photos` extra")
+    kept("added", "own.onnx")
+    kept("trained", None)
+    kept("restricted", "hf:some/restricted@0", licence="other")
+    cbir.index_images([photos], tmp_path / "own.cbir")
+    assert caplog.messages == [NOTE]
 
 
 def test_an_existing_index_keeps_its_descriptor(

