@@ -1,137 +1,19 @@
-"""`cbir models`: lists and shows models."""
+"""`cbir models`: lists, shows, adds and removes models."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import click
+
+from cbir.cli.models_add import add
+from cbir.cli.models_list import list_models
+from cbir.cli.models_remove import remove
+from cbir.cli.models_show import show
 
 
 @click.group()
 def command() -> None:
-    """List and show shipped and trained models."""
+    """List, show, add and remove models."""
 
 
-@command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
-def list_models(as_json: bool) -> None:
-    """List all models: name, dimensions, origin, training data."""
-    from cbir.cli.output import print_json, print_table, say
-    from cbir.descriptors.models import models
-    from cbir.descriptors.packaged import EXTRA, PACKAGED, packaged_installed
-
-    found = [(model.descriptor.spec, model) for model in models()]
-    if as_json:
-        print_json(
-            [
-                {
-                    "name": spec.name,
-                    "kind": model.descriptor.card.kind,
-                    "fingerprint": spec.fingerprint,
-                    "dim": spec.dim,
-                    "origin": model.origin,
-                    "trained_on": spec.trained_on,
-                    "licence": spec.licence,
-                    "place": model.place,
-                }
-                for spec, model in found
-            ]
-        )
-        return
-    print_table(
-        ["model", "dim", "origin", "trained on"],
-        [[spec.short, str(spec.dim), model.origin, spec.trained_on] for spec, model in found],
-    )
-    for name in sorted(PACKAGED.keys() - {spec.name for spec, _ in found}):
-        cure = f"pip install 'cbir[{EXTRA}]'"
-        say(f"{name}: {'built at first use' if packaged_installed(name) else cure}")
-
-
-@command.command()
-@click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
-@click.option(
-    "--pictures",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Draw the model: PNG files in DIR.",
-)
-@click.option(
-    "--image",
-    "images",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Draw what the model finds in this image; may repeat.",
-)
-@click.option("--words", metavar="SOURCE", help="Draw visual words with patches of these images.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=500,
-    show_default=True,
-    metavar="N",
-    help="Take N images of SOURCE at random.",
-)
-@click.option(
-    "--sweep",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Draw this sweep.json of `cbir train bovw --sweep`.",
-)
-def show(
-    name: str,
-    as_json: bool,
-    pictures: Path | None,
-    images: tuple[Path, ...],
-    words: str | None,
-    limit: int,
-    sweep: Path | None,
-) -> None:
-    """Show a model's card: preprocessing, training, measured quality, licence.
-
-    --pictures DIR draws a model of local features instead: keypoints, HOG and words of each
-    --image, patches of its visual words, its filters, and the curve of a sweep. It prints the
-    names of the files.
-    """
-    from dataclasses import asdict
-
-    from cbir.cli.output import print_json, print_table
-    from cbir.descriptors.models import card_of, files_of, load_descriptor
-    from cbir.files import size_of
-
-    if pictures is None and (images or words or sweep):
-        raise click.UsageError("give a folder for the pictures: --pictures DIR")
-    descriptor = load_descriptor(name)
-    spec, card = descriptor.spec, card_of(descriptor)
-    sizes = {file_name: size_of(file) for file_name, file in files_of(descriptor).items()}
-    shown: dict[str, Any] = {
-        "spec": asdict(spec),
-        "card": asdict(card) if card else None,
-        "files": sizes,
-    }
-    if pictures is not None:
-        from cbir.cli.models_pictures import draw_model
-
-        drawn = draw_model(descriptor, pictures, images, words, limit, sweep)
-        shown["pictures"] = [str(path) for path in drawn]
-    if as_json:
-        print_json(shown)
-        return
-    if pictures is not None:
-        click.echo("\n".join(shown["pictures"]))
-        return
-    rows = [
-        ["fingerprint", spec.fingerprint],
-        ["dim", str(spec.dim)],
-        ["trained on", spec.trained_on],
-        ["licence", spec.licence],
-        *([key, str(value)] for key, value in spec.preprocessing.items()),
-    ]
-    rows += [["kind", card.kind]] if card else []
-    rows += [[file_name, f"{size:,} bytes"] for file_name, size in sizes.items()]
-    if card:
-        rows += [["classes", ", ".join(card.classes) or "none"]]
-        rows += [[key.replace("_", " "), str(value)] for key, value in card.quality.items()]
-    print_table(["name", spec.name], rows)
+for _part in (list_models, show, add, remove):
+    command.add_command(_part)

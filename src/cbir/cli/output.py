@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cbir.errors import CbirError
+
 if TYPE_CHECKING:
     from rich.progress import Task
 
@@ -38,6 +40,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in table:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo(line.rstrip())
+
+
+def require_yes(question: str, otherwise: str) -> bool:
+    """Ask on standard error; raises `CbirError` with the command `otherwise` if nobody is there."""
+    if not sys.stdin.isatty():
+        raise CbirError("this needs a yes", otherwise)
+    return click.confirm(question, err=True)
 
 
 def print_failures(failures: Sequence[Failure], index: str) -> None:
