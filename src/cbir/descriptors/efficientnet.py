@@ -13,9 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.descriptors.int8 import Values, int8_graph
 from cbir.descriptors.torch_file import Tensors
 
 OUTPUT = "features"
+PIXEL_MEAN, PIXEL_STD = 127.0, 128.0
+"""The input is (pixel - mean) / std."""
+
 EPSILON = 1e-3
 STRIDES = (1, 2, 2, 2, 1, 2, 1)
 """Stride of the first block of each stage (all sizes)."""
@@ -26,10 +30,11 @@ REPEATS = (1, 2, 2, 3, 3, 4, 1)
 OPSET = 17
 
 
-def efficientnet_lite(tensors: Tensors, depth: float, side: int) -> bytes:
+def efficientnet_lite(tensors: Tensors, depth: float, side: int, int8: bool = False) -> bytes:
     """The ONNX model of a network of `depth` times the blocks of Lite0 for pictures of `side` px.
 
     `side` matters for the asymmetric padding of strided convolutions ("same", as in TensorFlow).
+    With `int8`, the layers compute in int8 (`cbir.descriptors.int8`).
     Raises `KeyError` if a tensor is missing, `ValueError` if one does not fit.
     """
     from onnx import TensorProto, checker, helper
@@ -50,6 +55,8 @@ def efficientnet_lite(tensors: Tensors, depth: float, side: int) -> bytes:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, None, None])
     features = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", width])
     made = helper.make_graph(graph.nodes, "efficientnet-lite", [images], [features], graph.weights)
+    if int8:
+        made = int8_graph(made, graph.known)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
@@ -69,6 +76,9 @@ class _Graph:
 
         self.tensors = tensors
         self.nodes: list[Any] = []
+        low, high = (float((pixel - PIXEL_MEAN) / PIXEL_STD) for pixel in (0, 255))
+        self.known = {"images": Values(np.zeros(3), np.ones(3), low, high)}
+        """The input, and the outputs of batch norm, for int8."""
         self._constant = numpy_helper.from_array
         self.weights = [
             self._constant(np.float32(0), "zero"),
@@ -97,13 +107,18 @@ class _Graph:
             self._constant(array, name) for array, name in zip((weight, bias), names, strict=True)
         ]
         depthwise = weight.shape[1] == 1
-        return self.node(
+        output = self.node(
             "Conv",
             [value, *names],
             strides=[stride, stride],
             pads=[before, before, after, after],
             group=weight.shape[0] if depthwise else 1,
         )
+        mean, deviation = (self.tensors[f"{norm}.{part}"] for part in ("bias", "weight"))
+        self.known[output] = Values.normal(
+            mean.astype(np.float64), deviation.astype(np.float64) ** 2
+        )
+        return output
 
     def block(self, value: str, name: str, side: int, stride: int) -> str:
         """An inverted residual: expand, filter each channel, project; plus the input if it fits."""

