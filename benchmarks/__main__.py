@@ -12,6 +12,7 @@ ALL = (
     *USUAL,
     "bovw",  # takes half an hour
     "copies",  # takes minutes, and needs photos
+    "inference",
     "elasticsearch",  # slow, and needs Java and Maven
     "near_duplicates",  # needs photos
     "qrels",  # writes a file of 50 million lines
