@@ -24,6 +24,7 @@ from benchmarks.setting import duration, heading, row
 from cbir.descriptors.models import load_descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, packaged_installed
+from cbir.files import content
 from cbir.machine import usable_cores
 
 BATCHES = (1, 8, 16, 32)
@@ -87,7 +88,7 @@ def _session(descriptor: OnnxDescriptor, threads: int, spinning: bool = True) ->
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    network = descriptor.files["model.onnx"]
+    network = content(descriptor.files["model.onnx"])
     return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
 

