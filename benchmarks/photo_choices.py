@@ -4,8 +4,8 @@ Leave-one-out on the 600 training photos of `benchmarks.photos`, so that the tes
 part. Each row changes one thing of the packaged networks. Centring and PCA (without and with
 whitening) are fitted on one half of the classes and measured on the other, both ways; their
 difference is to the same measure without them. Batch norm's mean, that of ImageNet, needs no
-photos. 300 photos have no 512 components: those are fitted
-on the very photos that are searched, without labels, as could be done in a collection of one's own.
+photos. 300 photos have no 512 components: those are fitted on the very photos that are searched,
+without labels, as could be done in a collection of one's own.
 
     python -m benchmarks photo_choices
 """
