@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.photos import answers, difference, read_photos
 from benchmarks.setting import heading, photos_archive, row
 from cbir.descriptors.contract import batches
-from cbir.descriptors.efficientnet import efficientnet_lite
+from cbir.descriptors.efficientnet import efficientnet_lite, mean_features
 from cbir.descriptors.fusion import unit_rows
-from cbir.descriptors.int8 import Values
 from cbir.descriptors.models import load_descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import CROP, PACKAGED, packaged_tensors
@@ -65,8 +64,12 @@ def main() -> None:
         print(row([f"{own} px, mean", f"{baseline.mean():.4f}", ""]), flush=True)
         for what, rows in _variants(name, images, default):
             _print_row(what, quality(rows, labels), baseline)
-        free = unit_rows(default.mean) - unit_rows(mean_by_batch_norm(name)[None])
-        _print_row("centred, by batch norm", quality(free, labels), baseline)
+        centre = unit_rows(mean_features(packaged_tensors(name))[None])
+        _print_row(
+            "centred, by batch norm (as it is)",
+            quality(unit_rows(default.mean) - centre, labels),
+            baseline,
+        )
         for what, values, whole in _projected(default.mean, labels):
             _print_row(what, values, whole)
 
@@ -107,13 +110,6 @@ def fitted(rows: Floats, dim: int | None, whiten: bool = False) -> Projection:
     _, spread, axes = np.linalg.svd(unit - mean, full_matrices=False)
     onto = axes[:dim] / (spread[:dim, None] if whiten else 1)
     return lambda others: ((unit_rows(others) - mean) @ onto.T).astype(np.float32)
-
-
-def mean_by_batch_norm(name: str) -> Floats:
-    """The mean (dim,) of the features of `name` on ImageNet, as its last batch norm knows it."""
-    tensors = packaged_tensors(name)
-    mean, deviation = (tensors[f"_bn1.{part}"].astype(float) for part in ("bias", "weight"))
-    return Values.normal(mean, deviation**2).clipped(0, 6).mean.astype(np.float32)
 
 
 def _variants(name: str, images: list[RgbImage], default: Features) -> Iterator[tuple[str, Floats]]:

@@ -39,10 +39,11 @@ from cbir.types import RgbImage, Vectors
 NAMES = (
     "efficientnet-lite0",
     "efficientnet-lite0-int8",
-    "efficientnet-lite0+classic:0.15",
+    "efficientnet-lite0-int8+classic:0.2",
     "efficientnet-lite2",
     "efficientnet-lite2-int8",
     "efficientnet-lite2+classic:0.25",
+    "efficientnet-lite2-int8+classic:0.25",
     "classic",
 )
 """The descriptors for photos; those whose extra is missing are left out.

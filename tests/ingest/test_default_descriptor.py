@@ -48,14 +48,14 @@ def described_by(place: Path) -> str:
 
 
 def test_with_the_extra_it_is_a_network(photos: Path, tmp_path: Path) -> None:
-    if not packaged_installed("efficientnet-lite0"):
+    if not packaged_installed("efficientnet-lite2-int8"):
         pytest.skip("needs the `photos` extra")
     place = tmp_path / "own.cbir"
     made = run("index", photos, "--into", place)
     assert made.code == 0, made.err
     (line,) = made.err.splitlines()
-    assert line.startswith("built efficientnet-lite0 from its package's weights; saved in ")
-    assert described_by(place) == "efficientnet-lite0"
+    assert line.startswith("built efficientnet-lite2-int8 from its package's weights; saved in ")
+    assert described_by(place) == "efficientnet-lite2-int8+classic:0.25"
     assert run("index", photos, "--into", tmp_path / "second.cbir").err == ""
 
 

@@ -2,8 +2,8 @@
 
 The Lite networks have no squeeze-and-excitation, ReLU6 instead of swish, and a stem and head of
 one width in all sizes. Batch norm is folded into the convolutions. The graph takes float32
-(n, 3, height, width) and returns `features` (n, 1280): the head's activations, averaged over the
-picture. Needs the package onnx.
+(n, 3, height, width) and returns `features` (n, 1280), the head's activations averaged over the
+picture, and `embedding` (n, 1280), the same at unit length and centred. Needs the package onnx.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cbir.descriptors.int8 import Values, int8_graph
 from cbir.descriptors.torch_file import Tensors
 
-OUTPUT = "features"
+FEATURES, EMBEDDING = "features", "embedding"
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0
 """The input is (pixel - mean) / std."""
 
@@ -49,17 +49,33 @@ def efficientnet_lite(tensors: Tensors, depth: float, side: int, int8: bool = Fa
         value = graph.block(value, f"_blocks.{number}", side, stride)
         side = -(-side // stride)
     value = graph.clip(graph.conv(value, "_conv_head", "_bn1", side))
-    pooled = graph.node("GlobalAveragePool", [value])
-    graph.nodes.append(helper.make_node("Flatten", [pooled], [OUTPUT], axis=1))
+    graph.embed(graph.node("GlobalAveragePool", [value]), mean_features(tensors))
     width = tensors["_conv_head.weight"].shape[0]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, None, None])
-    features = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["n", width])
-    made = helper.make_graph(graph.nodes, "efficientnet-lite", [images], [features], graph.weights)
+    images, *outputs = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (
+            ("images", ["n", 3, None, None]),
+            (FEATURES, ["n", width]),
+            (EMBEDDING, ["n", width]),
+        )
+    )
+    made = helper.make_graph(graph.nodes, "efficientnet-lite", [images], outputs, graph.weights)
     if int8:
         made = int8_graph(made, graph.known)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def mean_features(tensors: Tensors) -> NDArray[np.float32]:
+    """The mean (1280,) of the features over ImageNet, as the last batch norm knows it."""
+    return _after(tensors, "_bn1").clipped(0, 6).mean.astype(np.float32)
+
+
+def _after(tensors: Tensors, norm: str) -> Values:
+    """What the output of a batch norm is like: its mean and deviation are its bias and weight."""
+    mean, deviation = (tensors[f"{norm}.{part}"].astype(np.float64) for part in ("bias", "weight"))
+    return Values.normal(mean, deviation**2)
 
 
 def _repeats(depth: float) -> list[int]:
@@ -96,6 +112,15 @@ class _Graph:
         """ReLU6."""
         return self.node("Clip", [value, "zero", "six"])
 
+    def embed(self, pooled: str, mean: NDArray[np.float32]) -> None:
+        """The outputs: the features, and their unit vectors minus that of their `mean`."""
+        from onnx import helper
+
+        self.weights.append(self._constant((mean / np.linalg.norm(mean))[None], "mean"))
+        self.nodes.append(helper.make_node("Flatten", [pooled], [FEATURES], axis=1))
+        unit = self.node("LpNormalization", [FEATURES], axis=1, p=2)
+        self.nodes.append(helper.make_node("Sub", [unit, "mean"], [EMBEDDING]))
+
     def conv(self, value: str, conv: str, norm: str, side: int, stride: int = 1) -> str:
         """A convolution with its batch norm folded in."""
         weight, bias = self._folded(conv, norm)
@@ -114,10 +139,7 @@ class _Graph:
             pads=[before, before, after, after],
             group=weight.shape[0] if depthwise else 1,
         )
-        mean, deviation = (self.tensors[f"{norm}.{part}"] for part in ("bias", "weight"))
-        self.known[output] = Values.normal(
-            mean.astype(np.float64), deviation.astype(np.float64) ** 2
-        )
+        self.known[output] = _after(self.tensors, norm)
         return output
 
     def block(self, value: str, name: str, side: int, stride: int) -> str:

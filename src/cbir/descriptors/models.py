@@ -22,7 +22,7 @@ from cbir.descriptors.composed import (
 )
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
-from cbir.descriptors.packaged import PACKAGED, packaged_files
+from cbir.descriptors.packaged import PACKAGED, is_outdated, packaged_files
 from cbir.errors import CbirError
 from cbir.files import content, place, replacing
 from cbir.home import cbir_home
@@ -73,7 +73,8 @@ def _single(name: str) -> Descriptor:
     if Path(model_name).name != model_name:
         return _stored(read_files(Path(model_name)), variant)
     for model in models(model_name.partition("@")[0]):
-        if model_name in _names(model.descriptor):
+        card = model.descriptor.card
+        if model_name in _names(model.descriptor) and not is_outdated(model_name, card):
             return _as(variant, model.descriptor)
     if model_name in PACKAGED:
         return _as(variant, _made(model_name))

@@ -32,8 +32,8 @@ from cbir.types import DescriptorSpec, Floats, ModelFile, RgbImage, Vectors
 NETWORK_FILE = "model.onnx"
 PROJECTION_FILE = "projection.npz"
 MAX_BATCH = 128
-MAX_PIXELS = 2**19
-"""Pixels of a batch: the activations of larger ones would take gigabytes."""
+MAX_PIXELS = 2**17
+"""Pixels of a batch: small ones stay in the caches (`python -m benchmarks inference`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +226,8 @@ class OnnxDescriptor:
 
         Raises `CbirError` if the network's outputs do not fit its card.
         """
-        return np.concatenate([self._vectors(some) for some in batches(images, self._batch)])
+        alone = len(images) == 1
+        return np.concatenate([self._vectors(some, alone) for some in batches(images, self._batch)])
 
     @property
     def has_text(self) -> bool:
@@ -275,10 +276,10 @@ class OnnxDescriptor:
     def _posterior(self) -> Posterior | None:
         return self.card.posterior if self.variant == "fused" else None
 
-    def _vectors(self, images: Sequence[RgbImage]) -> Vectors:
+    def _vectors(self, images: Sequence[RgbImage], alone: bool) -> Vectors:
         card, posterior = self.card, self._posterior
         names = [card.output, "logits"] if posterior else [card.output]
-        features, *logits = self.network.outputs(card.input.inputs(images), names)
+        features, *logits = self.network.outputs(card.input.inputs(images), names, alone=alone)
         shape = (len(images), card.embedding_dim)
         rows = embedding_rows(features, card.output, card.pooling, shape, card.name)
         unit = projected(rows, self._mean, self._projection)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from cbir.descriptors.cards import CARD_FILE
-from cbir.descriptors.efficientnet import OUTPUT, PIXEL_MEAN, PIXEL_STD, efficientnet_lite
+from cbir.descriptors.cards import CARD_FILE, ModelCard
+from cbir.descriptors.efficientnet import EMBEDDING, PIXEL_MEAN, PIXEL_STD, efficientnet_lite
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.torch_file import Tensors, read_tensors
@@ -20,6 +20,9 @@ from cbir.errors import CbirError
 from cbir.registry import installed, require_extra
 
 EXTRA = "photos"
+RECIPE = 2
+"""Counts the changes of what is made of the weights; models of earlier recipes are made again."""
+
 CROP = 0.875
 """The input's share of the shorter side, as in the evaluation of these networks on ImageNet."""
 
@@ -51,6 +54,11 @@ PACKAGED: Mapping[str, Weights] = {
 def packaged_installed(name: str) -> bool:
     """Whether everything that `packaged_files(name)` needs is installed; imports nothing."""
     return installed("onnx", PACKAGED[name].module)
+
+
+def is_outdated(name: str, card: ModelCard) -> bool:
+    """Whether a newer recipe can make the model `name` again, which has this `card`."""
+    return name in PACKAGED and card.training.get("recipe") != RECIPE and packaged_installed(name)
 
 
 def packaged_files(name: str) -> dict[str, bytes]:
@@ -96,7 +104,7 @@ def _card(name: str, weights: Weights) -> OnnxCard:
         classes=(),
         trained_on="ImageNet (ILSVRC 2012), 1.28M images with labels",
         licence="Apache-2.0",
-        training={"images": "imagenet:train/", "package": weights.module},
+        training={"images": "imagenet:train/", "package": weights.module, "recipe": RECIPE},
         quality={},
         preprocessing=Preprocessing(
             height=weights.size,
@@ -107,6 +115,6 @@ def _card(name: str, weights: Weights) -> OnnxCard:
             mean=(PIXEL_MEAN,) * 3,
             std=(PIXEL_STD,) * 3,
         ),
-        output=OUTPUT,
+        output=EMBEDDING,
         dim=weights.dim,
     )

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
+from cbir.machine import usable_cores
 from cbir.types import Floats, ModelFile
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ class Network:
     def __init__(self, file: ModelFile, name: str) -> None:
         self._file, self._name = file, name
         self._loading = threading.Lock()
+        self._sessions: dict[int, onnxruntime.InferenceSession] = {}
 
     def ports(self) -> tuple[list[Port], list[Port]]:
         """The inputs and the outputs; raises `CbirError` if the network cannot be loaded."""
-        with self._loading:
-            session = self._session
+        session = self._session()
         inputs, outputs = (
             [Port(port.name, port.type, tuple(port.shape)) for port in ports]
             for ports in (session.get_inputs(), session.get_outputs())
@@ -61,13 +61,15 @@ class Network:
         self,
         values: NDArray[Any] | Mapping[str, NDArray[Any]],
         names: Sequence[str] = ("embedding", "logits"),
+        *,
+        alone: bool = False,
     ) -> tuple[Floats, ...]:
         """The outputs `names` (n, ...) for `values`: the network's one input, or inputs by name.
 
-        Raises `CbirError` if the network cannot be loaded, or lacks an output, or fails.
+        `alone`: use all cores, because nothing else is to be described meanwhile. Raises
+        `CbirError` if the network cannot be loaded, or lacks an output, or fails.
         """
-        with self._loading:
-            session = self._session
+        session = self._session(alone)
         try:
             if not isinstance(values, Mapping):
                 (taken,) = session.get_inputs()
@@ -78,14 +80,22 @@ class Network:
                 f"{self._name} fails: {_reason(error)}", "does it fit its card?"
             ) from error
 
-    @cached_property
-    def _session(self) -> onnxruntime.InferenceSession:
+    def _session(self, alone: bool = False) -> onnxruntime.InferenceSession:
+        """The session for batches, which run one a core, or for a query on all cores."""
+        threads = usable_cores() if alone else 1
+        with self._loading:
+            if threads not in self._sessions:
+                self._sessions[threads] = self._opened(threads)
+            return self._sessions[threads]
+
+    def _opened(self, threads: int) -> onnxruntime.InferenceSession:
         with _without_interruption():
             import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # Callers run one batch per core; more threads would oversubscribe the cores.
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads
+        # Threads that wait must not take the cores from those that search.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # its errors are raised, and said once
         try:

@@ -45,7 +45,7 @@ class TextNetwork:
             tokenizer = self._tokenizer
         tower, network = self._tower, self._network
         inputs = tokenizer.encode([text], [port.name for port in network.ports()[0]])
-        (features,) = network.outputs(inputs, [tower.output])
+        (features,) = network.outputs(inputs, [tower.output], alone=True)
         return unit_rows(
             embedding_rows(features, tower.output, tower.pooling, (1, self._dim), self._name)
         )

@@ -25,7 +25,9 @@ from cbir.ingest.metadata import read_metadata
 from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError
 from cbir.types import AddReport
 
-PHOTO_DESCRIPTOR = "efficientnet-lite0"
+PHOTO_NETWORK = "efficientnet-lite2-int8"
+PHOTO_DESCRIPTOR = f"{PHOTO_NETWORK}+classic:0.25"
+"""The weight was chosen on training photos by `cbir train compose`."""
 CORE_DESCRIPTOR = "classic"
 """For pictures of no known data set: with the extra `photos`, and without it."""
 
@@ -119,7 +121,7 @@ def _for_photos() -> Descriptor:
     if pulled := pulled_default():
         log.warning("using %s, the model pulled last from the hub", pulled.spec.short)
         return pulled
-    if packaged_installed(PHOTO_DESCRIPTOR):
+    if packaged_installed(PHOTO_NETWORK):
         return load_descriptor(PHOTO_DESCRIPTOR)
     log.warning("using %s; for much better results: pip install 'cbir[%s]'", CORE_DESCRIPTOR, EXTRA)
     return load_descriptor(CORE_DESCRIPTOR)
