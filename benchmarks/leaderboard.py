@@ -49,6 +49,9 @@ DESCRIPTORS = (
     "cifar10-bovw",
     "cifar10-bovw:embedding",
     "classic",
+    "efficientnet-lite0-int8",
+    "efficientnet-lite2-int8",
+    "efficientnet-lite2-int8+classic:0.25",
 )
 BITS = 64
 DESCRIBED = 1000

@@ -166,7 +166,7 @@ def _map_of(network: bytes) -> Network:
     pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
     last = next(node for node in model.graph.node if node.output[0] == pool.input[0])
     last.output[0] = MAP
-    del model.graph.node[-2:]
+    del model.graph.node[list(model.graph.node).index(pool) :]
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info(MAP, 1, ["n", None, None, None]))
     return Network(model.SerializeToString(), "the map of features")
