@@ -10,8 +10,6 @@ import click
 if TYPE_CHECKING:
     from cbir.descriptors.importing.model_import import Imported
 
-NOT_STATED = "not stated"
-
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
     """`count` numbers, with commas between them or, if `whole`, an x; one stands for all."""
@@ -94,7 +92,7 @@ def add(
     A folder with a model.json is a model already, and is kept as it is.
     """
     from cbir.cli.output import say
-    from cbir.descriptors.about import About
+    from cbir.descriptors.about import NOT_STATED, About
     from cbir.descriptors.importing.model_import import import_folder, import_model
     from cbir.descriptors.importing.settings import Changes, OpenQuestionsError
     from cbir.errors import CbirError
@@ -121,7 +119,7 @@ def print_imported(imported: Imported, as_json: bool) -> None:
     """Print what a new model is, what was assumed, and the next command."""
     from cbir.cli.output import print_json, say
 
-    spec = imported.spec
+    spec, speed = imported.spec, imported.images_per_second
     if as_json:
         print_json(
             {
@@ -130,7 +128,7 @@ def print_imported(imported: Imported, as_json: bool) -> None:
                 "dim": spec.dim,
                 "bytes": imported.size,
                 "has_text": imported.has_text,
-                "images_per_second": round(imported.images_per_second, 2),
+                "images_per_second": speed and round(speed, 2),
                 "trained_on": spec.trained_on,
                 "licence": spec.licence,
                 "assumptions": list(imported.assumptions),
@@ -138,10 +136,12 @@ def print_imported(imported: Imported, as_json: bool) -> None:
             }
         )
         return
-    click.echo(
-        f"{spec.short}: {spec.dim:,} dimensions, {imported.images_per_second:,.1f} images/s on one "
-        f"core, {imported.size / 1e6:,.1f} MB"
-    )
+    facts = [
+        f"{spec.dim:,} dimensions",
+        *([f"{speed:,.1f} images/s on one core"] if speed else []),
+        f"{imported.size / 1e6:,.1f} MB",
+    ]
+    click.echo(f"{spec.short}: {', '.join(facts)}")
     if imported.has_text:
         click.echo("  words can be searched: cbir search --text")
     for line in imported.assumptions:

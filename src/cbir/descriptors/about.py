@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class TextDefaults:
-    """Settings of a text tower, for those that the model's own files do not state.
-
-    `context` is the number of tokens that the tower reads; `pad_to_context` fills shorter texts up
-    to it; `lower_case` lower-cases a text before it is tokenized.
-    """
-
-    context: int
-    pad_to_context: bool = False
-    lower_case: bool = False
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -25,4 +14,3 @@ class About:
     licence: str
     trained_on: str
     source: str
-    text: TextDefaults | None = None

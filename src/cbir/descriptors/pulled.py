@@ -1,4 +1,4 @@
-"""Which model of the hub may describe photos by default."""
+"""Tells which models came from the hub, and which of them describes photos by default."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def pulled_default() -> Model | None:
     """The model of the store that was pulled last, of those with a permissive licence."""
     for model in models():
         card = model.descriptor.card
-        if model.origin == "store" and _came_from_hub(card) and card.licence.lower() in PERMISSIVE:
+        if model.origin == "store" and hub_source(card) and card.licence.lower() in PERMISSIVE:
             return model.descriptor
     return None
 
 
-def _came_from_hub(card: ModelCard) -> bool:
-    return isinstance(card.training, dict) and str(card.training.get("source")).startswith(PREFIX)
+def hub_source(card: ModelCard) -> str | None:
+    """`hf:OWNER/NAME@COMMIT` of a model that was pulled from the hub, None for all others."""
+    source = str(card.training.get("source")) if isinstance(card.training, dict) else ""
+    return source if source.startswith(PREFIX) else None

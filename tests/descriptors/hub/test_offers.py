@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cbir.descriptors.about import About, TextDefaults
+from cbir.descriptors.about import NOT_STATED, About
 from cbir.descriptors.hub.fetching import fetch
 from cbir.descriptors.hub.known import KNOWN, hub_model
 from cbir.descriptors.hub.offers import Offer, offer
@@ -136,7 +136,7 @@ def test_a_repository_without_such_a_network_says_what_it_has(hub: Hub, tmp_path
 def test_the_licence_is_what_the_repository_states(hub: Hub, tmp_path: Path) -> None:
     folder = write_repository(tmp_path / "mine", "model.onnx")
     hub.repositories["me/mine"] = folder
-    assert offer("hf:me/mine").licence == "unknown"
+    assert offer("hf:me/mine").licence == NOT_STATED
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Mine\n")
     assert offer("hf:me/mine").about.licence == "cc-by-nc-4.0"
     (folder / "README.md").write_text("---\nlicense: \x1b[2Jmit\n---\n")
@@ -148,7 +148,7 @@ def test_names_of_repositories(hub: Hub) -> None:
     assert hub_model(f"hf:{DINO.upper()}@v1") == (KNOWN["dinov2-small"], "v1")
     model, revision = hub_model("hf:me/My.Model-1_2@refs/pr/1")
     assert (model.name, model.repository) == ("My.Model-1_2", "me/My.Model-1_2")
-    assert (model.licence, model.trained_on, model.text) == ("unknown", "unknown", None)
+    assert (model.licence, model.trained_on) == (NOT_STATED, NOT_STATED)
     assert revision == "refs/pr/1"
     for revision in ("v1", hub.commit(DINO)):
         offered = offer(f"hf:{DINO}@{revision}")
@@ -156,9 +156,7 @@ def test_names_of_repositories(hub: Hub) -> None:
 
 
 def test_known_models_say_what_their_files_do_not() -> None:
-    assert KNOWN["siglip2-b16-256"].text == TextDefaults(64, True, True)
-    assert KNOWN["siglip-b16-256-multilingual"].text == TextDefaults(64, True, False)
-    assert all(model.licence != "unknown" for model in KNOWN.values())
+    assert all(model.licence != NOT_STATED for model in KNOWN.values())
     assert all(name == model.name for name, model in KNOWN.items())
 
 

@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cbir.descriptors.about import TextDefaults
+from cbir.descriptors.about import NOT_STATED
 from cbir.errors import CbirError
 from cbir.wording import did_you_mean
 
 PREFIX = "hf:"
 MAIN = "main"
-UNKNOWN = "unknown"
 _REPOSITORY = re.compile(r"[a-z0-9][\w.-]*/[a-z0-9][\w.-]*", re.ASCII | re.IGNORECASE)
 _REVISION = re.compile(r"[a-z0-9][\w./-]*", re.ASCII | re.IGNORECASE)
 
@@ -26,9 +25,8 @@ class HubModel:
 
     name: str
     repository: str
-    licence: str = UNKNOWN
-    trained_on: str = UNKNOWN
-    text: TextDefaults | None = None
+    licence: str = NOT_STATED
+    trained_on: str = NOT_STATED
 
 
 _DINOV2 = ("Apache-2.0", "LVD-142M: 142M images without labels")
@@ -45,13 +43,11 @@ KNOWN: Mapping[str, HubModel] = {
             "siglip2-b16-256",
             "onnx-community/siglip2-base-patch16-256-ONNX",
             *_SIGLIP,
-            TextDefaults(context=64, pad_to_context=True, lower_case=True),
         ),
         HubModel(
             "siglip-b16-256-multilingual",
             "Xenova/siglip-base-patch16-256-multilingual",
             *_SIGLIP,
-            TextDefaults(context=64, pad_to_context=True),
         ),
     )
 }

@@ -77,7 +77,7 @@ class Offer:
     def about(self) -> About:
         """What the model's card says of it."""
         source = f"{PREFIX}{self.model.repository}@{self.commit}"
-        return About(self.licence, self.model.trained_on, source, self.model.text)
+        return About(self.licence, self.model.trained_on, source)
 
 
 def offer(name: str) -> Offer:

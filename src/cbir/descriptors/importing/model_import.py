@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +31,18 @@ from cbir.descriptors.importing.trial import (
     images_per_second,
     pictures,
 )
-from cbir.descriptors.models import check_name, keep_model, model_of, model_store, read_files
+from cbir.descriptors.models import (
+    check_name,
+    keep_model,
+    model_of,
+    model_store,
+    models,
+    read_files,
+)
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
 from cbir.descriptors.pooling import pooled
 from cbir.descriptors.processors import read_preprocessing
+from cbir.descriptors.pulled import hub_source
 from cbir.descriptors.runtime import Network
 from cbir.descriptors.text_network import TEXT_FILE
 from cbir.descriptors.text_towers import read_text_tower
@@ -47,15 +56,15 @@ from cbir.types import DescriptorSpec, ModelFile
 class Imported:
     """A model that is in the store now.
 
-    `images_per_second` is on one core; `size` is in bytes; `has_text` means that words can be
-    searched. `assumptions` are one line each.
+    `images_per_second` is on one core, None if it was not tried now; `size` is in bytes; `has_text`
+    means that words can be searched. `assumptions` are one line each.
     """
 
     spec: DescriptorSpec
     folder: Path
     size: int
     has_text: bool
-    images_per_second: float
+    images_per_second: float | None
     assumptions: tuple[str, ...]
 
 
@@ -100,6 +109,17 @@ def import_folder(folder: Path, name: str | None) -> Imported:
                 f'say "batch": 1 in its {CARD_FILE}',
             )
         return _kept(model, [])
+
+
+def imported_before(about: About) -> Imported | None:
+    """The model that was made of `about.source`, if it is in the store; now the newest of all."""
+    for model in models():
+        own = model.descriptor
+        if model.origin == "store" and hub_source(own.card) == about.source:
+            os.utime(model.place)
+            size = sum(map(size_of, own.files.values()))
+            return Imported(own.spec, Path(model.place), size, has_text(own), None, ())
+    return None
 
 
 def _added(card: Mapping[str, Any], name: str | None) -> dict[str, Any]:
