@@ -230,6 +230,17 @@ def test_failures_are_one_line_and_leave_the_store_alone(
     assert len(stored()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_ENDPOINT", "http://[bad"), ("HF_ENDPOINT", "http://host:port"),
+     ("HF_HUB_ETAG_TIMEOUT", "soon")],
+)  # fmt: skip
+def test_an_environment_that_cannot_be_read(name: str, value: str) -> None:
+    message, hint = run(*PULL, env={**os.environ, name: value}).error
+    assert message.startswith("huggingface_hub does not accept its settings: ")
+    assert hint.startswith("correct or unset the variable in question: ") and name in hint
+
+
 def test_a_model_that_cannot_be_used_is_not_kept(hub: Hub) -> None:
     folder = hub.repositories[REPOSITORY]
     (folder / IMAGES).write_bytes(b"no network" * 30_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ def offer(name: str) -> Offer:
     """
     require_extra("cbir models pull", "hub", "huggingface_hub")
     from httpx2 import HTTPError, InvalidURL
+
+    _check_environment()
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
@@ -110,6 +113,19 @@ def offer(name: str) -> Offer:
         return cached
     except (InvalidURL, ValueError, TypeError, KeyError, AttributeError) as error:
         raise refusal(error, model.repository, revision) from error
+
+
+def _check_environment() -> None:
+    """Raise `CbirError` if huggingface_hub, which reads the environment at import, refuses it."""
+    try:
+        import huggingface_hub.hf_api  # noqa: F401
+    except ValueError as error:
+        ours = "HF_HUB_DISABLE_TELEMETRY"
+        variables = sorted(n for n in os.environ if n.startswith("HF_") and n != ours)
+        raise CbirError(
+            f"huggingface_hub does not accept its settings: {error}",
+            f"correct or unset the variable in question: {listed(variables)}",
+        ) from error
 
 
 def _offered(model: HubModel, revision: str, info: ModelInfo) -> Offer:
