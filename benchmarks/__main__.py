@@ -15,6 +15,7 @@ ALL = (
     "inference",
     "elasticsearch",  # slow, and needs Java and Maven
     "near_duplicates",  # needs photos
+    "parity",  # needs the dependency group `reference`
     "photo_choices",  # needs photos
     "qrels",  # writes a file of 50 million lines
     "leaderboard",  # slow; writes docs/leaderboard.md

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors.support_hub import Hub, serve_hub, write_repository
+from tests.descriptors.support_hub import write_repository
 from tests.descriptors.support_photos import write_photos
+from tools.hub_server import Hub, serve_hub
 
 NETWORK = files("cbir.descriptors") / "shipped" / "cifar10-cnn" / "model.onnx"
 KEPT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")

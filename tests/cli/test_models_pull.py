@@ -22,9 +22,10 @@ from cbir.descriptors.fusion import unit_rows
 from cbir.descriptors.hub.known import KNOWN
 from cbir.descriptors.models import load_descriptor
 from tests.cli.support_cli import COMMAND, call, needs_signals, run
-from tests.descriptors.support_hub import README, Hub, serve_hub, use_hub
+from tests.descriptors.support_hub import README, use_hub
 from tests.descriptors.support_networks import DIM, network, table, text_network
 from tests.descriptors.support_photos import write_photos
+from tools.hub_server import Hub, serve_hub
 
 onnx = pytest.importorskip("onnx", reason="needs the `photos` extra")
 pytest.importorskip("huggingface_hub", reason="needs the `hub` extra")

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.reference.comparing import INPUTS as TOLERANCE
+from benchmarks.reference.comparing import SIZES
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.processors import MODEL_TYPES, PROCESSORS, read_preprocessing
 from cbir.types import RgbImage
@@ -24,17 +26,6 @@ from cbir.types import RgbImage
 pytestmark = pytest.mark.reference
 
 Reference = Callable[[RgbImage], np.ndarray]
-TOLERANCE = 1e-3
-SIZES = [
-    (1, 1), (1, 2), (2, 1), (1, 40), (60, 1), (2, 3), (3, 2), (3, 100), (90, 4), (5, 5), (7, 9),
-    (10, 200), (13, 17), (16, 16), (20, 21), (31, 33), (32, 32), (40, 500), (48, 64), (64, 48),
-    (97, 101), (100, 100), (111, 223), (128, 128), (150, 1000), (199, 200), (223, 224), (223, 225),
-    (224, 223), (224, 224), (224, 225), (224, 448), (225, 224), (225, 225), (240, 320), (255, 256),
-    (256, 224), (256, 256), (256, 257), (257, 256), (300, 5000), (333, 500), (384, 384), (385, 383),
-    (399, 601), (480, 640), (601, 399), (640, 427), (777, 333), (5000, 300),
-]  # fmt: skip
-"""Height and width of 50 images."""
-
 CLIP_LEVELS = {"image_mean": [0.48145466, 0.4578275, 0.40821073],
                "image_std": [0.26862954, 0.26130258, 0.27577711]}  # fmt: skip
 IMAGENET_LEVELS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}

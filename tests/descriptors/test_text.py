@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.reference.texts import write
 from cbir.descriptors.configs import Read
 from cbir.descriptors.text import TextTokenizer, TextTower, cleaned
 from cbir.descriptors.text_towers import read_text_tower, tokenizer_file
 from cbir.errors import CbirError, MissingExtraError, QueryError
-from tests.descriptors.support_texts import write
 
 tokenizers = pytest.importorskip("tokenizers", reason="needs the extra 'hub'")
 

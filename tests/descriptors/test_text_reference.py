@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.reference.texts import FAMILIES, TEXTS, clip_of_open_clip, write
 from cbir.descriptors.text import TextTokenizer, TextTower, cleaned
 from cbir.descriptors.text_towers import read_text_tower, tokenizer_file
-from tests.descriptors.support_texts import FAMILIES, TEXTS, clip_from, write
 
 pytestmark = pytest.mark.reference
 
 CALLS: dict[str, dict[str, Any]] = {
     "clip": {"padding": True},
     "siglip": {"padding": "max_length"},
+    "siglip_multilingual": {"padding": "max_length"},
     "siglip2": {"padding": "max_length", "max_length": 64},
     "bert": {"padding": True},
 }
@@ -69,6 +70,7 @@ def test_each_family_has_its_own_rules(families: Made) -> None:
     assert {name: (own.context, own.padding, own.pad) for name, own in towers.items()} == {
         "clip": (77, "longest", 1),
         "siglip": (64, "context", 1),
+        "siglip_multilingual": (64, "context", 1),
         "siglip2": (64, "context", 0),
         "bert": (128, "longest", 0),
     }
@@ -99,9 +101,7 @@ def test_ids_are_those_of_open_clip(tmp_path: Path) -> None:
     import open_clip
 
     own = open_clip.SimpleTokenizer()
-    special = ["<|startoftext|>", "<|endoftext|>"]
-    vocab = dict(zip([*list(own.encoder)[:-2], *special], own.encoder.values(), strict=True))
-    clip_from(tmp_path, vocab, list(own.bpe_ranks))
+    clip_of_open_clip(tmp_path, own)
     write(
         tmp_path,
         open_clip_config={

@@ -20,7 +20,8 @@ from cbir.descriptors.hub.fetching import fetch
 from cbir.descriptors.hub.known import KNOWN
 from cbir.descriptors.hub.offers import Offer, offer
 from cbir.errors import CbirError
-from tests.descriptors.support_hub import Hub, serve_hub, use_hub, write_repository
+from tests.descriptors.support_hub import use_hub, write_repository
+from tools.hub_server import Hub, serve_hub
 
 REPOSITORY = KNOWN["clip-vit-b32"].repository
 SMALL = (

@@ -15,7 +15,8 @@ from cbir.descriptors.hub.fetching import fetch
 from cbir.descriptors.hub.known import KNOWN, hub_model
 from cbir.descriptors.hub.offers import Offer, offer
 from cbir.errors import CbirError, MissingExtraError
-from tests.descriptors.support_hub import Hub, git_hash, serve_hub, use_hub, write_repository
+from tests.descriptors.support_hub import use_hub, write_repository
+from tools.hub_server import Hub, git_hash, serve_hub
 
 DINO = KNOWN["dinov2-small"].repository
 CLIP = KNOWN["clip-vit-b32"].repository

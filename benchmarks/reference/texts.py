@@ -1,4 +1,4 @@
-"""Texts in five scripts, and small tokenizers of the four kinds that text towers have.
+"""Texts in five scripts, and small tokenizers of the kinds that text towers have.
 
 Each tokenizer is trained here and written as the hub's models are: `tokenizer.json` and the
 configuration files beside it, with the keys of the real ones.
@@ -97,8 +97,25 @@ def clip_from(folder: Path, vocab: dict[str, int], merges: list[tuple[str, str]]
     return reference
 
 
+def clip_of_open_clip(folder: Path, tokenizer: Any) -> Any:
+    """CLIP's files for its real vocabulary, which comes with open_clip's `tokenizer`."""
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    words = [*list(tokenizer.encoder)[:-2], *special]
+    vocab = dict(zip(words, tokenizer.encoder.values(), strict=True))
+    return clip_from(folder, vocab, list(tokenizer.bpe_ranks))
+
+
 def siglip(folder: Path) -> Any:
     """SentencePiece's Unigram without punctuation, as SigLIP has it; the reference tokenizer."""
+    return _unigram(folder, CORPUS, fallback=False)
+
+
+def siglip_multilingual(folder: Path) -> Any:
+    """The same with byte fallback, and without Han in its vocabulary."""
+    return _unigram(folder, [line for line in CORPUS if not line.startswith("海")], fallback=True)
+
+
+def _unigram(folder: Path, corpus: list[str], *, fallback: bool) -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from tokenizers.trainers import UnigramTrainer
     from transformers import PreTrainedTokenizerFast
@@ -114,10 +131,16 @@ def siglip(folder: Path) -> Any:
     trainer = UnigramTrainer(
         vocab_size=400, show_progress=False, special_tokens=special, unk_token="<unk>"
     )
-    model.train_from_iterator(CORPUS, trainer)
+    model.train_from_iterator(corpus, trainer)
     model.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
+    if fallback:
+        stored = json.loads(model.to_str())
+        pieces = stored["model"]["vocab"]
+        pieces[3:3] = [[f"<0x{byte:02X}>", 0.0] for byte in range(256)]
+        stored["model"]["byte_fallback"] = True
+        model = Tokenizer.from_str(json.dumps(stored))
     tokens = {"eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
     write(
         folder,
@@ -201,6 +224,7 @@ def bert(folder: Path) -> Any:
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "clip": clip,
     "siglip": siglip,
+    "siglip_multilingual": siglip_multilingual,
     "siglip2": siglip2,
     "bert": bert,
 }
