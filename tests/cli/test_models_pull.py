@@ -126,6 +126,7 @@ def test_a_pulled_model_describes_pictures_by_default_and_words(hub: Hub, tmp_pa
     assert (made["licence"], made["images_per_second"] > 0) == ("mit", True)
     card = json.loads((Path(made["place"]) / "model.json").read_text())
     assert card["training"]["source"] == f"hf:{REPOSITORY}@{hub.commit(REPOSITORY)}"
+    assert card["training"]["source"] in call("models", "show", made["name"]).out
     photos, place = write_photos(tmp_path / "photos", per_colour=1), tmp_path / "photos.cbir"
     cbir.index_images([photos], place)
     info = call("info", place, "--json").json
@@ -143,7 +144,10 @@ def test_the_same_commit_is_kept_once_and_not_tried_again(hub: Hub, tmp_path: Pa
         answer = call(*PULL)
         again = call(*PULL, "--json").json
     assert answer.code == 0, answer.err
-    assert f"has it already, of commit {hub.commit(REPOSITORY)}" in answer.err
+    assert (
+        f"clip-vit-b32 is in the model store already, at commit {hub.commit(REPOSITORY)}"
+        in answer.err
+    )
     assert answer.out.startswith("clip-vit-b32@") and "words can be searched" in answer.out
     assert again == {**made, "images_per_second": None, "assumptions": []}
     assert len(hub.asked) == 2 and not hub.sent
@@ -169,6 +173,15 @@ def test_a_newer_commit_is_a_second_version(hub: Hub) -> None:
     for version in (old, new):
         name = f"clip-vit-b32@{version['fingerprint'][:8]}"
         assert load_descriptor(name).spec.fingerprint == version["fingerprint"]
+
+
+def test_a_damaged_model_is_whole_again(hub: Hub) -> None:
+    made = call(*PULL, "--yes", "--json").json
+    (Path(made["place"]) / "text.onnx").unlink()
+    assert stored() == []
+    assert call(*PULL, "--yes", "--json").json["place"] == made["place"]
+    assert [model["fingerprint"] for model in stored()] == [made["fingerprint"]]
+    assert len(describe_texts(load_descriptor("clip-vit-b32"), ["dog"])) == 1
 
 
 def test_nothing_is_fetched_without_a_terminal_and_without_yes(hub: Hub, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def pull(name: str | None, yes: bool, as_json: bool) -> int | None:
         return None
     offered = offer(name)
     if before := imported_before(offered.about):
-        say(f"the model store has it already, of commit {offered.commit}")
+        say(f"{before.spec.name} is in the model store already, at commit {offered.commit}")
         print_imported(before, as_json)
         return None
     say("\n".join(_description(offered)))

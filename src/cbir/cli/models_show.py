@@ -59,6 +59,7 @@ def show(
 
     from cbir.cli.output import print_json, print_table
     from cbir.descriptors.models import card_of, files_of, load_descriptor
+    from cbir.descriptors.pulled import hub_source
     from cbir.files import size_of
 
     if pictures is None and (images or words or sweep):
@@ -82,11 +83,13 @@ def show(
     if pictures is not None:
         click.echo("\n".join(shown["pictures"]))
         return
+    source = hub_source(card) if card else None
     rows = [
         ["fingerprint", spec.fingerprint],
         ["dim", str(spec.dim)],
         ["trained on", spec.trained_on],
         ["licence", spec.licence],
+        *([["source", source]] if source else []),
         *([key, str(value)] for key, value in spec.preprocessing.items()),
     ]
     rows += [["kind", card.kind]] if card else []

@@ -179,6 +179,15 @@ def test_layout_type_and_sides_of_the_input_are_read(
     np.testing.assert_allclose(vectors(made), expected, atol=1e-5)
 
 
+def test_a_layout_may_be_told_by_the_name_of_a_side(tmp_path: Path) -> None:
+    named = {"NCHW": ("n", "num_channels", "h", "w"), "NHWC": ("n", "h", "w", "Channels")}
+    for layout, shape in named.items():
+        path = written(tmp_path / layout, network(shape=shape, layout=layout))
+        made = imported(path, **SAID)
+        assert not any("layout" in line for line in made.assumptions)
+        np.testing.assert_allclose(vectors(made), unit_rows(ROWS), atol=1e-5)
+
+
 def test_an_open_layout_is_assumed_or_said(tmp_path: Path) -> None:
     open_ = ("n", "a", "b", "c")
     made = imported(written(tmp_path, network(shape=open_)), **SAID)

@@ -33,6 +33,7 @@ from cbir.descriptors.importing.trial import (
 )
 from cbir.descriptors.models import (
     check_name,
+    damaged_models,
     keep_model,
     model_of,
     model_store,
@@ -43,6 +44,7 @@ from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
 from cbir.descriptors.pooling import pooled
 from cbir.descriptors.processors import read_preprocessing
 from cbir.descriptors.pulled import hub_source
+from cbir.descriptors.removing import remove_model
 from cbir.descriptors.runtime import Network
 from cbir.descriptors.text_network import TEXT_FILE
 from cbir.descriptors.text_towers import read_text_tower
@@ -139,6 +141,9 @@ def _kept(model: Model, assumptions: list[str]) -> Imported:
             assumptions.append("searching by words needs the 'hub' extra: pip install 'cbir[hub]'")
     speed = images_per_second(model)
     folder = keep_model(model.files)
+    if str(folder) in damaged_models():
+        remove_model(folder)
+        keep_model(model.files)
     # Added once more, it is the newest of its name, with the licence that was given now.
     write_whole(folder / CARD_FILE, content(model.files[CARD_FILE]))
     size = sum(map(size_of, model.files.values()))

@@ -71,7 +71,7 @@ def image_input(inputs: Sequence[Port], layout: str | None) -> ImageInput:
         for name, channels in (("NCHW", sides[1]), ("NHWC", sides[3]))
         if channels == CHANNELS or not isinstance(channels, int)
     ]
-    certain = [name for name, at in (("NCHW", 1), ("NHWC", 3)) if sides[at] == CHANNELS]
+    certain = [name for name, at in (("NCHW", 1), ("NHWC", 3)) if _is_channels(sides[at])]
     if not fitting or (layout and layout not in fitting):
         raise CbirError(
             f"the network's input {stated} has no three channels"
@@ -147,6 +147,11 @@ def text_embedding(names: Sequence[str]) -> str:
         f"the text network has the outputs {listed(names)}, and none of "
         f"{', '.join(TEXT_EMBEDDINGS)}"
     )
+
+
+def _is_channels(side: int | str | None) -> bool:
+    """Whether a side is that of the colours, by its length or its name."""
+    return side == CHANNELS or (isinstance(side, str) and "channel" in side.lower())
 
 
 def _likely(outputs: Mapping[str, Floats], model_type: str) -> str:
