@@ -230,3 +230,35 @@ def test_a_projection_of_other_dimensions_is_refused(shapes: dict[str, Any]) -> 
         OnnxDescriptor(with_projection(arrays))
     with pytest.raises(CbirError, match="has a mean of its own"):
         OnnxDescriptor(with_projection(arrays, mean=[0.0, 0.0, 0.0], dim=None))
+
+
+ODD: list[tuple[str, Any]] = [
+    *(("name", value) for value in (5, ["a"], {})),
+    *(("trained_on", value) for value in (5, [])),
+    *(("licence", value) for value in (5, {})),
+    *(("training", value) for value in ("x", 5, {}, {"images": 5}, {"images": ""})),
+    *(("dim", value) for value in ("x", 0, -3, 1.5, [1])),
+    *(("mean", value) for value in ("abc", ["a"], [float("nan")] * 3, [10**400] * 3)),
+    *(("temperature", value) for value in ("x", 0, -1, [], 10**400)),
+    *(("posterior_weight", value) for value in ("x", 1.5, -0.5, {})),
+    *(("reducing_gap", value) for value in ("x", 0.5, -1, [], 10**400)),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), ODD, ids=lambda value: repr(value)[:20])
+def test_an_odd_value_is_refused_in_one_line(field: str, value: Any) -> None:
+    """Also by the model store, whose other models must stay in sight."""
+    head = {"classes": ["a", "b", "c"], "temperature": 20.0, "posterior_weight": 0.4}
+    changes = {**head, field: value}
+    if field == "mean":
+        changes["dim"] = None
+    if field == "reducing_gap":
+        changes["preprocessing"] = {**PREPROCESSING, field: value}
+    with pytest.raises(CbirError) as caught:
+        OnnxDescriptor(files(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(CbirError, match="not a model card"):
+        OnnxDescriptor({NETWORK_FILE: NETWORK, CARD_FILE: b"[" * 200_000})

@@ -38,9 +38,10 @@ class ModelCard(ABC):
         """Read a card from UTF-8 JSON; raises `CbirError` if it is not a card of this kind."""
         stored = card_fields(data)
         try:
+            _check_shared(stored)
             known = {field.name for field in fields(cls)}
             return cls(**cls.converted({name: stored[name] for name in known & set(stored)}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise no_card(error) from error
 
     @classmethod
@@ -108,11 +109,20 @@ def card_fields(data: bytes) -> dict[str, Any]:
     """The JSON object in `data` (UTF-8); raises `CbirError` if there is none."""
     try:
         stored = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise no_card(error) from error
     if not isinstance(stored, dict):
         raise no_card("it is not a JSON object")
     return stored
+
+
+def _check_shared(stored: Mapping[str, Any]) -> None:
+    """Raise `KeyError` or `ValueError` if a field that all models share is missing or odd."""
+    for name, kind in (("name", str), ("trained_on", str), ("licence", str), ("training", dict)):
+        if not isinstance(stored[name], kind):
+            raise ValueError(f"{name} is {repr(stored[name])[:60]}")
+    if not isinstance(stored["training"]["images"], str) or not stored["training"]["images"]:
+        raise ValueError("training lists no images")
 
 
 def checked_files(files: Mapping[str, ModelFile], needed: Sequence[str], variant: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 
@@ -20,10 +21,15 @@ RANK_TOLERANCE = 1e-7
 @dataclass(frozen=True)
 class Posterior:
     """How a head's class scores enter a vector: the `temperature` of their softmax (higher is
-    flatter), and the `weight` of the posterior in the fused cosine."""
+    flatter), and the `weight` of the posterior in the fused cosine. Raises `ValueError` for values
+    out of range."""
 
     temperature: float
     weight: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.temperature) and self.temperature > 0 and 0 <= self.weight <= 1):
+            raise ValueError(f"{self}")
 
     def fused(self, embedding: Vectors, logits: Floats) -> Vectors:
         """Unit rows of `embedding` (n, dim), fused with the posteriors of `logits` (n, classes)."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from math import isfinite
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,8 +90,12 @@ class OnnxCard(ModelCard):
             raise ValueError(f"a batch of {self.batch}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling '{self.pooling}'; known: {', '.join(POOLINGS)}")
+        if self.dim is not None and not (type(self.dim) is int and self.dim > 0):
+            raise ValueError(f"{self.dim!r} dimensions")
+        if not all(map(isfinite, self.mean or ())):
+            raise ValueError("a mean that is not finite")
         head = (self.temperature is not None, self.posterior_weight is not None)
-        if any(head) and not (all(head) and self.classes):
+        if any(head) and not (self.posterior and self.classes):
             raise ValueError("a posterior needs classes, temperature and posterior_weight")
 
     @classmethod

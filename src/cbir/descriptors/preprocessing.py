@@ -82,6 +82,8 @@ class Preprocessing:
                     f"preprocessing: {name} is {getattr(self, name)!r}",
                     f"known: {', '.join(map(str, known))}",
                 )
+        if self.reducing_gap is not None and not 1 <= self.reducing_gap <= MAX_SIDE:
+            raise CbirError(f"preprocessing: reducing_gap is {repr(self.reducing_gap)[:60]}")
         if not all(map(_is_side, (self.height, self.width))):
             raise CbirError(f"preprocessing: an input of {self.width} x {self.height} pixels")
         if self.resize == "shortest" and self.side is None:
