@@ -47,16 +47,18 @@ def write_whole(path: Path, data: bytes) -> None:
         draft.write_bytes(data)
 
 
-def write_files(files: Mapping[str, bytes | Path], folder: Path) -> None:
+def write_files(
+    files: Mapping[str, bytes | Path], folder: Path, shared: Path | None = None
+) -> None:
     """Write `files`, by name, into `folder`; replace existing files only once all are written.
 
-    Creates missing folders. Names may contain slashes.
+    Creates missing folders. Names may contain slashes. `shared`: see `place`.
     """
     with ExitStack() as drafts:
         for name, data in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            place(data, drafts.enter_context(replacing(path)))
+            place(data, drafts.enter_context(replacing(path)), shared)
 
 
 def content(file: bytes | Path) -> bytes:
@@ -82,16 +84,23 @@ def sha256_of(*files: bytes | Path) -> str:
     return digest.hexdigest()
 
 
-def place(file: bytes | Path, path: Path) -> None:
+def place(file: bytes | Path, path: Path, shared: Path | None = None) -> None:
     """Put `file` at the new `path`: hard-link large files where the file system can, else copy.
 
-    Small files are copied, so that a damaged copy never damages the other.
+    Only files in the folder `shared` are linked: others may be written again in place. Small files
+    are copied, so that a damaged copy never damages the other.
     """
     if isinstance(file, bytes):
         path.write_bytes(file)
         return
-    if file.stat().st_size >= LINKED_BYTES and os.access(file, os.W_OK):
+    target = file.resolve()
+    if (
+        shared
+        and target.stat().st_size >= LINKED_BYTES
+        and target.is_relative_to(shared.resolve())
+        and os.access(target, os.W_OK)
+    ):
         with suppress(OSError):
-            os.link(file.resolve(), path)
+            os.link(target, path)
             return
     shutil.copyfile(file, path)

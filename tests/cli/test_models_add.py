@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cbir.descriptors.models import keep_model
-from cbir.files import LINKED_BYTES
+from cbir.files import LINKED_BYTES, sha256_of
 from cbir.home import cbir_home
 from tests.cli.support_cli import call, run
 from tests.descriptors.support_networks import DIM, network
@@ -191,10 +191,11 @@ def test_a_damaged_model_can_be_removed(file: Path) -> None:
 def test_a_file_that_an_index_shares_frees_nothing(tmp_path: Path) -> None:
     card = {"name": "large", "classes": [], "trained_on": "", "licence": "", "quality": {},
             "training": {"images": "none/"}, "preprocessing": {"height": 16, "width": 16},
-            "dim": DIM, "files": {"model.onnx": "0" * 64, "large.bin": "0" * 64}}  # fmt: skip
-    stored = json.dumps(card).encode()
-    small = {"model.onnx": network(), "model.json": stored}
-    folder = keep_model({**small, "large.bin": bytes(LINKED_BYTES)})
+            "dim": DIM}  # fmt: skip
+    own = {"model.onnx": network(), "large.bin": bytes(LINKED_BYTES)}
+    card["files"] = {name: sha256_of(data) for name, data in own.items()}
+    small = {"model.onnx": own["model.onnx"], "model.json": json.dumps(card).encode()}
+    folder = keep_model({**own, **small})
     os.link(folder / "large.bin", tmp_path / "shared")
     removed = call("models", "remove", "large", "--yes", "--json").json
     assert removed["bytes"] == sum(map(len, small.values()))

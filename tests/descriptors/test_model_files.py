@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,17 @@ def test_other_weights_are_another_model(listed: bool, tmp_path: Path) -> None:
     assert load_descriptor(str(other)).spec.fingerprint != spec.fingerprint
 
 
+def indexed(place: Path, folder: Path) -> tuple[Path, Path]:
+    """An index of one picture by the model in `folder`, and the picture."""
+    (place / "photos").mkdir()
+    Image.fromarray(IMAGES[0]).save(picture := place / "photos" / "one.png")
+    index_images([picture.parent], place / "x.cbir", descriptor=str(folder))
+    return place / "x.cbir", picture
+
+
 def test_an_index_keeps_all_files_and_links_large_ones(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "model", padding=LINKED_BYTES)
-    (tmp_path / "photos").mkdir()
-    Image.fromarray(IMAGES[0]).save(picture := tmp_path / "photos" / "one.png")
-    index = tmp_path / "x.cbir"
-    index_images([picture.parent], index, descriptor=str(folder))
+    folder = keep_model(read_files(folder_of(tmp_path / "model", padding=LINKED_BYTES)))
+    index, picture = indexed(tmp_path, folder)
     inside = {path.name: path.stat().st_ino for path in (index / "model").iterdir()}
     given = {path.name: path.stat().st_ino for path in folder.iterdir()}
     assert inside.keys() == given.keys()
@@ -109,6 +115,14 @@ def test_an_index_keeps_all_files_and_links_large_ones(tmp_path: Path) -> None:
     searcher = Searcher.open(index)
     assert searcher.search(picture, k=1)[0].score == pytest.approx(1, abs=1e-6)
     assert open_index(str(index)).verify() == []
+
+
+@pytest.mark.parametrize("use", [indexed, lambda _, folder: keep_model(read_files(folder))])
+def test_a_persons_own_large_files_are_copied(use: Callable[..., object], tmp_path: Path) -> None:
+    """An exporter that writes to them again, in place, changes neither index nor store."""
+    folder = folder_of(tmp_path / "model", padding=LINKED_BYTES)
+    use(tmp_path, folder)
+    assert (folder / DATA_FILE).stat().st_nlink == 1
 
 
 @pytest.mark.parametrize("location", ["../secret", "{absolute}", "link", "folder/secret"])
@@ -135,3 +149,21 @@ def test_a_missing_or_unlisted_file_is_named(tmp_path: Path) -> None:
         (folder / CARD_FILE).write_text(json.dumps(card))
         with pytest.raises(CbirError, match=r"is not a model card|it lacks"):
             load_descriptor(str(folder))
+
+
+def test_files_must_be_those_that_the_card_names(tmp_path: Path) -> None:
+    """Else vectors of two networks would have one fingerprint."""
+    folder = folder_of(tmp_path / "model", listed=True)
+    (folder / DATA_FILE).write_bytes((WEIGHTS + 1).tobytes())
+    for use in (load_descriptor, lambda name: keep_model(read_files(Path(name)))):
+        with pytest.raises(CbirError, match=f"{DATA_FILE} of outside has another sha256"):
+            use(str(folder))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "..", "", "a\0b"])
+def test_a_strangers_model_is_kept_nowhere_but_in_the_store(name: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model")
+    card = {**json.loads((folder / CARD_FILE).read_text()), "name": name}
+    (folder / CARD_FILE).write_text(json.dumps(card))
+    with pytest.raises(CbirError, match="is not a valid name"):
+        keep_model(read_files(folder))

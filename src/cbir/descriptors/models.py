@@ -24,7 +24,7 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, is_outdated, packaged_files
 from cbir.errors import CbirError
-from cbir.files import content, place, replacing
+from cbir.files import content, place, replacing, sha256_of
 from cbir.home import cbir_home
 from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
@@ -71,7 +71,7 @@ def load_descriptor(name: str) -> Descriptor:
 def _single(name: str) -> Descriptor:
     model_name, variant = split_variant(name)
     if Path(model_name).name != model_name:
-        return _stored(read_files(Path(model_name)), variant)
+        return _verified(_stored(read_files(Path(model_name)), variant))
     for model in models(model_name.partition("@")[0]):
         card = model.descriptor.card
         if model_name in _names(model.descriptor) and not is_outdated(model_name, card):
@@ -144,8 +144,12 @@ def check_name(name: str, stored: bool = True) -> None:
 
 
 def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
-    """Write a model's files to the store as `NAME@FINGERPRINT` and return the folder."""
-    spec = model_of(model_files).spec
+    """Write a model's files to the store as `NAME@FINGERPRINT` and return the folder.
+
+    Raises `CbirError` if the name is none, or if a file is not the one that the card names.
+    """
+    spec = _verified(model_of(model_files)).spec
+    check_name(spec.name, stored=False)
     folder = model_store() / f"{spec.name}@{spec.fingerprint[:16]}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +157,7 @@ def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
             with replacing(folder) as draft:
                 draft.mkdir()
                 for name, file in model_files.items():
-                    place(file, draft / name)
+                    place(file, draft / name, shared=cbir_home())
         except OSError:
             if not folder.is_dir():  # another process may have kept it meanwhile
                 raise
@@ -220,6 +224,22 @@ def _stored(files: Mapping[str, ModelFile], variant: str) -> Descriptor:
         ],
         weights,
     )
+
+
+def _verified(descriptor: Descriptor) -> Descriptor:
+    """`descriptor`, if its files have the digests on their cards; raises `CbirError`.
+
+    Fingerprints rely on these digests. Files of the store and of indexes were checked before.
+    """
+    parts = descriptor.parts if isinstance(descriptor, ComposedDescriptor) else [descriptor]
+    for model in (part for part in parts if isinstance(part, OnnxDescriptor)):
+        for name, digest in (model.card.files or {}).items():
+            if sha256_of(model.files[name]) != digest:
+                raise CbirError(
+                    f"{name} of {model.card.name} has another sha256 than its {CARD_FILE} says",
+                    "restore the file, or give the network itself: cbir models add",
+                )
+    return descriptor
 
 
 def _matching(spec: DescriptorSpec, candidates: Sequence[Descriptor], whole: str) -> Descriptor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -235,8 +234,8 @@ def _draft(files: Mapping[str, Path]) -> Iterator[dict[str, ModelFile]]:
         store.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=store, prefix=".import-") as draft:
             for name, file in files.items():
-                take = place if file.resolve().parent.name == BLOBS else shutil.copyfile
-                take(file, Path(draft) / name)
+                beside = file.resolve().parent
+                place(file, Path(draft) / name, beside if beside.name == BLOBS else store)
             yield {name: Path(draft) / name for name in files}
     except OSError as error:
         raise CbirError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
 from cbir.files import sha256_of, write_files
+from cbir.home import cbir_home
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import store
 from cbir.index.embedded.index import EmbeddedIndex
@@ -86,7 +87,7 @@ def _write_files(folder: Path, model_files: Mapping[str, ModelFile]) -> None:
     (folder / files.CACHE).unlink(missing_ok=True)
     shutil.rmtree(folder / files.MODEL, ignore_errors=True)
     (folder / files.MODEL).mkdir()
-    write_files(model_files, folder / files.MODEL)
+    write_files(model_files, folder / files.MODEL, shared=cbir_home())
 
 
 def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
