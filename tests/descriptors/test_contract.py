@@ -21,6 +21,7 @@ def test_texts_are_described_in_their_order() -> None:
     expected = words.describe([np.full((1, 1, 3), COLOURS[c]) for c in ("red", "blue", "red")])
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     assert vectors.dtype == np.float32
+    assert describe_texts(words, []).shape == (0, words.spec.dim)
     check_descriptor(words)
 
 

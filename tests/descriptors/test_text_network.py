@@ -128,6 +128,23 @@ def test_words_are_described_among_the_images() -> None:
     np.testing.assert_allclose(long, describe_texts(made, ["red red red"]), atol=1e-6)
 
 
+def test_the_text_network_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of tokens have gigabytes."""
+    import onnxruntime
+
+    opened: list[object] = []
+    session = onnxruntime.InferenceSession
+
+    def counted(file: object, *args: Any, **options: Any) -> Any:
+        opened.append(file)
+        return session(file, *args, **options)
+
+    monkeypatch.setattr("cbir.descriptors.runtime.usable_cores", lambda: 2)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
+    describe_texts(OnnxDescriptor(model()), ["red", "blue"])
+    assert len(opened) == 1
+
+
 def test_the_text_tower_is_part_of_the_fingerprint() -> None:
     seen = [OnnxDescriptor(model(text=None))]
     assert not has_text(seen[0])

@@ -80,6 +80,8 @@ def describe_texts(descriptor: Descriptor, texts: Sequence[str]) -> Vectors:
             f"{descriptor.spec.short} cannot be searched by words: it has no text tower",
             "search with a picture, or index with a model that has one: cbir models pull",
         )
+    if not texts:
+        return np.empty((0, descriptor.spec.dim), dtype=np.float32)
     return _checked(descriptor, np.asarray(descriptor.describe_texts(texts)), len(texts), "text")
 
 

@@ -264,11 +264,12 @@ def _matching(spec: DescriptorSpec, candidates: Sequence[Descriptor], whole: str
 def _installed(name: str) -> list[Descriptor]:
     """Every installed version of the descriptor called `name`; imports no `module:attribute`."""
     model_name, variant = split_variant(name)
-    found: list[Descriptor] = [_as(variant, model.descriptor) for model in models(model_name)]
+    kept = [model.descriptor for model in models(model_name)]
+    found: list[Descriptor] = [_as(variant, model) for model in kept]
     registered = entry_point(name, ENTRY_POINTS)
     found += [_descriptor(name, registered)] if registered else []
-    if not found and model_name in PACKAGED:
-        return [_as(variant, _made(model_name))]
+    if model_name in PACKAGED and all(is_outdated(model_name, model.card) for model in kept):
+        found.append(_as(variant, _made(model_name)))
     return found or _compositions(name)
 
 

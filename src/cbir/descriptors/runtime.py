@@ -48,9 +48,12 @@ class Network:
         self._loading = threading.Lock()
         self._sessions: dict[int, onnxruntime.InferenceSession] = {}
 
-    def ports(self) -> tuple[list[Port], list[Port]]:
-        """The inputs and the outputs; raises `CbirError` if the network cannot be loaded."""
-        session = self._session()
+    def ports(self, *, alone: bool = False) -> tuple[list[Port], list[Port]]:
+        """The inputs and the outputs; raises `CbirError` if the network cannot be loaded.
+
+        `alone`: as `outputs` is going to be called, so that the network is loaded once.
+        """
+        session = self._session(alone)
         inputs, outputs = (
             [Port(port.name, port.type, tuple(port.shape)) for port in ports]
             for ports in (session.get_inputs(), session.get_outputs())

@@ -44,7 +44,7 @@ class TextNetwork:
         with self._loading:
             tokenizer = self._tokenizer
         tower, network = self._tower, self._network
-        inputs = tokenizer.encode([text], [port.name for port in network.ports()[0]])
+        inputs = tokenizer.encode([text], [port.name for port in network.ports(alone=True)[0]])
         (features,) = network.outputs(inputs, [tower.output], alone=True)
         return unit_rows(
             embedding_rows(features, tower.output, tower.pooling, (1, self._dim), self._name)
