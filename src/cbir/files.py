@@ -84,6 +84,11 @@ def sha256_of(*files: bytes | Path) -> str:
     return digest.hexdigest()
 
 
+def lies_in(file: Path, folder: Path) -> bool:
+    """Whether `file` is in `folder`, where links lead."""
+    return file.resolve().is_relative_to(folder.resolve())
+
+
 def place(file: bytes | Path, path: Path, shared: Path | None = None) -> None:
     """Put `file` at the new `path`: hard-link large files where the file system can, else copy.
 
@@ -93,14 +98,9 @@ def place(file: bytes | Path, path: Path, shared: Path | None = None) -> None:
     if isinstance(file, bytes):
         path.write_bytes(file)
         return
-    target = file.resolve()
-    if (
-        shared
-        and target.stat().st_size >= LINKED_BYTES
-        and target.is_relative_to(shared.resolve())
-        and os.access(target, os.W_OK)
-    ):
+    large = file.stat().st_size >= LINKED_BYTES
+    if large and shared and lies_in(file, shared) and os.access(file, os.W_OK):
         with suppress(OSError):
-            os.link(target, path)
+            os.link(file.resolve(), path)
             return
     shutil.copyfile(file, path)

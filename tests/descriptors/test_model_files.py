@@ -136,6 +136,19 @@ def test_weights_outside_the_folder_are_refused(location: str, tmp_path: Path) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [NETWORK_FILE, DATA_FILE, CARD_FILE])
+def test_a_link_in_a_strangers_folder_or_index_leads_nowhere(name: str, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model")
+    index, picture = indexed(tmp_path, folder)
+    for inside in (folder, index / "model"):
+        outside = tmp_path / f"{inside.parent.name}-{name}"
+        (inside / name).rename(outside)
+        (inside / name).symlink_to(outside)
+    for use in (lambda: load_descriptor(str(folder)), lambda: Searcher.open(index).search(picture)):
+        with pytest.raises(CbirError, match=f"{name} is a link out of"):
+            use()
+
+
 def test_a_missing_or_unlisted_file_is_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model", listed=True)
     (folder / DATA_FILE).unlink()

@@ -24,7 +24,7 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, is_outdated, packaged_files
 from cbir.errors import CbirError
-from cbir.files import content, place, replacing, sha256_of
+from cbir.files import content, lies_in, place, replacing, sha256_of
 from cbir.home import cbir_home
 from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
@@ -71,7 +71,7 @@ def load_descriptor(name: str) -> Descriptor:
 def _single(name: str) -> Descriptor:
     model_name, variant = split_variant(name)
     if Path(model_name).name != model_name:
-        return _verified(_stored(read_files(Path(model_name)), variant))
+        return _verified(_stored(_inner_files(Path(model_name)), variant))
     for model in models(model_name.partition("@")[0]):
         card = model.descriptor.card
         if model_name in _names(model.descriptor) and not is_outdated(model_name, card):
@@ -224,6 +224,17 @@ def _stored(files: Mapping[str, ModelFile], variant: str) -> Descriptor:
         ],
         weights,
     )
+
+
+def _inner_files(folder: Path) -> dict[str, ModelFile]:
+    """The files of the model in `folder`, which may be a stranger's: no link leads out of it."""
+    files = read_files(folder)
+    for name in files:
+        if not lies_in(folder / name, folder):
+            raise CbirError(
+                f"{folder / name} is a link out of its folder", "replace it with a copy of the file"
+            )
+    return files
 
 
 def _verified(descriptor: Descriptor) -> Descriptor:

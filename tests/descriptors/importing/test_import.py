@@ -541,3 +541,10 @@ def test_a_folder_that_is_a_model_is_kept_as_it_is(tmp_path: Path) -> None:
         file.truncate(100 * 2**20)
     with pytest.raises(CbirError, match=r"model\.json is larger than"):
         import_folder(folder, None)
+
+
+def test_a_composition_is_not_added_but_its_parts_are(tmp_path: Path) -> None:
+    card = {"kind": "composed", "name": "a+b:0.5", "parts": []}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(CbirError, match="is a composition"):
+        import_folder(tmp_path, None)

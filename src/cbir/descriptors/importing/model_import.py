@@ -13,6 +13,7 @@ from typing import Any
 
 from cbir.descriptors.about import About
 from cbir.descriptors.cards import CARD_FILE, Model
+from cbir.descriptors.composed import KIND
 from cbir.descriptors.configs import OpenQuestionError, Read, read_config
 from cbir.descriptors.contract import has_text
 from cbir.descriptors.hub.known import PREFIX
@@ -96,6 +97,8 @@ def import_folder(folder: Path, name: str | None) -> Imported:
     damaged or does not work.
     """
     card = read_config(folder / CARD_FILE)
+    if card is not None and card.values.get("kind") == KIND:
+        raise CbirError(f"{folder} is a composition", "add its parts, and compose them by name")
     files = {name: folder / name for name in read_files(folder)}
     for file in files.values():
         check_inside(file, folder)

@@ -12,6 +12,7 @@ from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE
 from cbir.descriptors.text_network import TEXT_FILE, TOKENIZER_FILE
 from cbir.descriptors.text_towers import tokenizer_file
 from cbir.errors import CbirError
+from cbir.files import lies_in
 from cbir.wording import listed
 
 IMAGE_NETWORKS = ("vision_model.onnx", "model.onnx")
@@ -68,10 +69,9 @@ def check_inside(file: Path, folder: Path) -> None:
 
     The hub's cache is an exception: links in `snapshots/COMMIT` lead to `blobs`.
     """
-    target, root = file.resolve(), folder.resolve()
-    if not any(map(target.is_relative_to, (root, root.parent.parent / BLOBS))):
+    if not (lies_in(file, folder) or lies_in(file, folder.resolve().parent.parent / BLOBS)):
         raise CbirError(
-            f"{file} is a link to {target}, outside its folder",
+            f"{file} is a link to {file.resolve()}, outside its folder",
             "replace it with a copy of the file",
         )
 

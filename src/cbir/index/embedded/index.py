@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import IndexStateError, RecordGoneError
+from cbir.files import lies_in
 from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
 from cbir.index.embedded import check, store
 from cbir.index.embedded import folder as files
@@ -245,6 +246,11 @@ class EmbeddedIndex:
                 raise IndexStateError(
                     f"{self.url} lacks its model: {folder / name} is missing",
                     "index the sources again into a new index",
+                )
+            if not lies_in(folder / name, self._folder):
+                raise IndexStateError(
+                    f"{self.url}: {folder / name} is a link out of the index",
+                    "replace it with a copy of the file",
                 )
         return {name: folder / name for name in self._meta.model}
 
