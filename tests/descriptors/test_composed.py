@@ -386,3 +386,24 @@ def test_words_find_pictures_by_the_part_that_knows_them(photos: Path, tmp_path:
         for colour in ("red", "green", "blue"):
             hits = searcher.search(cbir.Query(text=f"something {colour}"), k=4)
             assert {hit.record.label for hit in hits} == {colour}
+
+
+@pytest.mark.parametrize("weight", [10**400, "x", None, float("nan"), -1])
+def test_an_odd_weight_on_a_card_is_refused(weight: object, tmp_path: Path) -> None:
+    parts = [{"name": name, "fingerprint": "0" * 64, "weight": weight} for name in ("a", "b")]
+    card = {"kind": "composed", "name": "a+b", "parts": parts}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(CbirError) as caught:
+        load_descriptor(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_composition_is_no_part_in_a_folder(tmp_path: Path) -> None:
+    """Folders that link to themselves would be read for ever."""
+    parts = [{"name": name, "fingerprint": "0" * 64, "weight": 0.5} for name in ("a", "b")]
+    card = {"kind": "composed", "name": "a+b:0.5", "parts": parts}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    for number in ("1", "2"):
+        (tmp_path / number).symlink_to(tmp_path)
+    with pytest.raises(CbirError, match="unknown model kind 'composed'"):
+        load_descriptor(str(tmp_path))

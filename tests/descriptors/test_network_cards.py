@@ -262,3 +262,12 @@ def test_an_odd_value_is_refused_in_one_line(field: str, value: Any) -> None:
 def test_a_card_that_is_nested_too_deeply_is_refused() -> None:
     with pytest.raises(CbirError, match="not a model card"):
         OnnxDescriptor({NETWORK_FILE: NETWORK, CARD_FILE: b"[" * 200_000})
+
+
+def test_a_projection_that_the_card_does_not_name_is_no_part_of_the_model() -> None:
+    """The fingerprint would not cover it."""
+    mean, projection = fit_projection(vectors(), 2)
+    extra = {PROJECTION_FILE: npz_bytes({"mean": mean, "projection": projection})}
+    made = OnnxDescriptor({**files(), **extra})
+    assert (made.spec.dim, made.spec) == (3, OnnxDescriptor(files()).spec)
+    np.testing.assert_array_equal(describe(made, IMAGES), vectors())

@@ -115,7 +115,7 @@ def parts_of_card(card: Mapping[str, Any]) -> list[tuple[DescriptorSpec, float]]
             (DescriptorSpec(str(part["name"]), 0, str(part["fingerprint"])), float(part["weight"]))
             for part in card["parts"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise no_card(error) from error
     if len(parts) < 2:
         raise no_card("it composes fewer than two parts")

@@ -174,14 +174,19 @@ def keep_model_of(index: Index, files: Mapping[str, ModelFile]) -> None:
 def read_files(folder: Path) -> dict[str, ModelFile]:
     """The files of the model in `folder` by name; raises `CbirError` if one is missing."""
     card = card_fields(_read_card(folder))
-    if card.get("kind") == KIND:
-        parts = [number for number, _ in enumerate(parts_of_card(card), 1)]
-        return {CARD_FILE: folder / CARD_FILE} | {
-            f"{number}/{name}": file
-            for number in parts
-            if (folder / str(number)).is_dir()
-            for name, file in read_files(folder / str(number)).items()
-        }
+    if card.get("kind") != KIND:
+        return _own_files(folder, card)
+    numbers = range(1, len(parts_of_card(card)) + 1)
+    folders = {n: part for n in numbers if (part := folder / str(n)).is_dir()}
+    return {CARD_FILE: folder / CARD_FILE} | {
+        f"{number}/{name}": file
+        for number, part in folders.items()
+        for name, file in _own_files(part, card_fields(_read_card(part))).items()
+    }
+
+
+def _own_files(folder: Path, card: Mapping[str, Any]) -> dict[str, ModelFile]:
+    """The files of one model, no composition, in `folder`."""
     present = {path.name for path in folder.iterdir() if path.is_file()}
     names = _kind(card).file_names(card, present)
     if missing := sorted(set(names) - present):

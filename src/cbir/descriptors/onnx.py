@@ -253,7 +253,7 @@ class OnnxDescriptor:
 
     def _fitted(self) -> tuple[Floats | None, Floats | None]:
         """The mean and the projection of the embedding, each None if there is none."""
-        if PROJECTION_FILE not in self.files:
+        if PROJECTION_FILE not in (self.card.files or ()):
             mean = self.card.mean
             return None if mean is None else np.asarray(mean, dtype=np.float32), None
         arrays = read_npz(content(self.files[PROJECTION_FILE]), PROJECTION_FILE)
