@@ -56,7 +56,7 @@ def listen(searcher: Searcher, host: str, port: int) -> tuple[Server, str]:
     server: Server = waitress.create_server(
         create_app(searcher),
         sockets=[listening],
-        threads=usable_cores(),  # a search keeps one core busy
+        threads=usable_cores(),  # most of a search keeps one core busy
         ident=None,
         max_request_body_size=_ACCEPTED,
         # Keeps uploads out of temporary files.
