@@ -73,8 +73,9 @@ def index_images(
         region_boxes(regions)
     details = read_metadata(metadata) if metadata else None
     chosen = _descriptor(opened, url if exists else None, descriptor)
-    # A descriptor that cannot run at all should fail once, not once per image.
-    describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)])
+    # A descriptor that cannot run at all should fail once, not once per image. One picture alone
+    # would load the session for queries.
+    describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)] * 2)
     files = files_of(chosen)
     with closing(
         create_index(url, chosen.spec, files, rebuild=rebuild, fast_load=fast_load)
