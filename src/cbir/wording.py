@@ -12,6 +12,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, f'{noun}s')}"
 
 
+def shown_size(size: int) -> str:
+    """A number of bytes: `3.2 kB`, `1,234.5 MB`."""
+    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:,.1f} MB"
+
+
 def listed(words: Sequence[str], shown: int = 10) -> str:
     """The first few `words`: `a, b, c ...`."""
     return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")

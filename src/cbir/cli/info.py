@@ -16,6 +16,7 @@ def command(index: str, as_json: bool) -> None:
     from cbir.cli.output import print_failures, print_json, print_table
     from cbir.descriptors.models import newer_model
     from cbir.index.open import open_index
+    from cbir.wording import shown_size
 
     with closing(open_index(index)) as opened:
         info = opened.info()
@@ -34,7 +35,7 @@ def command(index: str, as_json: bool) -> None:
         *([f"source {name}", uri] for name, uri in info["sources"].items()),
         ["missing", f"{info['missing']:,}"],
         ["failed", f"{info['failed']:,}"],
-        ["on disk", f"{info['bytes'] / 1e6:,.1f} MB"],
+        ["on disk", shown_size(info["bytes"])],
     ]
     print_table(["what", index], rows)
     print_failures(failures, index)

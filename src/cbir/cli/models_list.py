@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command("list")
+@click.command("list", short_help="List all models, with size and licence.")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_models(as_json: bool) -> None:
     """List all models: name, dimensions, size, licence, origin, training data."""
@@ -13,6 +13,7 @@ def list_models(as_json: bool) -> None:
     from cbir.descriptors.models import models
     from cbir.descriptors.packaged import EXTRA, PACKAGED, packaged_installed
     from cbir.files import size_of
+    from cbir.wording import shown_size
 
     found = [
         (model.descriptor.spec, model, sum(map(size_of, model.descriptor.files.values())))
@@ -42,7 +43,7 @@ def list_models(as_json: bool) -> None:
             [
                 spec.short,
                 str(spec.dim),
-                f"{size / 1e6:,.1f} MB",
+                shown_size(size),
                 spec.licence,
                 model.origin,
                 spec.trained_on,

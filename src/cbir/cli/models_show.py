@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-@click.command()
+@click.command(short_help="Show the card of a model, or draw it.")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole card as JSON.")
 @click.option(
