@@ -37,7 +37,7 @@ def test_a_file_is_added_and_its_next_command_works(file: Path, tmp_path: Path) 
     assert made.code == 0, made.err
     first, *assumptions = made.out.splitlines()
     assert first.startswith("net@") and f": {DIM} dimensions, " in first
-    assert "images/s on one core" in first and "MB" in first
+    assert "images/s on one core" in first and "kB" in first
     assert any("output 'embedding'" in line for line in assumptions)
     assert any("--interpolation" in line for line in assumptions)
     assert made.err == "next: cbir index FOLDER --into INDEX --descriptor net\n"
@@ -85,6 +85,13 @@ def test_each_open_question_is_one_line_with_its_option(file: Path) -> None:
         ("--scale", "1/0"),
         ("--scale", "nan,1"),
         ("--side", "x"),
+        ("--side", "-10"),
+        ("--size", "0"),
+        ("--size", "16x-1"),
+        ("--resize", "crop"),
+        ("--interpolation", "cubic"),
+        ("--layout", "HWC"),
+        ("--pooling", "max"),
     ],
 )
 def test_a_value_that_cannot_be_read_is_wrong_usage(wrong: tuple[str, str], file: Path) -> None:
@@ -93,7 +100,7 @@ def test_a_value_that_cannot_be_read_is_wrong_usage(wrong: tuple[str, str], file
 
 
 def test_numbers_without_meaning_are_one_line(file: Path) -> None:
-    for wrong in (("--std", "0"), ("--mean", "nan"), ("--size", "0"), ("--size", "16x9999")):
+    for wrong in (("--std", "0"), ("--mean", "nan"), ("--size", "16x9999")):
         message, _ = call("models", "add", file, *ANSWERS, *wrong).error
         assert "preprocessing" in message
     wide = ("--size", "32x16", "--scale", "1/255")
@@ -138,6 +145,18 @@ def test_a_model_that_is_added_again_is_the_newest_with_its_new_card(file: Path)
     assert (spec["fingerprint"], spec["licence"]) == (first["fingerprint"], "MIT")
 
 
+def test_a_name_that_no_model_can_have_is_refused(file: Path) -> None:
+    for name, message in (("", "'' is not a valid name"), ("classic", "cbir's own models")):
+        assert message in call("models", "add", file, *ANSWERS, "--name", name).error[0]
+    assert "net" not in listed()
+
+
+def test_the_size_of_a_small_model_is_not_zero(file: Path) -> None:
+    made = call("models", "add", file, *ANSWERS).out.splitlines()[0]
+    (row,) = [row for row in call("models", "list").out.splitlines() if row.startswith("net@")]
+    assert made.endswith(" kB") and " kB " in row and "0.0" not in made
+
+
 def test_the_list_shows_size_and_licence(file: Path) -> None:
     call("models", "add", file, *ANSWERS, "--licence", "CC0-1.0")
     header, *rows = call("models", "list").out.splitlines()
@@ -177,8 +196,25 @@ def test_only_the_model_that_is_named_is_removed(file: Path) -> None:
     assert (listed()["net"]["fingerprint"], set(listed()) >= {"net2"}) == (second, True)
     call("models", "remove", f"net@{second}", "--yes")
     assert "net" not in listed()
-    assert "part of cbir itself" in call("models", "remove", "classic", "--yes").error[0]
-    assert "no 'gone'" in call("models", "remove", "gone", "--yes").error[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("classic", "part of cbir itself", "only models in the store can be removed"),
+        ("gone", "no 'gone'", "cbir models list"),
+        ("net@", "no 'net@'", "cbir models list"),
+        ("net+classic:0.3", "'net+classic:0.3' is a composition", "remove its parts one by one"),
+        ("efficientnet-lite0", "no 'efficientnet-lite0'", "it is built at first use"),
+    ],
+)
+def test_what_cannot_be_removed_is_one_line_and_a_cure(
+    name: str, message: str, hint: str, file: Path
+) -> None:
+    call("models", "add", file, *ANSWERS)
+    refused = call("models", "remove", name, "--yes").error
+    assert message in refused[0] and hint in refused[1]
+    assert "net" in listed()
 
 
 def test_a_damaged_model_can_be_removed(file: Path) -> None:

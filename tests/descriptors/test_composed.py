@@ -118,9 +118,10 @@ def test_a_name_has_one_canonical_form(name: str, canonical: str) -> None:
         ("classic+cifar10-cnn:1", "is not between 0 and 1", "for example"),
         ("classic+cifar10-cnn:1e999", "is not between 0 and 1", "for example"),
         ("classic:1e-9+cifar10-cnn", "weights are 1e-09, 1", "positive"),
-        ("classic+classic", "is in 'classic+classic:0.5' twice", "once"),
+        ("classic+classic", "is in 'classic+classic:0.5' twice", "may occur once"),
         ("cifar10-cnn+cifar10-cnn@db8f8fb8", "twice", "once"),
-        ("classic+./nowhere", "no model in nowhere", "model.json"),
+        ("classic+./nowhere", "no model in nowhere", "cbir models add"),
+        ("os:path", "failed to create a descriptor", "without arguments"),
     ],
 )
 def test_a_wrong_name_is_one_line_and_a_cure(name: str, message: str, hint: str) -> None:

@@ -169,7 +169,7 @@ def test_it_survives_json() -> None:
         ({"mean": [1]}, "one finite value a channel"),
         ({"scale": float("nan")}, "one finite value a channel"),
         ({"std": [1, 0, 1]}, "std must be above 0"),
-        ({"fill": 256}, "level of grey"),
+        ({"fill": 256}, "fill must be a level of grey"),
         ({"fill": [1, 2]}, "level of grey"),
     ],
 )

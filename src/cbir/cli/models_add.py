@@ -25,7 +25,7 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
             numbers = [int(word) if self.whole else _quotient(word) for word in words]
         except (ValueError, ZeroDivisionError):
             numbers = []
-        if len(numbers) not in (1, self.count):
+        if len(numbers) not in (1, self.count) or (self.whole and min(numbers) < 1):
             self.fail(f"'{value}' is not {self.name}", param, ctx)
         return tuple(numbers * (self.count // len(numbers)))
 
@@ -44,12 +44,23 @@ COLOURS = _Numbers("three numbers such as 0.5,0.5,0.5", 3)
     metavar="N|WxH",
     help="Width and height of its input, in pixels.",
 )
-@click.option("--resize", metavar="HOW", help="shortest (crops), stretch, or fit (pads).")
 @click.option(
-    "--side", type=int, metavar="N", help="The side to resize to before a crop, in pixels."
+    "--resize",
+    type=click.Choice(["shortest", "stretch", "fit"]),
+    metavar="HOW",
+    help="shortest (crops), stretch, or fit (pads).",
 )
 @click.option(
-    "--interpolation", metavar="HOW", help="nearest, bilinear, bicubic, lanczos, box or hamming."
+    "--side",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The side to resize to before a crop, in pixels.",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+    metavar="HOW",
+    help="nearest, bilinear, bicubic, lanczos, box or hamming.",
 )
 @click.option(
     "--scale",
@@ -69,9 +80,14 @@ COLOURS = _Numbers("three numbers such as 0.5,0.5,0.5", 3)
     metavar="R,G,B",
     help="What the result is divided by.",
 )
-@click.option("--layout", metavar="HOW", help="NCHW or NHWC.")
+@click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), metavar="HOW", help="NCHW or NHWC.")
 @click.option("--output", metavar="NAME", help="The output that is the embedding.")
-@click.option("--pooling", metavar="HOW", help="cls, mean or gem, of tokens or a map.")
+@click.option(
+    "--pooling",
+    type=click.Choice(["cls", "mean", "gem"]),
+    metavar="HOW",
+    help="cls, mean or gem, of tokens or a map.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def add(
     path: Path,
@@ -107,7 +123,7 @@ def add(
     about = About(licence or NOT_STATED, trained_on or NOT_STATED, path.name)
     said = Changes(scale=scale and scale[0], size=size and (size[1], size[0]), **changes)
     try:
-        imported = import_model(path, name or _name_of(path), about, said)
+        imported = import_model(path, _name_of(path) if name is None else name, about, said)
     except OpenQuestionsError as open_:
         for question in open_.questions:
             say(question)
@@ -118,6 +134,7 @@ def add(
 def print_imported(imported: Imported, as_json: bool) -> None:
     """Print what a new model is, what was assumed, and the next command."""
     from cbir.cli.output import print_json, say
+    from cbir.wording import shown_size
 
     spec, speed = imported.spec, imported.images_per_second
     if as_json:
@@ -139,7 +156,7 @@ def print_imported(imported: Imported, as_json: bool) -> None:
     facts = [
         f"{spec.dim:,} dimensions",
         *([f"{speed:,.1f} images/s on one core"] if speed else []),
-        f"{imported.size / 1e6:,.1f} MB",
+        shown_size(imported.size),
     ]
     click.echo(f"{spec.short}: {', '.join(facts)}")
     if imported.has_text:

@@ -142,7 +142,7 @@ def _spec(specs: Sequence[DescriptorSpec], weights: Sequence[float]) -> Descript
     name = composed_name([spec.name for spec in specs], weights)
     for place, spec in enumerate(specs):
         if spec.fingerprint in {other.fingerprint for other in specs[:place]}:
-            raise CbirError(f"{spec.short} is in '{name}' twice", "name each descriptor once")
+            raise CbirError(f"{spec.short} is in '{name}' twice", "each descriptor may occur once")
     for spec in specs:
         if "+" in spec.name or _split_weight(spec.name)[1] is not None:
             raise CbirError(

@@ -140,7 +140,7 @@ def check_name(name: str, stored: bool = True) -> None:
             f"'{name}' is not a valid name", "use letters, digits, dots, dashes and underscores"
         )
     if stored and (name in SHIPPED or name in PACKAGED):
-        raise CbirError(f"'{name}' is a shipped model", "choose another --name")
+        raise CbirError(f"'{name}' is one of cbir's own models", "choose another --name")
 
 
 def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
@@ -341,7 +341,8 @@ def _read_card(folder: Path) -> bytes:
             f"the model in {folder} is damaged: {CARD_FILE}: {error.strerror}"
             if folder.is_dir()
             else f"no model in {folder}",
-            f"a model folder contains {CARD_FILE} and {data_files}",
+            f"a model folder contains {CARD_FILE} and {data_files}; "
+            "cbir models add makes one of an ONNX network",
         ) from error
 
 
@@ -358,7 +359,10 @@ def _descriptor(name: str, factory: Callable[[], object]) -> Descriptor:
     try:
         made = factory()
     except Exception as error:
-        raise CbirError(f"'{name}' failed to create a descriptor: {error}") from error
+        raise CbirError(
+            f"'{name}' failed to create a descriptor: {error}",
+            "name a class or function that can be called without arguments",
+        ) from error
     if not isinstance(made, Descriptor):
         raise CbirError(f"'{name}' is not a descriptor", "it needs `spec` and `describe(images)`")
     return made

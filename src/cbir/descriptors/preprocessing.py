@@ -85,7 +85,10 @@ class Preprocessing:
         if self.reducing_gap is not None and not 1 <= self.reducing_gap <= MAX_SIDE:
             raise CbirError(f"preprocessing: reducing_gap is {repr(self.reducing_gap)[:60]}")
         if not all(map(_is_side, (self.height, self.width))):
-            raise CbirError(f"preprocessing: an input of {self.width} x {self.height} pixels")
+            raise CbirError(
+                f"preprocessing: an input of {self.width} x {self.height} pixels",
+                f"width and height are whole numbers from 1 to {MAX_SIDE}",
+            )
         if self.resize == "shortest" and self.side is None:
             raise CbirError("preprocessing: resize 'shortest' needs a 'side'")
         if len(self.frame) != 2 or not all(map(_is_side, self.frame)):
@@ -96,8 +99,10 @@ class Preprocessing:
         if (len(self.mean), len(self.std)) != (3, 3) or not all(map(isfinite, numbers)):
             raise CbirError("preprocessing: mean and std need one finite value a channel")
         fill = self.fill if isinstance(self.fill, tuple) else (self.fill,) * 3
-        if min(self.std) <= 0 or len(fill) != 3 or not all(0 <= level <= 255 for level in fill):
-            raise CbirError("preprocessing: std must be above 0, and fill a level of grey or RGB")
+        if min(self.std) <= 0:
+            raise CbirError("preprocessing: std must be above 0")
+        if len(fill) != 3 or not all(0 <= level <= 255 for level in fill):
+            raise CbirError("preprocessing: fill must be a level of grey or RGB, from 0 to 255")
 
     @classmethod
     def parse(cls, stored: dict[str, Any]) -> Preprocessing:

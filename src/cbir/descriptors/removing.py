@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cbir.descriptors.models import SHIPPED, stored_folders
+from cbir.descriptors.packaged import PACKAGED
 from cbir.errors import CbirError
 from cbir.wording import did_you_mean, listed
 
@@ -15,9 +16,9 @@ def stored_folder(name: str) -> Path:
 
     A damaged model has a folder, too. Raises `CbirError` if there is none, or more than one.
     """
-    wanted, _, digits = name.partition("@")
+    wanted, at, digits = name.partition("@")
     folders = {folder.name: folder for folder in stored_folders()}
-    found = [n for n in folders if n.startswith(f"{wanted}@{digits[:16]}")]
+    found = [n for n in folders if n.startswith(f"{wanted}@{digits[:16]}") and (digits or not at)]
     if len(found) == 1:
         return folders[found[0]]
     if found:
@@ -26,11 +27,19 @@ def stored_folder(name: str) -> Path:
             f"name one: cbir models remove {found[0]}",
         )
     if wanted in SHIPPED:
-        raise CbirError(f"'{wanted}' is part of cbir itself", "only models of the store can go")
-    raise CbirError(
-        f"the model store has no '{name}'",
-        did_you_mean(name, list(folders), "cbir models list shows what there is"),
-    )
+        raise CbirError(
+            f"'{wanted}' is part of cbir itself", "only models in the store can be removed"
+        )
+    if "+" in name:
+        raise CbirError(
+            f"'{name}' is a composition, which the store does not hold",
+            "remove its parts one by one",
+        )
+    if wanted in PACKAGED:
+        hint = "it is built at first use"
+    else:
+        hint = did_you_mean(name, list(folders), "cbir models list shows what there is")
+    raise CbirError(f"the model store has no '{name}'", hint)
 
 
 def remove_model(folder: Path) -> int:

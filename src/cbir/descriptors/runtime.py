@@ -118,10 +118,10 @@ def _reason(error: Exception) -> str:
 
 def _cure(reason: str) -> str:
     if "Protobuf parsing failed" in reason or "No graph was found" in reason:
-        return "it is damaged, or not an ONNX file"
+        return "it is damaged, or not an ONNX file: fetch or export it again"
     if re.search(_NO_OPERATOR, reason):
         return "update onnxruntime, or export the network with standard operators"
-    return "restore the model's files"
+    return "restore its file, or export the network again"
 
 
 @contextmanager

@@ -198,6 +198,20 @@ def test_an_open_layout_is_assumed_or_said(tmp_path: Path) -> None:
     )
 
 
+def test_a_layout_that_the_network_does_not_have_is_refused(tmp_path: Path) -> None:
+    error = refused(written(tmp_path), layout="NHWC")
+    assert "is not in the layout NHWC" in error.message and "omit --layout" in error.hint
+
+
+def test_a_size_that_the_network_does_not_take_is_one_question(tmp_path: Path) -> None:
+    file = written(tmp_path, network(shape=("n", 3, 16, 24)))
+    with pytest.raises(OpenQuestionsError) as caught:
+        imported(file, **{**SAID, "size": (32, 32)})
+    assert caught.value.questions == (
+        "the network takes images of 24x16 pixels, not 32x32: give --size 24x16",
+    )
+
+
 def test_a_network_of_one_image_at_a_time_describes_many(tmp_path: Path) -> None:
     from onnx import helper
 
@@ -291,6 +305,7 @@ def refused(path: Path, **changes: Any) -> CbirError:
         (b"no network at all, but text\n" * 99, "cannot be loaded", "not an ONNX file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS", "git lfs pull"),
         (network()[:400], "cannot be loaded", "not an ONNX file"),
+        (network(shape=("n", 3, 16)), "cannot be loaded", "export the network again"),
     ],
 )
 def test_what_is_no_network_is_refused(
@@ -497,7 +512,7 @@ def test_a_folder_without_one_clear_network_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["classic", "efficientnet-lite0", "a b", "", "../x", "x" * 101])
 def test_a_name_that_is_taken_or_no_name_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CbirError, match=r"is a shipped model|is not a valid name"):
+    with pytest.raises(CbirError, match=r"one of cbir's own models|is not a valid name"):
         import_model(written(tmp_path), name, ABOUT, Changes(**SAID))
 
 
@@ -532,7 +547,7 @@ def test_a_folder_that_is_a_model_is_kept_as_it_is(tmp_path: Path) -> None:
     import_folder(folder, "claims")
     assert pulled_default() is None
     for name in ("classic", "a/b"):
-        with pytest.raises(CbirError, match=r"is a shipped model|is not a valid name"):
+        with pytest.raises(CbirError, match=r"one of cbir's own models|is not a valid name"):
             import_folder(folder, name)
     (folder / "model.json").write_text(json.dumps({"kind": "onnx"}))
     with pytest.raises(CbirError, match="is not a model card"):

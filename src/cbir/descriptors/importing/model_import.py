@@ -128,7 +128,7 @@ def imported_before(about: About) -> Imported | None:
 
 def _added(card: Mapping[str, Any], name: str | None) -> dict[str, Any]:
     """The card of a folder that a person adds; it makes no default, as what was pulled does."""
-    made = {**card, **({"name": name} if name else {})}
+    made = {**card, **({} if name is None else {"name": name})}
     training = card.get("training")
     if isinstance(training, dict) and str(training.get("source")).startswith(PREFIX):
         made["training"] = {**training, "source": f"copy of {training['source']}"}

@@ -72,11 +72,15 @@ def image_input(inputs: Sequence[Port], layout: str | None) -> ImageInput:
         if channels == CHANNELS or not isinstance(channels, int)
     ]
     certain = [name for name, at in (("NCHW", 1), ("NHWC", 3)) if _is_channels(sides[at])]
-    if not fitting or (layout and layout not in fitting):
+    if not fitting:
         raise CbirError(
-            f"the network's input {stated} has no three channels"
-            + (f" in the layout {layout}" if layout else ""),
+            f"the network's input {stated} has no three channels",
             "images are RGB: export the network with an input (batch, 3, height, width)",
+        )
+    exact = [name for name, at in (("NCHW", 1), ("NHWC", 3)) if sides[at] == CHANNELS]
+    if layout and layout not in (exact or fitting):
+        raise CbirError(
+            f"the network's input {stated} is not in the layout {layout}", "omit --layout"
         )
     likely = certain or fitting
     chosen = layout or likely[0]

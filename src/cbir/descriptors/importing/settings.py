@@ -82,15 +82,14 @@ def _values(made: Preprocessing) -> dict[str, Any]:
 
 def _size(values: dict[str, Any], taken: ImageInput) -> Iterator[str]:
     """Set height and width, or ask for them."""
-    for name, fixed in (("height", taken.height), ("width", taken.width)):
-        if values.get(name) is None and fixed:
-            values[name] = fixed
-        if fixed not in (None, values.get(name)):
-            yield (
-                f"the network takes images with a {name} of {fixed} pixels, not {values[name]}: "
-                f"give --size {_shown(taken)}"
-            )
-            values[name] = fixed
+    fixed = {"height": taken.height, "width": taken.width}
+    fixed = {name: length for name, length in fixed.items() if length}
+    if any(values.get(name) not in (None, length) for name, length in fixed.items()):
+        given = f"{values['width']}x{values['height']}"
+        shown = "x".join(str(fixed.get(name, "any")) for name in ("width", "height"))
+        size = _shown(taken)
+        yield f"the network takes images of {shown} pixels, not {given}: give --size {size}"
+    values |= fixed
     if not {"height", "width"} <= values.keys():
         yield "the size of the input is not stated: give --size, for example --size 224"
 
@@ -129,7 +128,7 @@ def _resize(values: dict[str, Any], assumed: list[str]) -> Iterator[str]:
         )
     side = values.get("side")
     if isinstance(side, int) and side < longer:
-        yield f"an input of {longer} pixels does not fit into a side of {side}: give --side"
+        yield f"{longer} pixels of input do not fit into a side of {side}: give --side {longer}"
 
 
 def _shown(taken: ImageInput) -> str:
