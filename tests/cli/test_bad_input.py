@@ -262,7 +262,7 @@ def test_another_descriptor_than_the_indexs_is_refused_and_harms_nothing(
     message, hint = call("index", photos, "--into", own, "--descriptor", "cifar10-cnn").error
     assert message.startswith(f"{own} was built with cifar10-cnn:embedding@")
     assert "(64-d); you gave cifar10-cnn@" in message
-    assert hint == "Use --descriptor cifar10-cnn:embedding, or index into a new place"
+    assert hint == "Index with --descriptor cifar10-cnn:embedding, or choose a new place"
     assert call("index", photos, "--into", own, "--descriptor", "cifar").error == (
         "unknown name 'cifar'",
         "did you mean 'cifar10-cnn'?",

@@ -309,7 +309,12 @@ def test_wrong_input_is_one_line_and_a_cure(tmp_path: Path) -> None:
     assert call("compose", one, two).code == 2
     assert not into.exists()
     fill(into, SPEC, sample_entries(1))
-    assert "was built with made-up@55555555 (8-d); you gave made-up+other:0.5@" in error(one, two)
+    refused = error(one, two)
+    assert "was built with made-up@55555555 (8-d); you gave made-up+other:0.5@" in refused
+    assert refused.endswith("or choose a new place")
+    parted = fill(tmp_path / "parted.cbir", OTHER_SPEC, sample_entries(1, parts=2))
+    said = error(one, parted)
+    assert "'a/0000' is described with other regions" in said and "--regions" in said
     empty = fill(tmp_path / "empty.cbir", SPEC, [])
     assert "have no image in common" in error(empty, two)
     parts = (

@@ -64,9 +64,9 @@ def create_index(
     if index.spec.fingerprint == spec.fingerprint:
         return index
     index.close()
-    built, hint = index.spec, "Index into a new place"
+    built, hint = index.spec, "Choose a new place"
     if built.name != spec.name:  # else another version of the same descriptor; no option selects it
-        hint = f"Use --descriptor {built.name}, or index into a new place"
+        hint = f"Index with --descriptor {built.name}, or choose a new place"
     raise IndexStateError(
         f"{index.url} was built with {built.short} ({built.dim}-d); "
         f"you gave {spec.short} ({spec.dim}-d)",

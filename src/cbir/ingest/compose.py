@@ -24,7 +24,7 @@ from cbir.wording import counted
 
 LACKING = "not in every index"
 CHANGED = "not the same picture in every index"
-OTHER_PARTS = "with other regions in one index"
+OTHER_PARTS = "described with other regions in one index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class _Joined:
         reasons = [f": '{example}' is {reason}" for reason, example in self.examples.items()]
         return CbirError(
             f"{self.url} have no image in common{''.join(reasons[:1])}",
-            "index the same sources with each descriptor",
+            "index the same sources with each descriptor, and with the same --regions",
         )
 
     def ids(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ def _from_cbir_error(error: CbirError) -> Answer:
         message = f"There is no picture '{error.record_id}' in this index"
         return _answer(404, message, "It may have been removed; search again for current ids.")
     if isinstance(error, ImageError | QueryError):
-        return _answer(400, error.message[:1].upper() + error.message[1:], error.hint)
+        return _answer(400, _sentence(error.message), error.hint)
     # Anything else is about this installation; its message may hold paths of the server.
     current_app.logger.error("%s", error)
     return _answer(503, "The index cannot be searched now", "The server's log has the reason.")
@@ -48,6 +48,12 @@ def _from_http_error(error: HTTPException) -> Answer:
     if error.code == 413:
         message, hint = _too_large(current_app.config["MAX_CONTENT_LENGTH"])
     return _answer(error.code, message, hint)
+
+
+def _sentence(message: str) -> str:
+    """`message` with a capital letter, unless it begins with a name such as `classic@da55cc59`."""
+    first = message.split(maxsplit=1)[0]
+    return first.capitalize() + message[len(first) :] if first.isalpha() else message
 
 
 def _too_large(limit: int) -> tuple[str, str]:

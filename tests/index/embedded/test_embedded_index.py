@@ -273,8 +273,8 @@ def test_an_index_remembers_its_spec_and_refuses_another(tmp_path: Path) -> None
     assert refusal.value.message.endswith(
         "photos.cbir was built with made-up@55555555 (8-d); you gave other@66666666 (16-d)"
     )
-    assert refusal.value.hint == "Use --descriptor made-up, or index into a new place"
-    with pytest.raises(IndexStateError, match="Index into a new place"):
+    assert refusal.value.hint == "Index with --descriptor made-up, or choose a new place"
+    with pytest.raises(IndexStateError, match="Choose a new place"):
         create_index(str(folder), replace(SPEC, fingerprint="9" * 64))
     with closing(create_index(str(folder), SPEC)) as index:  # the refusals left no lock behind
         assert index.count() == 50
