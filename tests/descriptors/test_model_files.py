@@ -160,8 +160,9 @@ def test_a_missing_or_unlisted_file_is_named(tmp_path: Path) -> None:
     for names in (["../x"], [f"sub/{DATA_FILE}"], [CARD_FILE], [""], ["a\0b"]):
         card["files"] = {NETWORK_FILE: "0" * 64, **dict.fromkeys(names, "0" * 64)}
         (folder / CARD_FILE).write_text(json.dumps(card))
-        with pytest.raises(CbirError, match=r"is not a model card|it lacks"):
+        with pytest.raises(CbirError, match=r"is not a model card|it lacks") as caught:
             load_descriptor(str(folder))
+        assert caught.value.hint == "restore the model's files"
 
 
 def test_files_must_be_those_that_the_card_names(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_files_must_be_those_that_the_card_names(tmp_path: Path) -> None:
             use(str(folder))
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "..", "", "a\0b"])
+@pytest.mark.parametrize("name", ["../outside", "/a/b", "a/b", "..", "", "a\0b"])
 def test_a_strangers_model_is_kept_nowhere_but_in_the_store(name: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "model")
     card = {**json.loads((folder / CARD_FILE).read_text()), "name": name}

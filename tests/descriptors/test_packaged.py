@@ -258,3 +258,13 @@ def test_a_package_with_other_weights_is_refused(
     }[kept] in message
     assert kept == "no tensors" or "--force-reinstall" in hint
     assert not cbir_store().exists()
+
+
+def test_a_store_that_cannot_be_written_is_one_line_and_a_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("CBIR_HOME", str(tmp_path / "home"))
+    with pytest.raises(CbirError, match="the model cannot be kept in") as caught:
+        load_descriptor("efficientnet-lite0")
+    assert "CBIR_HOME" in caught.value.hint

@@ -135,4 +135,4 @@ def checked_files(files: Mapping[str, ModelFile], needed: Sequence[str], variant
 
 def no_card(why: object) -> CbirError:
     """The error for a file that is not a model card."""
-    return CbirError(f"{CARD_FILE} is not a model card: {why}")
+    return CbirError(f"{CARD_FILE} is not a model card: {why}", "restore the model's files")

@@ -152,16 +152,24 @@ def keep_model(model_files: Mapping[str, ModelFile]) -> Path:
     check_name(spec.name, stored=False)
     folder = model_store() / f"{spec.name}@{spec.fingerprint[:16]}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             with replacing(folder) as draft:
                 draft.mkdir()
                 for name, file in model_files.items():
                     place(file, draft / name, shared=cbir_home())
-        except OSError:
+        except OSError as error:
             if not folder.is_dir():  # another process may have kept it meanwhile
-                raise
+                raise not_kept(error) from error
     return folder
+
+
+def not_kept(error: OSError) -> CbirError:
+    """The error if a model cannot be written to the store."""
+    return CbirError(
+        f"the model cannot be kept in {model_store()}: {error.strerror or error}",
+        "free some space, or set CBIR_HOME to a folder on another disk",
+    )
 
 
 def keep_model_of(index: Index, files: Mapping[str, ModelFile]) -> None:

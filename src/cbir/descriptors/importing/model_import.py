@@ -38,6 +38,7 @@ from cbir.descriptors.models import (
     model_of,
     model_store,
     models,
+    not_kept,
     read_files,
 )
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard, OnnxDescriptor
@@ -241,7 +242,4 @@ def _draft(files: Mapping[str, Path]) -> Iterator[dict[str, ModelFile]]:
                 place(file, Path(draft) / name, beside if beside.name == BLOBS else store)
             yield {name: Path(draft) / name for name in files}
     except OSError as error:
-        raise CbirError(
-            f"the model cannot be kept in {store}: {error.strerror or error}",
-            "free some space, or set CBIR_HOME to a folder on another disk",
-        ) from error
+        raise not_kept(error) from error
