@@ -323,11 +323,14 @@ def test_words_that_can_not_be_searched_are_one_line(worded: Path, made: Path) -
         (["--text", "red", "--verify"], "verification needs a picture"),
         (["--text", "red", "--any-orientation"], "search in any orientation needs a picture"),
         (["--text", "red", "--region", "0,0,1,0.5"], "a region needs a picture"),
-        (["--text", "red", "--text-weight", "2"], "text_weight is 2"),
+        (["--id", "photos/red/0.png", "--text", "red", "--text-weight", "2"], "text_weight is 2"),
     ):
         message, hint = refused(*arguments)
         assert message.startswith(said), arguments
         assert hint
+    for alone in (["--text", "red"], ["--id", "photos/red/0.png"]):
+        wrong = call("search", "--in", worded, *alone, "--text-weight", "1")
+        assert wrong.code == 2 and "--text-weight is for --text WORDS beside" in wrong.err
     message, hint = call("search", "--text", "red", "--in", made).error
     assert "cannot be searched by words" in message
     assert hint

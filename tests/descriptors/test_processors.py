@@ -172,6 +172,8 @@ VIT = {"image_processor_type": "ViTImageProcessor"}
                                  "image_std": 1e300}},
         {"preprocessor_config": {"image_processor_type": "ConvNextImageProcessor", "size": 224,
                                  "crop_pct": 1.5}},
+        {"preprocessor_config": {"image_processor_type": "LevitImageProcessor",
+                                 "size": {"shortest_edge": 10**400}}},
         {"preprocess_cfg": {"interpolation": "magic"}},
         {"preprocess_cfg": {"resize_mode": ["squash"]}},
         {"preprocess_cfg": {"size": 0}},

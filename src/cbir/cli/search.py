@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -38,10 +39,9 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
 @click.option("--text", metavar="WORDS", help="Search by words, or add them to each picture.")
 @click.option(
     "--text-weight",
-    default=0.5,
-    show_default=True,
+    type=float,
     metavar="W",
-    help="The share of the words beside a picture, from 0 to 1.",
+    help="The share of the words beside a picture, from 0 to 1.  [default: 0.5]",
 )
 @click.option("-k", default=10, show_default=True, help="Number of hits.")
 @click.option("--where", multiple=True, metavar="'FIELD OP VALUE'", help="Filter; may repeat.")
@@ -64,7 +64,7 @@ def command(
     index: str,
     ids: tuple[str, ...],
     text: str | None,
-    text_weight: float,
+    text_weight: float | None,
     k: int,
     where: tuple[str, ...],
     region: Box | None,
@@ -78,10 +78,14 @@ def command(
     """Find the images most similar to each IMAGE ("-": standard input), or to words."""
     if not images and not ids and text is None:
         raise click.UsageError("give at least one IMAGE, --id ID or --text WORDS")
+    if text_weight is not None and (text is None or not (images or ids)):
+        raise click.UsageError("--text-weight is for --text WORDS beside an IMAGE or --id ID")
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
 
-    options = SearchOptions(k, where, exact, expand, any_orientation, verify, text_weight)
+    options = SearchOptions(k, where, exact, expand, any_orientation, verify)
+    if text_weight is not None:
+        options = replace(options, text_weight=text_weight)
     queries = [
         (image, Query(sys.stdin.buffer.read() if image == "-" else image, region, text))
         for image in images

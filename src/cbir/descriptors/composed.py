@@ -209,5 +209,8 @@ def _rounded(weights: Sequence[float]) -> tuple[float, ...]:
     rounded = (round(1 - sum(others), 9), *others)
     if not (min(rounded) > 0 and abs(sum(weights) - 1) <= _TOLERANCE):
         shown = ", ".join(f"{weight:g}" for weight in weights)
-        raise CbirError(f"the weights are {shown}", "give positive ones that add up to 1")
+        raise CbirError(
+            f"the weights are {shown}, and add up to {sum(weights):g}",
+            "give positive ones that add up to 1",
+        )
     return rounded

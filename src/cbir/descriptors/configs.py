@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeGuard, TypeVar
 
 from cbir.errors import CbirError
 
 MAX_BYTES = 16 * 2**20
+MOST = 2**31
+"""The largest whole number that a setting may be."""
+
 SHOWN = 60
 
 T = TypeVar("T")
@@ -57,7 +60,7 @@ class Config:
 
     def whole(self, key: str) -> int | None:
         value = self.values.get(key)
-        return value if value is None or type(value) is int else self.refuse(key)
+        return value if value is None or _is_whole(value) else self.refuse(key)
 
     def number(self, key: str) -> float | None:
         value = self.values.get(key)
@@ -75,9 +78,9 @@ class Config:
     def pair(self, key: str) -> tuple[int, int] | None:
         """Height and width: a list of two, or one number for both."""
         value = self.values.get(key)
-        if value is None or type(value) is int:
+        if value is None or _is_whole(value):
             return None if value is None else (value, value)
-        if isinstance(value, list) and len(value) == 2 and all(type(side) is int for side in value):
+        if isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value)):
             return value[0], value[1]
         return self.refuse(key)
 
@@ -133,6 +136,10 @@ def read_config(path: Path, limit: int = MAX_BYTES) -> Config | None:
     if not isinstance(values, dict):
         raise CbirError(f"{path.name} is not a JSON object", "fetch or export the model again")
     return Config(path.name, values)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return type(value) is int and abs(value) <= MOST
 
 
 def _is_number(value: object) -> bool:
