@@ -44,6 +44,7 @@ NAMES = (
     "efficientnet-lite2-int8",
     "efficientnet-lite2+classic:0.25",
     "efficientnet-lite2-int8+classic:0.25",
+    "efficientnet-lite2-int8+efficientnet-lite0-int8:0.4+classic:0.2",
     "classic",
 )
 """The descriptors for photos; those whose extra is missing are left out.
