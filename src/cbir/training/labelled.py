@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,8 +16,12 @@ from cbir.images.items import ImageSource, SourceItem
 from cbir.machine import usable_cores
 from cbir.measures.by_class import class_names, encode_labels
 from cbir.types import RgbImage
+from cbir.wording import counted, listed
 
 HELD_OUT = 0.1
+FEWEST_IMAGES = 20
+"""With fewer, a tenth is not two images: one to index, and one to query it with."""
+MOST_UNREADABLE = 0.1
 _READ_AT_ONCE = 256
 
 Say = Callable[[str], None]
@@ -58,16 +62,18 @@ def read_labelled(
     """Read the images of `source` in order and prepare each with `prepare`.
 
     `limit` takes a random sample of that size. Unreadable images are skipped and reported. Raises
-    `CbirError` if no image is left; with `need_labels` also if an image has no label or if all
-    have the same label.
+    `CbirError` if more than a tenth are unreadable or there is no image; with `need_labels` also if
+    an image has no label, all have the same label, or labels differ only in case.
     """
     items = source.items() if limit is None else sampled(source, limit, seed)
     images: list[RgbImage] = []
     labels: list[str | None] = []
+    unreadable: list[str] = []
     files = False
     for item, found in _read(items, prepare):
         if isinstance(found, str):
             say(f"skipped {item.location}: {found}")
+            unreadable.append(item.location)
             continue
         if need_labels and item.label is None:
             raise CbirError(
@@ -76,11 +82,23 @@ def read_labelled(
         images.append(found)
         labels.append(item.label)
         files = files or item.file_size is not None
-    if not images:
+    total = len(images) + len(unreadable)
+    if not total:
         raise CbirError(f"{source.uri} has no training images")
+    if len(unreadable) > MOST_UNREADABLE * total:
+        raise CbirError(
+            f"{len(unreadable):,} of {counted(total, 'image')} cannot be read: "
+            f"{listed(unreadable, 3)}",
+            "repair or remove them: training leaves out at most a tenth",
+        )
     classes = class_names(labels)
     if need_labels and len(classes) < 2:
-        raise CbirError("training needs images with at least two labels")
+        raise CbirError(
+            f"all images of {source.uri} have the label '{classes[0]}'",
+            "training needs at least two labels, for example one folder for each",
+        )
+    if need_labels:
+        require_distinct(classes)
     codes = encode_labels(labels, classes).astype(np.int64)
     return Labelled(images, codes, classes, _origin(source, files))
 
@@ -95,7 +113,38 @@ def read_test(
     return tested
 
 
+def require_distinct(classes: Sequence[str]) -> None:
+    """Raise `CbirError` if two labels differ only in case."""
+    first: dict[str, str] = {}
+    for label in classes:
+        other = first.setdefault(label.casefold(), label)
+        if other != label:
+            raise CbirError(
+                f"the labels '{other}' and '{label}' differ only in case",
+                "use one spelling, or other names if they are different classes",
+            )
+
+
 def split(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
+    """(held out, training) as `random_tenth`; raises `CbirError` if fewer than two are held out."""
+    count = len(everything.images)
+    if count < FEWEST_IMAGES:
+        raise CbirError(
+            f"{count} images are too few to train on",
+            f"give at least {FEWEST_IMAGES}: a tenth is held out for tuning",
+        )
+    held_out, training = random_tenth(everything, seed)
+    if len(held_out.images) < 2:
+        single = int(np.sum(np.bincount(everything.labels) == 1))
+        raise CbirError(
+            f"too few images can be held out for tuning: {single:,} of "
+            f"{counted(len(everything.classes), 'class')} have a single image",
+            "give each class at least two images, or leave out classes of one",
+        )
+    return held_out, training
+
+
+def random_tenth(everything: Labelled, seed: int) -> tuple[Labelled, Labelled]:
     """(held out, training): a random tenth, and the rest.
 
     A class whose images were all held out goes back to training.

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from tests.training.support_patterns import PATTERNS, pattern, write_patterns
 pytest.importorskip("sklearn", reason="needs the `bovw` extra")
 
 from cbir.descriptors.bovw import BovwDescriptor
+from cbir.descriptors.local.sift import keypoint_sift
 from cbir.machine import keep_blas_on_one_thread
 from cbir.training.bovw.fit import fit_embedding, train_bovw
 from cbir.training.bovw.heads import compare_heads
@@ -255,13 +257,13 @@ def test_a_class_of_one_image_is_never_held_out() -> None:
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path: Path) -> None:
-    folder = write_patterns(tmp_path / "patterns", 2)
+    folder = write_patterns(tmp_path / "patterns", 4)
     (folder / "checks" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     said: list[str] = []
     images = read_labelled(
         cbir.open_source(str(folder), True), lambda image: image, say=said.append
     )
-    assert len(images.images) == 6
+    assert len(images.images) == 12
     assert len(said) == 1 and "checks/bad.png" in said[0]
 
 
@@ -344,6 +346,53 @@ def test_every_recipe_can_be_fitted_and_describes(name: str, tmp_path: Path) -> 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert (descriptor.card.posterior is not None) == (recipe.head is not None)
     assert json.loads(files["model.json"])["training"]["recipe"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "dims"), [("seed-histogram-hog", 580), ("seed-hog-sift", 724), ("seed-all", 980)]
+)
+def test_the_seeds_pipelines_are_its_features_and_a_logistic_regression(
+    name: str, dims: int
+) -> None:
+    """Grey histogram by NumPy, HOG by scikit-image, words by OpenCV and brute force."""
+    feature = pytest.importorskip("skimage.feature")
+    images = patterns(40).images
+    recipe = recipe_called(name)
+    assert recipe.head is not None and recipe.head.kind == "logistic"
+    arrays = [fit_block(plan, images, 0, None, lambda _: None) for plan in recipe.plans]
+    rows = Encoder([plan.block() for plan in recipe.plans], arrays, recipe.size).rows(images[:20])
+    assert rows.shape == (20, dims)
+    for row, image in zip(rows, images, strict=False):
+        parts = [unit(feature.hog(image, 9, (8, 8), (2, 2), "L2-Hys", channel_axis=-1))]
+        if name != "seed-hog-sift":
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            parts.insert(0, unit(np.histogram(grey, 256, (0, 256))[0]))
+        if name != "seed-histogram-hog":
+            parts.append(unit(np.sqrt(word_counts(image, arrays[-1]))))
+        np.testing.assert_allclose(row, np.concatenate(parts), atol=2e-5)
+
+
+def unit(row: np.ndarray) -> np.ndarray:
+    """The row at unit length; nothing to describe is the first axis."""
+    return row / np.linalg.norm(row) if row.any() else np.eye(len(row))[0]
+
+
+def word_counts(image: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The 400 words of the image's SIFT descriptors, counted and weighted by idf."""
+    words, idf = arrays["words"].astype(np.float32), arrays["idf"]
+    assert words.shape == (400, 128) and idf.shape == (400,)
+    found = keypoint_sift(image, 0).descriptors
+    nearest = np.linalg.norm(found[:, None] - words[None], axis=2).argmin(axis=1)
+    return np.bincount(nearest, minlength=400) * idf
+
+
+def test_a_seed_pipeline_learns_patterns(tmp_path: Path) -> None:
+    source = cbir.open_source(str(write_patterns(tmp_path / "patterns", 20)), True)
+    files = train_bovw(source, "m", RECIPES["seed-histogram-hog"])
+    descriptor = BovwDescriptor(files)
+    assert descriptor.spec.dim == 580 + 3  # and the posterior of three classes
+    assert descriptor.card.training["head"]["kind"] == "logistic"
+    assert descriptor.card.quality["held_out_accuracy"] > 0.8
 
 
 @pytest.mark.slow

@@ -22,18 +22,20 @@ from cbir.training.bovw.rows import Encoder, preparing
 from cbir.training.bovw.sample import Fitted, fit_block
 from cbir.training.choose import MEASURE, choose_fusion, choose_weights, cosines, score
 from cbir.training.labelled import (
+    FEWEST_IMAGES,
     Labelled,
     Say,
     accuracy,
     prefix_of,
+    random_tenth,
     read_labelled,
     read_test,
+    require_distinct,
     split,
 )
 from cbir.types import Floats, Vectors
 
 PROJECTION_IMAGES = 10_000
-FEWEST_TO_HOLD_OUT = 20
 SPREADS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 """Candidate temperatures, as multiples of the logits' deviation, as heads differ in scale."""
 CHECKED_IMAGES = 64
@@ -172,16 +174,13 @@ def _fit_projection(wanted: Projection, rows: Floats) -> tuple[Floats, Floats]:
 
 
 def _parts(everything: Labelled, recipe: Recipe, seed: int) -> tuple[Labelled, Labelled]:
-    """(held out, training); holds nothing out if images are too few or unlabelled."""
-    count = len(everything.images)
-    labelled = len(everything.classes) > 1 and (everything.labels >= 0).all()
-    if labelled and count >= FEWEST_TO_HOLD_OUT:
-        return split(everything, seed)
+    """(held out, training); without a head, unlabelled or few images are not split."""
     if recipe.head is not None:
-        raise CbirError(
-            f"{count} images are too few to train a head",
-            f"give at least {FEWEST_TO_HOLD_OUT}: a tenth is held out for tuning",
-        )
+        return split(everything, seed)
+    count = len(everything.images)
+    if count >= FEWEST_IMAGES and len(everything.classes) > 1 and (everything.labels >= 0).all():
+        require_distinct(everything.classes)
+        return random_tenth(everything, seed)
     order = np.arange(count)
     return everything.take(order[:0]), everything
 
@@ -207,6 +206,11 @@ def _chosen_head(
     assert head is not None
     logits = head.logits(held_rows)
     spread = float(logits.std())
+    if not spread > 0:
+        raise CbirError(
+            "the head gives all images the same scores: their features do not differ",
+            "use larger images with more detail, or another recipe",
+        )
     temperatures = [float(f"{factor * spread:.3g}") for factor in SPREADS]
     posterior, _ = choose_fusion(vectors, logits, held_out.labels, temperatures)
     say(f"fusion: temperature {posterior.temperature:g}, posterior weight {posterior.weight:g}")

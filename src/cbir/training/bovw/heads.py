@@ -27,6 +27,8 @@ from cbir.training.labelled import Labelled, Say
 from cbir.types import Floats
 
 FOLDS = 5
+FEWEST_TO_COMPARE = 40
+"""kNN looks at up to 15 neighbours, and with two folds half of the images are its own."""
 DIMS = 128
 
 Labels = NDArray[np.int64]
@@ -88,13 +90,18 @@ def compare_heads(
     """Compare all classifiers on `rows` (n, dims) with `labels` (n,), most accurate first.
 
     Uses stratified k-fold cross-validation (five folds, or fewer if a class has fewer images).
-    Raises `CbirError` if a class has a single image.
+    Raises `CbirError` if a class has a single image, or there are fewer than 40 images.
     """
     from sklearn.model_selection import StratifiedKFold
 
     folds = min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         raise CbirError("a class has only one image", "cross-validation needs two per class")
+    if len(labels) < FEWEST_TO_COMPARE:
+        raise CbirError(
+            f"{len(labels)} images are too few to compare classifiers",
+            f"give at least {FEWEST_TO_COMPARE}",
+        )
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     results = []
     for name, candidate in _candidates(seed).items():

@@ -131,6 +131,11 @@ def _lda(
     within -= (means * counts) @ means.T
     within /= len(rows)
     level = np.trace(within) / len(within)
+    if not level > 0:
+        raise CbirError(
+            "lda needs images that differ within a class",
+            "use larger images with more detail, or --head ridge",
+        )
     for strength in strengths:
         # (1 - s) W + s level I, divided by 1 - s: the same solution up to that factor.
         weights = _solved(within, strength * level / (1 - strength), means) / (1 - strength)

@@ -101,8 +101,10 @@ class Recipe:
     size: Size = CIFAR
 
 
+# At 32 x 32 pixels: 3 x 3 blocks of 2 x 2 cells of 8 x 8 pixels, 9 orientations each: 324.
 HOG = Plan("hog")
 GRAY = Plan("gray", {"bins": 32}, power=0.5)
+GRAY_256 = Plan("gray", {"bins": 256})
 LAB = Plan("lab", {"bins": [4, 7, 7], "grid": 2}, power=0.5)
 LAB_128 = replace(LAB, projection=Projection(128, 0.5))
 SIFT = Plan("sift", {"root": False, "idf": True}, power=0.5, words=Words(400))
@@ -146,9 +148,28 @@ CLASSIC = (
     Plan("hog", {"size": [96, 96], "cell": 16}, projection=Projection(128, 0.5)),
     Plan("lab", {"grid": 3}, weight=0.3, power=0.25, projection=Projection(128, 0.5)),
 )
+LOGISTIC = HeadPlan("logistic", STRENGTHS["logistic"])
 
 _ALL = (
     Recipe("seed", "SIFT at keypoints in 400 words, and HOG", (SIFT, HOG)),
+    Recipe(
+        "seed-histogram-hog",
+        "a grey histogram of 256 bins and HOG: 580 dimensions, logistic regression",
+        (GRAY_256, HOG),
+        LOGISTIC,
+    ),
+    Recipe(
+        "seed-hog-sift",
+        "HOG and 400 SIFT words: 724 dimensions, logistic regression",
+        (HOG, SIFT),
+        LOGISTIC,
+    ),
+    Recipe(
+        "seed-all",
+        "a grey histogram, HOG and SIFT words: 980 dimensions, logistic regression",
+        (GRAY_256, HOG, SIFT),
+        LOGISTIC,
+    ),
     Recipe("hog", "HOG alone", (HOG,)),
     Recipe("hog+gray", "HOG and a grey histogram", (HOG, GRAY)),
     Recipe("hog+sift", "HOG and 400 SIFT words, shares chosen", (HOG, SIFT), tune_weights=True),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cbir.descriptors.contract import batches
-from cbir.files import replacing
+from cbir.errors import CbirError
 from cbir.training.network.backbones import HEAD_SCALE, EmbeddingNet, whiten_from
+from cbir.training.network.checkpoint import Arrays, read_checkpoint, write_checkpoint
 
 SHIFT = 2
 
@@ -79,13 +81,17 @@ def train(
     classes: int,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
     """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,), numbers below `classes`.
 
     `held_out`: images and labels used only to report an accuracy after each epoch.
 
     `checkpoint` (an .npz path) saves the state after each epoch. A run with the same settings and
-    images resumes from it and gives the same result as an uninterrupted run.
+    images resumes from it and gives the same result as an uninterrupted run; another run starts
+    anew, which it says.
+
+    Raises `CbirError` if the loss diverges, the checkpoint is damaged or it cannot be written.
     """
     torch.manual_seed(settings.seed)
     mean, std = normalisation(images)
@@ -99,6 +105,8 @@ def train(
     identity = _identity(images, labels, settings)
     if checkpoint is not None and checkpoint.exists():
         log = _load(checkpoint, network, optimizer, identity)
+        if not log:
+            say(f"{checkpoint} is of other settings or images: training starts anew")
     for epoch in range(len(log), settings.epochs):
         started = time.perf_counter()
         loss, accuracy = _run_epoch(network, data, targets, optimizer, settings, epoch)
@@ -162,10 +170,17 @@ def _run_epoch(
         loss = functional.cross_entropy(
             logits.float(), targets[chosen], label_smoothing=settings.label_smoothing
         )
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            rate = optimizer.param_groups[0]["lr"]
+            raise CbirError(
+                f"the loss became {value} in epoch {epoch + 1} at learning rate {rate:.3g}",
+                "train with a lower learning rate, or another --seed",
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        loss_sum += float(loss.detach()) * size
+        loss_sum += value * size
         correct += float((logits.argmax(1) == targets[chosen]).sum())
     return loss_sum / (steps * size), correct / (steps * size)
 
@@ -221,33 +236,30 @@ def _save(
     for index, state in optimizer.state_dict()["state"].items():
         arrays[f"momentum/{index}"] = state["momentum_buffer"].numpy()
     facts = {"identity": identity, "log": [asdict(result) for result in log]}
-    arrays["facts"] = np.array(json.dumps(facts))
-    with replacing(path) as draft:
-        np.savez(draft, **arrays)
+    write_checkpoint(path, arrays, facts)
 
 
 def _load(
     path: Path, network: EmbeddingNet, optimizer: torch.optim.SGD, identity: str
 ) -> list[EpochResult]:
     """Resume from the state at `path` and return its log; empty if from another training run."""
-    with np.load(path, allow_pickle=False) as stored:
-        facts = json.loads(str(stored["facts"]))
-        if facts["identity"] != identity:
-            return []
-        network.load_state_dict(_tensors(stored, "network/"))
-        momentum = {
-            int(index): {"momentum_buffer": buffer}
-            for index, buffer in _tensors(stored, "momentum/").items()
-        }
+    arrays, facts = read_checkpoint(path)
+    if facts["identity"] != identity:
+        return []
+    network.load_state_dict(_tensors(arrays, "network/"))
+    momentum = {
+        int(index): {"momentum_buffer": buffer}
+        for index, buffer in _tensors(arrays, "momentum/").items()
+    }
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": momentum, "param_groups": groups})
     return [EpochResult(**line) for line in facts["log"]]
 
 
-def _tensors(stored: Any, prefix: str) -> dict[str, Tensor]:
+def _tensors(stored: Arrays, prefix: str) -> dict[str, Tensor]:
     return {
-        name.removeprefix(prefix): torch.from_numpy(stored[name])
-        for name in stored
+        name.removeprefix(prefix): torch.from_numpy(array)
+        for name, array in stored.items()
         if name.startswith(prefix)
     }
 

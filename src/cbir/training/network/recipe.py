@@ -65,6 +65,7 @@ def train_model(
         len(everything.classes),
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
+        say,
     )
     mean, std = normalisation(images)
     float_model = export_float(network, mean, std)
