@@ -34,8 +34,8 @@ class Block(nn.Sequential):
 class EmbeddingNet(nn.Module):
     """Turns images into embeddings, and embeddings into class scores.
 
-    Input: float32 (n, 3, 32, 32), normalised. `embed` returns (n, 64), `forward` logits
-    (n, classes).
+    Input: float32 (n, 3, 32, 32), normalised. `embed` returns (n, 64); `classify` turns
+    embeddings into logits (n, classes), and `forward` images.
     """
 
     def __init__(self, classes: int) -> None:
@@ -57,9 +57,12 @@ class EmbeddingNet(nn.Module):
         embedding: Tensor = self.embedding(self.features(self.whiten(images))) * HEAD_SCALE
         return embedding
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.embed(images)) * HEAD_SCALE
+    def classify(self, embeddings: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(embeddings) * HEAD_SCALE
         return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classify(self.embed(images))
 
 
 def whiten_from(network: EmbeddingNet, images: Tensor, eps: float = 5e-4) -> None:

@@ -27,7 +27,15 @@ from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE, choose_fusion
 from cbir.training.labelled import Say, accuracy, prefix_of, read_labelled, read_test, split
 from cbir.training.network.export import export_float, quantise
-from cbir.training.network.loop import EpochResult, normalisation, predict, settings_for, train
+from cbir.training.network.loop import (
+    EpochResult,
+    TrainSettings,
+    normalisation,
+    predict,
+    settings_for,
+    train,
+)
+from cbir.training.network.losses import check_loss
 from cbir.types import Floats, RgbImage
 
 SIZE = 32
@@ -42,6 +50,8 @@ def train_model(
     *,
     epochs: int = 16,
     seed: int = 0,
+    loss: str = TrainSettings.loss,
+    loss_weight: float = TrainSettings.loss_weight,
     test: ImageSource | None = None,
     checkpoint: Path | None = None,
     say: Say = lambda _: None,
@@ -50,12 +60,14 @@ def train_model(
 
     Holds out a tenth of the images for the accuracy after each epoch and (half as index, half as
     queries) to tune temperature and fusion weight. `test` is used only for the final measurement.
-    With `checkpoint`, an interrupted run resumes.
+    With `checkpoint`, an interrupted run resumes. `loss` and `loss_weight` are those of
+    `TrainSettings`. Raises `CbirError` for an unknown loss, or a weight outside of 0..1.
     """
+    check_loss(loss, loss_weight)  # before the images are read
     everything = read_labelled(source, _resized, say=say)
     held_out, training = split(everything, seed)
     held_images, images = held_out.stacked(), training.stacked()
-    settings = settings_for(len(images), epochs, seed)
+    settings = settings_for(len(images), epochs, seed, loss, loss_weight)
     say(f"{len(images):,} training images, {len(held_images):,} held out")
     network, log = train(
         images,
@@ -109,7 +121,7 @@ def train_model(
         training={
             "images": prefix_of(source),
             "precision": precision,
-            "settings": asdict(settings),
+            "settings": settings.recorded(),
             "log": [asdict(result) for result in log],
             "processor": processor(),
             "cores": usable_cores(),
