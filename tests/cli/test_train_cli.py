@@ -100,10 +100,12 @@ def test_a_model_can_be_written_to_a_folder_of_ones_own(folder: Path, tmp_path: 
 
 def test_the_card_says_of_the_images_what_it_is_told_to(folder: Path, tmp_path: Path) -> None:
     given = ("--recipe", "hog+gray", "--name", "mine")
-    own = train(folder, *given, "--out", tmp_path / "own", "--trained-on", "Stripes (CC BY 4.0)")
+    told = ("--trained-on", "Stripes (CC BY 4.0)", "--licence", "CC0-1.0")
+    own = train(folder, *given, "--out", tmp_path / "own", *told)
     plain = train(folder, *given, "--out", tmp_path / "plain")
     cards = [json.loads((place / "model.json").read_text()) for place in (own, plain)]
     assert cards[0]["trained_on"] == "Stripes (CC BY 4.0)"
+    assert [card["licence"] for card in cards] == ["CC0-1.0", "not stated"]
     assert cards[1]["trained_on"].startswith(f"{folder.name}, ")
     assert (own / "model.npz").read_bytes() == (plain / "model.npz").read_bytes()
 
@@ -230,3 +232,41 @@ def test_an_interrupted_training_leaves_nothing(folder: Path, tmp_path: Path) ->
     _, rest = child.communicate(timeout=120)
     assert (child.returncode, rest.strip().splitlines()[-1]) == (130, "interrupted")
     assert not out.exists()
+
+
+@needs_signals
+@pytest.mark.training
+def test_an_interrupted_network_says_how_to_resume_and_does(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ("train", "cnn", folder, "--label-from-folder", "--name", "m", "--out", out)
+    child = start(*asked, "--epochs", 400)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("epoch 1/"):
+            child.send_signal(signal.SIGINT)
+            break
+    _, rest = child.communicate(timeout=120)
+    assert child.returncode == 130
+    assert [line for line in rest.splitlines() if line][-2:] == [
+        "complete epochs are kept; the same command resumes",
+        "interrupted",
+    ]
+    assert not out.exists()
+    child = start(*asked, "--epochs", 400)
+    assert child.stderr is not None
+    first = next(line for line in child.stderr if line.startswith("epoch "))
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=120)
+    assert not first.startswith("epoch 1/")
+
+
+def test_the_next_command_is_printed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ("train", "bovw", folder, "--recipe", "hog", "--name", "mine")
+    stored = call(*given).err.splitlines()[-1]
+    assert stored == "next: cbir index FOLDER --into INDEX --descriptor mine"
+    written = call(*given, "--out", "out").err.splitlines()[-1]
+    place = written.rpartition(" ")[2]
+    assert call("index", folder, "--into", tmp_path / "x.cbir", "--descriptor", place).code == 0

@@ -61,7 +61,8 @@ def print_failures(failures: Sequence[Failure], index: str) -> None:
 def progress_stages(unit: str = "") -> Iterator[OnStage]:
     """A progress bar on standard error with rate and time left; yields a progress callback.
 
-    The callback is `update(stage, done, total)`; a new stage replaces the bar of the old one.
+    The callback is `update(stage, done, total)`; a new stage replaces the bar of the old one. What
+    follows a colon in `stage` may change without making it a new one.
     `unit` "MB" means that counts are bytes. Draws nothing if standard error is not a terminal.
     """
     if not sys.stderr.isatty():
@@ -81,11 +82,12 @@ def progress_stages(unit: str = "") -> Iterator[OnStage]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
 
         def update(stage: str, done: int, total: int | None) -> None:
-            if not progress.tasks or progress.tasks[0].description != stage:
+            tasks = progress.tasks
+            if not tasks or _stage_name(tasks[0].description) != _stage_name(stage):
                 for old in progress.task_ids:
                     progress.remove_task(old)
                 progress.add_task(stage, total=total)
-            progress.update(progress.task_ids[0], completed=done, total=total)
+            progress.update(progress.task_ids[0], completed=done, total=total, description=stage)
 
         yield update
 
@@ -96,6 +98,10 @@ def progress_bar(title: str, unit: str = "") -> Iterator[OnDone]:
     with progress_stages(unit) as update:
         update(title, 0, None)
         yield partial(update, title)
+
+
+def _stage_name(stage: str) -> str:
+    return stage.partition(":")[0]
 
 
 def _pace(task: Task, scale: int, unit: str) -> str:

@@ -57,6 +57,7 @@ def bovw(
     test: str | None,
     label_from_folder: bool,
     seed: int,
+    licence: str | None,
     out: Path | None,
     sample: int | None,
     limit: int | None,
@@ -107,6 +108,7 @@ def bovw(
         else:
             _print_heads(results, labelled.classes)
     else:
+        from cbir.descriptors.about import NOT_STATED
         from cbir.training.bovw.fit import train_bovw
 
         assert name is not None
@@ -121,6 +123,7 @@ def bovw(
             sample=sample,
             limit=limit,
             trained_on=trained_on,
+            licence=licence or NOT_STATED,
             say=say,
         )
         keep(files, out)

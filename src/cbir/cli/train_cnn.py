@@ -37,6 +37,7 @@ def cnn(
     epochs: int,
     loss: str,
     loss_weight: float | None,
+    licence: str | None,
     seed: int,
     out: Path | None,
 ) -> None:
@@ -45,8 +46,9 @@ def cnn(
     A tenth of the images is a held-out split for choosing settings. After an interruption, the
     same command resumes after the last complete epoch.
     """
-    from cbir.cli.output import say
+    from cbir.cli.output import progress_stages, say
     from cbir.cli.trained import keep
+    from cbir.descriptors.about import NOT_STATED
     from cbir.descriptors.models import check_name
     from cbir.errors import CbirError
     from cbir.home import cbir_home
@@ -64,16 +66,24 @@ def cnn(
 
     checkpoint = cbir_home() / "training" / f"{name}.npz"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    files = train_model(
-        opened,
-        name,
-        epochs=epochs,
-        seed=seed,
-        loss=loss,
-        loss_weight=TrainSettings.loss_weight if loss_weight is None else loss_weight,
-        test=tested,
-        checkpoint=checkpoint,
-        say=say,
-    )
+    try:
+        with progress_stages() as on_stage:
+            files = train_model(
+                opened,
+                name,
+                epochs=epochs,
+                seed=seed,
+                loss=loss,
+                loss_weight=TrainSettings.loss_weight if loss_weight is None else loss_weight,
+                licence=licence or NOT_STATED,
+                test=tested,
+                checkpoint=checkpoint,
+                say=say,
+                on_stage=on_stage,
+            )
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            say("complete epochs are kept; the same command resumes")
+        raise
     keep(files, out)
     checkpoint.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Shared by `cbir train cnn` and `cbir train bovw`: options and output."""
+"""Shared by `cbir train cnn` and `cbir train bovw`: options, resuming, output."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _OPTIONS = (
     click.option(
         "--label-from-folder", is_flag=True, help="Label each image with its folder's name."
     ),
+    click.option("--licence", metavar="TEXT", help="The licence of the weights, for the card."),
     click.option("--seed", default=0, show_default=True, help="Seed of all random choices."),
     click.option(
         "--out",
@@ -28,7 +29,7 @@ _OPTIONS = (
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add SOURCE, --test, --label-from-folder, --seed and --out to a command."""
+    """Add SOURCE and the options that both commands share."""
     decorated: Any = command
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
@@ -36,12 +37,19 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def keep(files: Mapping[str, ModelFile], out: Path | None) -> None:
-    """Write a model's files to the folder `out`, or to the model store, and print the folder."""
-    from cbir.descriptors.models import keep_model
+    """Write a model's files to the folder `out`, or to the model store.
+
+    Prints the folder, and the next command on standard error.
+    """
+    from cbir.cli.output import say
+    from cbir.descriptors.models import keep_model, model_of
     from cbir.files import write_files
 
+    stored = out is None
     if out is None:
         out = keep_model(files)
     else:
         write_files(files, out)
     click.echo(str(out))
+    named = model_of(files).spec.name if stored else out if out.is_absolute() else f"./{out}"
+    say(f"next: cbir index FOLDER --into INDEX --descriptor {named}")

@@ -285,7 +285,7 @@ def test_a_model_learns_patterns_and_its_card_says_how_well(tmp_path: Path) -> N
     card = descriptor.card
     assert card.classes == PATTERNS
     assert card.trained_on == "patterns, 81 images"
-    assert card.licence == "MIT"
+    assert card.licence == "not stated"
     assert card.training["recipe"] == "headed" and card.training["seed"] == 0
     assert card.training["head"]["strength"] in HEADED.head.strengths
     assert set(card.training["versions"]) >= {"numpy", "scikit-learn"}

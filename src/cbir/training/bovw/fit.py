@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.bovw import HEAD, BovwCard, BovwDescriptor, model_files
 from cbir.descriptors.fusion import Posterior, fit_projection, fuse, projected
 from cbir.errors import CbirError
@@ -83,6 +84,7 @@ def train_bovw(
     sample: int | None = None,
     limit: int | None = None,
     trained_on: str | None = None,
+    licence: str = NOT_STATED,
     say: Say = lambda _: None,
 ) -> dict[str, bytes]:
     """Fit `recipe` to the images of `source` and return the model's files.
@@ -90,8 +92,9 @@ def train_bovw(
     If all images have labels, holds out a tenth to tune strength, temperature and shares (half as
     index, half as queries) and to measure. A recipe without a head needs no labels. `test` is used
     only for the final measurement. `sample` limits the local descriptors for fitting a vocabulary,
-    `limit` the images. `trained_on` replaces the source's name and image count in the card. The
-    same images, recipe and seed give the same files for the same number of BLAS threads.
+    `limit` the images. `trained_on` replaces the source's name and image count in the card, and
+    `licence` is that of the weights. The same images, recipe and seed give the same files for the
+    same number of BLAS threads.
     """
     if test is not None and recipe.head is None:
         raise CbirError(
@@ -139,7 +142,7 @@ def train_bovw(
         posterior=chosen.posterior if chosen else None,
         classes=images.classes if chosen else (),
         trained_on=trained_on or f"{images.origin}, {len(training.images):,} images",
-        licence="MIT",
+        licence=licence,
         training=_training_facts(source, recipe, chosen, seed, sample),
         quality={key: round(value, 5) for key, value in quality.items()},
     )

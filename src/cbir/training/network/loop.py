@@ -32,6 +32,7 @@ from cbir.training.network.backbones import EMBEDDING_DIM, EmbeddingNet, whiten_
 from cbir.training.network.batch_order import balanced, shuffled
 from cbir.training.network.checkpoint import Arrays, read_checkpoint, write_checkpoint
 from cbir.training.network.losses import CROSS_ENTROPY, MetricLoss, check_loss, metric_loss
+from cbir.types import OnStage
 
 SHIFT = 2
 
@@ -105,6 +106,7 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
+    on_stage: OnStage = lambda _s, _d, _t: None,
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
     """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,), numbers below `classes`.
 
@@ -114,7 +116,9 @@ def train(
     images resumes from it and gives the same result as an uninterrupted run; another run starts
     anew, which it says.
 
-    Raises `CbirError` if the loss diverges, the checkpoint is damaged or it cannot be written.
+    `on_stage` reports the images of an epoch that are done, with the mean loss so far in the name
+    of the stage. Raises `CbirError` if the loss diverges, the checkpoint is damaged or it cannot be
+    written.
     """
     check_loss(settings.loss, settings.loss_weight)
     torch.manual_seed(settings.seed)
@@ -134,7 +138,9 @@ def train(
             say(f"{checkpoint} is of other settings or images: training starts anew")
     for epoch in range(len(log), settings.epochs):
         started = time.perf_counter()
-        loss, accuracy = _run_epoch(network, metric, data, targets, optimizer, settings, epoch)
+        loss, accuracy = _run_epoch(
+            network, metric, data, targets, optimizer, settings, epoch, on_stage
+        )
         held_out_logits = predict(network, held_out[0], mean, std)[1]
         result = EpochResult(
             epoch=epoch + 1,
@@ -179,6 +185,7 @@ def _run_epoch(
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     epoch: int,
+    on_stage: OnStage,
 ) -> tuple[float, float]:
     network.train()
     # Seeded by epoch, so that a resumed run draws the same numbers as an uninterrupted one.
@@ -217,6 +224,9 @@ def _run_epoch(
         optimizer.step()
         loss_sum += value * size
         correct += float((logits.argmax(1) == targets[chosen]).sum())
+        done = (step % steps + 1) * size
+        stage = f"epoch {epoch + 1} of {settings.epochs}: loss {loss_sum / done:.3f}"
+        on_stage(stage, done, steps * size)
     return loss_sum / (steps * size), correct / (steps * size)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import projected
@@ -36,7 +37,7 @@ from cbir.training.network.loop import (
     train,
 )
 from cbir.training.network.losses import check_loss
-from cbir.types import Floats, RgbImage
+from cbir.types import Floats, OnStage, RgbImage
 
 SIZE = 32
 CALIBRATION_IMAGES = 1000
@@ -52,16 +53,19 @@ def train_model(
     seed: int = 0,
     loss: str = TrainSettings.loss,
     loss_weight: float = TrainSettings.loss_weight,
+    licence: str = NOT_STATED,
     test: ImageSource | None = None,
     checkpoint: Path | None = None,
     say: Say = lambda _: None,
+    on_stage: OnStage = lambda _s, _d, _t: None,
 ) -> dict[str, bytes]:
     """Train on `source` and return the model's files (`model.onnx`, `model.json`).
 
     Holds out a tenth of the images for the accuracy after each epoch and (half as index, half as
     queries) to tune temperature and fusion weight. `test` is used only for the final measurement.
     With `checkpoint`, an interrupted run resumes. `loss` and `loss_weight` are those of
-    `TrainSettings`. Raises `CbirError` for an unknown loss, or a weight outside of 0..1.
+    `TrainSettings`, `licence` is that of the weights. `on_stage` is a progress callback inside an
+    epoch. Raises `CbirError` for an unknown loss, or a weight outside of 0..1.
     """
     check_loss(loss, loss_weight)  # before the images are read
     everything = read_labelled(source, _resized, say=say)
@@ -78,6 +82,7 @@ def train_model(
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
         say,
+        on_stage,
     )
     mean, std = normalisation(images)
     float_model = export_float(network, mean, std)
@@ -117,7 +122,7 @@ def train_model(
         posterior_weight=posterior.weight,
         classes=everything.classes,
         trained_on=f"{everything.origin}, {len(images):,} images",
-        licence="MIT",
+        licence=licence,
         training={
             "images": prefix_of(source),
             "precision": precision,
