@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,17 +198,36 @@ def test_a_truncated_checkpoint_is_one_line_and_stays(
 
 
 @pytest.mark.training
-def test_a_diverging_loss_stops_and_names_rate_and_epoch(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cbir.training.network import recipe
-
-    real = recipe.settings_for
-    monkeypatch.setattr(
-        recipe, "settings_for", lambda *given: replace(real(*given), peak_rate=1e30)
-    )
-    message, hint = problem(train("cnn", folder))
+def test_a_diverging_loss_stops_and_names_rate_and_epoch(folder: Path) -> None:
+    message, hint = problem(train("cnn", folder, "--set", "peak_rate=1e30"))
     assert "the loss became" in message and "in epoch 1 at learning rate" in message
     assert "e+2" in message or "e+30" in message
     assert "lower learning rate" in hint
     assert not list((cbir_home() / "training").iterdir())
+
+
+@pytest.mark.training
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        (["--backbone", "airbensh94"], "unknown backbone 'airbensh94'", "airbench94"),
+        (["--size", "8"], "an input of 8 pixels is too small for airbench94", "at least"),
+        (["--size", "0"], "size 0 is not possible", "1 or more"),
+        (["--epochs", "0"], "epochs 0 is not possible", "1 or more"),
+        (["--set", "peek_rate=1"], "unknown setting 'peek_rate'", "peak_rate"),
+        (["--set", "ema"], "'' is no value of ema", "a number"),
+        (["--set", "ema=1.5"], "ema 1.5 is not possible", "0 to 1"),
+        (["--set", "peak_rate=nan"], "peak_rate nan is not possible", "0 or more"),
+        (["--set", "balance=maybe"], "'maybe' is no value of balance", "true or false"),
+        (["--set", "schedule=cosin"], "unknown schedule 'cosin'", "cosine"),
+        (["--set", "mix=cutmix", "--loss", "contrastive"], "cutmix and the loss", "one of the two"),
+        (["--teacher", "classic"], "classic is not a network with classes", "another teacher"),
+        (["--teacher", "cifar10-cnn"], "was trained on other classes", "train a teacher"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    folder: Path, options: list[str], message: str, hint: str
+) -> None:
+    said, cure = problem(train("cnn", folder, *options))
+    assert message in said
+    assert hint in cure

@@ -1,22 +1,43 @@
-"""`cbir train cnn`: trains a small convolutional network on labelled images."""
+"""`cbir train cnn`: trains a network on labelled images."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cbir.cli.trained import training_options
 
 
-@click.command(short_help="A small CNN, trained on labelled images.")
+@click.command(short_help="A neural network, trained on labelled images.")
 @click.option("--name", required=True, help="Name of the model.")
-@click.option("--epochs", default=16, show_default=True, help="Passes over the images.")
+@click.option(
+    "--backbone",
+    metavar="NAME",
+    show_default="airbench94",
+    help="The network: airbench94 or another; an unknown name lists similar ones.",
+)
+@click.option(
+    "--weights",
+    metavar="WHAT",
+    help="Weights to start from: 'pretrained', or a file. Random without this option.",
+)
+@click.option(
+    "--freeze",
+    type=float,
+    metavar="SHARE",
+    help="Keep the first part of the backbone fixed: 1 trains the embedding and classifier only.",
+)
+@click.option("--size", type=int, metavar="PX", help="Width and height of the network's input.")
+@click.option("--embedding", type=int, metavar="DIM", help="Dimensions of the embedding.")
+@click.option("--epochs", type=int, metavar="N", show_default="16", help="Passes over the images.")
 @click.option(
     "--loss",
-    default="cross-entropy",
-    show_default=True,
     metavar="NAME",
+    show_default="cross-entropy",
     help="cross-entropy, or a metric loss: triplet-batch-all, triplet-batch-hard, "
     "triplet-batch-weighted, triplet-batch-sample, contrastive, supervised-contrastive, "
     "proxy-anchor, normalised-softmax.",
@@ -28,20 +49,33 @@ from cbir.cli.trained import training_options
     show_default="0.5",
     help="Share of the metric loss in training the embedding, 0 to 1; the rest is cross-entropy.",
 )
+@click.option(
+    "--teacher",
+    multiple=True,
+    metavar="NAME",
+    help="Learn from this model too (distillation); several are averaged.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other hyper-parameter, for example --set ema=0.99; docs/training.md lists them.",
+)
 @training_options
 def cnn(
     source: str,
     name: str,
+    teacher: tuple[str, ...],
+    assignments: tuple[str, ...],
     test: str | None,
     label_from_folder: bool,
-    epochs: int,
-    loss: str,
-    loss_weight: float | None,
     licence: str | None,
     seed: int,
     out: Path | None,
+    **options: Any,
 ) -> None:
-    """Train the small CNN on a labelled SOURCE; use it with `cbir index --descriptor NAME`.
+    """Train a network on a labelled SOURCE; use it with `cbir index --descriptor NAME`.
 
     A tenth of the images is a held-out split for choosing settings. After an interruption, the
     same command resumes after the last complete epoch.
@@ -55,27 +89,29 @@ def cnn(
     from cbir.images.sources import open_source
     from cbir.registry import require_extra
 
-    if loss == "cross-entropy" and loss_weight is not None:
-        raise CbirError("--loss-weight needs a metric loss", "choose one with --loss")
     check_name(name, stored=out is None)
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
-    require_extra("cbir train cnn", "train", "torch", "onnx", "onnxscript")
-    from cbir.training.network.loop import TrainSettings
+    require_extra("cbir train cnn", "train", "torch", "onnx", "onnxscript", "safetensors")
+    from cbir.training.network.loop import features_file
     from cbir.training.network.recipe import train_model
+    from cbir.training.network.settings import parsed
 
-    checkpoint = cbir_home() / "training" / f"{name}.npz"
+    chosen = dict(map(parsed, assignments))
+    chosen |= {option: value for option, value in options.items() if value is not None}
+    chosen |= {"seed": seed} | ({"teacher": teacher} if teacher else {})
+    if "loss_weight" in chosen and chosen.get("loss", "cross-entropy") == "cross-entropy":
+        raise CbirError("--loss-weight needs a metric loss", "choose one with --loss")
+    checkpoint = cbir_home() / "training" / f"{name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     try:
         with progress_stages() as on_stage:
             files = train_model(
                 opened,
                 name,
-                epochs=epochs,
-                seed=seed,
-                loss=loss,
-                loss_weight=TrainSettings.loss_weight if loss_weight is None else loss_weight,
+                chosen,
                 licence=licence or NOT_STATED,
+                command=shlex.join(["cbir", *sys.argv[1:]]),
                 test=tested,
                 checkpoint=checkpoint,
                 say=say,
@@ -87,3 +123,4 @@ def cnn(
         raise
     keep(files, out)
     checkpoint.unlink(missing_ok=True)
+    features_file(checkpoint).unlink(missing_ok=True)

@@ -281,14 +281,26 @@ class OnnxDescriptor:
     def _posterior(self) -> Posterior | None:
         return self.card.posterior if self.variant == "fused" else None
 
+    def classified(self, images: Sequence[RgbImage]) -> tuple[Vectors, Floats]:
+        """Unit embeddings (n, dim) and class scores (n, classes) of a model with classes."""
+        embeddings, logits = self._outputs(images, [self.card.output, "logits"], alone=False)
+        return embeddings, logits[0]
+
     def _vectors(self, images: Sequence[RgbImage], alone: bool) -> Vectors:
-        card, posterior = self.card, self._posterior
-        names = [card.output, "logits"] if posterior else [card.output]
-        features, *logits = self.network.outputs(card.input.inputs(images), names, alone=alone)
+        posterior = self._posterior
+        names = [self.card.output, "logits"] if posterior else [self.card.output]
+        unit, logits = self._outputs(images, names, alone)
+        return posterior.fused(unit, logits[0]) if posterior else unit
+
+    def _outputs(
+        self, images: Sequence[RgbImage], names: Sequence[str], alone: bool
+    ) -> tuple[Vectors, list[Floats]]:
+        """Unit embeddings (n, dim), and the network's outputs after the first of `names`."""
+        card = self.card
+        features, *others = self.network.outputs(card.input.inputs(images), names, alone=alone)
         shape = (len(images), card.embedding_dim)
         rows = embedding_rows(features, card.output, card.pooling, shape, card.name)
-        unit = projected(rows, self._mean, self._projection)
-        return posterior.fused(unit, logits[0]) if posterior else unit
+        return projected(rows, self._mean, self._projection), others
 
 
 def _check_names(names: Collection[str]) -> None:

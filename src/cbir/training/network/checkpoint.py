@@ -1,33 +1,32 @@
-"""Writes and reads checkpoints of a training run: arrays, and facts as JSON."""
+"""Writes and reads checkpoints of a training run: tensors, and facts as JSON."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 
 from cbir.errors import CbirError
 from cbir.files import replacing
 
-Arrays = dict[str, NDArray[Any]]
-
 FACTS = "facts"
 
 
-def write_checkpoint(path: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
-    """Replace the checkpoint at `path` (.npz); if that fails, the old one stays.
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Replace the checkpoint at `path` (.safetensors); if that fails, the old one stays.
 
     Raises `CbirError` if the disk is full or `path` cannot be written.
     """
-    stored: dict[str, Any] = {**arrays, FACTS: np.array(json.dumps(facts))}
+    # Clones, because safetensors refuses tensors that share memory.
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         with replacing(path) as draft:
-            np.savez(draft, **stored)
+            draft.write_bytes(save(stored, {FACTS: json.dumps(facts)}))
     except OSError as error:
         raise CbirError(
             f"cannot write the checkpoint {path}: {error.strerror or error}",
@@ -35,15 +34,23 @@ def write_checkpoint(path: Path, arrays: Arrays, facts: Mapping[str, Any]) -> No
         ) from error
 
 
-def read_checkpoint(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and facts of the checkpoint at `path`; raises `CbirError` if it is damaged."""
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts of the checkpoint at `path`; raises `CbirError` if it is damaged."""
     try:
-        # Opened here, because NumPy leaves a truncated file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored}
-        return arrays, json.loads(str(arrays.pop(FACTS)))
-    except (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        data = path.read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return load(data), json.loads(header["__metadata__"][FACTS])
+    except (KeyError, OSError, ValueError, SafetensorError) as error:
         raise CbirError(
             f"the checkpoint {path} cannot be read; it is damaged or truncated",
             "remove it and run the same command again: training starts anew",
         ) from error
+
+
+def grouped(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, named without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

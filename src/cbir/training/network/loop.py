@@ -1,12 +1,10 @@
-"""One readable training loop: labelled 32x32 images to an `EmbeddingNet`.
+"""One readable training loop: labelled images to an `EmbeddingNet`.
 
-SGD with Nesterov momentum on label-smoothed cross-entropy, alone or joint with a metric loss of the
-embedding; a triangular learning rate, flip and shift augmentation, bf16 arithmetic (autocast). The
-settings follow airbench94 (arXiv:2404.00498), rescaled to smaller batches.
-
-The shipped cifar10-cnn: 16 epochs over 45,000 images of CIFAR-10 (JPEG copy), 91 to 97 s per epoch
-on two idle cores of an AMD EPYC (Zen 4: bf16, no AMX), test accuracy 0.8954 (n = 10,000, one run).
-`cbir models show cifar10-cnn --json` shows the full log.
+Label-smoothed cross-entropy, alone or joint with a metric loss of the embedding and a teacher's
+answers; every batch is augmented from uint8; bfloat16 arithmetic (autocast, channels last) on CPU
+or CUDA, float32 on MPS. The default settings follow airbench94 (arXiv:2404.00498), rescaled to
+smaller batches. `cbir models show cifar10-cnn --json` shows settings, hardware, seconds and the
+log of the shipped model.
 """
 
 from __future__ import annotations
@@ -16,9 +14,8 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,75 +23,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cbir.descriptors.contract import batches
 from cbir.errors import CbirError
-from cbir.training.network.backbones import EMBEDDING_DIM, EmbeddingNet, whiten_from
+from cbir.training.network.augment import augmented, mixed
+from cbir.training.network.backbones import plan_of
+from cbir.training.network.backbones.airbench import Airbench94
 from cbir.training.network.batch_order import balanced, shuffled
-from cbir.training.network.checkpoint import Arrays, read_checkpoint, write_checkpoint
-from cbir.training.network.losses import CROSS_ENTROPY, MetricLoss, check_loss, metric_loss
+from cbir.training.network.distillation import Answers, distillation_loss
+from cbir.training.network.fine_tuning import freeze, parameter_groups
+from cbir.training.network.frozen import fixed_features
+from cbir.training.network.losses import MetricLoss, metric_loss
+from cbir.training.network.network import EmbeddingNet
+from cbir.training.network.prediction import autocast, device, on_device, pixels_of, predict
+from cbir.training.network.schedule import rate_at
+from cbir.training.network.settings import TrainSettings
+from cbir.training.network.state import (
+    EpochResult,
+    TrainingState,
+    best_accuracy,
+    moving_average,
+)
 from cbir.types import OnStage
 
-SHIFT = 2
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that determines the weights, except the images.
-
-    `loss_weight` (0..1) is the share of a metric loss in the gradient of the embedding, and
-    `images_per_class` the least number of images of a class in its batches; cross-entropy alone
-    uses neither.
-    """
-
-    epochs: int = 16
-    batch_size: int = 512
-    peak_rate: float = 0.75
-    bias_rate_factor: float = 64.0
-    weight_decay: float = 1.3e-3
-    momentum: float = 0.85
-    label_smoothing: float = 0.2
-    seed: int = 0
-    loss: str = CROSS_ENTROPY
-    loss_weight: float = 0.5
-    images_per_class: int = 4
-
-    def recorded(self) -> dict[str, Any]:
-        """The settings that have an effect, by name."""
-        values = asdict(self)
-        if self.loss == CROSS_ENTROPY:
-            del values["loss_weight"], values["images_per_class"]
-        return values
-
-
-def settings_for(
-    images: int,
-    epochs: int,
-    seed: int,
-    loss: str = TrainSettings.loss,
-    loss_weight: float = TrainSettings.loss_weight,
-) -> TrainSettings:
-    """Settings for a number of training images: the defaults, with smaller batches for small sets.
-
-    Aims for 50 steps per epoch, with batches of at least 16; the learning rate scales with the
-    batch size (Goyal et al. 2017, arXiv:1706.02677).
-    """
-    full = TrainSettings(epochs=epochs, seed=seed, loss=loss, loss_weight=loss_weight)
-    batch_size = full.batch_size
-    while batch_size > 16 and images < 50 * batch_size:
-        batch_size //= 2
-    rate = full.peak_rate * batch_size / full.batch_size
-    return replace(full, batch_size=batch_size, peak_rate=rate)
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One line of the training log: loss is the mean over the epoch, accuracies lie in 0..1."""
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    held_out_accuracy: float
-    seconds: float
+START_IMAGES = 5000
 
 
 def train(
@@ -107,127 +57,176 @@ def train(
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     on_stage: OnStage = lambda _s, _d, _t: None,
+    answers: Answers | None = None,
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
-    """Train on `images` (n, 32, 32, 3) RGB and `labels` (n,), numbers below `classes`.
+    """Train on `images` (n, size, size, 3) RGB and `labels` (n,), numbers below `classes`.
 
-    `held_out`: images and labels used only to report an accuracy after each epoch.
+    `held_out`: images and labels used only for an accuracy after each epoch, and for early
+    stopping. `answers` are those of `settings.teacher` to `images`.
 
-    `checkpoint` (an .npz path) saves the state after each epoch. A run with the same settings and
-    images resumes from it and gives the same result as an uninterrupted run; another run starts
-    anew, which it says.
+    `checkpoint` (a .safetensors path) saves the state after each epoch. A run with the same
+    settings and images resumes from it and gives the same result as an uninterrupted run; another
+    run starts anew, which it says.
 
     `on_stage` reports the images of an epoch that are done, with the mean loss so far in the name
     of the stage. Raises `CbirError` if the loss diverges, the checkpoint is damaged or it cannot be
     written.
     """
-    check_loss(settings.loss, settings.loss_weight)
-    torch.manual_seed(settings.seed)
-    mean, std = normalisation(images)
-    data = _to_tensor(images, mean, std)
-    targets = torch.from_numpy(labels)
-    network = EmbeddingNet(classes)
-    whiten_from(network, data[:5000])
-    network = network.to(memory_format=torch.channels_last)
-    metric = metric_loss(settings.loss, classes, EMBEDDING_DIM)
-    optimizer = _optimizer(network, metric, settings)
-    log: list[EpochResult] = []
-    identity = _identity(images, labels, settings)
-    if checkpoint is not None and checkpoint.exists():
-        log = _load(checkpoint, network, metric, optimizer, identity)
-        if not log:
-            say(f"{checkpoint} is of other settings or images: training starts anew")
-    for epoch in range(len(log), settings.epochs):
+    state = _start(images, settings, classes)
+    identity = _identity(images, labels, settings, answers)
+    if checkpoint is not None and checkpoint.exists() and not state.restore(checkpoint, identity):
+        say(f"{checkpoint} is of other settings or images: training starts anew")
+    fixed = None
+    if settings.freeze == 1:
+        kept = None if checkpoint is None else features_file(checkpoint)
+        fixed = fixed_features(state.network, images, kept, on_stage)
+    data = _Data(images, torch.from_numpy(labels), fixed, answers)
+    held_images, held_labels = held_out
+    while len(state.log) < settings.epochs and not _stalled(state.log, settings.patience):
         started = time.perf_counter()
-        loss, accuracy = _run_epoch(
-            network, metric, data, targets, optimizer, settings, epoch, on_stage
-        )
-        held_out_logits = predict(network, held_out[0], mean, std)[1]
+        loss, accuracy = _run_epoch(state, data, settings, on_stage)
+        logits = predict(state.measured(), held_images, fast=True)[1]
         result = EpochResult(
-            epoch=epoch + 1,
+            epoch=len(state.log) + 1,
             loss=loss,
             train_accuracy=accuracy,
-            held_out_accuracy=float((held_out_logits.argmax(1) == held_out[1]).mean()),
+            held_out_accuracy=float((logits.argmax(1) == held_labels).mean()),
             seconds=time.perf_counter() - started,
         )
-        log.append(result)
+        state.finish_epoch(result)
         if checkpoint is not None:
-            _save(checkpoint, network, metric, optimizer, identity, log)
+            state.save(checkpoint, identity)
         on_epoch(result)
-    return network.eval(), log
+    return state.result(), state.log
 
 
-def normalisation(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation per channel of pixels scaled to 0..1: two tensors (3,)."""
-    pixels = images.reshape(-1, 3)
-    mean, std = pixels.mean(axis=0) / 255, pixels.std(axis=0) / 255
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+def features_file(checkpoint: Path) -> Path:
+    """Where a run with this checkpoint keeps the features of its fixed backbone."""
+    return checkpoint.with_suffix(".features.safetensors")
 
 
-def predict(
-    network: EmbeddingNet, images: NDArray[np.uint8], mean: Tensor, std: Tensor
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings (n, 64) and logits (n, classes) in float32, the network in evaluation mode."""
-    network.eval()
-    embeddings, logits = [], []
-    with torch.inference_mode():
-        for some in batches(images, 1000):
-            embedding = network.embed(_to_tensor(some, mean, std))
-            embeddings.append(embedding.numpy())
-            logits.append(network.classify(embedding).numpy())
-    return np.concatenate(embeddings), np.concatenate(logits)
+@dataclass(frozen=True)
+class _Data:
+    """Images (n, size, size, 3), their classes (n,), and what is known of them beforehand."""
+
+    images: NDArray[np.uint8]
+    targets: Tensor
+    fixed: Tensor | None
+    answers: Answers | None
+
+
+def _start(images: NDArray[np.uint8], settings: TrainSettings, classes: int) -> TrainingState:
+    """The state before the first epoch."""
+    torch.manual_seed(settings.seed)
+    backbone = plan_of(settings.backbone).build(
+        settings.size, settings.width, settings.depth, settings.weights
+    )
+    mean, std = _channel_statistics(images)
+    network = EmbeddingNet(
+        backbone, settings.embedding, classes, mean, std, settings.dropout, settings.mirror
+    )
+    if isinstance(backbone, Airbench94):
+        backbone.start(network.normalised(pixels_of(images[:START_IMAGES], network)))
+    network = network.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    freeze(network, settings.freeze)
+    metric = metric_loss(settings.loss, classes, settings.embedding)
+    if metric is not None:
+        metric.parameters.to(device())
+    return TrainingState(
+        network,
+        metric,
+        _optimizer(network, metric, settings),
+        moving_average(network, settings.ema),
+        keep_best=settings.patience > 0,
+    )
 
 
 def _run_epoch(
-    network: EmbeddingNet,
-    metric: MetricLoss | None,
-    data: Tensor,
-    targets: Tensor,
-    optimizer: torch.optim.Optimizer,
-    settings: TrainSettings,
-    epoch: int,
-    on_stage: OnStage,
+    state: TrainingState, data: _Data, settings: TrainSettings, on_stage: OnStage
 ) -> tuple[float, float]:
-    network.train()
+    """One pass over the images: the mean loss, and the accuracy on the augmented images."""
+    network, epoch = state.network.train(), len(state.log)
     # Seeded by epoch, so that a resumed run draws the same numbers as an uninterrupted one.
+    torch.manual_seed(settings.seed * 1000 + epoch)
     random = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
-    if metric is not None and metric.needs_positives:
-        order = balanced(targets, settings.batch_size, settings.images_per_class, random)
-    else:
-        order = shuffled(len(data), settings.batch_size, random)
+    mirrored = _mirrored(len(data.images), settings, epoch)
+    order = _order(data.targets, state.metric, settings, random)
     steps, size = order.shape
-    weight = 0.0 if metric is None else settings.loss_weight
     loss_sum = correct = 0.0
-    for step, chosen in enumerate(order, epoch * steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * _triangle(step, settings.epochs * steps)
-        batch = _augment(data[chosen], random)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            embedding = network.embed(batch.contiguous(memory_format=torch.channels_last))
-            logits = network.classify(_slowed(embedding, 1 - weight) if weight else embedding)
-        loss = functional.cross_entropy(
-            logits.float(), targets[chosen], label_smoothing=settings.label_smoothing
-        )
+    for step, chosen in enumerate(order):
+        _set_rates(state.optimizer, settings, epoch * steps + step, settings.epochs * steps)
+        batch, targets = _batch(network, data, chosen, mirrored[chosen], settings, random)
+        with autocast(batch.device):
+            embed = network.embed if data.fixed is None else network.project
+            embedding = embed(batch)
+            slowed = _slowed(embedding, 1 - settings.loss_weight) if state.metric else embedding
+            logits = network.classify(slowed).float()
+        loss = functional.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
+        if data.answers is not None:
+            wanted = data.answers.of(chosen, mirrored[chosen], batch.device)
+            share = settings.teacher_weight
+            loss = (1 - share) * loss + share * distillation_loss(logits, embedding.float(), wanted)
         objective = loss.detach()
-        if metric is not None:
-            of_pairs = metric.compute(embedding.float(), targets[chosen], random)
-            objective = (1 - weight) * objective + weight * of_pairs.detach()
-            loss = loss + weight * of_pairs
-        value = float(objective)
-        if not math.isfinite(value):
-            rate = optimizer.param_groups[0]["lr"]
-            raise CbirError(
-                f"the loss became {value} in epoch {epoch + 1} at learning rate {rate:.3g}",
-                "train with a lower learning rate, or another --seed",
-            )
-        optimizer.zero_grad(set_to_none=True)
+        if state.metric is not None:
+            share = settings.loss_weight
+            of_pairs = state.metric.compute(embedding.float(), targets, random)
+            objective = (1 - share) * objective + share * of_pairs.detach()
+            loss = loss + share * of_pairs
+        _require_finite(float(objective), epoch, state.optimizer)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        loss_sum += value * size
-        correct += float((logits.argmax(1) == targets[chosen]).sum())
-        done = (step % steps + 1) * size
+        if settings.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        state.optimizer.step()
+        if state.averaged is not None:
+            state.averaged.update_parameters(network)
+        loss_sum += float(objective) * size
+        likeliest = targets if targets.ndim == 1 else targets.argmax(1)
+        correct += float((logits.argmax(1) == likeliest).sum())
+        done = (step + 1) * size
         stage = f"epoch {epoch + 1} of {settings.epochs}: loss {loss_sum / done:.3f}"
         on_stage(stage, done, steps * size)
     return loss_sum / (steps * size), correct / (steps * size)
+
+
+def _batch(
+    network: EmbeddingNet,
+    data: _Data,
+    chosen: Tensor,
+    mirrored: Tensor,
+    settings: TrainSettings,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """The network's input for the images `chosen`, and their classes (or shares of classes)."""
+    where, targets = network.mean.device, data.targets[chosen]
+    if data.fixed is not None:
+        return data.fixed[chosen].to(where), targets.to(where)
+    fill = 255 * network.mean.cpu()
+    batch = augmented(data.images[chosen.numpy()], mirrored, settings, fill, random)
+    if settings.mix != "none":
+        shares = functional.one_hot(targets, network.classifier.out_features).float()
+        batch, targets = mixed(batch, shares, settings.mix, random)
+    return on_device(batch, where), targets.to(where)
+
+
+def _order(
+    targets: Tensor, metric: MetricLoss | None, settings: TrainSettings, random: torch.Generator
+) -> Tensor:
+    """The rows of each batch of an epoch, int64 (batches, size)."""
+    if metric is not None and metric.needs_positives:
+        return balanced(targets, settings.batch_size, settings.images_per_class, random)
+    return shuffled(len(targets), settings.batch_size, random)
+
+
+def _mirrored(count: int, settings: TrainSettings, epoch: int) -> Tensor:
+    """Which of the images to mirror, bool (n,): half of them, the other half in the next epoch.
+
+    So two epochs show every image both ways (arXiv:2404.00498, "alternating flip").
+    """
+    if not settings.flip:
+        return torch.zeros(count, dtype=torch.bool)
+    coins = torch.rand(count, generator=torch.Generator().manual_seed(settings.seed)) < 0.5
+    return coins ^ (epoch % 2 == 1)
 
 
 def _slowed(embedding: Tensor, share: float) -> Tensor:
@@ -239,107 +238,61 @@ def _slowed(embedding: Tensor, share: float) -> Tensor:
     return fixed + share * (embedding - fixed)
 
 
-def _augment(batch: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror half of the images and shift each by up to two pixels, with reflected edges."""
-    mirrored = torch.rand(len(batch), generator=random) < 0.5
-    batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-    padded = functional.pad(batch, (SHIFT,) * 4, "reflect")
-    shifts = torch.randint(0, 2 * SHIFT + 1, (2, len(batch)), generator=random)
-    size = batch.shape[-1]
-    shifted = torch.empty_like(batch)
-    for dy in range(2 * SHIFT + 1):
-        for dx in range(2 * SHIFT + 1):
-            here = (shifts[0] == dy) & (shifts[1] == dx)
-            shifted[here] = padded[here, :, dy : dy + size, dx : dx + size]
-    return shifted
+def _require_finite(loss: float, epoch: int, optimizer: torch.optim.Optimizer) -> None:
+    if not math.isfinite(loss):
+        rate = optimizer.param_groups[0]["lr"]
+        raise CbirError(
+            f"the loss became {loss} in epoch {epoch + 1} at learning rate {rate:.3g}",
+            "train with a lower learning rate, or another --seed",
+        )
 
 
 def _optimizer(
     network: EmbeddingNet, metric: MetricLoss | None, settings: TrainSettings
-) -> torch.optim.SGD:
-    biases = [m.bias for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    bias_ids = {id(b) for b in biases}
-    weights = [p for p in network.parameters() if p.requires_grad and id(p) not in bias_ids]
-    rate, decay, factor = settings.peak_rate, settings.weight_decay, settings.bias_rate_factor
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "peak": rate, "weight_decay": decay},
-        {"params": biases, "peak": rate * factor, "weight_decay": decay / factor},
-    ]
+) -> torch.optim.Optimizer:
+    groups = parameter_groups(network, settings)
     proxies = [] if metric is None else list(metric.parameters.parameters())
     if proxies:
         # Only their direction counts, which decay does not change.
-        groups.append({"params": proxies, "peak": rate, "weight_decay": 0.0})
+        groups.append({"params": proxies, "peak": settings.peak_rate, "weight_decay": 0.0})
+    rate = settings.peak_rate
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate)
     return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=True)
 
 
-def _triangle(step: int, steps: int, start: float = 0.2, peak_at: float = 0.23) -> float:
-    """The learning rate at `step` of `steps`, as a fraction of its peak."""
-    peak = max(1, int(steps * peak_at))
-    if step < peak:
-        return start + (1 - start) * step / peak
-    return max(0.0, (steps - step) / max(1, steps - peak))
-
-
-def _to_tensor(images: NDArray[np.uint8], mean: Tensor, std: Tensor) -> Tensor:
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (pixels - mean[:, None, None]) / std[:, None, None]
-
-
-def _save(
-    path: Path,
-    network: EmbeddingNet,
-    metric: MetricLoss | None,
-    optimizer: torch.optim.SGD,
-    identity: str,
-    log: list[EpochResult],
+def _set_rates(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, step: int, steps: int
 ) -> None:
-    arrays = {f"network/{name}": value.numpy() for name, value in network.state_dict().items()}
-    if metric is not None:
-        for name, value in metric.parameters.state_dict().items():
-            arrays[f"loss/{name}"] = value.numpy()
-    for index, state in optimizer.state_dict()["state"].items():
-        arrays[f"momentum/{index}"] = state["momentum_buffer"].numpy()
-    facts = {"identity": identity, "log": [asdict(result) for result in log]}
-    write_checkpoint(path, arrays, facts)
+    share = rate_at(step, steps, settings.schedule, settings.warm_up)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * share
 
 
-def _load(
-    path: Path,
-    network: EmbeddingNet,
-    metric: MetricLoss | None,
-    optimizer: torch.optim.SGD,
-    identity: str,
-) -> list[EpochResult]:
-    """Resume from the state at `path` and return its log; empty if from another training run."""
-    arrays, facts = read_checkpoint(path)
-    if facts["identity"] != identity:
-        return []
-    network.load_state_dict(_tensors(arrays, "network/"))
-    if metric is not None:
-        metric.parameters.load_state_dict(_tensors(arrays, "loss/"))
-    momentum = {
-        int(index): {"momentum_buffer": buffer}
-        for index, buffer in _tensors(arrays, "momentum/").items()
-    }
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": momentum, "param_groups": groups})
-    return [EpochResult(**line) for line in facts["log"]]
+def _stalled(log: list[EpochResult], patience: int) -> bool:
+    """Whether the last `patience` epochs brought no better held-out accuracy than before them."""
+    return 0 < patience < len(log) and best_accuracy(log[-patience:]) <= best_accuracy(
+        log[:-patience]
+    )
 
 
-def _tensors(stored: Arrays, prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): torch.from_numpy(array)
-        for name, array in stored.items()
-        if name.startswith(prefix)
-    }
+def _channel_statistics(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    """The mean and standard deviation per channel of pixels scaled to 0..1: two tensors (3,)."""
+    pixels = images.reshape(-1, 3)
+    mean, std = pixels.mean(axis=0) / 255, pixels.std(axis=0) / 255
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
 
 
-def _identity(images: NDArray[np.uint8], labels: NDArray[np.int64], settings: TrainSettings) -> str:
-    """A digest of everything that determines the weights: images, labels and settings."""
-    values = settings.recorded()
-    if settings.loss == CROSS_ENTROPY:
-        del values["loss"]  # as before there was a choice, so that older checkpoints stay valid
-    digest = hashlib.sha256(json.dumps(values).encode())
+def _identity(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    settings: TrainSettings,
+    answers: Answers | None,
+) -> str:
+    """A digest of everything that determines the weights."""
+    digest = hashlib.sha256(json.dumps(settings.recorded()).encode())
     digest.update(np.ascontiguousarray(labels).tobytes())
     digest.update(np.ascontiguousarray(images).tobytes())
+    if answers is not None:
+        digest.update(answers.probabilities.numpy().tobytes())
     return digest.hexdigest()

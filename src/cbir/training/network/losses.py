@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cbir.errors import CbirError
 from cbir.registry import require_extra
-from cbir.wording import did_you_mean
 
 CROSS_ENTROPY = "cross-entropy"
 MARGIN = 0.2
@@ -37,14 +35,6 @@ class MetricLoss:
     compute: Compute
     parameters: nn.Module
     needs_positives: bool
-
-
-def check_loss(name: str, weight: float) -> None:
-    """Raise `CbirError` unless `name` is a loss and `weight` lies in 0..1."""
-    if name not in LOSSES:
-        raise CbirError(f"unknown loss '{name}'", did_you_mean(name, LOSSES))
-    if not 0 <= weight <= 1:
-        raise CbirError(f"a loss weight of {weight:g} is not possible", "choose one from 0 to 1")
 
 
 def metric_loss(name: str, classes: int, dim: int) -> MetricLoss | None:
@@ -82,17 +72,22 @@ def batch_sample(embeddings: Tensor, labels: Tensor, random: torch.Generator) ->
     """
     distances, positive, negative = _pairs(embeddings, labels)
     drawn = [
-        distances.gather(1, torch.multinomial(weights, 1, generator=random))[:, 0]
+        distances.gather(1, _drawn(weights, random))[:, 0]
         for weights in _hardness(distances, positive, negative)
     ]
     return _mean_hinge(drawn[0], drawn[1], distances)
+
+
+def _drawn(weights: Tensor, random: torch.Generator) -> Tensor:
+    # On the CPU, where the source of random numbers is.
+    return torch.multinomial(weights.cpu(), 1, generator=random).to(weights.device)
 
 
 def _pairs(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Distances (anchors, n), and masks of positives and negatives; anchors have some of both."""
     unit = functional.normalize(embeddings)
     same = labels[:, None] == labels
-    positive, negative = same & ~torch.eye(len(labels), dtype=torch.bool), ~same
+    positive, negative = same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device), ~same
     anchors = positive.any(1) & negative.any(1)
     distances = torch.cdist(unit[anchors], unit, compute_mode="donot_use_mm_for_euclid_dist")
     return distances, positive[anchors], negative[anchors]

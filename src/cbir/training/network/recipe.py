@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,26 +21,31 @@ from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import batches
 from cbir.descriptors.fusion import projected
+from cbir.descriptors.models import card_of, load_descriptor
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
+from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.runtime import Network
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE, choose_fusion
-from cbir.training.labelled import Say, accuracy, prefix_of, read_labelled, read_test, split
-from cbir.training.network.export import export_float, quantise
-from cbir.training.network.loop import (
-    EpochResult,
-    TrainSettings,
-    normalisation,
-    predict,
-    settings_for,
-    train,
+from cbir.training.labelled import (
+    Labelled,
+    Say,
+    accuracy,
+    prefix_of,
+    read_labelled,
+    read_test,
+    split,
 )
-from cbir.training.network.losses import check_loss
-from cbir.types import Floats, OnStage, RgbImage
+from cbir.training.network.distillation import Answers, teacher_answers
+from cbir.training.network.export import export_float, quantise
+from cbir.training.network.loop import train
+from cbir.training.network.prediction import device, predict
+from cbir.training.network.settings import TrainSettings, settings_for
+from cbir.training.network.state import EpochResult
+from cbir.types import Floats, OnStage
 
-SIZE = 32
 CALIBRATION_IMAGES = 1000
 PARITY_IMAGES = 1000
 FLOAT32_COSINE, INT8_COSINE = 0.9999, 0.99
@@ -48,12 +54,10 @@ FLOAT32_COSINE, INT8_COSINE = 0.9999, 0.99
 def train_model(
     source: ImageSource,
     name: str,
+    chosen: Mapping[str, Any],
     *,
-    epochs: int = 16,
-    seed: int = 0,
-    loss: str = TrainSettings.loss,
-    loss_weight: float = TrainSettings.loss_weight,
     licence: str = NOT_STATED,
+    command: str = "",
     test: ImageSource | None = None,
     checkpoint: Path | None = None,
     say: Say = lambda _: None,
@@ -61,18 +65,21 @@ def train_model(
 ) -> dict[str, bytes]:
     """Train on `source` and return the model's files (`model.onnx`, `model.json`).
 
-    Holds out a tenth of the images for the accuracy after each epoch and (half as index, half as
-    queries) to tune temperature and fusion weight. `test` is used only for the final measurement.
-    With `checkpoint`, an interrupted run resumes. `loss` and `loss_weight` are those of
-    `TrainSettings`, `licence` is that of the weights. `on_stage` is a progress callback inside an
-    epoch. Raises `CbirError` for an unknown loss, or a weight outside of 0..1.
+    `chosen` are the fields of `TrainSettings` that differ from the defaults of the backbone. Holds
+    out a tenth of the images for the accuracy after each epoch and (half as index, half as queries)
+    to tune temperature and fusion weight. `test` is used only for the final measurement. With
+    `checkpoint`, an interrupted run resumes. `licence` is that of the weights, and `command` what
+    the person typed. `on_stage` is a progress callback inside an epoch. Raises `CbirError` for
+    settings that are unknown or impossible.
     """
-    check_loss(loss, loss_weight)  # before the images are read
-    everything = read_labelled(source, _resized, say=say)
-    held_out, training = split(everything, seed)
+    size = settings_for(1, **chosen).size  # checks the settings before the images are read
+    prepare = _input(size).prepare
+    everything = read_labelled(source, prepare, say=say)
+    held_out, training = split(everything, chosen.get("seed", TrainSettings.seed))
     held_images, images = held_out.stacked(), training.stacked()
-    settings = settings_for(len(images), epochs, seed, loss, loss_weight)
+    settings = settings_for(len(images), **chosen)
     say(f"{len(images):,} training images, {len(held_images):,} held out")
+    answers = _answers(settings, training, on_stage)
     network, log = train(
         images,
         training.labels,
@@ -83,12 +90,13 @@ def train_model(
         lambda result: say(_epoch_line(result, settings.epochs)),
         say,
         on_stage,
+        answers,
     )
-    mean, std = normalisation(images)
-    float_model = export_float(network, mean, std)
+    network = network.to("cpu")
+    float_model = export_float(network, size)
     models = {"float32": float_model, "int8": quantise(float_model, images[:CALIBRATION_IMAGES])}
     some = held_images[:PARITY_IMAGES]
-    parity = check_parity(predict(network, some, mean, std), models, some)
+    parity = check_parity(predict(network, some), models, some)
     say("export: " + ", ".join(f"{k} {v:.5f}" for k, v in parity.items()))
     precision = "int8" if parity["int8_cosine"] >= INT8_COSINE else "float32"
     if precision == "float32":
@@ -111,25 +119,28 @@ def train_model(
         **parity,
     }
     if test is not None:
-        tested = read_test(test, _resized, everything.classes, say)
+        tested = read_test(test, prepare, everything.classes, say)
         quality["test_accuracy"] = accuracy(_outputs(model, tested.stacked())[1], tested.labels)
         say(f"test accuracy {quality['test_accuracy']:.4f}")
     card = OnnxCard(
         name=name,
-        size=SIZE,
+        size=size,
         mean=tuple(float(value) for value in centre),
         temperature=posterior.temperature,
         posterior_weight=posterior.weight,
         classes=everything.classes,
-        trained_on=f"{everything.origin}, {len(images):,} images",
+        trained_on=_trained_on(everything.origin, len(images), settings),
         licence=licence,
         training={
             "images": prefix_of(source),
+            "command": command,
             "precision": precision,
             "settings": settings.recorded(),
             "log": [asdict(result) for result in log],
+            "seconds": round(sum(result.seconds for result in log)),
             "processor": processor(),
             "cores": usable_cores(),
+            "device": str(device()),
             "torch": torch.__version__,
         },
         quality={key: round(value, 5) for key, value in quality.items()},
@@ -164,12 +175,27 @@ def _outputs(model: bytes, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
     return np.concatenate(embeddings), np.concatenate(logits)
 
 
-def _resized(image: RgbImage) -> RgbImage:
-    if image.shape == (SIZE, SIZE, 3):
-        return image
-    from PIL import Image
+def _input(size: int) -> Preprocessing:
+    """How an image becomes an input: the older form in cards, which `size` stands for."""
+    return Preprocessing(height=size, width=size, reducing_gap=3.0, layout="NHWC", dtype="uint8")
 
-    return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+def _answers(settings: TrainSettings, training: Labelled, on_stage: OnStage) -> Answers | None:
+    if not settings.teacher:
+        return None
+    return teacher_answers(settings.teacher, training.stacked(), training.classes, on_stage)
+
+
+def _trained_on(origin: str, count: int, settings: TrainSettings) -> str:
+    """All data that the weights have seen, also through others."""
+    named = [f"{origin}, {count:,} images"]
+    if settings.weights:
+        named.append(f"from the {settings.weights} weights of {settings.backbone}")
+    for name in settings.teacher:
+        card = card_of(load_descriptor(name))
+        assert card is not None
+        named.append(f"teacher {name} ({card.trained_on})")
+    return "; ".join(named)
 
 
 def _epoch_line(result: EpochResult, epochs: int) -> str:
