@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbir.errors import CbirError
 from cbir.types import Floats, Vectors
@@ -70,12 +71,28 @@ def projected(rows: Floats, mean: Floats | None, projection: Floats | None = Non
     return unit_rows(rows)
 
 
-def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Floats, Floats]:
-    """Mean (dim,) and PCA projection (dim, `dims`) of `rows` (n, dim), largest variance first.
+@dataclass(frozen=True)
+class Components:
+    """The principal components of rows: their `mean` (dim,), the axes float64 (dim, count) of unit
+    length, largest variance first, and the variances (count,) along them."""
 
-    Divides each component by its standard deviation to the power `whitening`: 0 keeps the
-    variances, 1 equalises them (Jégou & Chum 2012). Exact: one symmetric eigenproblem of the
-    smaller side of `rows`. Raises `CbirError` if the rows vary in fewer than `dims` directions.
+    mean: Floats
+    axes: NDArray[np.float64]
+    variances: NDArray[np.float64]
+
+    def projection(self, dims: int, whitening: float = 0.0) -> Floats:
+        """The PCA projection (dim, `dims`), each axis divided by deviation ** `whitening`.
+
+        0 keeps the variances, 1 equalises them (Jégou & Chum 2012).
+        """
+        scaled = self.axes[:, :dims] * self.variances[:dims] ** (-whitening / 2)
+        return scaled.astype(np.float32)
+
+
+def principal_components(rows: Floats, most: int) -> Components:
+    """The first components of `rows` (n, dim): as many as the rows have, at most `most`.
+
+    Exact: one symmetric eigenproblem of the smaller side of `rows`.
     """
     mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     varied = rows - mean
@@ -85,17 +102,27 @@ def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Flo
     values, vectors = np.linalg.eigh(square.astype(np.float64) / max(1, len(rows)))
     values, vectors = values[::-1], vectors[:, ::-1]
     rank = int(np.sum(values > values[0] * RANK_TOLERANCE)) if values[0] > 0 else 0
-    if dims > rank:
+    count = min(rank, most)
+    axes = varied.T @ vectors[:, :count] if wide else vectors[:, :count]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    # Fix the arbitrary sign of eigenvectors, so that the same rows give the same projection.
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.sign(axes[largest, np.arange(count)])
+    return Components(mean, axes, values[:count])
+
+
+def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Floats, Floats]:
+    """Mean (dim,) and PCA projection (dim, `dims`) of `rows` (n, dim); see `Components`.
+
+    Raises `CbirError` if the rows vary in fewer than `dims` directions.
+    """
+    found = principal_components(rows, dims)
+    if dims > (rank := len(found.variances)):
         raise CbirError(
             f"cannot project to {dims} dimensions: the rows vary in {rank} directions",
             "choose fewer, or fit on more images",
         )
-    axes = varied.T @ vectors[:, :dims] if wide else vectors[:, :dims]
-    axes = axes / np.linalg.norm(axes, axis=0)
-    # Fix the arbitrary sign of eigenvectors, so that the same rows give the same projection.
-    largest = np.abs(axes).argmax(axis=0)
-    axes = axes * np.sign(axes[largest, np.arange(dims)])
-    return mean, (axes * values[:dims] ** (-whitening / 2)).astype(np.float32)
+    return found.mean, found.projection(dims, whitening)
 
 
 def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:

@@ -33,8 +33,8 @@ def cosines(vectors: Vectors) -> Floats:
     return scores
 
 
-def score(similarities: Floats, labels: Labels) -> float:
-    """The mean nAP@100 of the second half of the images as queries to the first half.
+def per_query(similarities: Floats, labels: Labels) -> NDArray[np.float64]:
+    """The nAP@100 (queries,) of the second half of the images as queries to the first half.
 
     `similarities` (queries, index) come from `cosines`; `labels` (n,) cover both halves.
     """
@@ -42,7 +42,12 @@ def score(similarities: Floats, labels: Labels) -> float:
     index, queries = labels[:half], labels[half:]
     relevant = np.bincount(index, minlength=int(labels.max()) + 1)[queries]
     ranked = index[best_columns(similarities, min(DEPTH, half))]
-    return float(class_measures(ranked, queries, relevant, [MEASURE])[MEASURE].mean())
+    return class_measures(ranked, queries, relevant, [MEASURE])[MEASURE]
+
+
+def score(similarities: Floats, labels: Labels) -> float:
+    """The mean nAP@100 over the queries; see `per_query`."""
+    return float(per_query(similarities, labels).mean())
 
 
 def choose_fusion(
