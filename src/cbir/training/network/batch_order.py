@@ -16,6 +16,27 @@ def shuffled(count: int, size: int, random: torch.Generator) -> Tensor:
     return order[: steps * size].view(steps, size)
 
 
+def class_balanced(targets: Tensor, size: int, random: torch.Generator) -> Tensor:
+    """Batches with all classes equally frequent, int64 (batches, size): class-balanced sampling.
+
+    targets: class numbers (n,). An epoch has as many batches as with `shuffled`: it repeats the
+    images of small classes (all of them once before any comes again), and has only a random part of
+    large ones. The classes take turns in random order, so that their numbers of images differ by at
+    most two in a batch, and by at most one in an epoch.
+    """
+    rows = shuffled(len(targets), size, random)
+    classes, numbers = targets.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    turns = torch.rand(-(-rows.numel() // len(classes)), len(classes), generator=random)
+    order = turns.argsort(1).flatten()[: rows.numel()]
+    chosen = torch.empty_like(order)
+    for one in range(len(classes)):
+        own, places = torch.nonzero(numbers == one)[:, 0], torch.nonzero(order == one)[:, 0]
+        rounds = range(-(-len(places) // len(own)))
+        again = [own[torch.randperm(len(own), generator=random)] for _ in rounds]
+        chosen[places] = torch.cat([*again, own[:0]])[: len(places)]
+    return chosen.view(rows.shape)
+
+
 def balanced(targets: Tensor, size: int, per_class: int, random: torch.Generator) -> Tensor:
     """Batches of P classes with K images each, int64 (batches, P * K): P x K sampling.
 
