@@ -130,6 +130,14 @@ def test_what_is_better_by_chance_is_not_chosen() -> None:
     assert higher >= 8
 
 
+def test_the_number_of_forms_counts_against_the_best_of_them() -> None:
+    """30 queries that would be enough if there were one other form."""
+    found, _ = fitted(np.ones(16, dtype=np.float32), random_signal(16, 0.5, seed=2), count=60)
+    assert len(found.tried) == 9 and max(found.tried.values()) > found.tried["centred"] + 0.05
+    assert found.p / 8 < 0.03 < 0.05 < found.p
+    assert found.form.name == "centred"
+
+
 def average_precision_at_100(vectors: Floats, labels: np.ndarray) -> float:
     """The mean nAP@100 of the second half as queries to the first, hit by hit."""
     half = len(labels) // 2
