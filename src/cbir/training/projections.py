@@ -45,8 +45,8 @@ class Form:
 class AfterNetwork:
     """How vectors are made from a network's embedding (`dim` dimensions) and logits.
 
-    `score` is the held-out nAP@100. `tried` are the best scores of all forms by name, and `p` the
-    corrected probability that the best of them is better than centring by chance.
+    `score` is the held-out nAP@100. `tried` are the scores of all forms by name, and `p` is the
+    corrected p of the best form other than centring against it.
     """
 
     dim: int
@@ -125,11 +125,12 @@ def fit_after_network(
     values = [per_query(cosines(one.vectors(held_out, logits)), labels) for one in (other, plain)]
     p = min(1.0, len(others) * randomisation_p(values[0] - values[1]))
     better = score > plain.score and p < SIGNIFICANT
+    after = replace(other if better else plain, tried=scores, p=p)
     say(
-        f"vectors: {best.name if better else centred.name}; held-out {MEASURE} "
+        f"vectors: {after.form.name}, {after.posterior}; held-out {MEASURE}: "
         f"centred {plain.score:.4f}, {best.name} {score:.4f} (p = {p:.2g} for {len(others)} forms)"
     )
-    return replace(other if better else plain, tried=scores, p=p)
+    return after
 
 
 def _others(components: Components) -> Iterator[Form]:
