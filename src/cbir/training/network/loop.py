@@ -27,7 +27,7 @@ from cbir.errors import CbirError
 from cbir.training.network.augment import augmented, mixed
 from cbir.training.network.backbones import plan_of
 from cbir.training.network.backbones.airbench import Airbench94
-from cbir.training.network.batch_order import balanced, shuffled
+from cbir.training.network.batch_order import balanced, class_balanced, shuffled
 from cbir.training.network.distillation import Answers, distillation_loss
 from cbir.training.network.fine_tuning import freeze, parameter_groups
 from cbir.training.network.frozen import fixed_features
@@ -215,6 +215,8 @@ def _order(
     """The rows of each batch of an epoch, int64 (batches, size)."""
     if metric is not None and metric.needs_positives:
         return balanced(targets, settings.batch_size, settings.images_per_class, random)
+    if settings.balance:
+        return class_balanced(targets, settings.batch_size, random)
     return shuffled(len(targets), settings.batch_size, random)
 
 

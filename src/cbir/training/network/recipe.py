@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import batches
-from cbir.descriptors.fusion import projected
 from cbir.descriptors.models import card_of, load_descriptor
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
 from cbir.descriptors.preprocessing import Preprocessing
@@ -28,7 +27,7 @@ from cbir.descriptors.runtime import Network
 from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
-from cbir.training.choose import MEASURE, choose_fusion
+from cbir.training.choose import MEASURE
 from cbir.training.labelled import (
     Labelled,
     Say,
@@ -44,6 +43,7 @@ from cbir.training.network.loop import train
 from cbir.training.network.prediction import device, predict
 from cbir.training.network.settings import TrainSettings, settings_for
 from cbir.training.network.state import EpochResult
+from cbir.training.projections import fit_after_network
 from cbir.types import Floats, OnStage
 
 CALIBRATION_IMAGES = 1000
@@ -103,19 +103,15 @@ def train_model(
         say("int8 would change the results: keeping float32, which is slower")
     model = models[precision]
     trained_embeddings, trained_logits = _outputs(model, images)
-    centre = trained_embeddings.mean(axis=0)
     held_embeddings, held_logits = _outputs(model, held_images)
-    posterior, score = choose_fusion(
-        projected(held_embeddings, centre), held_logits, held_out.labels
+    after = fit_after_network(
+        trained_embeddings, held_embeddings, held_logits, held_out.labels, say, on_stage
     )
-    say(
-        f"fusion: temperature {posterior.temperature:g}, posterior weight {posterior.weight:g}, "
-        f"held-out {MEASURE} {score:.4f}"
-    )
+    files = after.files(model)
     quality = {
         "training_accuracy": accuracy(trained_logits, training.labels),
         "held_out_accuracy": accuracy(held_logits, held_out.labels),
-        f"held_out_{MEASURE}": score,
+        f"held_out_{MEASURE}": after.score,
         **parity,
     }
     if test is not None:
@@ -125,9 +121,7 @@ def train_model(
     card = OnnxCard(
         name=name,
         size=size,
-        mean=tuple(float(value) for value in centre),
-        temperature=posterior.temperature,
-        posterior_weight=posterior.weight,
+        **after.card_fields(files),
         classes=everything.classes,
         trained_on=_trained_on(everything.origin, len(images), settings),
         licence=licence,
@@ -135,6 +129,7 @@ def train_model(
             "images": prefix_of(source),
             "command": command,
             "precision": precision,
+            "vectors": after.recorded(),
             "settings": settings.recorded(),
             "log": [asdict(result) for result in log],
             "seconds": round(sum(result.seconds for result in log)),
@@ -145,7 +140,7 @@ def train_model(
         },
         quality={key: round(value, 5) for key, value in quality.items()},
     )
-    return {NETWORK_FILE: model, CARD_FILE: json.dumps(card.to_json(), indent=1).encode()}
+    return {**files, CARD_FILE: json.dumps(card.to_json(), indent=1).encode()}
 
 
 def check_parity(
