@@ -129,7 +129,7 @@ def _start(images: NDArray[np.uint8], settings: TrainSettings, classes: int) -> 
         backbone.start(network.normalised(pixels_of(images[:START_IMAGES], network)))
     network = network.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(network, settings.freeze)
-    metric = metric_loss(settings.loss, classes, settings.embedding)
+    metric = metric_loss(settings.loss, classes, network.dim)
     if metric is not None:
         metric.parameters.to(device())
     return TrainingState(

@@ -13,8 +13,9 @@ class EmbeddingNet(nn.Module):
 
     Input: float32 (n, 3, size, size), 0..255, which it normalises by `mean` and `std` (3,) of
     pixels in 0..1. `embed` returns (n, embedding); `classify` turns embeddings into logits
-    (n, classes), and `forward` pixels. With `mirror`, evaluation averages the features of an image
-    and its mirror image.
+    (n, classes), and `forward` pixels. With an `embedding` of 0 dimensions, the features of the
+    backbone are the embedding. With `mirror`, evaluation averages the features of an image and its
+    mirror image.
     """
 
     mean: Tensor
@@ -36,8 +37,9 @@ class EmbeddingNet(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         features = cast(int, backbone.features)
-        self.embedding = nn.Linear(features, embedding, bias=False)
-        self.classifier = nn.Linear(embedding, classes, bias=False)
+        self.dim = embedding or features
+        self.embedding = nn.Linear(features, embedding, bias=False) if embedding else nn.Identity()
+        self.classifier = nn.Linear(self.dim, classes, bias=False)
         self.scale = float(getattr(backbone, "head_scale", 1.0))
         self.mirror = mirror
 

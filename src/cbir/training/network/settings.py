@@ -29,16 +29,18 @@ SHARES = (
     "loss_weight",
     "teacher_weight",
 )
-COUNTS = ("size", "embedding", "epochs", "batch_size", "images_per_class")
+COUNTS = ("size", "epochs", "batch_size", "images_per_class")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Everything that determines the weights, except the images.
 
-    Network: `backbone` by name with its input `size` in pixels, `width` factor, `depth` (0: its
-    own), `dropout` before the `embedding` (dimensions); `weights` are "" (random), "pretrained" or
-    a path. `mirror`: the model averages an image and its mirror image.
+    Network: `backbone` by name with its input `size` in pixels, `width` factor and `depth` (0: its
+    own); `embedding` is the number of dimensions of a linear layer after it (0: none, the features
+    of the backbone are the embedding, because such a layer learns little but the classes), with
+    `dropout` before it. `weights` are "" (random), "pretrained" or a path. `mirror`: the model
+    averages an image and its mirror image.
 
     Fine-tuning: the first `freeze` (share) of the stages stays fixed, and the learning rate falls
     by the factor `layer_decay` from each stage to the one before.
@@ -65,7 +67,7 @@ class TrainSettings:
     width: float = 1.0
     depth: int = 0
     dropout: float = 0.0
-    embedding: int = 64
+    embedding: int = 0
     weights: str = ""
     mirror: bool = False
     freeze: float = 0.0
