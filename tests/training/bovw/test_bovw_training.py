@@ -38,6 +38,7 @@ from cbir.training.bovw.rows import Encoder
 from cbir.training.bovw.sample import fit_block, fit_words, sample_local
 from cbir.training.bovw.sweep import davies_bouldin, sweep
 from cbir.training.choose import choose_weights
+from cbir.training.classification import classification_of
 from cbir.training.labelled import Labelled, read_labelled, split
 
 SIFT = Plan("sift", {"root": False, "idf": True}, power=0.5, words=Words(8))
@@ -288,6 +289,10 @@ def test_a_model_learns_patterns_and_its_card_says_how_well(tmp_path: Path) -> N
     assert card.licence == "not stated"
     assert card.training["recipe"] == "headed" and card.training["seed"] == 0
     assert card.training["head"]["strength"] in HEADED.head.strengths
+    predicted = classification_of(card)
+    assert predicted is not None and predicted.images == 9
+    right = np.trace(predicted.counts(PATTERNS)) / 9
+    assert right == pytest.approx(card.quality["held_out_accuracy"], abs=1e-5)
     assert set(card.training["versions"]) >= {"numpy", "scikit-learn"}
     assert set(card.quality) == {
         *("training_accuracy", "held_out_accuracy", "test_accuracy", "held_out_nAP@100"),

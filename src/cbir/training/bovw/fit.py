@@ -22,6 +22,7 @@ from cbir.training.bovw.recipes import HeadPlan, Projection, Recipe
 from cbir.training.bovw.rows import Encoder, preparing
 from cbir.training.bovw.sample import Fitted, fit_block
 from cbir.training.choose import MEASURE, choose_fusion, choose_weights, cosines, score
+from cbir.training.classification import CLASSIFICATION, Classification, classification
 from cbir.training.labelled import (
     FEWEST_IMAGES,
     Labelled,
@@ -118,12 +119,14 @@ def train_bovw(
         pairs = zip(recipe.plans, embedding.shares, strict=True)
         say("shares: " + ", ".join(f"{plan.feature} {share:.2f}" for plan, share in pairs))
     quality: dict[str, float] = {}
-    chosen = None
+    chosen = predicted = None
     if recipe.head is not None:
         vectors = embedding.vectors(held_rows)
         chosen = _chosen_head(recipe.head, rows, training, held_rows, held_out, vectors, seed, say)
         quality["training_accuracy"] = accuracy(chosen.head.logits(rows), training.labels)
-        quality["held_out_accuracy"] = accuracy(chosen.head.logits(held_rows), held_out.labels)
+        held_logits = chosen.head.logits(held_rows)
+        quality["held_out_accuracy"] = accuracy(held_logits, held_out.labels)
+        predicted = classification(held_logits, held_out.labels, images.classes)
         if tested is not None:
             test_rows = encoder.rows(tested.images, say)
             quality["test_accuracy"] = accuracy(chosen.head.logits(test_rows), tested.labels)
@@ -143,7 +146,7 @@ def train_bovw(
         classes=images.classes if chosen else (),
         trained_on=trained_on or f"{images.origin}, {len(training.images):,} images",
         licence=licence,
-        training=_training_facts(source, recipe, chosen, seed, sample),
+        training=_training_facts(source, recipe, chosen, predicted, seed, sample),
         quality={key: round(value, 5) for key, value in quality.items()},
     )
     files = model_files(card, _named(arrays, embedding, chosen))
@@ -252,7 +255,12 @@ def _named(
 
 
 def _training_facts(
-    source: ImageSource, recipe: Recipe, chosen: ChosenHead | None, seed: int, sample: int | None
+    source: ImageSource,
+    recipe: Recipe,
+    chosen: ChosenHead | None,
+    predicted: Classification | None,
+    seed: int,
+    sample: int | None,
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "images": prefix_of(source),
@@ -266,6 +274,8 @@ def _training_facts(
     }
     if recipe.head is not None and chosen is not None:
         facts["head"] = {"kind": recipe.head.kind, "strength": chosen.strength}
+    if predicted is not None:
+        facts[CLASSIFICATION] = predicted.to_json()
     return facts
 
 
