@@ -64,6 +64,36 @@ def test_train_index_search_and_evaluate(folder: Path, tmp_path: Path) -> None:
     assert measured.json["measures"]["P@10"] > 0.8
 
 
+def test_pictures_of_the_training_lie_beside_the_model_and_are_in_its_report(
+    folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib", reason="needs the `bovw` extra")
+    given = ("--label-from-folder", "--recipe", "hog", "--head", "ridge", "--name", "mine")
+    stored, out = train(folder, *given), train(folder, *given, "--out", tmp_path / "out")
+    for place in (stored, out):
+        assert sorted(path.name for path in place.iterdir()) == [
+            *("classes.png", "confusion.png", "model.json", "model.npz")
+        ]
+        assert (decode((place / "confusion.png").read_bytes()) < 128).any(axis=2).sum() > 500
+    shown, own = (call("models", "show", name, "--json").json for name in ("mine", out))
+    assert shown["spec"] == own["spec"]  # pictures are no part of the model
+    assert set(shown["files"]) == {"model.json", "model.npz"}
+    classes = shown["card"]["training"]["classification"]
+    assert list(classes["confusion"]) == list(classes["by_class"]) == list(PATTERNS)
+    assert sum(scores["support"] for scores in classes["by_class"].values()) == 6
+    lines = call("models", "show", "mine").out.splitlines()
+    assert "held-out images    6" in lines and any(line.startswith("mean F1 ") for line in lines)
+    place, report = tmp_path / "p.cbir", tmp_path / "report"
+    options = ("--into", place, "--label-from-folder", "--descriptor", "mine")
+    assert call("index", folder, *options).code == 0
+    assert {path.name for path in (place / "model").iterdir()} == {"model.json", "model.npz"}
+    asked = ("--in", place, "--queries", folder, "--label-from-folder", "--report", report)
+    assert call("evaluate", *asked).code == 0
+    assert "Confusion matrix of 6 held-out images" in (report / "index.html").read_text()
+    assert "training-classes.png" in (report / "report.md").read_text()
+    assert call("models", "remove", "mine", "--yes").code == 0 and not stored.exists()
+
+
 def test_labels_of_indexed_images_do_not_change_their_vectors(folder: Path, tmp_path: Path) -> None:
     train(folder, *("--label-from-folder", "--recipe", "hog", "--head", "lda", "--name", "mine"))
     relabelled = tmp_path / "other" / "patterns"
@@ -162,6 +192,7 @@ def test_wrong_usage_is_told_and_nothing_is_written(
     [
         ("sklearn", ("--recipe", "hog", "--name", "m")),
         ("sklearn", ("--compare-heads",)),
+        ("matplotlib", ("--recipe", "hog", "--name", "m")),
         ("matplotlib", ("--sweep", "--out", "o")),
     ],
 )

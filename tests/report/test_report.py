@@ -253,7 +253,7 @@ def test_a_hundred_classes_are_cut_to_those_worth_a_look(tmp_path: Path) -> None
     names = [f"class-{number:03}" for number in range(100)]
     indexed(tmp_path, write_classes(tmp_path / "photos", names))
     seen = reported(tmp_path, write_classes(tmp_path / "queries", names, each=1))
-    assert "The 12 best and 12 worst of 100 classes." in seen.words
+    assert "Shown: the 12 best and 12 worst of 100 classes." in seen.words
     assert "classes most often confused, of 100" in seen.words
     assert all(name in seen.words for name in names)  # in the table
 

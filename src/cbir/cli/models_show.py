@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cbir.descriptors.cards import ModelCard
+
+SHOWN_CLASSES = 3
 
 
 @click.command(short_help="Show the card of a model, or draw it.")
@@ -97,4 +102,25 @@ def show(
     if card:
         rows += [["classes", ", ".join(card.classes) or "none"]]
         rows += [[key.replace("_", " "), str(value)] for key, value in card.quality.items()]
+        rows += _classification(card)
     print_table(["name", spec.name], rows)
+
+
+def _classification(card: ModelCard) -> list[list[str]]:
+    """Rows on the classes of the held-out images, if the card knows them."""
+    from cbir.training.classification import classification_of
+    from cbir.wording import percent
+
+    found = classification_of(card)
+    if found is None:
+        return []
+    worst = [f"{label} ({found.by_class[label].f1:.3f})" for label in found.best_first()[::-1]]
+    confused = [
+        f"{label} as {predicted} ({percent(share)})"
+        for label, predicted, share in found.most_confused(SHOWN_CLASSES)
+    ]
+    return [
+        ["held-out images", f"{found.images:,}"],
+        ["mean F1", f"{found.mean_f1:.3f}, lowest: {', '.join(worst[:SHOWN_CLASSES])}"],
+        ["most confused", ", ".join(confused) or "none"],
+    ]

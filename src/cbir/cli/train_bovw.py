@@ -84,7 +84,8 @@ def bovw(
     from cbir.training.labelled import read_labelled
 
     _require_consistent(sweeping, comparing, recipe, name, out, as_json)
-    require_extra("cbir train bovw", "bovw", "sklearn", *(["matplotlib"] if sweeping else []))
+    draws = [] if comparing else ["matplotlib"]
+    require_extra("cbir train bovw", "bovw", "sklearn", *draws)
     chosen = _with_head(recipe_called(recipe or DEFAULT_RECIPE), head)
     opened = open_source(source, label_from_folder)
     prepare = preparing(chosen.size)

@@ -37,19 +37,23 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def keep(files: Mapping[str, ModelFile], out: Path | None) -> None:
-    """Write a model's files to the folder `out`, or to the model store.
+    """Write a model's files to the folder `out`, or to the model store, and draw its training.
 
     Prints the folder, and the next command on standard error.
     """
     from cbir.cli.output import say
     from cbir.descriptors.models import keep_model, model_of
     from cbir.files import write_files
+    from cbir.report.training_plots import training_pictures
 
-    stored = out is None
+    model, stored = model_of(files), out is None
     if out is None:
         out = keep_model(files)
     else:
         write_files(files, out)
+    write_files(pictures := training_pictures(model.card), out)
     click.echo(str(out))
-    named = model_of(files).spec.name if stored else out if out.is_absolute() else f"./{out}"
+    if pictures:
+        say(f"pictures beside the model: {', '.join(pictures)}")
+    named = model.spec.name if stored else out if out.is_absolute() else f"./{out}"
     say(f"next: cbir index FOLDER --into INDEX --descriptor {named}")

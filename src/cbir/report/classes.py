@@ -33,11 +33,7 @@ def class_section(case: Case) -> Section:
     labels = evaluation.queries.labels
     classes = class_means({measure: case.values, **evaluation.per_query}, labels)
     best_first = sorted(classes, key=lambda label: -classes[label].measures[measure])
-    drawn, some = best_first, ""
-    if len(best_first) > MANY_CLASSES:
-        half = MANY_CLASSES // 2
-        drawn = best_first[:half] + best_first[-half:]
-        some = f" The {half} best and {half} worst of {len(best_first)} classes."
+    drawn, some = best_and_worst(best_first, MANY_CLASSES)
     means = {
         title: class_means({measure: side.values}, labels) for title, side in case.sides.items()
     }
@@ -51,6 +47,7 @@ def class_section(case: Case) -> Section:
         f"Best: {best} ({classes[best].measures[measure]:.3f}). "
         f"Worst: {worst} ({classes[worst].measures[measure]:.3f})."
     )
+    shown = f"{said} Shown: {some}." if some else said
     table = class_table(
         f"All measures of all {counted(len(classes), 'class')}",
         {label: classes[label] for label in best_first},
@@ -60,11 +57,20 @@ def class_section(case: Case) -> Section:
         "classes",
         "Results by class and query",
         [
-            Plot("classes", f"Mean {measure} of each class", figure, said, f"{said}{some}"),
+            Plot("classes", f"Mean {measure} of each class", figure, said, shown),
             spread_block({case.main: case.values}, measure),
             table,
         ],
     )
+
+
+def best_and_worst(best_first: list[str], most: int) -> tuple[list[str], str]:
+    """All classes, or the best and worst of more than `most`, and a remark that says so."""
+    half = most // 2
+    if len(best_first) <= most:
+        return best_first, ""
+    remark = f"the {half} best and {half} worst of {len(best_first)} classes"
+    return best_first[:half] + best_first[-half:], remark
 
 
 def confusion_section(hits: Hits) -> Section:
@@ -89,11 +95,12 @@ def confusion_section(hits: Hits) -> Section:
             "Confusions between classes",
             [Text(f"None: all of the {first} are right.")],
         )
-    shown_rows, shown_columns = _shown(shares, rows, pairs)
+    shown_rows, shown_columns = shown_classes(shares, rows, pairs, MANY_CLASSES)
     figure = matrix_plot(
         [hits.classes[r] for r in shown_rows],
         [columns[c] for c in shown_columns],
         shares[np.ix_(shown_rows, shown_columns)],
+        ("class of the query", "class of the hits"),
     )
     row, column = pairs[0]
     said = (
@@ -137,21 +144,22 @@ def _most_confused(shares: Floats, rows: NDArray[np.intp]) -> list[tuple[int, in
     return [(row, column) for row, column in pairs if wrong[row, column] > 0]
 
 
-def _shown(
-    shares: Floats, rows: NDArray[np.intp], pairs: Sequence[tuple[int, int]]
+def shown_classes(
+    shares: Floats, rows: NDArray[np.intp], pairs: Sequence[tuple[int, int]], most: int
 ) -> tuple[list[int], list[int]]:
-    """Rows and columns of the matrix: all, or those of the most frequent confusions."""
-    unlabelled = shares.shape[1] - 1
-    has_unlabelled = bool(np.nansum(shares[:, unlabelled]) > 0)
-    classes = range(unlabelled)
-    if len(classes) <= MANY_CLASSES:
-        return rows.tolist(), [*classes, *([unlabelled] if has_unlabelled else [])]
+    """Rows and columns of the matrix: all, or if there are more than `most`, those of `pairs`.
+
+    Columns beyond the classes are only shown if they hold something.
+    """
+    count = len(shares)
+    others = [c for c in range(count, shares.shape[1]) if np.nansum(shares[:, c]) > 0]
+    if count <= most:
+        return rows.tolist(), [*range(count), *others]
     chosen: dict[int, None] = {}
     for row, column in pairs:
         for code in (row, column):
-            if code != unlabelled and len(chosen) < MOST_SHOWN:
+            if code < count and len(chosen) < MOST_SHOWN:
                 chosen[code] = None
-    together = sorted(chosen)
+    together = sorted(chosen) or rows[:MOST_SHOWN].tolist()
     asked = set(rows.tolist())
-    columns = [*together, *([unlabelled] if has_unlabelled else [])]
-    return [code for code in together if code in asked], columns
+    return [code for code in together if code in asked], [*together, *others]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import ModelCard
 from cbir.descriptors.contract import Descriptor
@@ -16,7 +14,9 @@ from cbir.images.decode import decode
 from cbir.report.content import Block, Picture, Plot, Section, Table, Text
 from cbir.report.model_pictures import filter_pictures, image_pictures
 from cbir.report.pictures import file_bytes
-from cbir.report.plots import sweep_plot, training_plot
+from cbir.report.plots import sweep_plot
+from cbir.report.training_plots import training_blocks
+from cbir.training.classification import CLASSIFICATION
 
 _JPEG_QUALITY = 88
 SWEEP_HINT = "make one: cbir train bovw SOURCE --recipe seed --sweep --out sweep"
@@ -60,10 +60,7 @@ def _pictures(model: BovwDescriptor, query: bytes, name: str) -> list[Block]:
 
 
 def _training(card: ModelCard) -> Section:
-    blocks: list[Block] = []
-    log = card.training.get("log")
-    if isinstance(log, list) and log:
-        blocks.append(_training_curves(log))
+    blocks = training_blocks(card)
     sweep = card.training.get("sweep")
     if isinstance(sweep, dict) and sweep.get("rows"):
         blocks.append(_sweep(sweep))
@@ -74,25 +71,6 @@ def _training(card: ModelCard) -> Section:
     ]
     blocks.append(Table("Model card", ["", ""], facts, numbers=False, wide=True))
     return Section("training", "Training of the model", blocks)
-
-
-def _training_curves(log: list[dict[str, Any]]) -> Plot:
-    epochs = [float(row["epoch"]) for row in log]
-    shares = {
-        "training images": _column(log, "train_accuracy"),
-        "held-out images": _column(log, "held_out_accuracy"),
-    }
-    shares = {name: values for name, values in shares.items() if np.isfinite(values).any()}
-    last = ", ".join(f"{name} {values[-1]:.3f}" for name, values in shares.items())
-    figure = training_plot(epochs, _column(log, "loss"), shares)
-    return Plot(
-        "training",
-        "Accuracy and loss, epoch by epoch",
-        figure,
-        f"Lines over {len(log)} epochs: accuracy and loss. Final accuracy: {last}.",
-        f"Final accuracy: {last}. Held-out images were not used for training.",
-        wide=True,
-    )
 
 
 def sweep_rows(sweep: Any, where: str) -> tuple[list[int], list[float]]:
@@ -121,15 +99,11 @@ def _sweep(sweep: Mapping[str, Any]) -> Plot:
     return Plot("sweep", title, sweep_plot(words, index), f"A line over sizes. {said}", said)
 
 
-def _column(log: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.array([float(row.get(name, np.nan)) for row in log])
-
-
 def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The facts that fit on a line: plain values, and objects of plain values."""
     found: list[tuple[str, Any]] = []
     for name, value in facts.items():
-        if isinstance(value, dict) and name != "sweep":
+        if isinstance(value, dict) and name not in ("sweep", CLASSIFICATION):
             told = ", ".join(f"{_spoken(k)} {_told(v)}" for k, v in value.items() if v is not None)
             found.append((name, told))
         elif not isinstance(value, (dict, list)) and value is not None:

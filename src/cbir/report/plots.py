@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _ROW_HEIGHT = 0.235
 _NAME_LENGTH = 22
 _DARK_FROM = 0.55
+_SMALLEST_CELL = 0.15
+_MOST_WITH_ZEROS = 24
 _POINTS, _PIXEL = 72, 72 / PNG_DPI
 """An inch and a pixel of a PNG, in points."""
 
@@ -41,9 +43,7 @@ def precision_plot(curves: Mapping[str, Floats], by_chance: Mapping[str, float])
     drawn, (axes,) = figure()
     for number, (name, values) in enumerate(curves.items()):
         ranks = np.arange(1, len(values) + 1)
-        # Short curves have markers; a single point would be invisible without one.
-        mark = "o" if len(values) <= 12 else "none"
-        axes.plot(ranks, values, marker=mark, markersize=4, **_line(number), label=_plain(name))
+        axes.plot(ranks, values, **_mark(len(values)), **_line(number), label=_plain(name))
     _finish_curves(axes, "number of hits (k)", "precision", by_chance)
     longest = max(len(values) for values in curves.values())
     axes.set_xlim(1 if longest > 1 else 0.5, max(longest, 1.5))
@@ -106,14 +106,20 @@ def class_plot(
 
 
 @styled()
-def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> Figure:
-    """A cell for each row and column, in percent; larger shares are darker."""
+def matrix_plot(
+    rows: Sequence[str], columns: Sequence[str], shares: Floats, titles: tuple[str, str]
+) -> Figure:
+    """A cell for each row and column, in percent; larger shares are darker.
+
+    `titles`: of the rows and of the columns. In large matrices, cells of zero are blank.
+    """
     side = max(len(rows), len(columns))
-    size = min(7.4, max(4.2, 1.5 + 0.42 * side))
+    size = max(min(7.4, max(4.2, 1.5 + 0.42 * side)), 1.5 + _SMALLEST_CELL * side)
     height = 1.2 + (size - 1.2) * len(rows) / max(1, len(columns))
     drawn, (axes,) = figure(size, height)
-    small = 8.0 if side <= 12 else 6.5
-    for y, x in np.argwhere(~np.isnan(shares)).tolist():
+    small = 8.0 if side <= 12 else 6.5 if side <= _MOST_WITH_ZEROS else 5.5
+    lowest = 0 if side <= _MOST_WITH_ZEROS else 1e-9
+    for y, x in np.argwhere(shares >= lowest).tolist():  # a row of NaN has no cells
         strength = 0.07 + 0.93 * float(shares[y, x]) ** 0.6
         field = ([x - 0.47, x + 0.47, x + 0.47, x - 0.47], [y - 0.47, y - 0.47, y + 0.47, y + 0.47])
         colour = RIGHT if rows[y] == columns[x] else WRONG
@@ -124,11 +130,42 @@ def matrix_plot(rows: Sequence[str], columns: Sequence[str], shares: Floats) -> 
     axes.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=50, ha="left")
     axes.set_yticks(range(len(rows)), [_short(r) for r in rows])
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_ylabel(titles[0])
+    axes.set_xlabel(titles[1])
     axes.tick_params(length=0, labelsize=small + 0.5, labelcolor=INK, pad=2)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.grid(visible=False)
+    if side > _MOST_WITH_ZEROS:  # far from the names, lines lead to them
+        axes.grid(visible=True, linewidth=0.4)
+        axes.tick_params(labelright=True)
+    else:
+        axes.grid(visible=False)
     axes.spines[:].set_visible(False)
+    return drawn
+
+
+@styled()
+def scores_plot(
+    names: Sequence[str], images: Sequence[int], scores: Mapping[str, Floats]
+) -> Figure:
+    """A row per class, in the order given, with a bar (0..1) and a number for each of `scores`.
+
+    `images`: how many each class has, in brackets after its name.
+    """
+    labels = [f"{_short(name)} ({count:,})" for name, count in zip(names, images, strict=True)]
+    drawn, panels = figure(7.8, 0.8 + _ROW_HEIGHT * len(names), columns=len(scores))
+    places = np.arange(len(names))
+    for number, (axes, (title, values)) in enumerate(zip(panels, scores.items(), strict=True)):
+        bars = axes.barh(places, values, height=0.68, color=SERIES[number % len(SERIES)])
+        axes.bar_label(bars, fmt="%.3f", padding=3, color=INK, fontsize=8)
+        axes.set_title(title, loc="left", color=SOFT)
+        axes.set_xlim(0, 1.25)
+        axes.set_xticks([0, 0.5, 1])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_yticks(places, [] if number else labels, color=INK)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
     return drawn
 
 
@@ -185,15 +222,16 @@ def training_plot(epochs: Sequence[float], losses: Floats, shares: Mapping[str, 
     from matplotlib.ticker import MaxNLocator
 
     drawn, (left, right) = figure(width=7.8, height=2.8, columns=2)
+    mark = _mark(len(epochs))
     for number, (name, values) in enumerate(shares.items()):
-        left.plot(epochs, values, **_line(number), label=name)
+        left.plot(epochs, values, **mark, **_line(number), label=name)
     left.set_ylabel("accuracy")
     _legend(left)
-    right.plot(epochs, losses, **_line(2))
+    right.plot(epochs, losses, **mark, **_line(2))
     right.set_ylabel("loss")
     for axes in (left, right):
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return drawn
 
 
@@ -247,6 +285,11 @@ def bars_plot(
 
 def _line(number: int) -> dict[str, Any]:
     return {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
+
+
+def _mark(points: int) -> dict[str, Any]:
+    """Markers for short curves: without one, a single point is invisible."""
+    return {"marker": "o" if points <= 12 else "none", "markersize": 4}
 
 
 def _finish_curves(axes: Axes, x_title: str, y_title: str, by_chance: Mapping[str, float]) -> None:

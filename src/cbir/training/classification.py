@@ -53,6 +53,20 @@ class Classification:
         rows = [self.confusion.get(label, {}) for label in classes]
         return np.array([[row.get(label, 0) for label in classes] for row in rows], np.int64)
 
+    def best_first(self) -> list[str]:
+        """The classes with images, highest F1 first."""
+        return sorted(self.by_class, key=lambda label: -self.by_class[label].f1)
+
+    def most_confused(self, most: int) -> list[tuple[str, str, float]]:
+        """The `most` frequent confusions: true label, predicted label, share of the true class."""
+        wrong = [
+            (label, predicted, count / self.by_class[label].support)
+            for label, row in self.confusion.items()
+            for predicted, count in row.items()
+            if predicted != label
+        ]
+        return sorted(wrong, key=lambda pair: -pair[2])[:most]
+
     def to_json(self) -> dict[str, Any]:
         """The value of `CLASSIFICATION` in a card."""
         return asdict(self)
