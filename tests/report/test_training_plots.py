@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.cards import ModelCard
 from cbir.images.decode import decode
 from cbir.report.content import Plot, Report, Section, Table
 from cbir.report.markdown import markdown
+from cbir.report.model import model_sections
 from cbir.report.page import page
 from cbir.report.training_plots import training_blocks, training_pictures
 from tests.descriptors import support_bovw
@@ -157,6 +160,31 @@ def test_pictures_are_png_files_with_ink_and_only_of_what_the_card_knows() -> No
     for data in pictures.values():
         assert data.startswith(b"\x89PNG")
         assert (decode(data) < 128).any(axis=2).sum() > 500
+
+
+def test_the_table_of_facts_leaves_out_what_the_charts_show_and_keeps_each_on_a_line() -> None:
+    files = support_bovw.small_model(head=True)
+    stored = json.loads(files["model.json"])
+    stored["training"] = {
+        "images": "x/",
+        "log": LOG,
+        "settings": {"rate": 0.5, "teacher": ["a", "b"]},
+        "vectors": {"form": "centred", "tried": {"PCA 8": 0.25}, "weights": "", "p": None},
+        "classification": {
+            "confusion": {"cat": {"dog": 1}},
+            "by_class": {"cat": {"precision": 0, "recall": 0, "f1": 0, "support": 1}},
+        },
+    }
+    model = BovwDescriptor({**files, "model.json": json.dumps(stored).encode()})
+    [section] = model_sections(model, None, "")
+    facts = next(b for b in section.blocks if isinstance(b, Table) and b.title == "Model card")
+    rows = dict(facts.rows)
+    assert rows["settings"] == "rate 0.5, teacher a, b"
+    assert rows["vectors"] == "form centred, tried (PCA 8 0.25)"
+    assert not {"log", "classification"} & set(rows)
+    assert [b.name for b in section.blocks if isinstance(b, Plot)] == [
+        *("training-curves", "training-confusion", "training-classes")
+    ]
 
 
 def test_html_and_markdown_show_them() -> None:

@@ -100,15 +100,9 @@ def _sweep(sweep: Mapping[str, Any]) -> Plot:
 
 
 def _flat(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The facts that fit on a line: plain values, and objects of plain values."""
-    found: list[tuple[str, Any]] = []
-    for name, value in facts.items():
-        if isinstance(value, dict) and name not in ("sweep", CLASSIFICATION):
-            told = ", ".join(f"{_spoken(k)} {_told(v)}" for k, v in value.items() if v is not None)
-            found.append((name, told))
-        elif not isinstance(value, (dict, list)) and value is not None:
-            found.append((name, value))
-    return found
+    """The facts that fit on a line; charts show the others."""
+    shown = {k: v for k, v in facts.items() if v is not None and not isinstance(v, list)}
+    return [(k, v) for k, v in shown.items() if k not in ("sweep", CLASSIFICATION)]
 
 
 def _spoken(name: str) -> str:
@@ -116,6 +110,15 @@ def _spoken(name: str) -> str:
 
 
 def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(_named(name, one) for name, one in value.items() if one not in (None, ""))
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _named(name: str, value: object) -> str:
+    told = f"({_told(value)})" if isinstance(value, dict) else _told(value)
+    return f"{_spoken(name)} {told}"
