@@ -12,6 +12,9 @@ import click
 from cbir.cli.trained import training_options
 
 
+NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
+
+
 @click.command(short_help="A neural network, trained on labelled images.")
 @click.option("--name", required=True, help="Name of the model.")
 @click.option(
@@ -92,7 +95,7 @@ def cnn(
     check_name(name, stored=out is None)
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
-    require_extra("cbir train cnn", "train", "torch", "onnx", "onnxscript", "safetensors")
+    require_extra("cbir train cnn", "train", *NEEDED)
     from cbir.training.network.loop import features_file
     from cbir.training.network.recipe import train_model
     from cbir.training.network.settings import parsed

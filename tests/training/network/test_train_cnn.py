@@ -129,6 +129,9 @@ def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
     folder = Path(again.stdout.strip())
     card = json.loads((folder / CARD_FILE).read_text())
     assert len(card["training"]["log"]) == 3
+    assert len(card["training"]["classification"]["by_class"]) == 10
+    assert {"curves.png", "confusion.png", "classes.png"} <= {p.name for p in folder.iterdir()}
+    assert card["training"]["command"].startswith("cbir train cnn digits:train --name digits")
     assert (card["training"]["precision"] == "int8") == (card["quality"]["int8_cosine"] >= 0.99)
     assert card["quality"]["test_accuracy"] > 0.6
     assert card["trained_on"].startswith("digits, 1,298 images")

@@ -28,6 +28,7 @@ from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE
+from cbir.training.classification import CLASSIFICATION, classification
 from cbir.training.labelled import (
     Labelled,
     Say,
@@ -132,6 +133,9 @@ def train_model(
             "vectors": after.recorded(),
             "settings": settings.recorded(),
             "log": [asdict(result) for result in log],
+            CLASSIFICATION: classification(
+                held_logits, held_out.labels, everything.classes
+            ).to_json(),
             "seconds": round(sum(result.seconds for result in log)),
             "processor": processor(),
             "cores": usable_cores(),
