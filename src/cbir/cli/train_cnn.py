@@ -11,7 +11,6 @@ import click
 
 from cbir.cli.trained import training_options
 
-
 NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
 
 
