@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ PerQuery = dict[str, NDArray[np.float64]]
 """Measure -> its value for each query (q,)."""
 
 
+@cache
 def read_split(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The images (n, 32, 32, 3) of the CIFAR-10 split "train" or "test", and class numbers (n,)."""
     read = read_labelled(open_source(f"cifar10:{split}"), lambda image: image)
