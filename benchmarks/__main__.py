@@ -25,7 +25,8 @@ ALL = (
     "qrels",  # writes a file of 50 million lines
     "leaderboard",  # slow; writes docs/leaderboard.md
     "robustness",
-    "losses",  # takes hours, and needs the extra `train`
+    "losses",  # takes hours, and needs the extra `train`, as the next
+    "backbones",
     "words",  # needs Java and Maven
 )
 
