@@ -25,8 +25,9 @@ ALL = (
     "qrels",  # writes a file of 50 million lines
     "leaderboard",  # slow; writes docs/leaderboard.md
     "robustness",
-    "losses",  # takes hours, and needs the extra `train`, as the next
+    "losses",  # takes hours, and needs the extra `train`, as the next two
     "backbones",
+    "transfer",  # needs photos
     "words",  # needs Java and Maven
 )
 
