@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cbir.descriptors.cards import CARD_FILE
+from cbir.descriptors.models import keep_model
+from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
+from tests.training.network.test_train_cnn import CLASSES, blobs, one_thread
+
+pytestmark = pytest.mark.training
+
+_ = one_thread
+NAMES = tuple(f"class {number}" for number in range(CLASSES))
+
+
+def keep_teacher(name: str, seed: int) -> None:
+    """Train a small network on blobs and keep it in the model store."""
+    from cbir.training.network.export import export_float
+    from cbir.training.network.loop import train
+    from cbir.training.network.settings import settings_for
+
+    images, labels = blobs(400)
+    settings = settings_for(400, width=0.5, epochs=6, seed=seed)
+    network, _ = train(images, labels, blobs(50, 1), settings, CLASSES)
+    card = OnnxCard(
+        name=name,
+        size=32,
+        mean=(0.0,) * network.dim,
+        classes=NAMES,
+        trained_on="blobs",
+        licence="MIT",
+        training={"images": "blobs/"},
+        quality={},
+    )
+    data = json.dumps(card.to_json()).encode()
+    keep_model({NETWORK_FILE: export_float(network, 32), CARD_FILE: data})
+
+
+def test_a_student_learns_from_the_teacher_and_not_from_wrong_labels() -> None:
+    from cbir.training.network.distillation import teacher_answers
+    from cbir.training.network.loop import train
+    from cbir.training.network.prediction import predict
+    from cbir.training.network.settings import settings_for
+
+    keep_teacher("teacher", seed=0)
+    images, truth = blobs(300, seed=5)
+    answers = teacher_answers(("teacher",), images, NAMES)
+    assert (answers.probabilities[0].argmax(1).numpy() == truth).mean() > 0.9
+    wrong = (truth + 1) % CLASSES
+    settings = settings_for(
+        300, width=0.25, epochs=8, teacher=("teacher",), teacher_weight=1.0, flip=False
+    )
+    student, _ = train(images, wrong, blobs(50, 1), settings, CLASSES, answers=answers)
+    tested, labels = blobs(200, seed=6)
+    embeddings, logits = predict(student, tested)
+    assert (logits.argmax(1) == labels).mean() > 0.9
+    # Similarities follow the teacher's, which a student of labels alone does not know.
+    alone = settings_for(300, width=0.25, epochs=8, flip=False)
+    other = predict(train(images, truth, blobs(50, 1), alone, CLASSES)[0], tested)[0]
+    wanted = teacher_answers(("teacher",), tested, NAMES).embeddings[0].numpy()
+
+    def distance(rows: np.ndarray) -> float:
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return float(np.square(unit @ unit.T - wanted @ wanted.T).mean())
+
+    assert distance(embeddings) < 0.7 * distance(other)
+
+
+def test_answers_are_the_mean_over_teachers_and_know_mirror_images() -> None:
+    import torch
+
+    from cbir.training.network.distillation import teacher_answers
+
+    keep_teacher("one", seed=0)
+    keep_teacher("two", seed=1)
+    images, _ = blobs(20, seed=5)
+    one, two, both = (
+        teacher_answers(names, images, NAMES) for names in (("one",), ("two",), ("one", "two"))
+    )
+    torch.testing.assert_close(both.probabilities, (one.probabilities + two.probabilities) / 2)
+    cosines = [said.embeddings[0] @ said.embeddings[0].T for said in (one, two, both)]
+    torch.testing.assert_close(cosines[2], (cosines[0] + cosines[1]) / 2)
+    turned = teacher_answers(("one",), images[:, :, ::-1].copy(), NAMES)
+    torch.testing.assert_close(turned.probabilities[0], one.probabilities[1])
+    rows, mirrored = torch.tensor([3, 4]), torch.tensor([False, True])
+    probabilities, _ = one.of(rows, mirrored, torch.device("cpu"))
+    torch.testing.assert_close(probabilities[1], one.probabilities[1, 4])
