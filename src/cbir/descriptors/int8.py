@@ -134,7 +134,7 @@ class _Int8:
         """The weights of a convolution of `source`: its kernel in int8, its bias in int32."""
         exact = self._floats[kernel].astype(np.float64)
         values, shift = self._known[source], self._floats[bias].astype(np.float64)
-        steps = np.maximum(_steps(exact), np.abs(shift) / (float(values.step) * BIAS_TOP))
+        steps = np.maximum(steps_of(exact), np.abs(shift) / (float(values.step) * BIAS_TOP))
         steps = np.maximum(steps, np.finfo(np.float32).tiny).astype(np.float32)
         each = steps.astype(np.float64)[:, None, None, None]
         rounded = np.clip(np.rint(exact / each), -TOP, TOP)
@@ -169,7 +169,7 @@ class _Int8:
         self.weights.append(numpy_helper.from_array(np.asarray(value), name))
 
 
-def _steps(kernel: Doubles) -> Doubles:
+def steps_of(kernel: Doubles) -> Doubles:
     """The int8 step of each output channel of `kernel` (out, in, height, width).
 
     Processors without VNNI add the products of two neighbouring inputs in 16 bits, which

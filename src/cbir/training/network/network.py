@@ -47,7 +47,8 @@ class EmbeddingNet(nn.Module):
         """Features (n, backbone.features) of pixels, before dropout."""
         if self.mirror and not self.training:
             both: Tensor = self.backbone(self.normalised(torch.cat([pixels, pixels.flip(3)])))
-            return (both[: len(pixels)] + both[len(pixels) :]) / 2
+            count = pixels.shape[0]  # len(pixels) would be a constant in the exported network
+            return (both[:count] + both[count:]) / 2
         features: Tensor = self.backbone(self.normalised(pixels))
         return features
 
