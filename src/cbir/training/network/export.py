@@ -83,8 +83,8 @@ def quantise(model: bytes, images: NDArray[np.uint8]) -> bytes:
     """`model` in static int8, calibrated on `images` (n, size, size, 3).
 
     ONNX Runtime's quantizer: QDQ format, per-channel weights, min-max activation ranges. Three
-    parts stay float32, where int8 loses accuracy and saves little time: normalisation, a first
-    convolution (its three input channels), and what makes the outputs of the backbone's vectors.
+    parts stay float32 for the sake of accuracy: normalisation, a first convolution, and what makes
+    the outputs of the backbone's vectors.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
