@@ -23,8 +23,8 @@ from cbir.descriptors.contract import batches
 from cbir.descriptors.onnx import NETWORK_FILE
 from cbir.descriptors.runtime import Network
 from cbir.training.network.export import export_float, quantise
+from cbir.training.network.parity import choose_export
 from cbir.training.network.prediction import predict
-from cbir.training.network.recipe import INT8_COSINE, check_parity
 from cbir.training.network.settings import settings_for
 
 SEED = 0
@@ -109,13 +109,13 @@ def run(task: Task) -> Result:
 
 def _exported(model: Trained) -> Result:
     """The precision that is kept, and its speed on one core."""
-    images, _ = sample(read_split("train"), 2 * SOME, SEED + 1)
+    images, labels = sample(read_split("train"), 2 * SOME, SEED + 1)
     pixels = at_size(images, model.size)
     network = model.network.to("cpu")
     exact = export_float(network, model.size)
     models = {"float32": exact, "int8": quantise(exact, pixels[:SOME])}
-    parity = check_parity(predict(network, pixels[SOME:]), models, pixels[SOME:])
-    precision = "int8" if parity["int8_cosine"] >= INT8_COSINE else "float32"
+    compared = pixels[SOME:]
+    precision, _ = choose_export(predict(network, compared), models, compared, labels[SOME:])
     exported = Network(models[precision], NETWORK_FILE)
     exported.outputs(pixels[:BATCH])
     started = time.process_time()

@@ -132,8 +132,10 @@ def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
     assert len(card["training"]["classification"]["by_class"]) == 10
     assert {"curves.png", "confusion.png", "classes.png"} <= {p.name for p in folder.iterdir()}
     assert card["training"]["command"].startswith("cbir train cnn digits:train --name digits")
-    assert (card["training"]["precision"] == "int8") == (card["quality"]["int8_cosine"] >= 0.99)
-    assert card["quality"]["test_accuracy"] > 0.6
+    quality = card["quality"]
+    close = quality["int8_cosine"] >= 0.99 and quality["int8_nap_difference"] >= -0.01
+    assert (card["training"]["precision"] == "int8") == close
+    assert quality["test_accuracy"] > 0.6
     assert card["trained_on"].startswith("digits, 1,298 images")
     place = str(tmp_path / "d.cbir")
     report = cbir.index_images(["digits:train"], place, descriptor="digits")

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.cards import CARD_FILE
-from cbir.descriptors.contract import batches
 from cbir.descriptors.models import card_of, load_descriptor
-from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
+from cbir.descriptors.onnx import OnnxCard
 from cbir.descriptors.preprocessing import Preprocessing
-from cbir.descriptors.runtime import Network
-from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE
@@ -41,15 +35,15 @@ from cbir.training.labelled import (
 from cbir.training.network.distillation import Answers, teacher_answers
 from cbir.training.network.export import export_float, quantise
 from cbir.training.network.loop import train
+from cbir.training.network.parity import choose_export, outputs
 from cbir.training.network.prediction import device, predict
 from cbir.training.network.settings import TrainSettings, settings_for
 from cbir.training.network.state import EpochResult
 from cbir.training.projections import fit_after_network
-from cbir.types import Floats, OnStage
+from cbir.types import OnStage
 
 CALIBRATION_IMAGES = 1000
 PARITY_IMAGES = 1000
-FLOAT32_COSINE, INT8_COSINE = 0.9999, 0.99
 
 
 def train_model(
@@ -96,15 +90,15 @@ def train_model(
     network = network.to("cpu")
     float_model = export_float(network, size)
     models = {"float32": float_model, "int8": quantise(float_model, images[:CALIBRATION_IMAGES])}
-    some = held_images[:PARITY_IMAGES]
-    parity = check_parity(predict(network, some), models, some)
-    say("export: " + ", ".join(f"{k} {v:.5f}" for k, v in parity.items()))
-    precision = "int8" if parity["int8_cosine"] >= INT8_COSINE else "float32"
+    some, labels = held_images[:PARITY_IMAGES], held_out.labels[:PARITY_IMAGES]
+    precision, found = choose_export(predict(network, some), models, some, labels)
+    for kind, one in found.items():
+        say(f"export in {kind}: {one}")
     if precision == "float32":
         say("int8 would change the results: keeping float32, which is slower")
     model = models[precision]
-    trained_embeddings, trained_logits = _outputs(model, images)
-    held_embeddings, held_logits = _outputs(model, held_images)
+    trained_embeddings, trained_logits = outputs(model, images)
+    held_embeddings, held_logits = outputs(model, held_images)
     after = fit_after_network(
         trained_embeddings, held_embeddings, held_logits, held_out.labels, say, on_stage
     )
@@ -113,11 +107,11 @@ def train_model(
         "training_accuracy": accuracy(trained_logits, training.labels),
         "held_out_accuracy": accuracy(held_logits, held_out.labels),
         f"held_out_{MEASURE}": after.score,
-        **parity,
+        **{f"{kind}_{key}": v for kind, one in found.items() for key, v in asdict(one).items()},
     }
     if test is not None:
         tested = read_test(test, prepare, everything.classes, say)
-        quality["test_accuracy"] = accuracy(_outputs(model, tested.stacked())[1], tested.labels)
+        quality["test_accuracy"] = accuracy(outputs(model, tested.stacked())[1], tested.labels)
         say(f"test accuracy {quality['test_accuracy']:.4f}")
     card = OnnxCard(
         name=name,
@@ -145,33 +139,6 @@ def train_model(
         quality={key: round(value, 5) for key, value in quality.items()},
     )
     return {**files, CARD_FILE: json.dumps(card.to_json(), indent=1).encode()}
-
-
-def check_parity(
-    expected: tuple[Floats, Floats], models: Mapping[str, bytes], images: NDArray[np.uint8]
-) -> dict[str, float]:
-    """Compare the exports with the network: mean cosine of embeddings, share of same classes.
-
-    Raises `CbirError` if the float export differs from the network.
-    """
-    figures = {}
-    for kind, model in models.items():
-        embeddings, logits = _outputs(model, images)
-        products = np.sum(embeddings * expected[0], axis=1)
-        norms = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(expected[0], axis=1)
-        figures[f"{kind}_cosine"] = float(np.mean(products / norms))
-        figures[f"{kind}_same_class"] = float(np.mean(logits.argmax(1) == expected[1].argmax(1)))
-    if figures["float32_cosine"] < FLOAT32_COSINE:
-        raise CbirError(f"the exported network differs from the trained one: {figures}")
-    return figures
-
-
-def _outputs(model: bytes, images: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """The embeddings (n, dim) and logits (n, classes) of an ONNX `model`, run on all cores."""
-    network = Network(model, NETWORK_FILE)
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        embeddings, logits = zip(*pool.map(network.outputs, batches(images, 100)), strict=True)
-    return np.concatenate(embeddings), np.concatenate(logits)
 
 
 def _input(size: int) -> Preprocessing:
