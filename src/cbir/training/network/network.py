@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from cbir.training.network.backbones.plan import Backbone
+
 
 class EmbeddingNet(nn.Module):
     """Turns pixels into embeddings, and embeddings into class scores.
@@ -42,6 +44,14 @@ class EmbeddingNet(nn.Module):
         self.classifier = nn.Linear(self.dim, classes, bias=False)
         self.scale = float(getattr(backbone, "head_scale", 1.0))
         self.mirror = mirror
+
+    def train(self, mode: bool = True) -> EmbeddingNet:
+        """Set the mode; stages without a parameter to train stay in evaluation mode."""
+        super().train(mode)
+        for stage in cast(Backbone, self.backbone).stages():
+            if not any(parameter.requires_grad for parameter in stage.parameters()):
+                stage.eval()
+        return self
 
     def features(self, pixels: Tensor) -> Tensor:
         """Features (n, backbone.features) of pixels, before dropout."""

@@ -2,55 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from cbir.errors import CbirError
 from cbir.training.network.backbones.airbench import Airbench94
+from cbir.training.network.backbones.libraries import (
+    LIBRARIES,
+    PRETRAINED,
+    in_libraries,
+    library_plan,
+)
+from cbir.training.network.backbones.lite0 import lite0
+from cbir.training.network.backbones.plan import Plan
+from cbir.training.network.backbones.residual import Airbench96
+from cbir.training.network.backbones.small import alexnet, lenet, mlp
+from cbir.training.network.backbones.stored_weights import load_weights, read_weights
 from cbir.wording import did_you_mean
-
-
-class Backbone(Protocol):
-    """Normalised images float32 (n, 3, size, size) to features float32 (n, `features`).
-
-    `stages` lists its parts from input to output; together they own all parameters.
-    """
-
-    features: int
-
-    def stages(self) -> list[nn.Module]: ...
-
-    def __call__(self, images: Tensor) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a backbone is made, and the settings that suit it.
-
-    `build` takes the input size in pixels, the width factor, the depth (0: the backbone's own) and
-    the weights ("": random, "pretrained", or a path). `smallest` is the least input size.
-    `defaults` are fields of `TrainSettings`.
-    """
-
-    build: Callable[[int, float, int, str], nn.Module]
-    smallest: int
-    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan_of(name: str) -> Plan:
     """The plan of the backbone `name`; raises `CbirError` if there is none."""
+    if name.partition(":")[0] in LIBRARIES and ":" in name:
+        return library_plan(name)
     if name not in PLANS:
-        raise CbirError(f"unknown backbone '{name}'", did_you_mean(name, PLANS))
+        names = [*PLANS, *(f"{library}:NAME" for library in LIBRARIES)]
+        hint = did_you_mean(name, in_libraries(name) or PLANS, f"known: {', '.join(names)}")
+        raise CbirError(f"unknown backbone '{name}'", hint)
     return PLANS[name]
 
 
-def _airbench94(_size: int, width: float, _depth: int, _weights: str) -> nn.Module:
-    return Airbench94(width)
+def _own(
+    name: str, make: Callable[[int, float, int], nn.Module]
+) -> Callable[[int, float, int, str], nn.Module]:
+    """How to build one of the small networks, which have no weights but those of a file."""
+
+    def build(size: int, width: float, depth: int, weights: str) -> nn.Module:
+        network = make(size, width, depth)
+        if weights == PRETRAINED:
+            raise CbirError(
+                f"{name} has no pre-trained weights",
+                "train it from random ones, or choose efficientnet-lite0 or a timm:NAME",
+            )
+        if weights:
+            load_weights(network, read_weights(weights), weights, name)
+        return network
+
+    return build
 
 
+_ADAMW: dict[str, Any] = {
+    "optimizer": "adamw",
+    "bias_rate_factor": 1.0,
+    "batch_size": 128,
+    "peak_rate": 1e-3,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "clip": 1.0,
+}
 PLANS: dict[str, Plan] = {
-    "airbench94": Plan(_airbench94, smallest=17),
+    "airbench94": Plan(_own("airbench94", lambda _, w, d: Airbench94(w, d)), smallest=9),
+    # Rates and augmentation of the paper's code, for a mean loss over batches of 512.
+    "airbench96": Plan(
+        _own("airbench96", lambda _, w, d: Airbench96(w, d)),
+        smallest=9,
+        defaults={"peak_rate": 0.6, "warm_up": 0.1, "shift": 4, "cutout": 12},
+    ),
+    "mlp": Plan(_own("mlp", mlp), smallest=1, defaults=_ADAMW),
+    "lenet": Plan(_own("lenet", lenet), smallest=16, defaults=_ADAMW),
+    "alexnet": Plan(_own("alexnet", alexnet), smallest=8, defaults=_ADAMW),
+    "efficientnet-lite0": Plan(
+        lite0,
+        smallest=32,
+        defaults={
+            **_ADAMW,
+            "weights": PRETRAINED,
+            "size": 128,
+            "schedule": "cosine",
+            "warm_up": 0.1,
+            "shift": 8,
+            "embedding": 128,
+        },
+        fine_tuning={"peak_rate": 3e-4, "layer_decay": 0.75},
+    ),
 }

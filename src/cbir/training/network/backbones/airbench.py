@@ -7,28 +7,31 @@ convolutions, max pooling. This version uses ReLU, which int8 inference can fuse
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
+from cbir.training.network.backbones.plan import Statistics, scaled
+
 CHANNELS = (64, 256, 256)
 PATCH = 2
+MOMENTUM = 0.4
 
 
-class Airbench94(nn.Module):
-    """Normalised images float32 (n, 3, size, size) to features (n, `features`)."""
+class Whitened(nn.Module):
+    """A frozen patch-whitening convolution, then `blocks`, then max pooling over the image."""
 
-    # The two linear layers share the logit scale of 1/9 of airbench94's single head.
+    # The two linear layers share the logit scale of 1/9 of airbench's single head.
     head_scale = 1 / 3
+    normalisation: Statistics | None = None
+    features: int
+    blocks: nn.Sequential
 
-    def __init__(self, width: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        first, second, third = (round(width * channels / 8) * 8 for channels in CHANNELS)
-        self.features = third
         self.whiten = nn.Conv2d(3, 6 * PATCH * PATCH, PATCH, bias=True)
         self.whiten.weight.requires_grad = False
-        self.blocks = nn.Sequential(
-            _block(self.whiten.out_channels, first), _block(first, second), _block(second, third)
-        )
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.blocks(torch.relu(self.whiten(images)))
@@ -41,6 +44,21 @@ class Airbench94(nn.Module):
         """Set the first layer to whitening filters of normalised `images` (n, 3, size, size)."""
         self.whiten.weight.data = whitening_filters(images)
         nn.init.zeros_(self.whiten.bias)  # type: ignore[arg-type]
+
+
+class Airbench94(Whitened):
+    """Normalised images float32 (n, 3, size, size) to features (n, `features`).
+
+    `depth` is the number of convolutions in a block.
+    """
+
+    def __init__(self, width: float, depth: int) -> None:
+        super().__init__()
+        channels = [self.whiten.out_channels, *(scaled(count, width) for count in CHANNELS)]
+        self.blocks = nn.Sequential(
+            *(_block(before, after, depth or 2) for before, after in pairwise(channels))
+        )
+        self.features = channels[-1]
 
 
 def whitening_filters(images: Tensor, eps: float = 5e-4) -> Tensor:
@@ -56,17 +74,14 @@ def whitening_filters(images: Tensor, eps: float = 5e-4) -> Tensor:
     return torch.cat([filters, -filters])
 
 
-def _block(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Two 3x3 convolutions with batch norm and ReLU; the first is followed by 2x2 max pooling."""
-    return nn.Sequential(
-        convolution(channels_in, channels_out),
-        nn.MaxPool2d(2),
-        batch_norm(channels_out),
-        nn.ReLU(inplace=True),
-        convolution(channels_out, channels_out),
-        batch_norm(channels_out),
-        nn.ReLU(inplace=True),
-    )
+def _block(channels_in: int, channels_out: int, convolutions: int) -> nn.Sequential:
+    """3x3 convolutions with batch norm and ReLU; the first is followed by 2x2 max pooling."""
+    layers: list[nn.Module] = []
+    for number, before in enumerate([channels_in, *[channels_out] * (convolutions - 1)]):
+        pooling = [] if number else [nn.MaxPool2d(2)]
+        norm = batch_norm(channels_out, MOMENTUM)
+        layers += [convolution(before, channels_out), *pooling, norm, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
@@ -79,8 +94,8 @@ def convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
     return conv
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm of airbench: short memory, no trained scale."""
-    norm = nn.BatchNorm2d(channels, momentum=0.4, eps=1e-12)
+def batch_norm(channels: int, momentum: float) -> nn.BatchNorm2d:
+    """Batch norm of airbench: no trained scale."""
+    norm = nn.BatchNorm2d(channels, momentum=momentum, eps=1e-12)
     norm.weight.requires_grad = False
     return norm
