@@ -70,8 +70,8 @@ PLANS: dict[str, Plan] = {
         smallest=9,
         defaults={"peak_rate": 0.6, "warm_up": 0.1, "shift": 4, "cutout": 12},
     ),
-    "mlp": Plan(_own("mlp", mlp), smallest=1, defaults=_ADAMW),
-    "lenet": Plan(_own("lenet", lenet), smallest=16, defaults=_ADAMW),
+    "mlp": Plan(_own("mlp", mlp), smallest=1, defaults={**_ADAMW, "peak_rate": 6e-4}),
+    "lenet": Plan(_own("lenet", lenet), smallest=16, defaults={**_ADAMW, "peak_rate": 2e-3}),
     "alexnet": Plan(_own("alexnet", alexnet), smallest=8, defaults=_ADAMW),
     "efficientnet-lite0": Plan(
         lite0,
@@ -83,7 +83,6 @@ PLANS: dict[str, Plan] = {
             "schedule": "cosine",
             "warm_up": 0.1,
             "shift": 8,
-            "embedding": 128,
         },
         fine_tuning={"peak_rate": 3e-4, "layer_decay": 0.75},
     ),

@@ -44,7 +44,6 @@ FROM_SCRATCH: dict[str, Any] = {
     "label_smoothing": 0.1,
     "shift": 4,
     "clip": 1.0,
-    "embedding": 128,
 }
 FINE_TUNING: dict[str, Any] = {"size": 128, "peak_rate": 3e-4, "layer_decay": 0.75, "shift": 8}
 
