@@ -28,6 +28,7 @@ ALL = (
     "losses",  # takes hours, and needs the extra `train`, as the next two
     "backbones",
     "transfer",  # needs photos
+    "seed_vgg",  # takes 20 minutes, and needs the extra `train`
     "words",  # needs Java and Maven
 )
 
