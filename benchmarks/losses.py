@@ -50,7 +50,7 @@ CHANGES = {
 OF_UNSEEN = {"P@10": 1 / 3, "nAP@100": 0.123}
 """Measures of unseen classes, and their expectation in random order."""
 
-RATES = (1.0, 0.5)
+RATES = (2.0, 1.0)
 """Peak learning rates, as a share of the network's default."""
 OF_CROSS_ENTROPY = [
     {"rate": rate, "label_smoothing": share} for rate, share in product(RATES, (0.2, 0.0))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from torch.nn import functional
 from cbir.errors import CbirError
 from cbir.training.network.augment import augmented, mixed
 from cbir.training.network.backbones import plan_of
-from cbir.training.network.backbones.airbench import Airbench94
+from cbir.training.network.backbones.airbench import Whitened
+from cbir.training.network.backbones.plan import Backbone, Statistics
 from cbir.training.network.batch_order import balanced, class_balanced, shuffled
 from cbir.training.network.distillation import Answers, distillation_loss
 from cbir.training.network.fine_tuning import freeze, parameter_groups
@@ -121,11 +123,17 @@ def _start(images: NDArray[np.uint8], settings: TrainSettings, classes: int) -> 
     backbone = plan_of(settings.backbone).build(
         settings.size, settings.width, settings.depth, settings.weights
     )
-    mean, std = _channel_statistics(images)
+    mean, std = cast(Backbone, backbone).normalisation or _channel_statistics(images)
     network = EmbeddingNet(
-        backbone, settings.embedding, classes, mean, std, settings.dropout, settings.mirror
+        backbone,
+        settings.embedding,
+        classes,
+        torch.tensor(mean, dtype=torch.float32),
+        torch.tensor(std, dtype=torch.float32),
+        settings.dropout,
+        settings.mirror,
     )
-    if isinstance(backbone, Airbench94):
+    if isinstance(backbone, Whitened) and not settings.weights:
         backbone.start(network.normalised(pixels_of(images[:START_IMAGES], network)))
     network = network.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(network, settings.freeze)
@@ -278,11 +286,10 @@ def _stalled(log: list[EpochResult], patience: int) -> bool:
     )
 
 
-def _channel_statistics(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation per channel of pixels scaled to 0..1: two tensors (3,)."""
+def _channel_statistics(images: NDArray[np.uint8]) -> Statistics:
+    """The mean and standard deviation per channel of pixels scaled to 0..1."""
     pixels = images.reshape(-1, 3)
-    mean, std = pixels.mean(axis=0) / 255, pixels.std(axis=0) / 255
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+    return tuple(pixels.mean(axis=0) / 255), tuple(pixels.std(axis=0) / 255)
 
 
 def _identity(

@@ -151,14 +151,15 @@ def settings_for(images: int, **chosen: Any) -> TrainSettings:
     """
     check_names(chosen)
     plan = plan_of(chosen.get("backbone", TrainSettings.backbone))
-    values = {**plan.defaults, **chosen}
+    defaults = plan.defaults_for(chosen.get("weights"))
+    values = {**defaults, **chosen}
     full = TrainSettings(**values)
     batch_size = full.batch_size
     if "batch_size" not in chosen:
         while batch_size > SMALLEST_BATCH and images < STEPS_PER_EPOCH * batch_size:
             batch_size //= 2
     if "peak_rate" not in chosen:
-        ratio = batch_size / plan.defaults.get("batch_size", TrainSettings.batch_size)
+        ratio = batch_size / defaults.get("batch_size", TrainSettings.batch_size)
         values["peak_rate"] = full.peak_rate * (ratio if full.optimizer == "sgd" else ratio**0.5)
     return TrainSettings(**{**values, "batch_size": batch_size})
 
