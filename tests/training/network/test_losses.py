@@ -177,6 +177,7 @@ def test_the_classifier_leaves_the_embedding_to_a_metric_loss_of_weight_1() -> N
             settings = TrainSettings(
                 epochs=1,
                 batch_size=30,
+                embedding=8,
                 label_smoothing=smoothing,
                 loss="supervised-contrastive",
                 loss_weight=weight,

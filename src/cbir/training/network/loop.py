@@ -160,27 +160,22 @@ def _run_epoch(
     mirrored = _mirrored(len(data.images), settings, epoch)
     order = _order(data.targets, state.metric, settings, random)
     steps, size = order.shape
+    embed = torch.compile(network.embed) if settings.compile else network.embed
     loss_sum = correct = 0.0
     for step, chosen in enumerate(order):
         _set_rates(state.optimizer, settings, epoch * steps + step, settings.epochs * steps)
         batch, targets = _batch(network, data, chosen, mirrored[chosen], settings, random)
         with autocast(batch.device):
-            embed = network.embed if data.fixed is None else network.project
-            embedding = embed(batch)
+            embedding = network.project(batch) if data.fixed is not None else embed(batch)
             slowed = _slowed(embedding, 1 - settings.loss_weight) if state.metric else embedding
             logits = network.classify(slowed).float()
-        loss = functional.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
+        said = None
         if data.answers is not None:
-            wanted = data.answers.of(chosen, mirrored[chosen], batch.device)
-            share = settings.teacher_weight
-            loss = (1 - share) * loss + share * distillation_loss(logits, embedding.float(), wanted)
-        objective = loss.detach()
-        if state.metric is not None:
-            share = settings.loss_weight
-            of_pairs = state.metric.compute(embedding.float(), targets, random)
-            objective = (1 - share) * objective + share * of_pairs.detach()
-            loss = loss + share * of_pairs
-        _require_finite(float(objective), epoch, state.optimizer)
+            said = data.answers.of(chosen, mirrored[chosen], batch.device)
+        loss, objective = _losses(
+            logits, embedding.float(), targets, said, state.metric, settings, random
+        )
+        _require_finite(objective, epoch, state.optimizer)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if settings.clip:
@@ -188,13 +183,38 @@ def _run_epoch(
         state.optimizer.step()
         if state.averaged is not None:
             state.averaged.update_parameters(network)
-        loss_sum += float(objective) * size
+        loss_sum += objective * size
         likeliest = targets if targets.ndim == 1 else targets.argmax(1)
         correct += float((logits.argmax(1) == likeliest).sum())
         done = (step + 1) * size
         stage = f"epoch {epoch + 1} of {settings.epochs}: loss {loss_sum / done:.3f}"
         on_stage(stage, done, steps * size)
     return loss_sum / (steps * size), correct / (steps * size)
+
+
+def _losses(
+    logits: Tensor,
+    embedding: Tensor,
+    targets: Tensor,
+    said: tuple[Tensor, Tensor] | None,
+    metric: MetricLoss | None,
+    settings: TrainSettings,
+    random: torch.Generator,
+) -> tuple[Tensor, float]:
+    """The loss of a batch, and its value with each part in its share of the embedding's gradient.
+
+    `said` are the teacher's answers.
+    """
+    loss = functional.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
+    if said is not None:
+        share = settings.teacher_weight
+        loss = (1 - share) * loss + share * distillation_loss(logits, embedding, said)
+    if metric is None:
+        return loss, float(loss.detach())
+    of_pairs, share = metric.compute(embedding, targets, random), settings.loss_weight
+    objective = float((1 - share) * loss.detach() + share * of_pairs.detach())
+    # The part before is weighed where its gradient enters the embedding.
+    return loss + share * of_pairs, objective
 
 
 def _batch(
