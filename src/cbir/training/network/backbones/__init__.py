@@ -84,6 +84,6 @@ PLANS: dict[str, Plan] = {
             "warm_up": 0.1,
             "shift": 8,
         },
-        fine_tuning={"peak_rate": 3e-4, "layer_decay": 0.75},
+        fine_tuning={"peak_rate": 3e-3, "layer_decay": 0.85},
     ),
 }

@@ -45,7 +45,7 @@ FROM_SCRATCH: dict[str, Any] = {
     "shift": 4,
     "clip": 1.0,
 }
-FINE_TUNING: dict[str, Any] = {"size": 128, "peak_rate": 3e-4, "layer_decay": 0.75, "shift": 8}
+FINE_TUNING: dict[str, Any] = {"size": 128, "peak_rate": 5e-4, "layer_decay": 0.75, "shift": 8}
 
 
 class LibraryNetwork(nn.Module):
