@@ -20,12 +20,14 @@ NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
     "--backbone",
     metavar="NAME",
     show_default="airbench94",
-    help="The network: airbench94 or another; an unknown name lists similar ones.",
+    help="airbench94, airbench96, mlp, lenet, alexnet, efficientnet-lite0, timm:NAME or "
+    "torchvision:NAME.",
 )
 @click.option(
     "--weights",
     metavar="WHAT",
-    help="Weights to start from: 'pretrained', or a file. Random without this option.",
+    show_default="random; pretrained for efficientnet-lite0",
+    help="Weights to start from: 'pretrained', a file, or '' for random ones.",
 )
 @click.option(
     "--freeze",

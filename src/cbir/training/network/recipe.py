@@ -32,6 +32,8 @@ from cbir.training.labelled import (
     read_test,
     split,
 )
+from cbir.training.network.backbones import plan_of
+from cbir.training.network.backbones.libraries import PRETRAINED
 from cbir.training.network.distillation import Answers, teacher_answers
 from cbir.training.network.export import export_float, quantise
 from cbir.training.network.loop import train
@@ -155,8 +157,11 @@ def _answers(settings: TrainSettings, training: Labelled, on_stage: OnStage) -> 
 def _trained_on(origin: str, count: int, settings: TrainSettings) -> str:
     """All data that the weights have seen, also through others."""
     named = [f"{origin}, {count:,} images"]
-    if settings.weights:
-        named.append(f"from the {settings.weights} weights of {settings.backbone}")
+    if settings.weights == PRETRAINED:
+        data = plan_of(settings.backbone).pretrained_on
+        named.append(f"pre-trained {settings.backbone}" + (f" ({data})" if data else ""))
+    elif settings.weights:
+        named.append(f"weights of {Path(settings.weights).name}")
     for name in settings.teacher:
         card = card_of(load_descriptor(name))
         assert card is not None

@@ -84,6 +84,7 @@ PLANS: dict[str, Plan] = {
             "warm_up": 0.1,
             "shift": 8,
         },
+        pretrained_on="ImageNet",
         fine_tuning={"peak_rate": 3e-3, "layer_decay": 0.85},
     ),
 }

@@ -37,13 +37,14 @@ class Plan:
     `build` takes the input size in pixels, the width factor, the depth (0: the backbone's own) and
     the weights ("": random, "pretrained", or a path). `smallest` is the least input size.
     `defaults` are fields of `TrainSettings`; `fine_tuning` replaces some of them if the weights are
-    not random.
+    not random. `pretrained_on` names the data of the pre-trained weights, where it is known.
     """
 
     build: Callable[[int, float, int, str], nn.Module]
     smallest: int
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fine_tuning: Mapping[str, Any] = field(default_factory=dict)
+    pretrained_on: str = ""
 
     def defaults_for(self, weights: str | None) -> dict[str, Any]:
         """The defaults that go with the `weights`; None: those of the backbone itself."""
