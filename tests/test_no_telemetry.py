@@ -1,4 +1,4 @@
-"""ONNX Runtime and huggingface_hub send telemetry by default; cbir switches both off."""
+"""ONNX Runtime, huggingface_hub and Ray send telemetry by default; cbir switches it off."""
 
 from __future__ import annotations
 
@@ -116,3 +116,14 @@ def test_pulling_a_model_asks_the_hub_for_nothing_else(tmp_path: Path) -> None:
         ]
     files = {path.name for path in (tmp_path / "cbir" / "huggingface").iterdir()}
     assert files == {"hub"}
+
+
+USAGE = "from ray._common.usage.usage_lib import usage_stats_enabled as asked; print(asked())"
+
+
+@pytest.mark.training
+def test_ray_reports_no_usage_whatever_the_environment_says() -> None:
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "1"}
+    for code, answer in ((USAGE, b"True"), (f"import cbir; {USAGE}", b"False")):
+        said = subprocess.check_output([sys.executable, "-c", code], env=environment)
+        assert said.strip() == answer

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
 
-# ONNX Runtime and huggingface_hub send telemetry unless this is set when they load. Every import of
-# cbir runs these lines first. They override the user's environment: cbir never sends telemetry.
+# ONNX Runtime, huggingface_hub and Ray send telemetry unless this is set when they load. Every
+# import of cbir runs these lines first. They override the user's environment: cbir never sends
+# telemetry.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 _HOMES = {
     "AddReport": "cbir.types",
