@@ -23,6 +23,7 @@ COMMANDS = (
     "qrels",
     "evaluate",
     "train",
+    "tune",
     "models",
     "serve",
     "copy",

@@ -40,6 +40,11 @@ def device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def use_threads(count: int) -> None:
+    """Compute on that many cores, for the rest of the process."""
+    torch.set_num_threads(count)
+
+
 def autocast(device: torch.device, wanted: bool = True) -> torch.autocast:
     """bfloat16 arithmetic where it is faster than float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted and device.type != "mps")
