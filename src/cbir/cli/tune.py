@@ -88,7 +88,7 @@ def command(
             best, ranked = tune(
                 opened,
                 out,
-                read_space(space),
+                read_space(space) if space else None,
                 trials=trials,
                 epochs=epochs,
                 seed=seed,

@@ -38,12 +38,13 @@ def tune(
     space = tmp_path / "space.toml"
     space.write_text("width = 0.125\nembedding = [8, 16, 24, 32]")
 
-    def run(source: Path = images, text: str = "", **options: Any) -> Any:
+    def run(source: Path = images, text: str = "", default: bool = False, **options: Any) -> Any:
         if text:
             space.write_text(text)
         opened = open_source(str(source), label_from_folder=True)
         given = {"trials": 4, "epochs": 2, **options}
-        return module.tune(opened, tmp_path / "out", read_space(space), **given)
+        own = None if default else read_space(space)
+        return module.tune(opened, tmp_path / "out", own, **given)
 
     return run
 
@@ -137,7 +138,7 @@ def test_wrong_values_are_refused_before_the_images_are_read(
     nowhere = {"source": tmp_path / "out"}
     (tmp_path / "out").mkdir()
     assert problem(tune, **nowhere)[0].endswith("has no training images")
-    assert problem(tune, **nowhere, backbone="airbench49")[1] == "did you mean 'airbench94'?"
+    assert problem(tune, **nowhere, backbone="airbench94x")[1] == "did you mean 'airbench94'?"
     text = "dropout = [0.0, 3.0]"
     assert problem(tune, **nowhere, text=text)[0] == "dropout 3 is not possible"
 
@@ -157,3 +158,17 @@ def test_images_are_written_once_and_mapped(tune: Callable[..., Any], tmp_path: 
     assert (tmp_path / "out" / "work" / "images.npy").stat().st_mtime_ns == before
     with pytest.raises(CbirError, match="storage that all machines share"):
         TuningData.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "left_out"), [("airbench94", set()), ("lenet", {"depth"})], ids=["both", "width"]
+)
+def test_the_default_space_fits_the_backbone(
+    backbone: str, left_out: set[str], tune: Callable[..., Any], tmp_path: Path
+) -> None:
+    from cbir.training.tuning.search_space import read_space
+
+    assert problem(tune, default=True, backbone=backbone)[0] == "Ray starts"
+    trials = json.loads((tmp_path / "out" / "trials.json").read_text())["trials"]
+    searched = set().union(*(trial["searched"] for trial in trials))
+    assert searched - {"loss_weight"} == set(read_space().searched) - left_out - {"loss_weight"}

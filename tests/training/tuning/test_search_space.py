@@ -129,7 +129,7 @@ def test_settings_that_exclude_each_other_are_not_drawn_together(tmp_path: Path)
         ("dropout = [0.0, 2.0]", "dropout 2 is not possible", "from 0 to 1"),
         ("dropout = {between = [0, 2]}", "dropout 2 is not possible", "from 0 to 1"),
         ("loss = ['tripel-batch-all']", "unknown loss 'tripel-batch-all'", "'triplet-batch-all'"),
-        ("backbone = ['airbench49']", "unknown backbone 'airbench49'", "'airbench94'"),
+        ("backbone = ['airbench94x']", "unknown backbone 'airbench94x'", "'airbench94'"),
     ],
 )
 def test_a_wrong_file_is_one_line_with_its_cure(

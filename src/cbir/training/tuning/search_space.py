@@ -58,12 +58,11 @@ class SearchSpace:
     searched: dict[str, Entry]
 
 
-def read_space(path: Path | None = None) -> SearchSpace:
-    """The search space in the TOML file `path`, or the default one.
+def read_space(path: Path = DEFAULT_SPACE) -> SearchSpace:
+    """The search space in the TOML file `path`.
 
     Raises `CbirError` if the file cannot be read, or holds anything but settings.
     """
-    path = path or DEFAULT_SPACE
     try:
         entries = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

@@ -27,7 +27,7 @@ from cbir.training.choose import MEASURE
 from cbir.training.labelled import Say, read_labelled, split
 from cbir.training.network.backbones import plan_of
 from cbir.training.network.prediction import device
-from cbir.training.network.settings import TrainSettings
+from cbir.training.network.settings import TrainSettings, settings_for
 from cbir.training.tuning.data import TuningData
 from cbir.training.tuning.journal import (
     ACCURACY,
@@ -39,7 +39,7 @@ from cbir.training.tuning.journal import (
     TrialRecord,
 )
 from cbir.training.tuning.ray_session import ray_session
-from cbir.training.tuning.search_space import SearchSpace, draw_trials
+from cbir.training.tuning.search_space import SearchSpace, draw_trials, read_space
 from cbir.types import OnStage
 
 BEST_FILE, JOURNAL_FILE, WORK_FOLDER = "best.json", "trials.json", "work"
@@ -48,7 +48,7 @@ BEST_FILE, JOURNAL_FILE, WORK_FOLDER = "best.json", "trials.json", "work"
 def tune(
     source: ImageSource,
     out: Path,
-    space: SearchSpace,
+    space: SearchSpace | None = None,
     *,
     trials: int,
     epochs: int,
@@ -64,6 +64,7 @@ def tune(
 ) -> tuple[dict[str, Any], list[TrialRecord]]:
     """Try `trials` settings of `space` on `source`; returns the best as JSON, and all, best first.
 
+    Without `space`, it is the default one, less a width or depth that the backbone refuses.
     A tenth of the images is held out, as in training. `out`/trials.json holds the trials,
     `out`/best.json the best; a run that was interrupted resumes. `limit` takes a random sample of
     the images, `cpus` and `gpus` are those of one trial, `address` is the HOST:PORT of a Ray
@@ -73,6 +74,7 @@ def tune(
     holds another run or is in use, and if all trials fail.
     """
     given = {"epochs": epochs, "seed": seed, **({"backbone": backbone} if backbone else {})}
+    space = space or _default_space(given)
     size = _checked_size(space, trials, given)  # before the images are read
     cpus = cpus or (1 if address else max(1, usable_cores() // trials))
     gpus = _gpus() if gpus is None else gpus
@@ -164,6 +166,17 @@ def _locked(out: Path) -> Iterator[None]:
         raise CbirError(
             f"another cbir tune is using {out}", "wait, or choose another --out"
         ) from error
+
+
+def _default_space(given: dict[str, Any]) -> SearchSpace:
+    """The default search space, less what the backbone refuses."""
+    space, settings = read_space(), settings_for(1, **given)
+    for name, width, depth in (("width", 1.5, 0), ("depth", 1.0, 3)):
+        try:
+            plan_of(settings.backbone).build(settings.size, width, depth, "")
+        except CbirError:
+            del space.searched[name]
+    return space
 
 
 def _checked_size(space: SearchSpace, trials: int, given: dict[str, Any]) -> int:
