@@ -60,6 +60,13 @@ NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
     help="Learn from this model too (distillation); several are averaged.",
 )
 @click.option(
+    "--from",
+    "settings_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Start from the settings in the best.json of cbir tune; other options replace them.",
+)
+@click.option(
     "--set",
     "assignments",
     multiple=True,
@@ -71,6 +78,7 @@ def cnn(
     source: str,
     name: str,
     teacher: tuple[str, ...],
+    settings_file: Path | None,
     assignments: tuple[str, ...],
     test: str | None,
     label_from_folder: bool,
@@ -100,8 +108,10 @@ def cnn(
     from cbir.training.network.loop import features_file
     from cbir.training.network.recipe import train_model
     from cbir.training.network.settings import parsed
+    from cbir.training.tuning.search_space import settings_from
 
-    chosen = dict(map(parsed, assignments))
+    chosen = settings_from(settings_file) if settings_file else {}
+    chosen |= dict(map(parsed, assignments))
     chosen |= {option: value for option, value in options.items() if value is not None}
     chosen |= {"seed": seed} | ({"teacher": teacher} if teacher else {})
     if "loss_weight" in chosen and chosen.get("loss", "cross-entropy") == "cross-entropy":
