@@ -141,9 +141,7 @@ class OnnxCard(ModelCard):
         if self.preprocessing is not None:
             return self.preprocessing
         assert self.size is not None
-        return Preprocessing(
-            height=self.size, width=self.size, reducing_gap=3.0, layout="NHWC", dtype="uint8"
-        )
+        return square_input(self.size)
 
     def vector_facts(self) -> dict[str, Any]:
         """All card fields that change a vector, as JSON values."""
@@ -168,6 +166,11 @@ class OnnxCard(ModelCard):
             "output": self.output,
             "pooling": self.pooling,
         }
+
+
+def square_input(size: int) -> Preprocessing:
+    """The input of networks that `cbir train cnn` makes: uint8 (n, size, size, 3), stretched."""
+    return Preprocessing(height=size, width=size, reducing_gap=3.0, layout="NHWC", dtype="uint8")
 
 
 class OnnxDescriptor:

@@ -7,24 +7,24 @@ images, measures, and writes the card.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.models import card_of, load_descriptor
-from cbir.descriptors.onnx import OnnxCard
-from cbir.descriptors.preprocessing import Preprocessing
+from cbir.descriptors.onnx import OnnxCard, square_input
 from cbir.images.items import ImageSource
-from cbir.machine import processor, usable_cores
+from cbir.machine import processor
 from cbir.training.choose import MEASURE
 from cbir.training.classification import CLASSIFICATION, classification
 from cbir.training.labelled import (
-    Labelled,
     Say,
     accuracy,
     prefix_of,
@@ -37,6 +37,7 @@ from cbir.training.network.backbones.libraries import PRETRAINED
 from cbir.training.network.distillation import Answers, teacher_answers
 from cbir.training.network.export import export_float, quantise
 from cbir.training.network.loop import train
+from cbir.training.network.network import EmbeddingNet
 from cbir.training.network.parity import choose_export, outputs
 from cbir.training.network.prediction import device, predict
 from cbir.training.network.settings import TrainSettings, settings_for
@@ -70,35 +71,27 @@ def train_model(
     settings that are unknown or impossible.
     """
     size = settings_for(1, **chosen).size  # checks the settings before the images are read
-    prepare = _input(size).prepare
+    prepare = square_input(size).prepare
     everything = read_labelled(source, prepare, say=say)
+    classes = everything.classes
+    tested = None if test is None else read_test(test, prepare, classes, say)
     held_out, training = split(everything, chosen.get("seed", TrainSettings.seed))
     held_images, images = held_out.stacked(), training.stacked()
     settings = settings_for(len(images), **chosen)
     say(f"{len(images):,} training images, {len(held_images):,} held out")
-    answers = _answers(settings, training, on_stage)
     network, log = train(
         images,
         training.labels,
         (held_images, held_out.labels),
         settings,
-        len(everything.classes),
+        len(classes),
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
         say,
         on_stage,
-        answers,
+        _answers(settings, images, classes, on_stage),
     )
-    network = network.to("cpu")
-    float_model = export_float(network, size)
-    models = {"float32": float_model, "int8": quantise(float_model, images[:CALIBRATION_IMAGES])}
-    some, labels = held_images[:PARITY_IMAGES], held_out.labels[:PARITY_IMAGES]
-    precision, found = choose_export(predict(network, some), models, some, labels)
-    for kind, one in found.items():
-        say(f"export in {kind}: {one}")
-    if precision == "float32":
-        say("int8 would change the results: keeping float32, which is slower")
-    model = models[precision]
+    model, exported = _exported(network, images, held_images, held_out.labels, say)
     trained_embeddings, trained_logits = outputs(model, images)
     held_embeddings, held_logits = outputs(model, held_images)
     after = fit_after_network(
@@ -109,32 +102,29 @@ def train_model(
         "training_accuracy": accuracy(trained_logits, training.labels),
         "held_out_accuracy": accuracy(held_logits, held_out.labels),
         f"held_out_{MEASURE}": after.score,
-        **{f"{kind}_{key}": v for kind, one in found.items() for key, v in asdict(one).items()},
+        **exported["quality"],
     }
-    if test is not None:
-        tested = read_test(test, prepare, everything.classes, say)
+    if tested is not None:
         quality["test_accuracy"] = accuracy(outputs(model, tested.stacked())[1], tested.labels)
         say(f"test accuracy {quality['test_accuracy']:.4f}")
     card = OnnxCard(
         name=name,
         size=size,
         **after.card_fields(files),
-        classes=everything.classes,
+        classes=classes,
         trained_on=_trained_on(everything.origin, len(images), settings),
         licence=licence,
         training={
             "images": prefix_of(source),
             "command": command,
-            "precision": precision,
+            "precision": exported["precision"],
             "vectors": after.recorded(),
             "settings": settings.recorded(),
             "log": [asdict(result) for result in log],
-            CLASSIFICATION: classification(
-                held_logits, held_out.labels, everything.classes
-            ).to_json(),
+            CLASSIFICATION: classification(held_logits, held_out.labels, classes).to_json(),
             "seconds": round(sum(result.seconds for result in log)),
             "processor": processor(),
-            "cores": usable_cores(),
+            "threads": torch.get_num_threads(),
             "device": str(device()),
             "torch": torch.__version__,
         },
@@ -143,15 +133,33 @@ def train_model(
     return {**files, CARD_FILE: json.dumps(card.to_json(), indent=1).encode()}
 
 
-def _input(size: int) -> Preprocessing:
-    """How an image becomes an input: the older form in cards, which `size` stands for."""
-    return Preprocessing(height=size, width=size, reducing_gap=3.0, layout="NHWC", dtype="uint8")
+def _exported(
+    network: EmbeddingNet,
+    images: NDArray[np.uint8],
+    held_images: NDArray[np.uint8],
+    held_labels: NDArray[np.int64],
+    say: Say,
+) -> tuple[bytes, dict[str, Any]]:
+    """The network as ONNX in the best precision that passes; its `precision` and `quality`."""
+    network = network.to("cpu")
+    float_model = export_float(network, images.shape[1])
+    models = {"float32": float_model, "int8": quantise(float_model, images[:CALIBRATION_IMAGES])}
+    some, labels = held_images[:PARITY_IMAGES], held_labels[:PARITY_IMAGES]
+    precision, found = choose_export(predict(network, some), models, some, labels)
+    for kind, one in found.items():
+        say(f"export in {kind}: {one}")
+    if precision == "float32":
+        say("int8 would change the results: keeping float32, which is slower")
+    quality = {f"{kind}_{key}": v for kind, one in found.items() for key, v in asdict(one).items()}
+    return models[precision], {"precision": precision, "quality": quality}
 
 
-def _answers(settings: TrainSettings, training: Labelled, on_stage: OnStage) -> Answers | None:
+def _answers(
+    settings: TrainSettings, images: NDArray[np.uint8], classes: Sequence[str], on_stage: OnStage
+) -> Answers | None:
     if not settings.teacher:
         return None
-    return teacher_answers(settings.teacher, training.stacked(), training.classes, on_stage)
+    return teacher_answers(settings.teacher, images, classes, on_stage)
 
 
 def _trained_on(origin: str, count: int, settings: TrainSettings) -> str:

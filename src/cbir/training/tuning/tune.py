@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cbir.descriptors.preprocessing import Preprocessing
+from cbir.descriptors.onnx import square_input
 from cbir.errors import CbirError
 from cbir.files import write_whole
 from cbir.images.items import ImageSource
@@ -79,7 +79,9 @@ def tune(
     cpus = cpus or (1 if address else max(1, usable_cores() // trials))
     gpus = _gpus() if gpus is None else gpus
     with _locked(out):
-        everything = read_labelled(source, _input(size).prepare, limit=limit, seed=seed, say=say)
+        everything = read_labelled(
+            source, square_input(size).prepare, limit=limit, seed=seed, say=say
+        )
         held_out, training = split(everything, seed)
         data = TuningData(training.stacked(), training.labels, held_out.stacked(), held_out.labels)
         settings = draw_trials(space, trials, len(data.images), **given)
@@ -236,8 +238,3 @@ def _report(best: TrialRecord, settings: TrainSettings, journal: Journal) -> dic
 def _gpus() -> float:
     """One GPU for each trial where there is one."""
     return float(device().type == "cuda")
-
-
-def _input(size: int) -> Preprocessing:
-    """How an image becomes an input of the network, as in training."""
-    return Preprocessing(height=size, width=size, reducing_gap=3.0, layout="NHWC", dtype="uint8")
