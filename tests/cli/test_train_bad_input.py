@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -231,3 +232,20 @@ def test_wrong_settings_are_one_line(
     said, cure = problem(train("cnn", folder, *options))
     assert message in said
     assert hint in cure
+
+
+@pytest.mark.training
+def test_the_settings_of_a_tuning_run_are_taken_and_options_replace_them(
+    folder: Path, tmp_path: Path
+) -> None:
+    best = tmp_path / "best.json"
+    found = {"backbone": "mlp", "width": 0.25, "epochs": 9, "peak_rate": 0.002}
+    best.write_text(json.dumps({"settings": found}))
+    answer = train("cnn", folder, "--from", best, "--epochs", 1, "--set", "width=0.125")
+    assert answer.code == 0, answer.err
+    card = json.loads((Path(answer.out.strip()) / "model.json").read_text())
+    taken = {name: card["training"]["settings"][name] for name in found}
+    assert taken == {"backbone": "mlp", "width": 0.125, "epochs": 1, "peak_rate": 0.002}
+    best.write_text("{")
+    message, hint = problem(train("cnn", folder, "--from", best))
+    assert "no JSON" in message and "cbir tune" in hint
