@@ -103,7 +103,6 @@ def run(task: Task, checkpoint: Path) -> Result:
         CLASSES,
         checkpoint,
         _show,
-        _say,
     )
     learnt, scores = predict(network, pixels[held:], fast=True)
     components = principal_components(learnt, DIMS)

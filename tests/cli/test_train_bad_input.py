@@ -170,16 +170,19 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_last_good_one(
 
 
 @pytest.mark.training
-def test_a_checkpoint_of_other_settings_is_not_resumed_and_that_is_told(
+def test_a_checkpoint_of_other_settings_stays(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         full_disk(patched, after=1)
         assert train("cnn", folder, "--epochs", 2).code == 1
-    full_disk(monkeypatch, after=1)
-    other = train("cnn", folder, "--epochs", 2, "--seed", 1)
-    assert "of other settings or images: training starts anew" in other.err
-    assert "epoch 1/2" in other.err
+    [kept] = (cbir_home() / "training").iterdir()
+    before = kept.read_bytes()
+    message, hint = problem(train("cnn", folder, "--epochs", 2, "--seed", 1))
+    assert str(kept) in message and "of other settings or images" in message
+    assert "remove it to start anew" in hint and "--name" in hint
+    assert kept.read_bytes() == before
+    assert "epoch 1/2" not in train("cnn", folder, "--epochs", 2).err
 
 
 @pytest.mark.training
@@ -212,6 +215,14 @@ def test_a_diverging_loss_stops_and_names_rate_and_epoch(folder: Path) -> None:
     ("options", "message", "hint"),
     [
         (["--backbone", "airbensh94"], "unknown backbone 'airbensh94'", "airbench94"),
+        (["--set", "momentum=1.5"], "momentum 1.5 is not possible", "0 to 1"),
+        (["--set", "shift=32"], "a shift of 32 pixels is too large", "smaller"),
+        (["--backbone", "mlp", "--size", "2"], "a shift of 2 pixels is too large", "smaller"),
+        (["--set", "flip=null"], "'null' is no value of flip", "true or false"),
+        (["--seed", "99999999999"], "seed 99999999999 is too large", "below"),
+        (["--set", "teacher=classic"], "classic is not a network with classes", "another"),
+        (["--freeze", "1", "--set", "mix=mixup"], "mixup and a fixed backbone", "one of the two"),
+        (["--weights", "nothing.pth"], "nothing.pth", ""),
         (["--size", "8"], "an input of 8 pixels is too small for airbench94", "at least"),
         (["--size", "0"], "size 0 is not possible", "1 or more"),
         (["--epochs", "0"], "epochs 0 is not possible", "1 or more"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cbir.cli.trained import training_options
+from cbir.cli.trained import make_folder, training_options
 
 NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
 
@@ -102,6 +102,7 @@ def cnn(
     from cbir.registry import require_extra
 
     check_name(name, stored=out is None)
+    make_folder(out)
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
     require_extra("cbir train cnn", "train", *NEEDED)
@@ -113,8 +114,12 @@ def cnn(
     chosen = settings_from(settings_file) if settings_file else {}
     chosen |= dict(map(parsed, assignments))
     chosen |= {option: value for option, value in options.items() if value is not None}
-    chosen |= {"seed": seed} | ({"teacher": teacher} if teacher else {})
-    if "loss_weight" in chosen and chosen.get("loss", "cross-entropy") == "cross-entropy":
+    chosen |= {"teacher": teacher} if teacher else {}
+    context = click.get_current_context()
+    if context.get_parameter_source("seed") == click.core.ParameterSource.COMMANDLINE:
+        chosen["seed"] = seed
+    loss = chosen.get("loss", "cross-entropy")
+    if options["loss_weight"] is not None and loss == "cross-entropy":
         raise CbirError("--loss-weight needs a metric loss", "choose one with --loss")
     checkpoint = cbir_home() / "training" / f"{name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)

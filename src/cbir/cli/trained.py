@@ -36,6 +36,20 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated  # type: ignore[no-any-return]
 
 
+def make_folder(out: Path | None) -> None:
+    """Make the folder `out`, if there is one; raises `CbirError` before training if it cannot."""
+    from cbir.errors import CbirError
+
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CbirError(
+            f"cannot make the folder {out}: {error.strerror or error}", "choose another --out"
+        ) from error
+
+
 def keep(files: Mapping[str, ModelFile], out: Path | None) -> None:
     """Write a model's files to the folder `out`, or to the model store, and draw its training.
 

@@ -110,7 +110,8 @@ def command(
     else:
         print_table(_HEADER, [_row(record) for record in ranked])
     say(f"best settings: {out / BEST_FILE}")
-    say(f"next: cbir train cnn {shlex.quote(source)} --from {out / BEST_FILE} --name NAME")
+    again = ["cbir", "train", "cnn", source, "--from", str(out / BEST_FILE), "--name", "NAME"]
+    say(f"next: {shlex.join([*again, *(['--label-from-folder'] if label_from_folder else [])])}")
 
 
 _HEADER = ("trial", "state", "epochs", "held-out nAP@100", "accuracy", "seconds", "settings")

@@ -18,6 +18,8 @@ TEMPERATURES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)
 WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.95)
 """Candidate weights of the posterior. Not 1: images with equal class probabilities have the same
 posterior, so ids alone would order them."""
+UNDECIDED = Posterior(temperature=1.0, weight=0.5)
+"""What a handful of held-out images leaves: any choice scores the same."""
 STEPS = (0.25, 0.5, 2.0, 4.0)
 ROUNDS = 2
 MEASURE = "nAP@100"
@@ -67,7 +69,10 @@ def choose_fusion(
         for weight in WEIGHTS:
             fused = (1 - weight) * by_embedding + weight * by_posterior
             choices.append((Posterior(temperature, weight), score(fused, labels)))
-    return max(choices, key=lambda choice: choice[1])
+    best = max(value for _, value in choices)
+    if all(value == best for _, value in choices):
+        return UNDECIDED, best
+    return next(choice for choice in choices if choice[1] == best)
 
 
 def choose_weights(

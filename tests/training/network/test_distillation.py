@@ -40,14 +40,15 @@ def keep_teacher(name: str, seed: int) -> None:
 
 
 def test_a_student_learns_from_the_teacher_and_not_from_wrong_labels() -> None:
-    from cbir.training.network.distillation import teacher_answers
+    from cbir.training.network.distillation import load_teachers, teacher_answers
     from cbir.training.network.loop import train
     from cbir.training.network.prediction import predict
     from cbir.training.network.settings import settings_for
 
     keep_teacher("teacher", seed=0)
     images, truth = blobs(300, seed=5)
-    answers = teacher_answers(("teacher",), images, NAMES)
+    teachers = load_teachers(["teacher"])
+    answers = teacher_answers(teachers, images)
     assert (answers.probabilities[0].argmax(1).numpy() == truth).mean() > 0.9
     wrong = (truth + 1) % CLASSES
     settings = settings_for(
@@ -60,7 +61,7 @@ def test_a_student_learns_from_the_teacher_and_not_from_wrong_labels() -> None:
     # Similarities follow the teacher's, which a student of labels alone does not know.
     alone = settings_for(300, width=0.25, epochs=8, flip=False)
     other = predict(train(images, truth, blobs(50, 1), alone, CLASSES)[0], tested)[0]
-    wanted = teacher_answers(("teacher",), tested, NAMES).embeddings[0].numpy()
+    wanted = teacher_answers(teachers, tested).embeddings[0].numpy()
 
     def distance(rows: np.ndarray) -> float:
         unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -72,18 +73,19 @@ def test_a_student_learns_from_the_teacher_and_not_from_wrong_labels() -> None:
 def test_answers_are_the_mean_over_teachers_and_know_mirror_images() -> None:
     import torch
 
-    from cbir.training.network.distillation import teacher_answers
+    from cbir.training.network.distillation import load_teachers, teacher_answers
 
     keep_teacher("one", seed=0)
     keep_teacher("two", seed=1)
     images, _ = blobs(20, seed=5)
     one, two, both = (
-        teacher_answers(names, images, NAMES) for names in (("one",), ("two",), ("one", "two"))
+        teacher_answers(load_teachers(names), images)
+        for names in (("one",), ("two",), ("one", "two"))
     )
     torch.testing.assert_close(both.probabilities, (one.probabilities + two.probabilities) / 2)
     cosines = [said.embeddings[0] @ said.embeddings[0].T for said in (one, two, both)]
     torch.testing.assert_close(cosines[2], (cosines[0] + cosines[1]) / 2)
-    turned = teacher_answers(("one",), images[:, :, ::-1].copy(), NAMES)
+    turned = teacher_answers(load_teachers(["one"]), images[:, :, ::-1].copy())
     torch.testing.assert_close(turned.probabilities[0], one.probabilities[1])
     rows, mirrored = torch.tensor([3, 4]), torch.tensor([False, True])
     probabilities, _ = one.of(rows, mirrored, torch.device("cpu"))

@@ -70,17 +70,15 @@ def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(resumed.state_dict()[name].numpy(), value.numpy())
 
 
-def test_a_checkpoint_of_other_images_is_not_taken_up(tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_images_is_refused(tmp_path: Path) -> None:
     from cbir.training.network.loop import train
     from cbir.training.network.settings import TrainSettings
-    from cbir.training.network.state import EpochResult
 
     settings = TrainSettings(epochs=1, batch_size=50)
     checkpoint = tmp_path / "state.safetensors"
     train(*blobs(100), blobs(20, 1), settings, CLASSES, checkpoint)
-    seen: list[EpochResult] = []
-    train(*blobs(100, seed=5), blobs(20, 1), settings, CLASSES, checkpoint, seen.append)
-    assert len(seen) == 1
+    with pytest.raises(CbirError, match="of other settings or images"):
+        train(*blobs(100, seed=5), blobs(20, 1), settings, CLASSES, checkpoint)
 
 
 def test_small_sets_get_small_batches_and_rates() -> None:
@@ -133,7 +131,9 @@ def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
     assert {"curves.png", "confusion.png", "classes.png"} <= {p.name for p in folder.iterdir()}
     assert card["training"]["command"].startswith("cbir train cnn digits:train --name digits")
     quality = card["quality"]
-    close = quality["int8_cosine"] >= 0.99 and quality["int8_nap_difference"] >= -0.01
+    close = quality["int8_cosine"] >= 0.99 and (
+        quality["int8_nap_difference"] >= -0.01 or quality["int8_p"] >= 0.05
+    )
     assert (card["training"]["precision"] == "int8") == close
     assert quality["test_accuracy"] > 0.6
     assert card["trained_on"].startswith("digits, 1,298 images")

@@ -31,11 +31,13 @@ class Answers:
     """What the teachers say of each image (row 0) and its mirror image (row 1).
 
     `probabilities` (2, n, classes) at TEMPERATURE, averaged; `embeddings` (2, n, dim) are the
-    teachers' unit vectors side by side, scaled so that products are mean cosines.
+    teachers' unit vectors side by side, scaled so that products are mean cosines. `fingerprints`
+    are those of the teachers.
     """
 
     probabilities: Tensor
     embeddings: Tensor
+    fingerprints: Sequence[str]
 
     def of(self, rows: Tensor, mirrored: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Probabilities and embeddings of the images `rows` (n,), some of them mirrored."""
@@ -45,16 +47,11 @@ class Answers:
 
 
 def teacher_answers(
-    names: Sequence[str],
+    teachers: Sequence[OnnxDescriptor],
     images: NDArray[np.uint8],
-    classes: Sequence[str],
     on_stage: OnStage = lambda _s, _d, _t: None,
 ) -> Answers:
-    """The answers of the models `names` to `images` (n, size, size, 3).
-
-    Raises `CbirError` for a model that is not a network with these `classes`.
-    """
-    teachers = [_teacher(name, classes) for name in names]
+    """The answers of `teachers` to `images` (n, size, size, 3)."""
     probabilities, embeddings = [], []
     for mirrored in (False, True):
         shares, vectors = [], []
@@ -69,7 +66,8 @@ def teacher_answers(
             on_stage("asking the teacher", done, 2 * len(images))
         probabilities.append(torch.cat(shares))
         embeddings.append(torch.cat(vectors))
-    return Answers(torch.stack(probabilities), torch.stack(embeddings))
+    fingerprints = [teacher.spec.fingerprint for teacher in teachers]
+    return Answers(torch.stack(probabilities), torch.stack(embeddings), fingerprints)
 
 
 def distillation_loss(logits: Tensor, embedding: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
@@ -85,13 +83,22 @@ def distillation_loss(logits: Tensor, embedding: Tensor, wanted: tuple[Tensor, T
     return soft + difference.square().mean()
 
 
-def _teacher(name: str, classes: Sequence[str]) -> OnnxDescriptor:
-    teacher = load_descriptor(name)
-    if not isinstance(teacher, OnnxDescriptor) or not teacher.card.classes:
-        raise CbirError(f"{name} is not a network with classes", "choose another teacher")
-    if tuple(teacher.card.classes) != tuple(classes):
-        raise CbirError(
-            f"the teacher {name} was trained on other classes",
-            "train a teacher on these images first",
-        )
-    return teacher
+def load_teachers(names: Sequence[str]) -> list[OnnxDescriptor]:
+    """The models `names`; raises `CbirError` for one that is not a network with classes."""
+    teachers = []
+    for name in names:
+        teacher = load_descriptor(name)
+        if not isinstance(teacher, OnnxDescriptor) or not teacher.card.classes:
+            raise CbirError(f"{name} is not a network with classes", "choose another teacher")
+        teachers.append(teacher)
+    return teachers
+
+
+def require_classes(teachers: Sequence[OnnxDescriptor], classes: Sequence[str]) -> None:
+    """Raise `CbirError` unless all `teachers` know exactly these `classes`."""
+    for teacher in teachers:
+        if tuple(teacher.card.classes) != tuple(classes):
+            raise CbirError(
+                f"the teacher {teacher.card.name} was trained on other classes",
+                "train a teacher on these images first",
+            )

@@ -8,9 +8,11 @@ norm into the layer before it, and ONNX Runtime's quantizer takes every operatio
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,9 +55,7 @@ def export_float(network: EmbeddingNet, size: int) -> bytes:
     Batch norm is folded into convolutions and linear layers, max pooling in between or not.
     """
     deployed = _Deployed(copy.deepcopy(network).cpu()).eval()
-    with warnings.catch_warnings():
-        # The exporter warns about its own deprecations, which do not concern users.
-        warnings.simplefilter("ignore")
+    with _silence():
         program = torch.onnx.export(
             deployed,
             (torch.zeros((2, size, size, 3), dtype=torch.uint8),),
@@ -69,14 +69,27 @@ def export_float(network: EmbeddingNet, size: int) -> bytes:
         raise RuntimeError("torch.onnx.export returned no program")
     from onnxscript.rewriter import rewrite
 
-    rewrite(program.model, [_before_pooling(kind) for kind in INCREASING])
-    program.optimize()
+    with _silence():
+        rewrite(program.model, [_before_pooling(kind) for kind in INCREASING])
+        program.optimize()
     model = program.model_proto
     graph = model.graph
     for noted in (model, graph, *graph.node, *graph.value_info, *graph.initializer):
         # Remove stack traces: they contain local paths.
         noted.ClearField("metadata_props")
     return cast(bytes, model.SerializeToString())
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings of the exporter: they concern its own code, not what users do."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def quantise(model: bytes, images: NDArray[np.uint8]) -> bytes:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cbir.training.network.checkpoint import read_checkpoint, write_checkpoint
 from cbir.training.network.network import EmbeddingNet
 from cbir.training.network.prediction import pixels_of, rows_at_once
-from cbir.types import OnStage
+from cbir.types import Floats, OnStage
 
 
 def fixed_features(
@@ -41,8 +41,17 @@ def fixed_features(
     return features
 
 
+def classified(network: EmbeddingNet, features: Tensor) -> Floats:
+    """Logits (n, classes) of `features`, in evaluation mode."""
+    network.eval()
+    with torch.inference_mode():
+        embeddings = network.project(features.to(network.mean.device))
+        logits: Floats = network.classify(embeddings).float().cpu().numpy()
+    return logits
+
+
 def _identity(network: EmbeddingNet, images: NDArray[np.uint8]) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(str(network.mirror).encode())
     for name, tensor in network.state_dict().items():
         if name.startswith(("backbone.", "mean", "std")):

@@ -28,11 +28,12 @@ from cbir.errors import CbirError
 from cbir.training.network.augment import augmented, mixed
 from cbir.training.network.backbones import plan_of
 from cbir.training.network.backbones.airbench import Whitened
+from cbir.training.network.backbones.libraries import PRETRAINED
 from cbir.training.network.backbones.plan import Backbone, Statistics
 from cbir.training.network.batch_order import balanced, class_balanced, shuffled
 from cbir.training.network.distillation import Answers, distillation_loss
 from cbir.training.network.fine_tuning import freeze, parameter_groups
-from cbir.training.network.frozen import fixed_features
+from cbir.training.network.frozen import classified, fixed_features
 from cbir.training.network.losses import MetricLoss, metric_loss
 from cbir.training.network.network import EmbeddingNet
 from cbir.training.network.prediction import autocast, device, on_device, pixels_of, predict
@@ -46,7 +47,7 @@ from cbir.training.network.state import (
 )
 from cbir.types import OnStage
 
-START_IMAGES = 5000
+START_PIXELS = 5000 * 32 * 32
 
 
 def train(
@@ -57,7 +58,6 @@ def train(
     classes: int,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
     on_stage: OnStage = lambda _s, _d, _t: None,
     answers: Answers | None = None,
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
@@ -67,27 +67,34 @@ def train(
     stopping. `answers` are those of `settings.teacher` to `images`.
 
     `checkpoint` (a .safetensors path) saves the state after each epoch. A run with the same
-    settings and images resumes from it and gives the same result as an uninterrupted run; another
-    run starts anew, which it says.
+    settings and images resumes from it and gives the same result as an uninterrupted run.
 
     `on_stage` reports the images of an epoch that are done, with the mean loss so far in the name
-    of the stage. Raises `CbirError` if the loss diverges, the checkpoint is damaged or it cannot be
-    written.
+    of the stage. Raises `CbirError` if the loss diverges, or if the checkpoint is of another run,
+    damaged, or cannot be written.
     """
     state = _start(images, settings, classes)
     identity = _identity(images, labels, settings, answers)
     if checkpoint is not None and checkpoint.exists() and not state.restore(checkpoint, identity):
-        say(f"{checkpoint} is of other settings or images: training starts anew")
-    fixed = None
+        raise CbirError(
+            f"the checkpoint {checkpoint} is of other settings or images",
+            "repeat the command that wrote it, remove it to start anew, or choose another --name",
+        )
+    held_images, held_labels = held_out
+    fixed = held_fixed = None
     if settings.freeze == 1:
         kept = None if checkpoint is None else features_file(checkpoint)
         fixed = fixed_features(state.network, images, kept, on_stage)
+        held_fixed = fixed_features(state.network, held_images, None, on_stage)
     data = _Data(images, torch.from_numpy(labels), fixed, answers)
-    held_images, held_labels = held_out
     while len(state.log) < settings.epochs and not _stalled(state.log, settings.patience):
         started = time.perf_counter()
         loss, accuracy = _run_epoch(state, data, settings, on_stage)
-        logits = predict(state.measured(), held_images, fast=True)[1]
+        if held_fixed is None:
+            logits = predict(state.measured(), held_images, fast=True)[1]
+        else:
+            logits = classified(state.measured(), held_fixed)
+        _require_finite(float(np.abs(logits).max()), len(state.log), state.optimizer)
         result = EpochResult(
             epoch=len(state.log) + 1,
             loss=loss,
@@ -134,7 +141,8 @@ def _start(images: NDArray[np.uint8], settings: TrainSettings, classes: int) -> 
         settings.mirror,
     )
     if isinstance(backbone, Whitened) and not settings.weights:
-        backbone.start(network.normalised(pixels_of(images[:START_IMAGES], network)))
+        some = images[: START_PIXELS // settings.size**2]
+        backbone.start(network.normalised(pixels_of(some, network)))
     network = network.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(network, settings.freeze)
     metric = metric_loss(settings.loss, classes, network.dim)
@@ -145,7 +153,9 @@ def _start(images: NDArray[np.uint8], settings: TrainSettings, classes: int) -> 
         metric,
         _optimizer(network, metric, settings),
         moving_average(network, settings.ema),
+        torch.compile(network.embed) if settings.compile else network.embed,
         keep_best=settings.patience > 0,
+        fixed_backbone=settings.freeze == 1,
     )
 
 
@@ -157,23 +167,24 @@ def _run_epoch(
     # Seeded by epoch, so that a resumed run draws the same numbers as an uninterrupted one.
     torch.manual_seed(settings.seed * 1000 + epoch)
     random = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
-    mirrored = _mirrored(len(data.images), settings, epoch)
+    # Fixed features are those of the images as they are.
+    flips = settings.flip and data.fixed is None
+    mirrored = _mirrored(len(data.images), settings.seed, epoch, flips)
     order = _order(data.targets, state.metric, settings, random)
     steps, size = order.shape
-    embed = torch.compile(network.embed) if settings.compile else network.embed
     loss_sum = correct = 0.0
     for step, chosen in enumerate(order):
         _set_rates(state.optimizer, settings, epoch * steps + step, settings.epochs * steps)
         batch, targets = _batch(network, data, chosen, mirrored[chosen], settings, random)
         with autocast(batch.device):
-            embedding = network.project(batch) if data.fixed is not None else embed(batch)
+            embedding = network.project(batch) if data.fixed is not None else state.embed(batch)
             slowed = _slowed(embedding, 1 - settings.loss_weight) if state.metric else embedding
             logits = network.classify(slowed).float()
         said = None
         if data.answers is not None:
             said = data.answers.of(chosen, mirrored[chosen], batch.device)
         loss, objective = _losses(
-            logits, embedding.float(), targets, said, state.metric, settings, random
+            logits, slowed.float(), embedding.float(), targets, said, state.metric, settings, random
         )
         _require_finite(objective, epoch, state.optimizer)
         state.optimizer.zero_grad(set_to_none=True)
@@ -194,6 +205,7 @@ def _run_epoch(
 
 def _losses(
     logits: Tensor,
+    slowed: Tensor,
     embedding: Tensor,
     targets: Tensor,
     said: tuple[Tensor, Tensor] | None,
@@ -203,12 +215,13 @@ def _losses(
 ) -> tuple[Tensor, float]:
     """The loss of a batch, and its value with each part in its share of the embedding's gradient.
 
-    `said` are the teacher's answers.
+    `slowed` is the embedding whose gradient a metric loss leaves to the rest. `said` are the
+    teacher's answers.
     """
     loss = functional.cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
     if said is not None:
         share = settings.teacher_weight
-        loss = (1 - share) * loss + share * distillation_loss(logits, embedding, said)
+        loss = (1 - share) * loss + share * distillation_loss(logits, slowed, said)
     if metric is None:
         return loss, float(loss.detach())
     of_pairs, share = metric.compute(embedding, targets, random), settings.loss_weight
@@ -248,14 +261,14 @@ def _order(
     return shuffled(len(targets), settings.batch_size, random)
 
 
-def _mirrored(count: int, settings: TrainSettings, epoch: int) -> Tensor:
+def _mirrored(count: int, seed: int, epoch: int, flips: bool) -> Tensor:
     """Which of the images to mirror, bool (n,): half of them, the other half in the next epoch.
 
     So two epochs show every image both ways (arXiv:2404.00498, "alternating flip").
     """
-    if not settings.flip:
+    if not flips:
         return torch.zeros(count, dtype=torch.bool)
-    coins = torch.rand(count, generator=torch.Generator().manual_seed(settings.seed)) < 0.5
+    coins = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < 0.5
     return coins ^ (epoch % 2 == 1)
 
 
@@ -288,7 +301,9 @@ def _optimizer(
     rate = settings.peak_rate
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate)
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=True)
+    return torch.optim.SGD(
+        groups, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0
+    )
 
 
 def _set_rates(
@@ -308,8 +323,13 @@ def _stalled(log: list[EpochResult], patience: int) -> bool:
 
 def _channel_statistics(images: NDArray[np.uint8]) -> Statistics:
     """The mean and standard deviation per channel of pixels scaled to 0..1."""
-    pixels = images.reshape(-1, 3)
-    return tuple(pixels.mean(axis=0) / 255), tuple(pixels.std(axis=0) / 255)
+    # By the numbers of each value, because float64 copies of all images would not fit memory.
+    levels = np.arange(256) / 255
+    counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(3)]
+    means = [float(np.average(levels, weights=count)) for count in counts]
+    squares = [float(np.average(levels**2, weights=count)) for count in counts]
+    pairs = zip(means, squares, strict=True)
+    return tuple(means), tuple(math.sqrt(square - mean**2) for mean, square in pairs)
 
 
 def _identity(
@@ -318,10 +338,12 @@ def _identity(
     settings: TrainSettings,
     answers: Answers | None,
 ) -> str:
-    """A digest of everything that determines the weights."""
+    """A digest of what determines the weights: settings, images, weights file and teachers."""
     digest = hashlib.sha256(json.dumps(settings.recorded()).encode())
-    digest.update(np.ascontiguousarray(labels).tobytes())
-    digest.update(np.ascontiguousarray(images).tobytes())
+    digest.update(np.ascontiguousarray(labels).data)
+    digest.update(np.ascontiguousarray(images).data)
+    if settings.weights not in ("", PRETRAINED):
+        digest.update(Path(settings.weights).read_bytes())
     if answers is not None:
-        digest.update(answers.probabilities.numpy().tobytes())
+        digest.update(json.dumps(answers.fingerprints).encode())
     return digest.hexdigest()

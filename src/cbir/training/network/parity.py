@@ -15,7 +15,8 @@ from cbir.descriptors.onnx import NETWORK_FILE
 from cbir.descriptors.runtime import Network
 from cbir.errors import CbirError
 from cbir.machine import usable_cores
-from cbir.training.choose import MEASURE, cosines, score
+from cbir.measures.significance import SIGNIFICANT, randomisation_p
+from cbir.training.choose import MEASURE, cosines, per_query
 from cbir.types import Floats
 
 Outputs = tuple[Floats, Floats]
@@ -34,13 +35,15 @@ class Parity:
     `error` is the largest difference of a value of an embedding, as a share of the largest value;
     `cosine` the mean cosine of the two centred embeddings of an image; `same_class` the share of
     images with the same best class; `nap_difference` the nAP@100 of the export minus that of the
-    network, half of the images querying the other half by centred embeddings.
+    network, half of the images querying the other half by centred embeddings, and `p` that of a
+    paired randomisation test of this difference.
     """
 
     error: float
     cosine: float
     same_class: float
     nap_difference: float
+    p: float
 
     def __str__(self) -> str:
         return (
@@ -54,11 +57,13 @@ def parity(expected: Outputs, got: Outputs, labels: NDArray[np.int64]) -> Parity
     centre = expected[0].mean(axis=0)
     before, after = projected(expected[0], centre), projected(got[0], centre)
     largest = float(np.abs(expected[0]).max())
+    naps = [per_query(cosines(vectors), labels) for vectors in (before, after)]
     return Parity(
         error=float(np.abs(got[0] - expected[0]).max()) / max(largest, TINY),
         cosine=float(np.sum(before * after, axis=1).mean()),
         same_class=float(np.mean(got[1].argmax(1) == expected[1].argmax(1))),
-        nap_difference=score(cosines(after), labels) - score(cosines(before), labels),
+        nap_difference=float(np.mean(naps[1] - naps[0])),
+        p=randomisation_p(naps[1] - naps[0]),
     )
 
 
@@ -71,7 +76,8 @@ def choose_export(
     """The precision to keep, and the parity of each of `models`: "float32", and "int8" or not.
 
     `expected` is what the network makes of the held-out `images` (n, size, size, 3) of `labels`.
-    int8 is kept if it changes embeddings and nAP@100 little. Raises `CbirError` if the float32
+    int8 is kept if it changes embeddings little, and nAP@100
+    little or within noise. Raises `CbirError` if the float32
     export is not the same function as the network.
     """
     found = {kind: parity(expected, outputs(one, images), labels) for kind, one in models.items()}
@@ -85,7 +91,7 @@ def choose_export(
     close = (
         rounded is not None
         and rounded.cosine >= INT8_COSINE
-        and rounded.nap_difference >= -INT8_LOSS
+        and (rounded.nap_difference >= -INT8_LOSS or rounded.p >= SIGNIFICANT)
     )
     return INT8 if close else FLOAT32, found
 

@@ -1,7 +1,7 @@
 """Trains a complete model from labelled images, for `cbir train cnn`.
 
-Splits, trains, exports to int8, checks the export, tunes temperature and fusion weight on held-out
-images, measures, and writes the card.
+Splits, trains, exports to int8, checks the export, chooses on held-out images how vectors are made,
+measures, and writes the card.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from cbir.descriptors.about import NOT_STATED
 from cbir.descriptors.cards import CARD_FILE
-from cbir.descriptors.models import card_of, load_descriptor
-from cbir.descriptors.onnx import OnnxCard, square_input
+from cbir.descriptors.onnx import OnnxCard, OnnxDescriptor, square_input
+from cbir.errors import CbirError
 from cbir.images.items import ImageSource
 from cbir.machine import processor
 from cbir.training.choose import MEASURE
@@ -34,11 +34,11 @@ from cbir.training.labelled import (
 )
 from cbir.training.network.backbones import plan_of
 from cbir.training.network.backbones.libraries import PRETRAINED
-from cbir.training.network.distillation import Answers, teacher_answers
+from cbir.training.network.distillation import load_teachers, require_classes, teacher_answers
 from cbir.training.network.export import export_float, quantise
 from cbir.training.network.loop import train
 from cbir.training.network.network import EmbeddingNet
-from cbir.training.network.parity import choose_export, outputs
+from cbir.training.network.parity import FLOAT32, INT8, choose_export, outputs
 from cbir.training.network.prediction import device, predict
 from cbir.training.network.settings import TrainSettings, settings_for
 from cbir.training.network.state import EpochResult
@@ -61,21 +61,24 @@ def train_model(
     say: Say = lambda _: None,
     on_stage: OnStage = lambda _s, _d, _t: None,
 ) -> dict[str, bytes]:
-    """Train on `source` and return the model's files (`model.onnx`, `model.json`).
+    """Train on `source` and return the model's files: `model.onnx`, `model.json` and, if the
+    vectors are projected, `projection.npz`.
 
-    `chosen` are the fields of `TrainSettings` that differ from the defaults of the backbone. Holds
-    out a tenth of the images for the accuracy after each epoch and (half as index, half as queries)
-    to tune temperature and fusion weight. `test` is used only for the final measurement. With
+    `chosen` are the fields of `TrainSettings` that differ from the defaults of the backbone. A
+    tenth of the images is held out for the accuracy after each epoch, and to choose (half as index,
+    half as queries) how vectors are made. `test` is used only for the final measurement. With
     `checkpoint`, an interrupted run resumes. `licence` is that of the weights, and `command` what
     the person typed. `on_stage` is a progress callback inside an epoch. Raises `CbirError` for
     settings that are unknown or impossible.
     """
-    size = settings_for(1, **chosen).size  # checks the settings before the images are read
-    prepare = square_input(size).prepare
+    first = settings_for(1, **chosen)
+    teachers = _rehearse(first)  # before the images are read
+    size, prepare = first.size, square_input(first.size).prepare
     everything = read_labelled(source, prepare, say=say)
     classes = everything.classes
+    require_classes(teachers, classes)
     tested = None if test is None else read_test(test, prepare, classes, say)
-    held_out, training = split(everything, chosen.get("seed", TrainSettings.seed))
+    held_out, training = split(everything, first.seed)
     held_images, images = held_out.stacked(), training.stacked()
     settings = settings_for(len(images), **chosen)
     say(f"{len(images):,} training images, {len(held_images):,} held out")
@@ -87,9 +90,8 @@ def train_model(
         len(classes),
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
-        say,
         on_stage,
-        _answers(settings, images, classes, on_stage),
+        teacher_answers(teachers, images, on_stage) if teachers else None,
     )
     model, exported = _exported(network, images, held_images, held_out.labels, say)
     trained_embeddings, trained_logits = outputs(model, images)
@@ -112,7 +114,7 @@ def train_model(
         size=size,
         **after.card_fields(files),
         classes=classes,
-        trained_on=_trained_on(everything.origin, len(images), settings),
+        trained_on=_trained_on(everything.origin, len(images), settings, teachers),
         licence=licence,
         training={
             "images": prefix_of(source),
@@ -143,26 +145,47 @@ def _exported(
     """The network as ONNX in the best precision that passes; its `precision` and `quality`."""
     network = network.to("cpu")
     float_model = export_float(network, images.shape[1])
-    models = {"float32": float_model, "int8": quantise(float_model, images[:CALIBRATION_IMAGES])}
+    models = {FLOAT32: float_model}
+    try:
+        models[INT8] = quantise(float_model, images[:CALIBRATION_IMAGES])
+    except Exception as error:  # noqa: BLE001 - the quantizer raises what it likes
+        say(f"ONNX Runtime cannot quantise this network: {type(error).__name__}: {error}")
     some, labels = held_images[:PARITY_IMAGES], held_labels[:PARITY_IMAGES]
     precision, found = choose_export(predict(network, some), models, some, labels)
     for kind, one in found.items():
         say(f"export in {kind}: {one}")
-    if precision == "float32":
+    if precision == FLOAT32 and INT8 in models:
         say("int8 would change the results: keeping float32, which is slower")
     quality = {f"{kind}_{key}": v for kind, one in found.items() for key, v in asdict(one).items()}
     return models[precision], {"precision": precision, "quality": quality}
 
 
-def _answers(
-    settings: TrainSettings, images: NDArray[np.uint8], classes: Sequence[str], on_stage: OnStage
-) -> Answers | None:
-    if not settings.teacher:
-        return None
-    return teacher_answers(settings.teacher, images, classes, on_stage)
+def _rehearse(settings: TrainSettings) -> list[OnnxDescriptor]:
+    """The teachers; raises `CbirError` for what would fail later.
+
+    Builds the network, which may refuse its size or its weights, and exports it if it comes from a
+    library: after hours of training would be too late.
+    """
+    teachers = load_teachers(settings.teacher)
+    backbone = plan_of(settings.backbone).build(
+        settings.size, settings.width, settings.depth, settings.weights
+    )
+    if ":" in settings.backbone:
+        half = torch.full((3,), 0.5)
+        network = EmbeddingNet(backbone, settings.embedding, 2, half, half)
+        try:
+            export_float(network, settings.size)
+        except Exception as error:
+            raise CbirError(
+                f"{settings.backbone} cannot be exported to ONNX: {type(error).__name__}",
+                "choose another backbone",
+            ) from error
+    return teachers
 
 
-def _trained_on(origin: str, count: int, settings: TrainSettings) -> str:
+def _trained_on(
+    origin: str, count: int, settings: TrainSettings, teachers: Sequence[OnnxDescriptor]
+) -> str:
     """All data that the weights have seen, also through others."""
     named = [f"{origin}, {count:,} images"]
     if settings.weights == PRETRAINED:
@@ -170,10 +193,7 @@ def _trained_on(origin: str, count: int, settings: TrainSettings) -> str:
         named.append(f"pre-trained {settings.backbone}" + (f" ({data})" if data else ""))
     elif settings.weights:
         named.append(f"weights of {Path(settings.weights).name}")
-    for name in settings.teacher:
-        card = card_of(load_descriptor(name))
-        assert card is not None
-        named.append(f"teacher {name} ({card.trained_on})")
+    named += [f"teacher {each.card.name} ({each.card.trained_on})" for each in teachers]
     return "; ".join(named)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -18,6 +17,7 @@ MIXES = ("none", "mixup", "cutmix")
 STEPS_PER_EPOCH, SMALLEST_BATCH = 50, 16
 SHARES = (
     "warm_up",
+    "momentum",
     "dropout",
     "label_smoothing",
     "ema",
@@ -29,6 +29,10 @@ SHARES = (
     "loss_weight",
     "teacher_weight",
 )
+BOOLEANS = ("mirror", "balance", "flip", "compile")
+AUGMENTATION = ("flip", "shift", "crop", "cutout", "mix", "jpeg", "brightness")
+ADAMW_RATE = 1e-3
+MOST_SEED = 2**32
 COUNTS = ("size", "epochs", "batch_size", "images_per_class")
 
 
@@ -116,6 +120,21 @@ class TrainSettings:
         for name, value in values.items():
             if isinstance(value, float | int) and not value >= 0:
                 raise CbirError(f"{name} {value:g} is not possible", "choose 0 or more")
+        for name in BOOLEANS:
+            if type(values[name]) is not bool:
+                raise CbirError(f"{name} {values[name]} is not possible", "choose true or false")
+        if self.seed >= MOST_SEED:
+            raise CbirError(f"seed {self.seed} is too large", f"choose one below {MOST_SEED}")
+        if self.shift >= self.size:
+            raise CbirError(
+                f"a shift of {self.shift} pixels is too large for a size of {self.size}",
+                "choose a smaller --set shift=N",
+            )
+        if self.mix != "none" and self.freeze == 1:
+            raise CbirError(
+                f"{self.mix} and a fixed backbone exclude each other",
+                "the features of a fixed backbone are computed once: leave out one of the two",
+            )
         smallest = plan_of(self.backbone).smallest
         if self.size < smallest:
             raise CbirError(
@@ -138,6 +157,9 @@ class TrainSettings:
             del values["teacher"], values["teacher_weight"]
         if self.optimizer != "sgd":
             del values["momentum"], values["bias_rate_factor"]
+        if self.freeze == 1:
+            for name in AUGMENTATION:
+                del values[name]
         return values
 
 
@@ -152,6 +174,8 @@ def settings_for(images: int, **chosen: Any) -> TrainSettings:
     check_names(chosen)
     plan = plan_of(chosen.get("backbone", TrainSettings.backbone))
     defaults = plan.defaults_for(chosen.get("weights"))
+    if chosen.get("optimizer") == "adamw" != defaults.get("optimizer"):
+        defaults |= {"peak_rate": ADAMW_RATE}  # rates of SGD are far too high for AdamW
     values = {**defaults, **chosen}
     full = TrainSettings(**values)
     batch_size = full.batch_size
@@ -169,11 +193,16 @@ def parsed(assignment: str) -> tuple[str, Any]:
     name, _, text = assignment.partition("=")
     check_names({name: text})
     kind = type(getattr(TrainSettings, name))
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise CbirError(f"'{text}' is no value of {name}", "give true or false")
+        return name, text == "true"
+    if kind is tuple:
+        return name, tuple(text.split(","))
     try:
-        return name, json.loads(text) if kind is bool else kind(text)
+        return name, kind(text)
     except ValueError as error:
-        cure = "true or false" if kind is bool else "a number"
-        raise CbirError(f"'{text}' is no value of {name}", f"give {cure}") from error
+        raise CbirError(f"'{text}' is no value of {name}", "give a number") from error
 
 
 def check_names(chosen: Mapping[str, Any]) -> None:

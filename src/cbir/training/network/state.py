@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
@@ -32,14 +32,17 @@ class TrainingState:
     """Everything that changes while training.
 
     `averaged` holds the moving average of the weights, and `best` the weights of the epoch with the
-    best held-out accuracy, where they are wanted.
+    best held-out accuracy, where they are wanted. `embed` is the network's, compiled or not. A
+    `fixed_backbone` does not change, so no checkpoint holds it.
     """
 
     network: EmbeddingNet
     metric: MetricLoss | None
     optimizer: torch.optim.Optimizer
     averaged: AveragedModel | None
+    embed: Callable[[Tensor], Tensor]
     keep_best: bool
+    fixed_backbone: bool
     best: dict[str, Tensor] = field(default_factory=dict)
     log: list[EpochResult] = field(default_factory=list)
 
@@ -57,7 +60,7 @@ class TrainingState:
         """The trained network, in evaluation mode."""
         network = self.measured()
         if self.best:
-            network.load_state_dict(self.best)
+            network.load_state_dict(self.best, strict=not self.fixed_backbone)
         return network.eval()
 
     def save(self, path: Path, identity: str) -> None:
@@ -67,6 +70,7 @@ class TrainingState:
             f"{part}/{name}": tensor
             for part, named in self._parts().items()
             for name, tensor in named.items()
+            if not (self.fixed_backbone and "backbone" in name.split("."))
         }
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in state.items()}
@@ -77,11 +81,12 @@ class TrainingState:
         tensors, facts = read_checkpoint(path)
         if facts["identity"] != identity:
             return False
-        self.network.load_state_dict(grouped(tensors, "network/"))
+        strict = not self.fixed_backbone
+        self.network.load_state_dict(grouped(tensors, "network/"), strict)
         if self.metric is not None:
             self.metric.parameters.load_state_dict(grouped(tensors, "loss/"))
         if self.averaged is not None:
-            self.averaged.load_state_dict(grouped(tensors, "averaged/"))
+            self.averaged.load_state_dict(grouped(tensors, "averaged/"), strict)
         self.best = grouped(tensors, "best/")
         states: dict[int, dict[str, Tensor]] = {}
         for key, tensor in grouped(tensors, "optimizer/").items():

@@ -220,7 +220,8 @@ def _report(best: TrialRecord, settings: TrainSettings, journal: Journal) -> dic
     """What the best trial is and reached, compared with the default settings, and where."""
     run, first = journal.run, journal.of(1)
     return {
-        "settings": settings.recorded(),
+        # Without the epochs of a trial: the winner is trained in full.
+        "settings": {name: v for name, v in settings.recorded().items() if name != "epochs"},
         "trial": best.trial,
         QUALITY: best.quality,
         ACCURACY: best.accuracy,
