@@ -51,7 +51,7 @@ class Place:
     ) -> subprocess.Popen[str]:
         """`cbir tune` on so many cores of this machine: on one, its trials run in order."""
         arguments = ("tune", self.images, "--label-from-folder", "--space", self.space)
-        chosen = ("--out", self.folder / out, "--epochs", 2, *options)
+        chosen = ("--out", out, "--epochs", 2, *options)
         allowed = sorted(os.sched_getaffinity(0))[:cores]
         homes = {"HOME": str(self.home), "CBIR_HOME": str(self.cbir_home)}
         return subprocess.Popen(
@@ -59,6 +59,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=self.folder,
             env={**os.environ, **homes, **environment},
             start_new_session=True,
             preexec_fn=lambda: os.sched_setaffinity(0, allowed),

@@ -94,7 +94,8 @@ def tune(
             "--gpus": gpus,
             "settings": {**settings[0].recorded(), **dict.fromkeys(space.searched)},
         }
-        work, journal_file = out / WORK_FOLDER, out / JOURNAL_FILE
+        journal_file = out / JOURNAL_FILE
+        work = out.resolve() / WORK_FOLDER  # Ray refuses relative paths
         if not journal_file.exists():
             shutil.rmtree(work, ignore_errors=True)
         journal = Journal.open(journal_file, run, [_searched(one, space) for one in settings])
