@@ -14,6 +14,7 @@ from cbir.descriptors.fusion import Posterior, fit_projection, principal_compone
 from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE, OnnxCard, OnnxDescriptor
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.runtime import Network
+from cbir.training import projections
 from cbir.training.choose import choose_fusion
 from cbir.training.projections import AfterNetwork, Form, fit_after_network
 from cbir.types import Floats
@@ -55,6 +56,20 @@ def fitted(deviations: Floats, signal: Floats, count: int = 600) -> tuple[AfterN
 
 def random_signal(dims: int, size: float, seed: int = 4) -> Floats:
     return (size * np.random.default_rng(seed).normal(size=(CLASSES, dims))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def few_dimensions_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that examples may be small."""
+    monkeypatch.setattr(projections, "LEAST_DIMS", 8)
+
+
+def test_fewer_than_64_dimensions_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would lose what tells unknown classes and copies apart, which no held-out image shows."""
+    monkeypatch.undo()
+    found, _ = few_strong_dimensions()
+    tried = {int(name.split()[1].rstrip(",")) for name in found.tried if name.startswith("PCA")}
+    assert tried == {64, 128}
 
 
 def few_strong_dimensions() -> tuple[AfterNetwork, Floats]:

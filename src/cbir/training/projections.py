@@ -21,6 +21,10 @@ from cbir.training.labelled import Say
 from cbir.types import Floats, OnStage, Vectors
 
 WHITENINGS = (0.0, 0.25, 0.5, 1.0)
+LEAST_DIMS = 64
+"""A network's embedding varies most in as many dimensions as it has classes. Held-out images of
+these classes rank best by those alone, but images of other classes, and copies of an image, are
+told apart by the others."""
 MOST = 10_000
 """Held-out images to choose with: the cosines of half of them with the other half are in memory."""
 
@@ -139,8 +143,8 @@ def _others(components: Components) -> Iterator[Form]:
     dim, rank = components.axes.shape
     if not rank:
         return
-    fewer = (2**power for power in range(rank.bit_length(), 2, -1))
-    for dims in (rank, *(dims for dims in fewer if dims < rank)):
+    fewer = (2**power for power in range(rank.bit_length(), 0, -1))
+    for dims in (rank, *(dims for dims in fewer if LEAST_DIMS <= dims < rank)):
         for whitening in WHITENINGS:
             if (dims, whitening) == (dim, 0):
                 continue  # a rotation: cosines stay as they are
