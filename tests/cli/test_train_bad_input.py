@@ -227,7 +227,9 @@ def test_a_diverging_loss_stops_and_names_rate_and_epoch(folder: Path) -> None:
         (["--size", "0"], "size 0 is not possible", "1 or more"),
         (["--epochs", "0"], "epochs 0 is not possible", "1 or more"),
         (["--set", "peek_rate=1"], "unknown setting 'peek_rate'", "peak_rate"),
-        (["--set", "ema"], "'' is no value of ema", "a number"),
+        (["--set", "ema"], "--set ema has no value", "NAME=VALUE"),
+        (["--set", "ema="], "'' is no value of ema", "a number"),
+        (["--set", "batch_size=1.5"], "'1.5' is no value of batch_size", "a whole number"),
         (["--set", "ema=1.5"], "ema 1.5 is not possible", "0 to 1"),
         (["--set", "peak_rate=nan"], "peak_rate nan is not possible", "0 or more"),
         (["--set", "balance=maybe"], "'maybe' is no value of balance", "true or false"),
@@ -260,3 +262,27 @@ def test_the_settings_of_a_tuning_run_are_taken_and_options_replace_them(
     best.write_text("{")
     message, hint = problem(train("cnn", folder, "--from", best))
     assert "no JSON" in message and "cbir tune" in hint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_other_files_is_no_place_for_a_model(
+    kind: str, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.json").write_text("mine")
+    message, hint = train(kind, folder, "--out", tmp_path / "mine").error
+    assert "holds files that are no model" in message and "new folder" in hint
+    assert (tmp_path / "mine" / "model.json").read_text() == "mine"
+    (tmp_path / "file").touch()
+    message, _ = train(kind, folder, "--out", tmp_path / "file" / "inside").error
+    assert "cannot make the folder" in message
+    message, _ = train(kind, folder, "--out", folder / "model").error
+    assert "in the folder of the training images" in message
+
+
+@pytest.mark.training
+def test_weights_that_are_no_tensors_are_one_line(folder: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pth"
+    wrong.write_text("hello")
+    message, hint = problem(train("cnn", folder, "--weights", wrong))
+    assert "not a file of tensors" in message and hint

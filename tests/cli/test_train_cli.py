@@ -164,7 +164,7 @@ def test_wrong_input_is_one_line_with_its_cure(folder: Path, tmp_path: Path) -> 
     assert "no head" in message
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no training images" in error("--recipe", "hog", source=empty)[0]
+    assert "has no images" in error("--recipe", "hog", source=empty)[0]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def few_dimensions_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fewer_than_64_dimensions_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would lose what tells unknown classes and copies apart, which no held-out image shows."""
+    """They would lose what tells unknown classes and copies apart."""
     monkeypatch.undo()
     found, _ = few_strong_dimensions()
     tried = {int(name.split()[1].rstrip(",")) for name in found.tried if name.startswith("PCA")}

@@ -115,7 +115,7 @@ def bovw(
         assert name is not None
         tested = open_source(test, label_from_folder) if test else None
         check_name(name, stored=out is None)
-        make_folder(out)
+        make_folder(out, source)
         files = train_bovw(
             opened,
             name,

@@ -102,7 +102,7 @@ def cnn(
     from cbir.registry import require_extra
 
     check_name(name, stored=out is None)
-    make_folder(out)
+    make_folder(out, source)
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
     require_extra("cbir train cnn", "train", *NEEDED)

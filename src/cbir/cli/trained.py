@@ -36,12 +36,26 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated  # type: ignore[no-any-return]
 
 
-def make_folder(out: Path | None) -> None:
-    """Make the folder `out`, if there is one; raises `CbirError` before training if it cannot."""
+def make_folder(out: Path | None, source: str) -> None:
+    """Make the folder `out` for a model, if there is one.
+
+    Raises `CbirError`, before training, if it cannot be made, holds anything but a model, or lies
+    in the folder `source`, whose images it would join.
+    """
+    from cbir.descriptors.cards import CARD_FILE, card_fields
     from cbir.errors import CbirError
 
     if out is None:
         return
+    if Path(source).is_dir() and out.resolve().is_relative_to(Path(source).resolve()):
+        raise CbirError(f"{out} lies in the folder of the training images", "choose another --out")
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            card_fields((out / CARD_FILE).read_bytes())
+        except (OSError, CbirError) as error:
+            raise CbirError(
+                f"{out} holds files that are no model", "choose an empty or a new folder"
+            ) from error
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -32,7 +32,7 @@ from cbir.types import DescriptorSpec, ModelFile
 
 ENTRY_POINTS = "cbir.descriptors"
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
-SHIPPED = ("cifar10-cnn", "cifar10-bovw", "classic")
+SHIPPED = ("cifar10-cnn", "cifar10-cnn-large", "cifar10-bovw", "classic")
 KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
     "onnx": OnnxDescriptor,
     "bovw": BovwDescriptor,

@@ -84,7 +84,7 @@ def read_labelled(
         files = files or item.file_size is not None
     total = len(images) + len(unreadable)
     if not total:
-        raise CbirError(f"{source.uri} has no training images")
+        raise CbirError(f"{source.uri} has no images", "name a folder or archive that holds some")
     if len(unreadable) > MOST_UNREADABLE * total:
         raise CbirError(
             f"{len(unreadable):,} of {counted(total, 'image')} cannot be read: "
@@ -109,7 +109,11 @@ def read_test(
     """Read labelled test images; raises `CbirError` unless they have exactly these classes."""
     tested = read_labelled(source, prepare, say=say)
     if tested.classes != classes:
-        raise CbirError("the test images and training images have different classes")
+        differing = sorted({*tested.classes} ^ {*classes})
+        raise CbirError(
+            f"the test images and training images have different classes: {listed(differing, 3)}",
+            "label both in the same way",
+        )
     return tested
 
 

@@ -137,7 +137,7 @@ def test_wrong_values_are_refused_before_the_images_are_read(
 ) -> None:
     nowhere = {"source": tmp_path / "out"}
     (tmp_path / "out").mkdir()
-    assert problem(tune, **nowhere)[0].endswith("has no training images")
+    assert problem(tune, **nowhere)[0].endswith("has no images")
     assert problem(tune, **nowhere, backbone="airbench94x")[1] == "did you mean 'airbench94'?"
     text = "dropout = [0.0, 3.0]"
     assert problem(tune, **nowhere, text=text)[0] == "dropout 3 is not possible"

@@ -60,6 +60,7 @@ def train(
     on_epoch: Callable[[EpochResult], None] = lambda _: None,
     on_stage: OnStage = lambda _s, _d, _t: None,
     answers: Answers | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[EmbeddingNet, list[EpochResult]]:
     """Train on `images` (n, size, size, 3) RGB and `labels` (n,), numbers below `classes`.
 
@@ -80,6 +81,8 @@ def train(
             f"the checkpoint {checkpoint} is of other settings or images",
             "repeat the command that wrote it, remove it to start anew, or choose another --name",
         )
+    if state.log:
+        say(f"resuming after epoch {len(state.log)} of {settings.epochs}")
     held_images, held_labels = held_out
     fixed = held_fixed = None
     if settings.freeze == 1:

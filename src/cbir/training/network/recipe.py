@@ -92,6 +92,7 @@ def train_model(
         lambda result: say(_epoch_line(result, settings.epochs)),
         on_stage,
         teacher_answers(teachers, images, on_stage) if teachers else None,
+        say,
     )
     model, exported = _exported(network, images, held_images, held_out.labels, say)
     trained_embeddings, trained_logits = outputs(model, images)

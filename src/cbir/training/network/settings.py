@@ -190,7 +190,9 @@ def settings_for(images: int, **chosen: Any) -> TrainSettings:
 
 def parsed(assignment: str) -> tuple[str, Any]:
     """The name and value of a setting written as NAME=VALUE; raises `CbirError` if it is none."""
-    name, _, text = assignment.partition("=")
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise CbirError(f"--set {name} has no value", "write NAME=VALUE")
     check_names({name: text})
     kind = type(getattr(TrainSettings, name))
     if kind is bool:
@@ -202,7 +204,8 @@ def parsed(assignment: str) -> tuple[str, Any]:
     try:
         return name, kind(text)
     except ValueError as error:
-        raise CbirError(f"'{text}' is no value of {name}", "give a number") from error
+        cure = "give a whole number" if kind is int else "give a number"
+        raise CbirError(f"'{text}' is no value of {name}", cure) from error
 
 
 def check_names(chosen: Mapping[str, Any]) -> None:
