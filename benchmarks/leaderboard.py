@@ -46,6 +46,8 @@ Found = NDArray[np.bool_]
 DESCRIPTORS = (
     "cifar10-cnn",
     "cifar10-cnn:embedding",
+    "cifar10-cnn-large",
+    "cifar10-cnn-large:embedding",
     "cifar10-bovw",
     "cifar10-bovw:embedding",
     "classic",

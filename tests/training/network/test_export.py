@@ -32,6 +32,7 @@ def featured(features: int, *layers: Any) -> Any:
 
     backbone = nn.Sequential(*layers)
     backbone.features = features
+    backbone.stages = lambda: list(layers)
     return backbone
 
 
@@ -40,7 +41,7 @@ def airbench() -> Any:
 
     from cbir.training.network.backbones.airbench import Airbench94
 
-    backbone = Airbench94(0.25)
+    backbone = Airbench94(0.25, 0)
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             # The identity that training starts from is one large weight among small ones, which
@@ -63,6 +64,9 @@ def residual() -> Any:
             self.wider = nn.Sequential(nn.Conv2d(16, 24, 3, 2, 1), nn.BatchNorm2d(24))
             self.short = nn.Conv2d(16, 24, 1, 2)
 
+        def stages(self) -> list[nn.Module]:
+            return list(self.children())
+
         def forward(self, images: Any) -> Any:
             maps = torch.relu(self.stem(images))
             maps = torch.relu(maps + self.same(maps))
@@ -84,6 +88,7 @@ def mobile() -> Any:
 
     network = timm.create_model("mobilenetv3_small_050", num_classes=0)
     network.features = 1024
+    network.stages = lambda: list(network.children())
     return network
 
 
