@@ -90,3 +90,25 @@ def test_answers_are_the_mean_over_teachers_and_know_mirror_images() -> None:
     rows, mirrored = torch.tensor([3, 4]), torch.tensor([False, True])
     probabilities, _ = one.of(rows, mirrored, torch.device("cpu"))
     torch.testing.assert_close(probabilities[1], one.probabilities[1, 4])
+
+
+def test_a_mirrored_image_has_the_answer_to_its_mirror_image() -> None:
+    import torch
+
+    from cbir.training.network.distillation import Answers
+    from cbir.training.network.loop import train
+    from cbir.training.network.prediction import predict
+    from cbir.training.network.settings import settings_for
+
+    images, labels = blobs(200)
+    images[:, :, :16] //= 4  # tells an image from its mirror image
+    said = torch.eye(CLASSES)[[0, 1]][:, None].repeat(1, len(images), 1)
+    answers = Answers(said, torch.ones(2, len(images), 1), ["teacher"])
+    settings = settings_for(
+        200, width=0.25, epochs=6, teacher=("teacher",), teacher_weight=1.0, shift=0
+    )
+    held_out = images[:20], labels[:20]
+    student, _ = train(images, labels, held_out, settings, CLASSES, answers=answers)
+    turned = images[:, :, ::-1].copy()
+    assert (predict(student, images)[1].argmax(1) == 0).mean() > 0.9
+    assert (predict(student, turned)[1].argmax(1) == 1).mean() > 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,10 @@ def test_every_image_is_mirrored_in_one_of_two_epochs() -> None:
     first, second = (_mirrored(1000, 0, epoch, flips=True) for epoch in (0, 1))
     assert (first ^ second).all()
     assert 400 < int(first.sum()) < 600
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+def test_a_compiled_network_learns_the_same() -> None:
+    losses = [[result.loss for result in trained(compile=which)[1]] for which in (True, False)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
