@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cbir.cli.trained import make_folder, training_options
+from cbir.cli.trained import require_place, training_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +115,7 @@ def bovw(
         assert name is not None
         tested = open_source(test, label_from_folder) if test else None
         check_name(name, stored=out is None)
-        make_folder(out, source)
+        require_place(out, source)
         files = train_bovw(
             opened,
             name,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cbir.cli.trained import make_folder, training_options
+from cbir.cli.trained import require_place, training_options
 
 NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
 
@@ -102,7 +102,7 @@ def cnn(
     from cbir.registry import require_extra
 
     check_name(name, stored=out is None)
-    make_folder(out, source)
+    require_place(out, source)
     opened = open_source(source, label_from_folder)
     tested = open_source(test, label_from_folder) if test else None
     require_extra("cbir train cnn", "train", *NEEDED)

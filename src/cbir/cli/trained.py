@@ -36,11 +36,11 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated  # type: ignore[no-any-return]
 
 
-def make_folder(out: Path | None, source: str) -> None:
-    """Make the folder `out` for a model, if there is one.
+def require_place(out: Path | None, source: str) -> None:
+    """Raise `CbirError`, before training, if the folder `out` is no place for the model.
 
-    Raises `CbirError`, before training, if it cannot be made, holds anything but a model, or lies
-    in the folder `source`, whose images it would join.
+    It must be possible to make it, hold nothing but a model, and lie outside the folder `source`,
+    whose images it would join.
     """
     from cbir.descriptors.cards import CARD_FILE, card_fields
     from cbir.errors import CbirError
@@ -56,8 +56,11 @@ def make_folder(out: Path | None, source: str) -> None:
             raise CbirError(
                 f"{out} holds files that are no model", "choose an empty or a new folder"
             ) from error
+    missing = [each for each in (out, *out.parents) if not each.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for each in missing:  # an interrupted training leaves nothing
+            each.rmdir()
     except OSError as error:
         raise CbirError(
             f"cannot make the folder {out}: {error.strerror or error}", "choose another --out"
