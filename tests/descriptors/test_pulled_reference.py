@@ -30,8 +30,8 @@ from benchmarks.reference.texts import TEXTS
 from cbir.descriptors.about import About
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe_texts
+from cbir.descriptors.importing.input_settings import Changes
 from cbir.descriptors.importing.model_import import import_model
-from cbir.descriptors.importing.settings import Changes
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.testing import check_descriptor

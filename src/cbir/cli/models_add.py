@@ -109,8 +109,8 @@ def add(
     """
     from cbir.cli.output import say
     from cbir.descriptors.about import NOT_STATED, About
+    from cbir.descriptors.importing.input_settings import Changes, OpenQuestionsError
     from cbir.descriptors.importing.model_import import import_folder, import_model
-    from cbir.descriptors.importing.settings import Changes, OpenQuestionsError
     from cbir.errors import CbirError
 
     if (path / "model.json").is_file():

@@ -26,8 +26,8 @@ def pull(name: str | None, yes: bool, as_json: bool) -> int | None:
     from cbir.cli.output import progress_bar, require_yes, say
     from cbir.descriptors.hub.fetching import fetch
     from cbir.descriptors.hub.offers import offer
+    from cbir.descriptors.importing.input_settings import Changes, OpenQuestionsError
     from cbir.descriptors.importing.model_import import import_model, imported_before
-    from cbir.descriptors.importing.settings import Changes, OpenQuestionsError
     from cbir.errors import CbirError
 
     if name is None:

@@ -14,8 +14,8 @@ import pytest
 from cbir.descriptors.about import About
 from cbir.descriptors.contract import describe, describe_texts
 from cbir.descriptors.fusion import unit_rows
+from cbir.descriptors.importing.input_settings import Changes, OpenQuestionsError
 from cbir.descriptors.importing.model_import import Imported, import_folder, import_model
-from cbir.descriptors.importing.settings import Changes, OpenQuestionsError
 from cbir.descriptors.models import load_descriptor, models
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.pulled import pulled_default

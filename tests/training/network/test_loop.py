@@ -35,6 +35,9 @@ def trained(checkpoint: Path | None = None, stop_after: int = 0, **chosen: Any) 
 @pytest.mark.parametrize(
     "chosen",
     [
+        {},
+        {"loss": "triplet-batch-sample"},
+        {"loss": "proxy-anchor", "freeze": 0.5},
         {"ema": 0.9},
         {"optimizer": "adamw", "peak_rate": 1e-3},
         {"patience": 2},
@@ -43,7 +46,7 @@ def trained(checkpoint: Path | None = None, stop_after: int = 0, **chosen: Any) 
         {"jpeg": 0.5, "brightness": 0.2, "cutout": 8, "crop": 0.5},
         {"freeze": 1.0},
     ],
-    ids=lambda chosen: "-".join(chosen),
+    ids=str,
 )
 def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, chosen: dict[str, Any]) -> None:
     whole, _ = trained(**chosen)

@@ -190,30 +190,6 @@ def test_the_classifier_leaves_the_embedding_to_a_metric_loss_of_weight_1() -> N
         assert not torch.equal(one.classifier.weight, other.classifier.weight)
 
 
-@pytest.mark.parametrize("name", ["triplet-batch-sample", "proxy-anchor"])
-def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path, name: str) -> None:
-    from cbir.training.network.loop import train
-    from cbir.training.network.settings import TrainSettings
-    from cbir.training.network.state import EpochResult
-
-    images, labels = blobs(100)
-    held_out = blobs(20, seed=1)
-    settings = TrainSettings(epochs=3, batch_size=25, loss=name)
-    whole, _ = train(images, labels, held_out, settings, CLASSES)
-
-    def stop(result: EpochResult) -> None:
-        if result.epoch == 2:
-            raise KeyboardInterrupt
-
-    checkpoint = tmp_path / "state.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train(images, labels, held_out, settings, CLASSES, checkpoint, stop)
-    resumed, log = train(images, labels, held_out, settings, CLASSES, checkpoint)
-    assert [result.epoch for result in log] == [1, 2, 3]
-    for key, value in whole.state_dict().items():
-        np.testing.assert_array_equal(resumed.state_dict()[key].numpy(), value.numpy())
-
-
 def test_a_checkpoint_of_another_loss_is_refused(tmp_path: Path) -> None:
     from cbir.errors import CbirError
     from cbir.training.network.loop import train

@@ -47,29 +47,6 @@ def test_a_network_learns() -> None:
     assert log[-1].held_out_accuracy > 0.9
 
 
-def test_a_resumed_training_ends_as_an_unbroken_one(tmp_path: Path) -> None:
-    from cbir.training.network.loop import train
-    from cbir.training.network.settings import TrainSettings
-    from cbir.training.network.state import EpochResult
-
-    images, labels = blobs(200)
-    held_out = blobs(40, seed=1)
-    settings = TrainSettings(epochs=3, batch_size=50)
-    whole, _ = train(images, labels, held_out, settings, CLASSES)
-
-    def stop(result: EpochResult) -> None:
-        if result.epoch == 2:
-            raise KeyboardInterrupt
-
-    checkpoint = tmp_path / "state.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train(images, labels, held_out, settings, CLASSES, checkpoint, stop)
-    resumed, log = train(images, labels, held_out, settings, CLASSES, checkpoint)
-    assert [result.epoch for result in log] == [1, 2, 3]
-    for name, value in whole.state_dict().items():
-        np.testing.assert_array_equal(resumed.state_dict()[name].numpy(), value.numpy())
-
-
 def test_a_checkpoint_of_other_images_is_refused(tmp_path: Path) -> None:
     from cbir.training.network.loop import train
     from cbir.training.network.settings import TrainSettings

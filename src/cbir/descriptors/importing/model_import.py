@@ -17,6 +17,7 @@ from cbir.descriptors.composed import KIND
 from cbir.descriptors.configs import OpenQuestionError, Read, read_config
 from cbir.descriptors.contract import has_text
 from cbir.descriptors.hub.known import PREFIX
+from cbir.descriptors.importing.input_settings import Changes, OpenQuestionsError, decided
 from cbir.descriptors.importing.network_files import (
     BLOBS,
     NetworkFiles,
@@ -24,7 +25,6 @@ from cbir.descriptors.importing.network_files import (
     find_network,
 )
 from cbir.descriptors.importing.network_ports import chosen_embedding, image_input, text_embedding
-from cbir.descriptors.importing.settings import Changes, OpenQuestionsError, decided
 from cbir.descriptors.importing.trial import (
     check_words,
     described_one_by_one,

@@ -224,7 +224,10 @@ def _entry(name: str, entry: Any, path: Path) -> Entry:
 
 
 def _typed(name: str, value: Any, path: Path, wanted: type | None = None) -> Any:
-    """`value` in the `wanted` type, or that of the setting; 1 may stand for 1.0."""
+    """Check that `value` has the type `wanted`, by default that of the setting, and return it.
+
+    Integers are accepted for float settings. Raises `CbirError` for another type, or NaN.
+    """
     wanted = wanted or type(_DEFAULTS[name])
     if wanted is tuple and isinstance(value, list):
         return tuple(value)
