@@ -80,12 +80,14 @@ def train_model(
     tested = None if test is None else read_test(test, prepare, classes, say)
     held_out, training = split(everything, first.seed)
     held_images, images = held_out.stacked(), training.stacked()
+    held_labels, labels, origin = held_out.labels, training.labels, everything.origin
+    del everything, held_out, training  # their images are a second copy in memory
     settings = settings_for(len(images), **chosen)
     say(f"{len(images):,} training images, {len(held_images):,} held out")
     network, log = train(
         images,
-        training.labels,
-        (held_images, held_out.labels),
+        labels,
+        (held_images, held_labels),
         settings,
         len(classes),
         checkpoint,
@@ -94,16 +96,16 @@ def train_model(
         teacher_answers(teachers, images, on_stage) if teachers else None,
         say,
     )
-    model, exported = _exported(network, images, held_images, held_out.labels, say)
+    model, exported = _exported(network, images, held_images, held_labels, say)
     trained_embeddings, trained_logits = outputs(model, images)
     held_embeddings, held_logits = outputs(model, held_images)
     after = fit_after_network(
-        trained_embeddings, held_embeddings, held_logits, held_out.labels, say, on_stage
+        trained_embeddings, held_embeddings, held_logits, held_labels, say, on_stage
     )
     files = after.files(model)
     quality = {
-        "training_accuracy": accuracy(trained_logits, training.labels),
-        "held_out_accuracy": accuracy(held_logits, held_out.labels),
+        "training_accuracy": accuracy(trained_logits, labels),
+        "held_out_accuracy": accuracy(held_logits, held_labels),
         f"held_out_{MEASURE}": after.score,
         **exported["quality"],
     }
@@ -115,7 +117,7 @@ def train_model(
         size=size,
         **after.card_fields(files),
         classes=classes,
-        trained_on=_trained_on(everything.origin, len(images), settings, teachers),
+        trained_on=_trained_on(origin, len(images), settings, teachers),
         licence=licence,
         training={
             "images": prefix_of(source),
@@ -124,7 +126,7 @@ def train_model(
             "vectors": after.recorded(),
             "settings": settings.recorded(),
             "log": [asdict(result) for result in log],
-            CLASSIFICATION: classification(held_logits, held_out.labels, classes).to_json(),
+            CLASSIFICATION: classification(held_logits, held_labels, classes).to_json(),
             "seconds": round(sum(result.seconds for result in log)),
             "processor": processor(),
             "threads": torch.get_num_threads(),
