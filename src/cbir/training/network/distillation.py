@@ -28,46 +28,50 @@ AT_ONCE = 500
 
 @dataclass(frozen=True)
 class Answers:
-    """What the teachers say of each image (row 0) and its mirror image (row 1).
+    """What the teachers say of each image.
 
-    `probabilities` (2, n, classes) at TEMPERATURE, averaged; `embeddings` (2, n, dim) are the
-    teachers' unit vectors side by side, scaled so that products are mean cosines. `fingerprints`
-    are those of the teachers.
+    `probabilities` (n, classes) at TEMPERATURE, averaged; `embeddings` (n, dim) are the teachers'
+    unit vectors side by side, scaled so that products are mean cosines. `fingerprints` are those of
+    the teachers.
     """
 
     probabilities: Tensor
     embeddings: Tensor
     fingerprints: Sequence[str]
 
-    def of(self, rows: Tensor, mirrored: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Probabilities and embeddings of the images `rows` (n,), some of them mirrored."""
-        ways = mirrored.long()
-        said = (self.probabilities[ways, rows], self.embeddings[ways, rows])
-        return said[0].to(device), said[1].to(device)
+    def of(self, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Probabilities and embeddings of the images `rows` (n,)."""
+        return self.probabilities[rows].to(device), self.embeddings[rows].to(device)
 
 
 def teacher_answers(
     teachers: Sequence[OnnxDescriptor],
     images: NDArray[np.uint8],
+    flip: bool,
     on_stage: OnStage = lambda _s, _d, _t: None,
 ) -> Answers:
-    """The answers of `teachers` to `images` (n, size, size, 3)."""
-    probabilities, embeddings = [], []
-    for mirrored in (False, True):
+    """The answers of `teachers` to `images` (n, size, size, 3).
+
+    `flip`: a student that sees mirror images as well learns the mean of the answers to both, which
+    are better than the answers to one.
+    """
+    probabilities, embeddings, done = [], [], 0
+    for some in batches(images, AT_ONCE):
         shares, vectors = [], []
-        for some in batches(images, AT_ONCE):
-            seen = list(some[:, :, ::-1] if mirrored else some)
-            said = [teacher.classified(seen) for teacher in teachers]
+        for teacher in teachers:
+            said = [teacher.classified(list(some))]
+            if flip:
+                said.append(teacher.classified(list(some[:, :, ::-1])))
             logits = torch.from_numpy(np.stack([scores for _, scores in said]))
             shares.append((logits / TEMPERATURE).softmax(-1).mean(0))
-            beside = np.concatenate([rows for rows, _ in said], axis=1)
-            vectors.append(torch.from_numpy(beside / len(said) ** 0.5))
-            done = sum(map(len, vectors)) + len(images) * mirrored
-            on_stage("asking the teacher", done, 2 * len(images))
-        probabilities.append(torch.cat(shares))
-        embeddings.append(torch.cat(vectors))
+            seen = torch.from_numpy(np.stack([rows for rows, _ in said])).mean(0)
+            vectors.append(functional.normalize(seen))
+        probabilities.append(torch.stack(shares).mean(0))
+        embeddings.append(torch.cat(vectors, dim=1) / len(teachers) ** 0.5)
+        done += len(some)
+        on_stage("asking the teacher", done, len(images))
     fingerprints = [teacher.spec.fingerprint for teacher in teachers]
-    return Answers(torch.stack(probabilities), torch.stack(embeddings), fingerprints)
+    return Answers(torch.cat(probabilities), torch.cat(embeddings), fingerprints)
 
 
 def distillation_loss(logits: Tensor, embedding: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:

@@ -185,7 +185,7 @@ def _run_epoch(
             logits = network.classify(slowed).float()
         said = None
         if data.answers is not None:
-            said = data.answers.of(chosen, mirrored[chosen], batch.device)
+            said = data.answers.of(chosen, batch.device)
         loss, objective = _losses(
             logits, slowed.float(), embedding.float(), targets, said, state.metric, settings, random
         )

@@ -93,7 +93,7 @@ def train_model(
         checkpoint,
         lambda result: say(_epoch_line(result, settings.epochs)),
         on_stage,
-        teacher_answers(teachers, images, on_stage) if teachers else None,
+        teacher_answers(teachers, images, settings.flip, on_stage) if teachers else None,
         say,
     )
     model, exported = _exported(network, images, held_images, held_labels, say)
