@@ -47,7 +47,10 @@ class ImageRecord:
     registered name of the source; `location` is the percent-encoded path inside it.
     `content_hash` is the sha256 (hex) of the file's bytes, or of the RGB pixels if there is no
     file. `file_size` (bytes) and `mtime_ns` describe the file; None if there is none. `missing` is
-    set when a later indexing run does not find the file.
+    set when a later indexing run does not find the file. `stamp` is opaque text that differs if the
+    file was replaced; None if unknown. `decoder` is the version of the decoding rules under which
+    the image was described, 0 before there were versions. `phash` is a perceptual hash, None if
+    there is none.
     """
 
     id: str
@@ -61,6 +64,9 @@ class ImageRecord:
     mtime_ns: int | None = None
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     missing: bool = False
+    stamp: str | None = None
+    decoder: int = 0
+    phash: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import cbir
 from cbir.errors import CbirError, IndexStateError
-from cbir.index.base import Entry, Index, difference
+from cbir.index.base import Entry, FileState, Index, difference
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.ingest.copy import CopyReport, copy_index
 from cbir.search.searcher import IndexedId, Searcher
@@ -163,7 +163,13 @@ def fill(index: Index) -> None:
     index.add(sample_entries(10, seed=9, parts=2))  # replaces
     index.remove(["a/0011", "b/0005", "none"])
     index.mark_missing(["a/0020", "b/0006", "none"])
-    index.touch({"b/0006": (5, None), "a/0021": (None, 9), "none": (1, 1)})
+    index.touch(
+        {
+            "b/0006": FileState(5, None, None, 0),
+            "a/0021": FileState(None, 9, "3-4", 1),
+            "none": FileState(1, 1, None, 0),
+        }
+    )
     index.set_details({"a/0022": ("bird", {"price": 8.25}), "none": (None, {})})
     index.set_failures("a", [Failure("a", "y", "bad"), Failure("a", "x", "worse")])
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cbir.descriptors.composed import ComposedDescriptor
 from cbir.descriptors.models import keep_model
 from cbir.errors import CbirError
-from cbir.index.base import Entry, difference
+from cbir.index.base import Entry, SourceRun, Tombstone, difference
 from cbir.index.open import create_index, open_index
 from cbir.ingest.compose import CHANGED, LACKING, OTHER_PARTS, compose_indexes
 from cbir.ingest.copy import copy_index
@@ -216,12 +216,20 @@ def test_failures_and_sources_go_along(tmp_path: Path) -> None:
     ]
     with closing(open_index(sources[1], write=True)) as index:
         index.move_source("a", "/elsewhere/a")
+        index.set_run("a", SourceRun(17, finished=True))
+        index.bury([Tombstone("a/gone", "a", "gone", "0" * 64, 1000, 17, "7-1", 18)])
+    with closing(open_index(sources[0], write=True)) as index:
+        index.set_run("a", SourceRun(16, finished=False))
+        index.add([changed(next(index.entries()), decoder=0)])
     report = compose_indexes(sources, tmp_path / "all.cbir")
     assert report.conflicts == 1
     assert report.conflict_example == "location of source 'a': '/photos/a' and '/elsewhere/a'"
     with closing(open_index(str(tmp_path / "all.cbir"))) as index:
         assert index.sources() == {"a": "/photos/a"}
         said = sorted((failure.location, failure.reason) for failure in index.failures())
+        assert index.runs() == {"a": SourceRun(16, finished=False)}
+        assert list(index.tombstones()) == ["a/gone"]
+        assert [entry.record.decoder for entry in index.entries()] == [0] + [1] * (COUNT - 1)
     assert said == [("x", "of made-up"), ("y", "of made-up"), ("z", "of other")]
 
 

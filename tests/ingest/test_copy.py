@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cbir.errors import CbirError
-from cbir.index.base import Entry
+from cbir.index.base import Entry, SourceRun, Tombstone
 from cbir.index.open import create_index, open_index
 from cbir.ingest.copy import copy_index
 from cbir.testing import sample_entries
@@ -220,3 +220,20 @@ def test_records_of_a_target_alone_are_not_lost(source: str, target: str) -> Non
     assert known(target) == before
     with pytest.raises(CbirError):
         copy_index(source, target)
+
+
+def test_runs_tombstones_and_stamps_of_files_go_along(source: str, target: str) -> None:
+    fill(source, [("cat", {})] * COUNT)
+    buried = [
+        Tombstone(f"a/{name}", "a", name, "0" * 64, 1000, 17, "7-1", 1_700_000_000)
+        for name in ("0002", "gone")
+    ]
+    with closing(open_index(source, write=True)) as index:
+        index.set_run("a", SourceRun(1_700_000_000, finished=True))
+        index.bury(buried)
+    assert copy_index(source, target).copied == COUNT - 1
+    with closing(open_index(target)) as index:
+        assert index.runs() == {"a": SourceRun(1_700_000_000, finished=True)}
+        assert list(index.tombstones().values()) == buried
+    assert listed(target) == listed(source)
+    assert {(record.stamp, record.decoder) for record in listed(target)} == {("7-6", 1)}

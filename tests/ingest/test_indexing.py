@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+import time
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -508,3 +509,138 @@ def test_the_index_is_not_indexed_when_it_lies_in_its_folder(photos: Path) -> No
     Image.fromarray(picture(COLOURS["red"], 3)).save(place / "model" / "picture.png")
     report = index(photos, place)
     assert (report.unchanged, report.added, report.ignored) == (12, 0, 0)
+
+
+def frames(folder: Path, numbers: dict[str, int]) -> Path:
+    """Pictures of equal size and modification time; `numbers`: file name -> what it shows."""
+    folder.mkdir(exist_ok=True)
+    for name, number in numbers.items():
+        Image.fromarray(picture((90 * number, 200 - 60 * number, 30), number)).save(folder / name)
+        os.utime(folder / name, (10**9, 10**9))
+    return folder
+
+
+def first_hit(place: Path, query: object) -> str:
+    with closing(cbir.Searcher.open(place, MeanColour())) as searcher:
+        return searcher.search(query, k=1)[0].id  # type: ignore[arg-type]
+
+
+class Counting(MeanColour):
+    """Counts the images that it describes, without the two that try it before each run."""
+
+    def __init__(self) -> None:
+        self.described = -2
+
+    def describe(self, images: list[RgbImage]) -> Vectors:  # type: ignore[override]
+        self.described += len(images)
+        return super().describe(images)
+
+
+def described(source: Path | list[Path], into: Path, **options: object) -> tuple[int, AddReport]:
+    """How many images a run described, and its report."""
+    counting = Counting()
+    sources = source if isinstance(source, list) else [source]
+    report = cbir.index_images(sources, into, descriptor=counting, **options)  # type: ignore[arg-type]
+    return counting.described, report
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """The files of `folder` in a zip or tar, all of one time."""
+    if archive.suffix == ".tar":
+        with tarfile.open(archive, "w") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name)
+    else:
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in sorted(folder.iterdir()):
+                packed.write(path, path.name)
+    return archive
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_files_of_equal_size_and_time_that_swapped_names_are_noticed(
+    kind: str, tmp_path: Path, place: Path
+) -> None:
+    folder = frames(tmp_path / "f", {"1.bmp": 1, "2.bmp": 2})
+    query = (folder / "2.bmp").read_bytes()
+    source = folder if kind == "folder" else pack(folder, tmp_path / f"f.{kind}")
+    index(source, place)
+    (folder / "1.bmp").rename(folder / "x")
+    (folder / "2.bmp").rename(folder / "1.bmp")
+    (folder / "x").rename(folder / "2.bmp")
+    if kind != "folder":
+        pack(folder, source)
+    index(source, place)
+    assert first_hit(place, query) == "f/1.bmp"
+    assert described(source, place)[0] == 0
+
+
+def test_a_changed_inode_or_change_time_is_looked_into_once(tmp_path: Path, place: Path) -> None:
+    folder = frames(tmp_path / "f", {"1.bmp": 1, "2.bmp": 2})
+    index(folder, place)
+    for path in folder.iterdir():
+        path.chmod(0o600)
+    number, report = described(folder, place)
+    assert (number, report.unchanged, report.updated) == (0, 2, 0)
+    status = (folder / "1.bmp").stat()
+    with closing(cbir.open_index(place)) as opened:
+        record = opened.records(["f/1.bmp"])[0]
+    assert record.stamp == f"{status.st_ino}-{status.st_ctime_ns}"
+
+
+def test_without_inodes_size_and_time_serve_and_that_is_said_once(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cbir.images.folders.keeps_inodes", lambda path: False)
+    folder = frames(tmp_path / "f", {"1.bmp": 1, "2.bmp": 2})
+    index(folder, place)
+    assert len([m for m in caplog.messages if "--rehash" in m]) == 1
+    frames(folder, {"1.bmp": 2, "2.bmp": 1})
+    assert index(folder, place).unchanged == 2
+    assert len([m for m in caplog.messages if "--rehash" in m]) == 1
+    index(folder, place, rehash=True)
+    assert first_hit(place, folder / "1.bmp") == "f/1.bmp"
+
+
+def test_rehashing_reads_every_file_and_describes_none_that_is_the_same(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cbir.images import folders
+
+    index(photos, place)
+    real, seen = folders.read_file, list[str]()
+    monkeypatch.setattr(folders, "read_file", lambda path: [seen.append(path), real(path)][1])
+    number, report = described(photos, place, rehash=True)
+    assert (number, report.unchanged, len(seen)) == (0, 12, 12)
+
+
+def test_an_index_without_stamps_takes_them_up_without_reading(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(photos, place)
+    with closing(cbir.open_index(place, write=True)) as opened:  # as migrated from format 1
+        stamps = opened.stamps("photos")
+        opened.touch({i: s.file._replace(stamp=None, decoder=0) for i, s in stamps.items()})
+    monkeypatch.setattr("cbir.images.folders.read_file", lambda path: pytest.fail(path))
+    assert index(photos, place).unchanged == 12
+    with closing(cbir.open_index(place)) as opened:
+        assert {s.file_stamp for s in opened.stamps("photos").values()} == {
+            s.file_stamp for s in stamps.values()
+        }
+        assert {s.decoder for s in opened.stamps("photos").values()} == {0}
+
+
+def test_the_last_run_of_a_source_is_known(tmp_path: Path, place: Path) -> None:
+    photos = write_photos(tmp_path / "many", per_colour=150)
+
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    before = int(time.time())
+    index(photos, place, on_progress=stop)
+    with closing(cbir.open_index(place)) as opened:
+        run = opened.runs()["many"]
+    assert before <= run.at <= time.time() and not run.finished
+    index(photos, place)
+    with closing(cbir.open_index(place)) as opened:
+        assert opened.runs()["many"].finished

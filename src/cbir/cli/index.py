@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     "--force-prune", is_flag=True, help="Prune even if most files of a source no longer exist."
 )
 @click.option(
+    "--rehash", is_flag=True, help="Read every file again, also those that seem unchanged."
+)
+@click.option(
     "--moved", metavar="NAME", help="SOURCE is the new location of the indexed source NAME."
 )
 @click.option(

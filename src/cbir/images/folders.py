@@ -13,6 +13,7 @@ from cbir.images.decode import check_size
 from cbir.images.ids import decode_path, encode_path
 from cbir.images.items import SourceItem
 from cbir.images.members import HEAD_SIZE, has_image_suffix, is_candidate, is_hidden, label_of
+from cbir.images.mounts import keeps_inodes
 
 INDEX_FILE = "index.sqlite"
 """A folder that contains this file is an index, not a folder of images."""
@@ -37,6 +38,11 @@ class FolderSource:
         self.name = encode_path(self.root.name) or "root"
         self.uri = str(self.root)
         self.scope = encode_path(self.only) if self.only else ""
+
+    @cached_property
+    def stamped(self) -> bool:
+        """Whether the file system keeps inodes and change times, so that items have stamps."""
+        return keeps_inodes(self.root)
 
     @cached_property
     def count(self) -> int | None:
@@ -73,14 +79,17 @@ class FolderSource:
     def _item(self, found: _Found) -> SourceItem:
         size: int | None = None
         mtime_ns: int | None = None
+        stamp: str | None = None
         try:
             status = os.stat(found.path)  # noqa: PTH116 - twice as fast as Path
             size, mtime_ns = status.st_size, status.st_mtime_ns
+            if self.stamped:
+                stamp = f"{status.st_ino}-{status.st_ctime_ns}"
         except OSError:  # reading the file will fail too, and is reported then
             pass
         label = label_of(found.key, self.name) if self.label_from_folder else None
         read = partial(_refuse, found.error) if found.error else partial(read_file, found.path)
-        return SourceItem(found.key, found.key, label, size, mtime_ns, read)
+        return SourceItem(found.key, found.key, label, size, mtime_ns, read, stamp)
 
 
 def read_file(path: str) -> bytes:

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from cbir.types import RgbImage
 
+RULES = 1
+"""The version of the rules by which a file becomes pixels; raised when one changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
@@ -17,7 +20,9 @@ class SourceItem:
     `key`: percent-encoded path inside the source, used for the id (CIFAR-10:
     `train/airplane/0000`). `location`: percent-encoded path to reopen the image, with extension;
     equal to `key` for folders and archives. `read` returns the file's bytes, or RGB pixels if
-    there is no file. It may raise OSError or ImageError; call it once, from any thread.
+    there is no file. It may raise OSError or ImageError; call it once, from any thread. `stamp`:
+    text that changes if the file is replaced by another one of the same size and modification time
+    (inode and change time, or the CRC in an archive); None where there is nothing so reliable.
     """
 
     key: str
@@ -26,6 +31,7 @@ class SourceItem:
     file_size: int | None
     mtime_ns: int | None
     read: Callable[[], bytes | RgbImage]
+    stamp: str | None = None
 
 
 class ImageSource(Protocol):

@@ -89,6 +89,7 @@ def stream_tar(path: Path) -> Iterator[TarMember]:
 def member_item(member: TarMember) -> SourceItem | None:
     """The item of a member, labelled with its folder; None if it is not an image."""
     info, key = member.info, member.key
+    stamp = None
     if member.file is None:
         if not has_image_suffix(key):
             return None
@@ -99,10 +100,10 @@ def member_item(member: TarMember) -> SourceItem | None:
         head = member.read(HEAD_SIZE)
         if not is_candidate(key, lambda: head):
             return None
-        read = partial(bytes, head + member.read())
-    return SourceItem(
-        key, key, label_of(key, archive_name(member.path)), info.size, int(info.mtime) * 10**9, read
-    )
+        data = head + member.read()
+        read, stamp = partial(bytes, data), f"{zlib.crc32(data):08x}"
+    label = label_of(key, archive_name(member.path))
+    return SourceItem(key, key, label, info.size, int(info.mtime) * 10**9, read, stamp)
 
 
 def open_member(path: Path, location: str) -> bytes:

@@ -55,7 +55,7 @@ class ZipSource:
             mtime_ns = calendar.timegm((*member.date_time, 0, 0, 0)) * 10**9
             label = label_of(key, self.name) if self.label_from_folder else None
             read = partial(self._read, member)
-            yield SourceItem(key, key, label, member.file_size, mtime_ns, read)
+            yield SourceItem(key, key, label, member.file_size, mtime_ns, read, f"{member.CRC:08x}")
 
     def open(self, location: str) -> bytes:
         if not self.path.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The stored state of an image, used to detect changed files and details."""
+    """The stored state of an image, used to detect changed files and details.
+
+    `file_stamp` and `decoder` are `stamp` and `decoder` of the record.
+    """
 
     content_hash: str
     file_size: int | None
@@ -39,6 +42,47 @@ class Stamp:
     parts: int
     label: str | None
     metadata: Mapping[str, MetadataValue]
+    file_stamp: str | None = None
+    decoder: int = 0
+
+    @property
+    def file(self) -> FileState:
+        """The file as it was when the record was last written or touched."""
+        return FileState(self.file_size, self.mtime_ns, self.file_stamp, self.decoder)
+
+
+class FileState(NamedTuple):
+    """The state of an image's file; see the fields of `ImageRecord`."""
+
+    file_size: int | None
+    mtime_ns: int | None
+    stamp: str | None
+    decoder: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRun:
+    """The last run of a source: when it began (seconds since 1970), and whether it finished."""
+
+    at: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An image that a person removed, and the state of its file then.
+
+    `at`: when it was removed, in seconds since 1970. See `ImageRecord` for the other fields.
+    """
+
+    id: str
+    source: str
+    location: str
+    content_hash: str
+    file_size: int | None
+    mtime_ns: int | None
+    stamp: str | None
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +101,8 @@ class Matches:
 Details: TypeAlias = Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
 """Id -> label and metadata."""
 
-FileStates: TypeAlias = Mapping[str, tuple[int | None, int | None]]
-"""Id -> file size (bytes) and mtime_ns."""
+FileStates: TypeAlias = Mapping[str, FileState]
+"""Id -> state of the file."""
 
 
 class Index(Protocol):
@@ -90,14 +134,29 @@ class Index(Protocol):
         Raises `QueryError` if no source has that name or another source has that URI.
         """
 
+    def remove_source(self, name: str) -> list[str]:
+        """Remove the source `name` with its records, failures and tombstones. One transaction.
+
+        Returns the ids of the records. Raises `QueryError` if no source has that name.
+        """
+
     def sources(self) -> dict[str, str]:
         """Registered source names and their URIs."""
+
+    def runs(self) -> dict[str, SourceRun]:
+        """The last run of each registered source that has one."""
+
+    def set_run(self, source: str, run: SourceRun) -> None:
+        """Store the last run of a registered source."""
 
     def stamps(self, source: str) -> dict[str, Stamp]:
         """Id -> stamp of every record of the registered source."""
 
+    def contents(self, parts: int) -> dict[str, list[str]]:
+        """Content hash -> ids, in byte order, of the records that have `parts` vectors."""
+
     def add(self, entries: Sequence[Entry]) -> None:
-        """Add or replace records by id, in one transaction.
+        """Add or replace records by id, and drop the tombstones of these ids. One transaction.
 
         An engine without transactions raises `RecordsRefusedError` for the records it refuses and
         keeps the others.
@@ -105,6 +164,31 @@ class Index(Protocol):
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         """Remove records and return the ids that existed. One transaction."""
+
+    def rename(
+        self,
+        renamed: Mapping[str, ImageRecord],
+        sources: Mapping[str, str] | None = None,
+        tombstones: Sequence[Tombstone] = (),
+    ) -> None:
+        """Give records new ids; they keep vectors and thumbnails. One transaction.
+
+        `renamed`: old id -> the whole record under its new id. A record that has a new id already
+        is replaced, unless it is renamed too, so records can swap ids. `sources`: old name -> new
+        name of sources to rename; if the new name is registered, the old source is dropped.
+        `tombstones`: replace those of these sources. An engine without transactions completes an
+        interrupted call when it is repeated.
+        """
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> list[str]:
+        """Remove the records of these ids for a person, who does not want them back.
+
+        Keeps the tombstones, also of ids without a record. Returns the ids that had one. One
+        transaction.
+        """
+
+    def tombstones(self) -> dict[str, Tombstone]:
+        """Id -> tombstone of the images that a person removed."""
 
     def set_details(self, details: Details) -> None:
         """Replace the label and metadata of the records with these ids. One transaction."""

@@ -22,11 +22,16 @@ def source_name(sources: Mapping[str, str], name: str, uri: str) -> str:
     return free
 
 
-def check_move(sources: Mapping[str, str], name: str, uri: str) -> None:
-    """Raise `QueryError` unless the source `name` is registered and no other one is at `uri`."""
+def check_known(sources: Mapping[str, str], name: str) -> None:
+    """Raise `QueryError` unless the source `name` is registered."""
     if name not in sources:
         known = ", ".join(sorted(sources)) or "none"
         raise QueryError(f"no source is called '{name}'", f"registered sources: {known}")
+
+
+def check_move(sources: Mapping[str, str], name: str, uri: str) -> None:
+    """Raise `QueryError` unless the source `name` is registered and no other one is at `uri`."""
+    check_known(sources, name)
     for other, at in sources.items():
         if at == uri and other != name:
             raise QueryError(

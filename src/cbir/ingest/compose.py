@@ -16,7 +16,7 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.fusion import fuse
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of
 from cbir.errors import CbirError, IndexStateError
-from cbir.index.base import Entry, Index, Stamp
+from cbir.index.base import Entry, Index, SourceRun, Stamp, Tombstone
 from cbir.index.open import create_index, open_index
 from cbir.ingest.copy import Copying, Merging
 from cbir.types import DescriptorSpec, Failure, OnDone, RgbImage, Vectors
@@ -180,6 +180,16 @@ class _Joined:
         found = [failure for index in self._indexes for failure in index.failures()]
         return list({(f.source, f.location): f for f in reversed(found)}.values())
 
+    def runs(self) -> dict[str, SourceRun]:
+        """The last runs of the common sources in the first index."""
+        runs = self._indexes[0].runs()
+        return {name: runs[name] for name in self._by_source if name in runs}
+
+    def tombstones(self) -> dict[str, Tombstone]:
+        """The tombstones of all indexes, of the common sources."""
+        found = [t for index in self._indexes for t in index.tombstones().values()]
+        return {t.id: t for t in reversed(found) if t.source in self._by_source}
+
     def entries(self, after: str = "") -> Iterator[Entry]:
         """The entries of the common images with an id above `after`, in byte order."""
         streams = (
@@ -209,7 +219,12 @@ class _Joined:
             for block in _blocks(descriptor, entry.vectors)
         ]
         return Entry(
-            replace(record, label=stamp.label, metadata=stamp.metadata),
+            replace(
+                record,
+                label=stamp.label,
+                metadata=stamp.metadata,
+                decoder=min(entry.record.decoder for entry in group),
+            ),
             fuse(blocks, self._composed.weights),
             group[0].boxes,
             next((entry.thumbnail for entry in group if entry.thumbnail), b""),

@@ -14,7 +14,15 @@ import numpy as np
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of
 from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedError
 from cbir.images.ids import make_id
-from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Stamp, difference
+from cbir.index.base import (
+    SCORE_TOLERANCE,
+    Entry,
+    Index,
+    SourceRun,
+    Stamp,
+    Tombstone,
+    difference,
+)
 from cbir.index.open import create_index, open_index
 from cbir.types import Failure, ModelFile, OnDone
 from cbir.wording import counted
@@ -113,6 +121,10 @@ class Origin(Protocol):
 
     def failures(self) -> list[Failure]: ...
 
+    def runs(self) -> dict[str, SourceRun]: ...
+
+    def tombstones(self) -> dict[str, Tombstone]: ...
+
 
 class Merging:
     """Merges the values of two indexes; an empty value never replaces one.
@@ -201,10 +213,11 @@ class Copying:
         return wanted
 
     def write(self, on_done: OnDone) -> None:
-        """Write the wanted records, with sources and failures, to the new index."""
+        """Write the wanted records, sources, failures and tombstones to the new index."""
         self._write_sources()
         self._write_records(on_done)
         self._write_failures()
+        self._write_tombstones()
 
     def _write_sources(self) -> None:
         there = self._new.sources()
@@ -217,6 +230,10 @@ class Copying:
                     f"{self._new.url} has {uri} under another name than '{name}'",
                     "copy to a new place",
                 )
+        known = self._new.runs()
+        for name, run in self._old.runs().items():
+            if name in self._sources and run.at > (known[name].at if name in known else 0):
+                self._new.set_run(name, run)
 
     def _write_records(self, on_done: OnDone) -> None:
         refused: dict[str, str] = {}
@@ -255,6 +272,11 @@ class Copying:
         for name in self._sources:
             kept = {failure.location: failure for failure in failures if failure.source == name}
             self._new.set_failures(name, list(kept.values()))
+
+    def _write_tombstones(self) -> None:
+        """Add the old index's tombstones, except those of images that have a record."""
+        indexed = set(self.ids)
+        self._new.bury([t for i, t in self._old.tombstones().items() if i not in indexed])
 
 
 def _compare(old: Index, new: Index) -> tuple[int, bool]:

@@ -43,6 +43,7 @@ def index_images(
     metadata: Path | None = None,
     regions: int | None = None,
     prune: Prune = False,
+    rehash: bool = False,
     moved: str | None = None,
     rebuild: bool = False,
     fast_load: bool = False,
@@ -57,7 +58,8 @@ def index_images(
     `regions` (1, 5 or 14): how many parts of each image get a vector; by default as many as in the
     index, or 1. `prune`: remove the records of missing files instead of marking them. A source that
     lost more than half of its indexed images is not pruned, since its drive may not be mounted:
-    unless `prune` is "force", `PruneRefusedError` is raised after everything else is done. `moved`:
+    unless `prune` is "force", `PruneRefusedError` is raised after everything else is done.
+    `rehash`: read every image again, also those whose file seems unchanged. `moved`:
     the registered name of the (only) source, which has moved; its records keep their ids.
     `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`; the new index
     holds `sources` only and replaces the old one at the end of the run.
@@ -85,7 +87,7 @@ def index_images(
         if moved is not None:
             index.move_source(moved, _only(opened).uri)
         boxes = region_boxes(regions or _regions_of(index))
-        run = IndexingRun(index, chosen, boxes, details, on_progress)
+        run = IndexingRun(index, chosen, boxes, details, on_progress, rehash)
         run.add_sources(opened, prune)
         if not rebuild:
             index.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +10,15 @@ from typing import Literal
 
 from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
+from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
-from cbir.images.items import ImageSource, SourceItem
-from cbir.index.base import Entry, Index, Stamp
+from cbir.images.items import RULES, ImageSource, SourceItem
+from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp
 from cbir.ingest.describe import Described, Outcome, Unchanged, Unreadable, describe_items
 from cbir.ingest.metadata import Metadata
 from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue
+
+log = logging.getLogger(__name__)
 
 COMMIT_RECORDS = 1024
 COMMIT_SECONDS = 2.0
@@ -58,7 +62,8 @@ class PruneRefusedError(CbirError):
 
 @dataclass
 class IndexingRun:
-    """Adds sources to an index, one after another.
+    """Adds sources to an index, one after another; with `rehash` it reads files again that seem
+    unchanged.
 
     `lost`: the sources that were not pruned, see `PruneRefusedError`.
     """
@@ -68,6 +73,7 @@ class IndexingRun:
     boxes: Sequence[Box]
     metadata: Metadata | None
     on_progress: OnProgress
+    rehash: bool = False
     report: AddReport = field(default_factory=AddReport)
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
     done: int = 0
@@ -108,18 +114,22 @@ class _SourceRun:
         self._report = run.report
         self._source = source
         self._name = run.index.register_source(source.name, source.uri)
+        if isinstance(source, FolderSource) and not source.stamped:
+            _say_once(run.index, self._name)
         self._known = run.index.stamps(self._name)
         self._seen: set[str] = set()
         self._again: set[str] = set()
         self._failures: list[Failure] = []
         self._entries: list[Entry] = []
         self._details: dict[str, Details] = {}
-        self._touched: dict[str, tuple[int | None, int | None]] = {}
+        self._touched: dict[str, FileState] = {}
         self._last_commit = time.monotonic()
 
     def add(self, prune: Prune) -> None:
         """Add new and changed images, then mark or remove missing ones."""
         finished = False
+        began = int(time.time())
+        self._index.set_run(self._name, SourceRun(began, finished=False))
         try:
             for outcomes in describe_items(
                 self._changed(), self._run.descriptor, self._run.boxes, self._expected_hash
@@ -135,6 +145,7 @@ class _SourceRun:
         finally:
             self._keep_failures(finished)
         self._settle_missing(prune)
+        self._index.set_run(self._name, SourceRun(began, finished=True))
         self._report.ignored += self._source.ignored
 
     def _changed(self) -> Iterator[SourceItem]:
@@ -145,7 +156,7 @@ class _SourceRun:
                 self._again.add(record_id)
             self._seen.add(record_id)
             stamp = self._stamp(record_id)
-            if stamp and _same_file(item, stamp):
+            if stamp and not self._run.rehash and _same_file(item, stamp):
                 self._keep(record_id, item, stamp)
                 self._commit_if_due()
             else:
@@ -179,8 +190,8 @@ class _SourceRun:
             self._details[record_id] = details
         else:
             self._report.unchanged += 1
-        file = (item.file_size, item.mtime_ns)
-        if stamp.missing or file != (stamp.file_size, stamp.mtime_ns):
+        file = FileState(item.file_size, item.mtime_ns, item.stamp, stamp.decoder)
+        if stamp.missing or file != stamp.file:
             self._touched[record_id] = file
         self._run.done += 1
 
@@ -211,6 +222,8 @@ class _SourceRun:
             file_size=item.file_size,
             mtime_ns=item.mtime_ns,
             metadata=metadata,
+            stamp=item.stamp,
+            decoder=RULES,
         )
         return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
 
@@ -307,9 +320,21 @@ class _SourceRun:
         return key.startswith(scope) if not scope or scope.endswith("/") else key == scope
 
 
+def _say_once(index: Index, name: str) -> None:
+    """Say at the first run of a source what its file system cannot tell."""
+    if name not in index.runs():
+        log.warning(
+            "source %s: this file system does not tell files of equal size and time apart; "
+            "--rehash does",
+            name,
+        )
+
+
 def _same_file(item: SourceItem, stamp: Stamp) -> bool:
+    """Whether size, time and, where both are known, the stamps say that it is the same file."""
     return (
         item.mtime_ns is not None
         and item.mtime_ns == stamp.mtime_ns
         and item.file_size == stamp.file_size
+        and (None in (item.stamp, stamp.file_stamp) or item.stamp == stamp.file_stamp)
     )

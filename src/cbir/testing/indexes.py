@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from cbir.errors import CbirError, QueryError, RecordGoneError
-from cbir.index.base import SCORE_TOLERANCE, Entry, Index, Matches
+from cbir.index.base import (
+    SCORE_TOLERANCE,
+    Entry,
+    FileState,
+    Index,
+    Matches,
+    SourceRun,
+    Tombstone,
+)
 from cbir.testing.expect import expect, expect_near, expect_raises
 from cbir.testing.samples import LEFT_HALF, RIGHT_HALF, make_entry, sample_entries, unit
 from cbir.types import WHOLE, Box, DescriptorSpec, Failure, ImageRecord, Vectors
@@ -27,6 +36,10 @@ def check_index(make_index: Callable[[DescriptorSpec], Index]) -> None:
         _check_replacing_and_removing,
         _check_details_and_marks,
         _check_sources_and_failures,
+        _check_renaming,
+        _check_swapping_ids,
+        _check_renaming_sources,
+        _check_tombstones,
         _check_search,
         _check_ties,
         _check_parts,
@@ -87,8 +100,11 @@ def _check_reading_back(index: Index) -> None:
     stamp = index.stamps("a")[ids[0]]
     first = entries[0].record
     expect(
-        (stamp.content_hash, stamp.file_size, stamp.mtime_ns, stamp.missing)
-        == (first.content_hash, first.file_size, first.mtime_ns, first.missing),
+        (stamp.content_hash, stamp.missing, *stamp.file)
+        == (
+            *(first.content_hash, first.missing),
+            *(first.file_size, first.mtime_ns, first.stamp, first.decoder),
+        ),
         "stamps must return the file state",
     )
     expect(
@@ -132,7 +148,7 @@ def _check_details_and_marks(index: Index) -> None:
     index.add(sample_entries(4, metadata={"old": 1}))
     index.set_details({"a/0001": ("bird", {"new": "x"}), "a/0002": (None, {})})
     index.mark_missing(["a/0001", "a/0003"])
-    index.touch({"a/0003": (77, 88)})
+    index.touch({"a/0003": FileState(77, 88, "new", 2)})
     index.refresh()
     records = index.records(["a/0000", "a/0001", "a/0002"])
     expect(
@@ -146,7 +162,7 @@ def _check_details_and_marks(index: Index) -> None:
         "mark_missing must set, and touch clear, `missing` of the given records only",
     )
     stamp = index.stamps("a")["a/0003"]
-    expect((stamp.file_size, stamp.mtime_ns) == (77, 88), "touch must set file size and mtime")
+    expect(stamp.file == (77, 88, "new", 2), "touch must set the state of the file")
 
 
 def _check_sources_and_failures(index: Index) -> None:
@@ -170,6 +186,133 @@ def _check_sources_and_failures(index: Index) -> None:
     index.set_failures("photos-2", [Failure("photos-2", "y.jpg", "no image")])
     index.set_failures("photos-2", [])
     expect(index.failures() == [bad], "set_failures must replace the failures of its source only")
+    expect(index.runs() == {}, "a source that was never run has no run")
+    index.set_run("photos", SourceRun(1_700_000_000, finished=False))
+    index.move_source("photos", "/five")
+    expect(
+        index.runs() == {"photos": SourceRun(1_700_000_000, finished=False)},
+        "runs must return what set_run stored, also after a move",
+    )
+    index.add([*sample_entries(3, prefix="photos"), *sample_entries(2, prefix="photos-2")])
+    index.bury([_tombstone("photos/9999")])
+    gone = ["photos/0000", "photos/0001", "photos/0002"]
+    expect(index.remove_source("photos") == gone, "remove_source must return the ids of records")
+    expect(
+        (list(index.sources()), index.failures(), index.runs(), index.tombstones())
+        == (["photos-2"], [], {}, {}),
+        "remove_source must drop its failures, run and tombstones",
+    )
+    expect(index.count() == 2, "remove_source must keep the records of other sources")
+    expect_raises(QueryError, lambda: index.remove_source("photos"), "removing an unknown source")
+
+
+def _check_renaming(index: Index) -> None:
+    entries = {e.record.id: e for e in sample_entries(6, parts=2, metadata={"year": 1999})}
+    index.add(list(entries.values()))
+    index.refresh()
+    new = replace(
+        entries["a/0001"].record, id="b/new", source="b", location="new", metadata={"x": "y"}
+    )
+    over = replace(entries["a/0002"].record, id="a/0003", location="0003")
+    index.rename({"a/0001": new, "a/0002": over, "a/none": replace(new, id="b/none")})
+    moved = {
+        "b/new": replace(entries.pop("a/0001"), record=new),
+        "a/0003": replace(entries.pop("a/0002"), record=over),
+    }
+    entries.update(moved)
+    _expect_entries(index, entries)
+    for record_id in ("a/0001", "a/0002", "b/none"):
+        _expect_gone(index, record_id)
+    expect(list(index.stamps("b")) == ["b/new"], "rename must change the source")
+    ids = sorted(entries)
+    expect(index.contents(2) == {"0" * 64: ids}, "contents must list ids by content hash")
+    expect(index.contents(1) == {}, "contents must list records of as many parts only")
+
+
+def _check_swapping_ids(index: Index) -> None:
+    entries = {entry.record.id: entry for entry in sample_entries(8)}
+    index.add(list(entries.values()))
+    index.refresh()
+    # Two swap, three take turns, and each of a row follows the next one.
+    targets = {0: 1, 1: 0, 2: 3, 3: 4, 4: 2, 5: 6, 6: 7, 7: 8}
+    named = {f"a/{old:04d}": f"a/{new:04d}" for old, new in targets.items()}
+    index.rename({old: replace(entries[old].record, id=new) for old, new in named.items()})
+    _expect_entries(
+        index,
+        {
+            new: replace(entries[old], record=replace(entries[old].record, id=new))
+            for old, new in named.items()
+        },
+    )
+
+
+def _check_renaming_sources(index: Index) -> None:
+    for name, uri in (("a", "/one"), ("b", "/one/b"), ("c", "/three")):
+        index.register_source(name, uri)
+        index.set_failures(name, [Failure(name, "bad.jpg", "cut off")])
+        index.set_run(name, SourceRun(17, finished=True))
+        index.bury([_tombstone(f"{name}/gone")])
+    entries = {e.record.id: e for name in "abc" for e in sample_entries(2, prefix=name)}
+    index.add(list(entries.values()))
+    new = {"b/0000": "a/b/0000", "b/0001": "a/b/0001", "c/0000": "d/0000", "c/0001": "d/0001"}
+    renamed = {
+        old: replace(entries[old].record, id=name, source=name[0], location=name.partition("/")[2])
+        for old, name in new.items()
+    }
+    index.rename(renamed, {"b": "a", "c": "d"}, [_tombstone("d/gone")])
+    for old, record in renamed.items():
+        entries[record.id] = replace(entries.pop(old), record=record)
+    _expect_entries(index, entries)
+    expect(index.sources() == {"a": "/one", "d": "/three"}, "a source must be renamed or dropped")
+    expect(
+        [failure.source for failure in index.failures()] == ["a", "d"],
+        "failures must follow a renamed source, and go with a dropped one",
+    )
+    expect(list(index.runs()) == ["a", "d"], "the last run must follow a renamed source")
+    expect(
+        list(index.tombstones()) == ["a/gone", "d/gone"],
+        "rename must replace the tombstones of renamed sources",
+    )
+
+
+def _check_tombstones(index: Index) -> None:
+    entries = sample_entries(5)
+    index.add(entries)
+    index.refresh()
+    buried = [_tombstone(name) for name in ("a/0001", "a/0003", "a/none")]
+    expect(index.bury(buried) == ["a/0001", "a/0003"], "bury must return the ids of its records")
+    expect(
+        index.tombstones() == {tombstone.id: tombstone for tombstone in buried},
+        "tombstones must be returned unchanged",
+    )
+    _expect_entries(index, {e.record.id: e for e in (entries[0], entries[2], entries[4])})
+    index.add(entries[1:2])
+    expect(
+        list(index.tombstones()) == ["a/0003", "a/none"], "adding a record must end its tombstone"
+    )
+    index.remove(["a/0000"])
+    expect("a/0000" not in index.tombstones(), "remove must leave no tombstone")
+
+
+def _tombstone(record_id: str) -> Tombstone:
+    source, _, location = record_id.partition("/")
+    return Tombstone(record_id, source, location, "0" * 64, 1000, None, "7-1", 1_700_000_000)
+
+
+def _expect_entries(index: Index, entries: Mapping[str, Entry]) -> None:
+    """The index must hold these entries and no others, and find them, refreshed or not."""
+    for refreshed in (False, True):
+        if refreshed:
+            index.refresh()
+        expect(list(index.ids()) == sorted(entries), f"ids are {list(index.ids())}")
+        for listed in index.entries():
+            entry = entries[listed.record.id]
+            expect(listed.record == entry.record, f"{listed.record} is not {entry.record}")
+            expect(listed.thumbnail == entry.thumbnail, "a record must keep its thumbnail")
+            expect_near(listed.vectors, entry.vectors, f"vectors of {listed.record.id}")
+        _expect_answers(index, entries.values(), unit(np.eye(8)), k=4)
+        expect(index.matrix()[0] == sorted(entries), "matrix must list the same ids")
+    expect(index.verify() == [], f"verify finds problems: {index.verify()}")
 
 
 def _check_search(index: Index) -> None:

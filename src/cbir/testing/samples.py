@@ -49,7 +49,10 @@ def make_entry(
     """An entry with the given id and vectors; all other fields are synthetic."""
     source, _, location = record_id.partition("/")
     record = ImageRecord(
-        record_id, source, location, label, "0" * 64, width, 480, 1000, 17, metadata or {}
+        *(record_id, source, location, label, "0" * 64, width, 480, 1000, 17, metadata or {}),
+        stamp=f"7-{len(record_id)}",
+        decoder=1,
+        phash=record_id.encode()[-8:],
     )
     return Entry(record, vectors, boxes, thumbnail or b"picture of " + record_id.encode())
 

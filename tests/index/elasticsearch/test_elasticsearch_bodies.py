@@ -49,7 +49,7 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
             "dynamic": "strict",
             "_meta": {
                 "cbir": {
-                    "schema": 1,
+                    "schema": 2,
                     "type": "flat",
                     "spec": asdict(SPEC),
                     "load": {"restore": {"refresh_interval": None, "auto_expand_replicas": "0-1"}},
@@ -72,6 +72,10 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
                 "file_size": {"type": "long", "index": False, "doc_values": False},
                 "mtime_ns": {"type": "long", "index": False, "doc_values": False},
                 "missing": {"type": "boolean"},
+                "stamp": {"type": "keyword", "index": False, "doc_values": False},
+                "decoder": {"type": "integer", "index": False, "doc_values": False},
+                "phash": {"type": "binary"},
+                "checksum": {"type": "keyword", "index": False, "doc_values": False},
                 "part_count": {"type": "long"},
                 "metadata": {
                     "properties": {
@@ -303,9 +307,10 @@ def test_an_entry_becomes_a_document_and_comes_back() -> None:
 
 def test_what_a_record_has_not_is_not_in_its_document() -> None:
     entry = make_entry("a/1", unit(np.ones((1, 8))))
-    bare = replace(entry.record, file_size=None, mtime_ns=None)
+    bare = replace(entry.record, file_size=None, mtime_ns=None, stamp=None, phash=None)
     made = documents.document(replace(entry, record=bare, thumbnail=b""), FIELD)
-    assert not {"label", "file_size", "mtime_ns", "thumbnail", "parts"} & made.keys()
+    lacking = {"label", "file_size", "mtime_ns", "stamp", "phash", "thumbnail", "parts"}
+    assert not lacking & made.keys()
     assert documents.record(made) == bare
     assert documents.boxes(made) == [WHOLE]
 

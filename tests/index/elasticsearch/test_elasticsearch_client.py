@@ -236,7 +236,7 @@ def described(**changes: Any) -> dict[str, Any]:
     ("answer", "complaint"),
     [
         ({"photos": {"mappings": {"properties": {}}}}, "was not created by cbir"),
-        (described(schema=2), "has schema 2"),
+        (described(schema=3), "has schema 3"),
         ({**described(), "photos-000009": {}}, "names 2 indices"),
     ],
 )

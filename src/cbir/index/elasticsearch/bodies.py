@@ -21,7 +21,8 @@ from cbir.index.elasticsearch.address import WORDS, Options
 from cbir.index.filters import FIELDS, FLAG_FIELDS, NUMBER_FIELDS, Condition
 from cbir.types import DescriptorSpec
 
-SCHEMA = 1
+SCHEMA = 2
+"""2 added the fields of `_added`."""
 DEFAULT_TYPE = "flat"
 LIMIT = 10_000
 """The server's limit for k, num_candidates and the length of one page."""
@@ -125,6 +126,7 @@ def mappings(
             **dict.fromkeys(("width", "height", "part_count"), long),
             **{name: {**long, **kept} for name in ("file_size", "mtime_ns")},
             "missing": {"type": "boolean"},
+            **_added(),
             "metadata": {
                 "properties": {name: {"type": "object", "dynamic": True} for name in METADATA}
             },
@@ -133,6 +135,11 @@ def mappings(
             **_vectors(spec, kind),
         },
     }
+
+
+def migration(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The mapping update that brings an index of schema 1 to today's."""
+    return {"_meta": meta(spec, kind, restore), "properties": _added()}
 
 
 def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -274,6 +281,17 @@ def summary() -> dict[str, Any]:
 def without(field: str) -> dict[str, Any]:
     """The query for records that lack `field`."""
     return {"bool": {"filter": [RECORDS], "must_not": [{"exists": {"field": field}}]}}
+
+
+def _added() -> dict[str, Any]:
+    """The fields that schema 2 added: kept, not searched. The checksum is for what comes."""
+    kept = {"index": False, "doc_values": False}
+    return {
+        "stamp": {"type": "keyword", **kept},
+        "decoder": {"type": "integer", **kept},
+        "phash": {"type": "binary"},
+        "checksum": {"type": "keyword", **kept},
+    }
 
 
 def _vectors(spec: DescriptorSpec, kind: str) -> dict[str, Any]:

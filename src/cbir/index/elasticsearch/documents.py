@@ -9,18 +9,23 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import CbirError
-from cbir.index.base import Entry, Stamp
+from cbir.index.base import Entry, SourceRun, Stamp, Tombstone
 from cbir.index.elasticsearch.bodies import BOX, METADATA, metadata_field, metadata_name
 from cbir.types import WHOLE, Box, ImageRecord, MetadataValue, Vectors
 
-SOURCES, FAILURES = "cbir sources", "cbir failures"
-"""Ids of the two documents that are not records; record ids contain no white space."""
+SOURCES, FAILURES, TOMBSTONES = "cbir sources", "cbir failures", "cbir tombstones"
+"""Ids of the documents that are not records; record ids contain no white space.
+
+Their rows: name, URI, and time and end of the last run, which older versions left out; source,
+location, reason; the fields of `Tombstone`.
+"""
 
 _FIELDS = (
     *("id", "source", "location", "label", "content_hash"),
-    *("width", "height", "file_size", "mtime_ns", "missing"),
+    *("width", "height", "file_size", "mtime_ns", "missing", "stamp", "decoder"),
 )
 """The document fields that are attributes of `ImageRecord`; None is left out."""
+_OF_RECORD = {*_FIELDS, "phash", "metadata", "checksum"}
 _WHOLE_LIMIT = 2**63
 _LONGEST_ID = 512
 
@@ -37,10 +42,7 @@ def unfit(ids: Iterable[str]) -> dict[str, str]:
 
 def document(entry: Entry, field: str) -> dict[str, Any]:
     """The document of an entry, with its vectors in `field` (and in `field` of `parts`)."""
-    record = entry.record
-    made = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
-    made["part_count"] = len(entry.vectors)
-    made["metadata"] = metadata_groups(record.id, record.metadata)
+    made = {**record_fields(entry.record), "part_count": len(entry.vectors)}
     made[field] = np.ascontiguousarray(entry.vectors[0])
     if len(entry.vectors) > 1:
         made["parts"] = [
@@ -51,6 +53,15 @@ def document(entry: Entry, field: str) -> dict[str, Any]:
         ]
     if entry.thumbnail:
         made["thumbnail"] = base64.b64encode(entry.thumbnail).decode("ascii")
+    return made
+
+
+def record_fields(record: ImageRecord) -> dict[str, Any]:
+    """The fields of a document that a record sets."""
+    made = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    if record.phash is not None:
+        made["phash"] = base64.b64encode(record.phash).decode("ascii")
+    made["metadata"] = metadata_groups(record.id, record.metadata)
     return made
 
 
@@ -78,14 +89,43 @@ def metadata_groups(
 def record(source: Mapping[str, Any]) -> ImageRecord:
     """The record of a document."""
     known: dict[str, Any] = {name: source.get(name) for name in _FIELDS}
-    return ImageRecord(**known, metadata=_metadata(source))
+    known["decoder"] = source.get("decoder", 0)
+    phash = base64.b64decode(source["phash"]) if "phash" in source else None
+    return ImageRecord(**known, metadata=_metadata(source), phash=phash)
 
 
 def stamp(source: Mapping[str, Any]) -> Stamp:
     """The stamp of a document."""
     names = ("content_hash", "file_size", "mtime_ns", "missing", "label")
     known: dict[str, Any] = {name: source.get(name) for name in names}
-    return Stamp(**known, parts=source["part_count"], metadata=_metadata(source))
+    return Stamp(
+        **known,
+        parts=source["part_count"],
+        metadata=_metadata(source),
+        file_stamp=source.get("stamp"),
+        decoder=source.get("decoder", 0),
+    )
+
+
+def renamed(found: Mapping[str, Any], new: ImageRecord) -> dict[str, Any]:
+    """The document of a hit with the fields of the record `new`, its vectors and thumbnail."""
+    kept = {name: value for name, value in found["_source"].items() if name not in _OF_RECORD}
+    return changed({**found, "_source": kept}, record_fields(new))
+
+
+def uris(rows: Iterable[list[Any]]) -> dict[str, str]:
+    """Source name -> URI from the rows of `SOURCES`."""
+    return {row[0]: row[1] for row in rows}
+
+
+def runs(rows: Iterable[list[Any]]) -> dict[str, SourceRun]:
+    """Source name -> last run from the rows of `SOURCES`."""
+    return {row[0]: SourceRun(row[2], row[3]) for row in sorted(rows) if len(row) > 2}
+
+
+def tombstones(rows: Iterable[list[Any]]) -> dict[str, Tombstone]:
+    """Id -> tombstone from the rows of `TOMBSTONES`."""
+    return {row[0]: Tombstone(*row) for row in sorted(rows)}
 
 
 def vectors(source: Mapping[str, Any], field: str) -> Vectors:

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 
 from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRefusedError
 from cbir.index import filters
-from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
+from cbir.index.base import (
+    Details,
+    Entry,
+    FileStates,
+    Matches,
+    SourceRun,
+    Stamp,
+    Tombstone,
+    descriptor_info,
+)
 from cbir.index.elasticsearch import answers, bodies, bulk, documents, words
 from cbir.index.elasticsearch import lifecycle as life
 from cbir.index.elasticsearch.client import READING, WRITING, Client
 from cbir.index.elasticsearch.requests import Requests, unchanged
 from cbir.index.elasticsearch.server_errors import IndexMissingError
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
-from cbir.index.source_names import check_move, source_name
+from cbir.index.renaming import in_groups
+from cbir.index.source_names import check_known, check_move, source_name
 from cbir.types import DescriptorSpec, Failure, ImageRecord, ModelFile, Vectors
 
 _FACTS_KEPT = 1.0  # seconds, the server's own refresh interval
@@ -39,7 +50,10 @@ class ElasticIndex:
     engine = "elasticsearch"
 
     def __init__(self, client: Client, alias: str, facts: life.Facts, *, write: bool) -> None:
-        """The index behind `alias`, as found or created by the module `opening`."""
+        """The index behind `alias`, as found or created by the module `opening`.
+
+        `write` brings an index of an older schema to today's.
+        """
         self.url = client.url
         self.writable = write
         self._client = client
@@ -48,6 +62,8 @@ class ElasticIndex:
         self._field = bodies.vector_field(facts.spec)
         self._known = facts
         self._known_at = time.monotonic()
+        if write:
+            life.migrate(self._requests, facts)
         if facts.restore is not None:
             self._requests.refresh()
 
@@ -60,21 +76,42 @@ class ElasticIndex:
 
     def register_source(self, name: str, uri: str) -> str:
         def added(rows: list[Any]) -> list[Any]:
-            known = dict(rows)
+            known = documents.uris(rows)
             new = source_name(known, name, uri)
             return rows if new in known else [*rows, [new, uri]]
 
-        return source_name(dict(self._requests.change_rows(documents.SOURCES, added)), name, uri)
+        rows = self._requests.change_rows(documents.SOURCES, added)
+        return source_name(documents.uris(rows), name, uri)
 
     def move_source(self, name: str, uri: str) -> None:
         def moved(rows: list[Any]) -> list[Any]:
-            check_move(dict(rows), name, uri)
-            return [[known, uri if known == name else at] for known, at in rows]
+            check_move(documents.uris(rows), name, uri)
+            return [[row[0], uri, *row[2:]] if row[0] == name else row for row in rows]
 
         self._requests.change_rows(documents.SOURCES, moved)
 
+    def remove_source(self, name: str) -> list[str]:
+        check_known(self.sources(), name)
+        hits = self._requests.hits(bodies.LIMIT, bodies.doc_values("id"), source=name)
+        found = self.remove([hit["fields"]["id"][0] for hit in hits])
+        self._drop_rows(documents.FAILURES, 0, {name})
+        self._drop_rows(documents.TOMBSTONES, 1, {name})
+        self._drop_rows(documents.SOURCES, 0, {name})
+        return found
+
     def sources(self) -> dict[str, str]:
-        return dict(sorted(self._requests.rows(documents.SOURCES)))
+        return dict(sorted(documents.uris(self._requests.rows(documents.SOURCES)).items()))
+
+    def runs(self) -> dict[str, SourceRun]:
+        return documents.runs(self._requests.rows(documents.SOURCES))
+
+    def set_run(self, source: str, run: SourceRun) -> None:
+        self._requests.change_rows(
+            documents.SOURCES,
+            lambda rows: [
+                [*row[:2], run.at, run.finished] if row[0] == source else row for row in rows
+            ],
+        )
 
     def stamps(self, source: str) -> dict[str, Stamp]:
         fields = bodies.without_vectors(self._field)
@@ -82,6 +119,15 @@ class ElasticIndex:
             hit["_source"]["id"]: documents.stamp(hit["_source"])
             for hit in self._requests.hits(_STAMPS_AT_ONCE, fields, source=source)
         }
+
+    def contents(self, parts: int) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        fields = {"_source": ["id", "content_hash", "part_count"]}
+        for hit in self._requests.hits(bodies.LIMIT, fields):
+            if hit["_source"]["part_count"] == parts:
+                same = found.setdefault(hit["_source"]["content_hash"], [])
+                same.append(hit["_source"]["id"])
+        return found
 
     def add(self, entries: Sequence[Entry]) -> None:
         batch = checked_entries(entries, self._spec.dim)
@@ -92,6 +138,7 @@ class ElasticIndex:
         made = [(entry.record.id, documents.document(entry, self._field), None) for entry in fit]
         if any(len(entry.vectors) > 1 for entry in fit):
             self._make_room_for_parts()
+        self._drop_rows(documents.TOMBSTONES, 0, {entry.record.id for entry in fit})
         refused.update(self._send(made).refused)
         if refused:
             raise RecordsRefusedError(refused)
@@ -103,6 +150,38 @@ class ElasticIndex:
         self._send([(record_id, None, None) for record_id in gone])
         return gone
 
+    def rename(
+        self,
+        renamed: Mapping[str, ImageRecord],
+        sources: Mapping[str, str] | None = None,
+        tombstones: Sequence[Tombstone] = (),
+    ) -> None:
+        gone = sources or {}
+        batch: list[str] = []
+        for group in in_groups({old: record.id for old, record in renamed.items()}):
+            batch += group
+            if len(batch) >= _CHANGED_AT_ONCE:
+                self._rename(batch, renamed)
+                batch = []
+        self._rename(batch, renamed)
+        new = {record.id for record in renamed.values()}
+        self._send([(old, None, None) for old in renamed if old not in new])
+        self._drop_rows(documents.FAILURES, 0, gone)
+        self._drop_rows(documents.TOMBSTONES, 1, gone)
+        self._drop_rows(documents.TOMBSTONES, 0, new)
+        self._add_tombstones(tombstones)
+        # Last, so that a call that was interrupted can be repeated.
+        self._requests.change_rows(
+            documents.SOURCES, lambda rows: _renamed_sources(rows, gone, documents.uris(rows))
+        )
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> list[str]:
+        self._add_tombstones(tombstones)
+        return self.remove(tombstone.id for tombstone in tombstones)
+
+    def tombstones(self) -> dict[str, Tombstone]:
+        return documents.tombstones(self._requests.rows(documents.TOMBSTONES))
+
     def set_details(self, details: Details) -> None:
         changes = {}
         for record_id, (label, metadata) in details.items():
@@ -113,10 +192,7 @@ class ElasticIndex:
 
     def touch(self, files: FileStates) -> None:
         self._change(
-            {
-                record_id: {"file_size": size, "mtime_ns": mtime_ns, "missing": False}
-                for record_id, (size, mtime_ns) in files.items()
-            }
+            {record_id: {**state._asdict(), "missing": False} for record_id, state in files.items()}
         )
 
     def mark_missing(self, ids: Iterable[str]) -> None:
@@ -224,6 +300,7 @@ class ElasticIndex:
             "descriptor": descriptor_info(self._spec),
             **counts,
             "failed": len(self.failures()),
+            "kept_out": len(self.tombstones()),
             "sources": self.sources(),
         }
 
@@ -272,6 +349,30 @@ class ElasticIndex:
         self._known, self._known_at = found, time.monotonic()
         return found
 
+    def _rename(self, old: Sequence[str], renamed: Mapping[str, ImageRecord]) -> None:
+        """Write the documents of `old` again, under their new ids."""
+        outcome = self._send(
+            [
+                (renamed[hit["_id"]].id, documents.renamed(hit, renamed[hit["_id"]]), None)
+                for hit in self._requests.documents(old, bodies.EVERYTHING)
+            ]
+        )
+        if outcome.refused:
+            raise RecordsRefusedError(outcome.refused)
+
+    def _add_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
+        new = {tombstone.id: list(astuple(tombstone)) for tombstone in tombstones}
+        self._requests.change_rows(
+            documents.TOMBSTONES,
+            lambda rows: [*(row for row in rows if row[0] not in new), *new.values()],
+        )
+
+    def _drop_rows(self, name: str, column: int, values: Container[str]) -> None:
+        """Drop the rows of the document `name` that have one of `values` in `column`."""
+        self._requests.change_rows(
+            name, lambda rows: [row for row in rows if row[column] not in values]
+        )
+
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of the documents of these ids; None removes a field.
 
@@ -312,3 +413,14 @@ class ElasticIndex:
             body = bodies.parts_mapping(self._spec, self._known.kind)
             self._requests.call("PUT", "_mapping", body, patience=WRITING)
             self._facts(fresh=True)
+
+
+def _renamed_sources(
+    rows: list[Any], renamed: Mapping[str, str], known: Mapping[str, str]
+) -> list[Any]:
+    """The rows of sources under their new names; a source is dropped if its new name is taken."""
+    return [
+        [renamed.get(row[0], row[0]), *row[1:]]
+        for row in rows
+        if row[0] not in renamed or renamed[row[0]] not in known
+    ]

@@ -29,7 +29,7 @@ class Facts:
     """The server's facts about an index: its name behind the alias, spec, type and state.
 
     `parts`: whether a record may have more than one vector. `metadata`: the metadata keys.
-    `restore`: settings to apply after the load, None once applied.
+    `restore`: settings to apply after the load, None once applied. `schema`: see `bodies.SCHEMA`.
     """
 
     index: str
@@ -38,6 +38,7 @@ class Facts:
     parts: bool
     metadata: tuple[str, ...]
     restore: Mapping[str, Any] | None
+    schema: int
 
 
 def draft_name(name: str) -> str:
@@ -77,7 +78,15 @@ def read_facts(client: Client, alias: str, *, patience: float = WRITING) -> Fact
         parts="parts" in properties,
         metadata=tuple(sorted(bodies.metadata_name(name) for name in fields)),
         restore=said["load"]["restore"] if "load" in said else None,
+        schema=said["schema"],
     )
+
+
+def migrate(requests: Requests, facts: Facts) -> None:
+    """Bring the index to today's schema; its documents stay as they are."""
+    if facts.schema < bodies.SCHEMA:
+        body = bodies.migration(facts.spec, facts.kind, facts.restore)
+        requests.call("PUT", "_mapping", body, patience=WRITING)
 
 
 def make(client: Client, alias: str, body: Mapping[str, Any]) -> Facts:

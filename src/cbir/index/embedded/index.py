@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,22 @@ import numpy as np
 
 from cbir.errors import IndexStateError, RecordGoneError
 from cbir.files import lies_in
-from cbir.index.base import Details, Entry, FileStates, Matches, Stamp, descriptor_info
+from cbir.index.base import (
+    Details,
+    Entry,
+    FileStates,
+    Matches,
+    SourceRun,
+    Stamp,
+    Tombstone,
+    descriptor_info,
+)
 from cbir.index.embedded import check, store
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
-from cbir.index.source_names import check_move, source_name
+from cbir.index.source_names import check_known, check_move, source_name
 from cbir.types import DescriptorSpec, Failure, ImageRecord, ModelFile, Vectors
 
 _COPIED_AT_ONCE = 256
@@ -36,7 +46,8 @@ class EmbeddedIndex:
     def __init__(self, url: str, folder: Path, *, write: bool = False) -> None:
         """Open the index in `folder`, called `url` in messages.
 
-        `write` holds the writer lock until `close`. Raises `IndexStateError` if the index is
+        `write` holds the writer lock until `close`, and brings an index of an older format to
+        today's; readers take it as it is. Raises `IndexStateError` if the index is
         locked, damaged, incomplete or of a newer format.
         """
         self.url = url
@@ -50,6 +61,10 @@ class EmbeddedIndex:
                 meta = store.read_meta(connection, url)
             if meta is None:
                 raise files.unfinished(url)
+            if write and meta.format < store.FORMAT:
+                with self._records.write() as connection:
+                    store.migrate(connection)
+                meta = replace(meta, format=store.FORMAT)
             self._meta = meta
             self._views = Views(self._records, folder, url, self._meta)
             if write:
@@ -76,13 +91,35 @@ class EmbeddedIndex:
             check_move(store.sources(connection), name, uri)
             store.set_source(connection, name, uri)
 
+    def remove_source(self, name: str) -> list[str]:
+        with self._records.write() as connection:
+            check_known(store.sources(connection), name)
+            rows = connection.execute("SELECT key, id FROM records WHERE source = ?", (name,))
+            found = dict(rows.fetchall())
+            store.delete(connection, found)
+            store.forget_source(connection, name)
+        self._drop_thumbnails(found)
+        return sorted(found.values(), key=str.encode)
+
     def sources(self) -> dict[str, str]:
         with self._records.read() as connection:
             return store.sources(connection)
 
+    def runs(self) -> dict[str, SourceRun]:
+        with self._records.read() as connection:
+            return store.runs(connection)
+
+    def set_run(self, source: str, run: SourceRun) -> None:
+        with self._records.write() as connection:
+            store.set_run(connection, source, run)
+
     def stamps(self, source: str) -> dict[str, Stamp]:
         with self._records.read() as connection:
             return store.stamps(connection, source)
+
+    def contents(self, parts: int) -> dict[str, list[str]]:
+        with self._records.read() as connection:
+            return store.contents(connection, parts)
 
     def add(self, entries: Sequence[Entry]) -> None:
         batch = checked_entries(entries, self.spec.dim)
@@ -96,6 +133,7 @@ class EmbeddedIndex:
             replaced = store.keys_of(connection, (entry.record.id for entry in batch))
             store.delete(connection, replaced.values())
             store.insert(connection, batch, first)
+            store.delete_tombstones(connection, (entry.record.id for entry in batch))
         self._drop_thumbnails(replaced.values())
 
     def remove(self, ids: Iterable[str]) -> list[str]:
@@ -106,6 +144,44 @@ class EmbeddedIndex:
                 store.delete(connection, found.values())
         self._drop_thumbnails(found.values())
         return [record_id for record_id in wanted if record_id in found]
+
+    def rename(
+        self,
+        renamed: Mapping[str, ImageRecord],
+        sources: Mapping[str, str] | None = None,
+        tombstones: Sequence[Tombstone] = (),
+    ) -> None:
+        with self._records.write() as connection:
+            keys = store.keys_of(connection, renamed)
+            records = {key: renamed[old] for old, key in keys.items()}
+            first = store.last_key(connection) + 1
+            with self._thumbnails.write() as thumbnails:
+                store.copy_thumbnails(thumbnails, records, first)
+            new = [record.id for record in records.values()]
+            replaced = {
+                key
+                for record_id, key in store.keys_of(connection, new).items()
+                if record_id not in keys
+            }
+            store.delete(connection, replaced)
+            store.rename(connection, records, first)
+            store.rename_sources(connection, sources or {})
+            store.delete_tombstones(connection, new)
+            store.insert_tombstones(connection, tombstones)
+        self._drop_thumbnails([*records, *replaced])
+
+    def bury(self, tombstones: Sequence[Tombstone]) -> list[str]:
+        with self._records.write() as connection:
+            found = store.keys_of(connection, (tombstone.id for tombstone in tombstones))
+            if found:
+                store.delete(connection, found.values())
+            store.insert_tombstones(connection, tombstones)
+        self._drop_thumbnails(found.values())
+        return list(found)
+
+    def tombstones(self) -> dict[str, Tombstone]:
+        with self._records.read() as connection:
+            return store.tombstones(connection)
 
     def set_details(self, details: Details) -> None:
         for record_id, (_, metadata) in details.items():
@@ -235,6 +311,7 @@ class EmbeddedIndex:
             "labels": self._value("SELECT count(DISTINCT label) FROM records"),
             "missing": self._value("SELECT count(*) FROM records WHERE missing"),
             "failed": self._value("SELECT count(*) FROM failures"),
+            "kept_out": len(self.tombstones()),
             "sources": self.sources(),
             "bytes": files.size_in_bytes(self._folder),
         }
@@ -276,7 +353,7 @@ class EmbeddedIndex:
             self._lock = None
 
     def _tidy(self) -> None:
-        """Remove thumbnails that a killed writer left without a record."""
+        """Migrate the thumbnails, and remove those that a killed writer left without a record."""
         with self._records.read() as connection:
             last = store.last_key(connection)
             removed = store.removed_since(connection, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import IndexStateError, RecordGoneError
-from cbir.index.base import Details, Entry, FileStates, Stamp
+from cbir.index.base import Details, Entry, FileStates, SourceRun, Stamp, Tombstone
 from cbir.index.filters import FIELDS, TEXT_FIELDS, Condition
 from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
-FORMAT = 1
+FORMAT = 2
+"""2 added what `_MIGRATION` lists: stamps of files, decoding rules, runs, tombstones, checksums."""
 
+# As format 1 had it, so that a new index and a migrated one have the same columns.
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE sources (name TEXT PRIMARY KEY, uri TEXT NOT NULL UNIQUE) WITHOUT ROWID;
@@ -42,13 +44,28 @@ CREATE TABLE removed (
     generation INTEGER NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (generation, key)
 ) WITHOUT ROWID;
 """
+_MIGRATION = """
+ALTER TABLE records ADD COLUMN stamp TEXT;
+ALTER TABLE records ADD COLUMN decoder INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE records ADD COLUMN phash BLOB;
+ALTER TABLE records ADD COLUMN checksum BLOB;
+ALTER TABLE vectors ADD COLUMN checksum BLOB;
+ALTER TABLE sources ADD COLUMN run_at INTEGER;
+ALTER TABLE sources ADD COLUMN run_finished INTEGER;
+CREATE TABLE tombstones (
+    id TEXT PRIMARY KEY, source TEXT NOT NULL, location TEXT NOT NULL, content_hash TEXT NOT NULL,
+    file_size INTEGER, mtime_ns INTEGER, stamp TEXT, at INTEGER NOT NULL) WITHOUT ROWID;
+"""
 _THUMBNAILS = "CREATE TABLE IF NOT EXISTS thumbs (key INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
+_THUMBNAILS_MIGRATION = "ALTER TABLE thumbs ADD COLUMN checksum BLOB"
 _FIELDS = (
     *("id", "source", "location", "label", "content_hash"),
-    *("width", "height", "file_size", "mtime_ns", "missing"),
+    *("width", "height", "file_size", "mtime_ns", "stamp", "decoder", "phash", "missing"),
 )
-"""The columns of `records` after the key, named as attributes of `ImageRecord`."""
-_SELECT = f"SELECT key, {', '.join(_FIELDS)} FROM records"
+"""The columns of `records` that are attributes of `ImageRecord`."""
+_SINCE_2 = {"stamp": "NULL", "decoder": "0", "phash": "NULL"}
+"""What an index of format 1 has in the place of columns that it lacks."""
+_BOXES = ("x0", "y0", "x1", "y1")
 _THESE = "(SELECT value FROM json_each(?))"
 
 _row = attrgetter(*_FIELDS[:-1])
@@ -68,8 +85,7 @@ class Meta:
 
 def create(connection: sqlite3.Connection, meta: Meta) -> None:
     """Create the tables of an index."""
-    for statement in _SCHEMA.split(";\n"):
-        connection.execute(statement)
+    _run(connection, _SCHEMA + _MIGRATION)
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)",
         [
@@ -81,6 +97,12 @@ def create(connection: sqlite3.Connection, meta: Meta) -> None:
             ("log_from", 0),
         ],
     )
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the records of an index of format 1 to today's format."""
+    _run(connection, _MIGRATION)
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'format'", (FORMAT,))
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
@@ -158,14 +180,10 @@ def key_of(connection: sqlite3.Connection, record_id: str) -> int:
 def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: int) -> None:
     """Insert records with new ids, under keys from `first_key` on."""
     keyed = list(enumerate(entries, first_key))
+    _insert_records(connection, ((key, entry.record) for key, entry in keyed))
     connection.executemany(
-        f"INSERT INTO records VALUES ({', '.join('?' * (1 + len(_FIELDS)))})",
-        # An int, because Python's sqlite3 binds a bool several times slower.
-        [(key, *_row(entry.record), int(entry.record.missing)) for key, entry in keyed],
-    )
-    _insert_metadata(connection, ((key, entry.record.metadata) for key, entry in keyed))
-    connection.executemany(
-        "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO vectors (record, part, {', '.join(_BOXES)}, vector) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
             (key, part, *box, vector.tobytes())
             for key, entry in keyed
@@ -176,12 +194,34 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: 
     )
 
 
+def rename(
+    connection: sqlite3.Connection, renamed: Mapping[int, ImageRecord], first_key: int
+) -> None:
+    """Replace records, old key -> new record, under keys from `first_key` on; vectors stay.
+
+    No other record has one of the new ids.
+    """
+    these = _listed(renamed)
+    connection.execute(f"DELETE FROM records WHERE key IN {_THESE}", (these,))
+    connection.execute(f"DELETE FROM metadata WHERE record IN {_THESE}", (these,))
+    keyed = list(enumerate(renamed.items(), first_key))
+    _insert_records(connection, ((key, record) for key, (_, record) in keyed))
+    connection.executemany(
+        "UPDATE vectors SET record = ? WHERE record = ?", [(key, old) for key, (old, _) in keyed]
+    )
+    _log_removed(connection, these)
+
+
 def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Delete records by key in a new generation, and log their keys as removed."""
     these = _listed(keys)
     connection.execute(f"DELETE FROM records WHERE key IN {_THESE}", (these,))
     for table in ("vectors", "metadata"):
         connection.execute(f"DELETE FROM {table} WHERE record IN {_THESE}", (these,))
+    _log_removed(connection, these)
+
+
+def _log_removed(connection: sqlite3.Connection, these: str) -> None:
     connection.execute(
         "INSERT INTO removed SELECT ?, value FROM json_each(?) WHERE true",
         (next_generation(connection), these),
@@ -200,10 +240,11 @@ def set_details(connection: sqlite3.Connection, details: Details) -> None:
 
 
 def touch(connection: sqlite3.Connection, files: FileStates) -> None:
-    """Set the file size and mtime of records, by id, and clear `missing`."""
+    """Set the file state of records, by id, and clear `missing`."""
     keys = keys_of(connection, files)
     connection.executemany(
-        "UPDATE records SET file_size = ?, mtime_ns = ?, missing = 0 WHERE key = ?",
+        "UPDATE records SET file_size = ?, mtime_ns = ?, stamp = ?, decoder = ?, missing = 0 "
+        "WHERE key = ?",
         [(*files[record_id], key) for record_id, key in keys.items()],
     )
 
@@ -217,7 +258,7 @@ def mark_missing(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
 def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Clear the file state of these records, so that the next run reads the files again."""
     connection.execute(
-        "UPDATE records SET content_hash = '', file_size = NULL, mtime_ns = NULL "
+        "UPDATE records SET content_hash = '', file_size = NULL, mtime_ns = NULL, stamp = NULL "
         f"WHERE key IN {_THESE}",
         (_listed(keys),),
     )
@@ -225,7 +266,8 @@ def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
 
 def records(connection: sqlite3.Connection, ids: Sequence[str]) -> list[ImageRecord]:
     """The records of `ids`, in that order; raises `RecordGoneError` for an unknown id."""
-    rows = connection.execute(f"{_SELECT} WHERE id IN {_THESE}", (_listed(ids),)).fetchall()
+    query = f"{_select(connection)} WHERE id IN {_THESE}"
+    rows = connection.execute(query, (_listed(ids),)).fetchall()
     found = {record.id: record for _, record in _with_metadata(connection, rows)}
     for record_id in ids:
         if record_id not in found:
@@ -237,7 +279,7 @@ def records_after(
     connection: sqlite3.Connection, record_id: str, count: int
 ) -> list[tuple[int, ImageRecord]]:
     """The next `count` records after `record_id` in id order, with their keys."""
-    query = f"{_SELECT} WHERE id > ? ORDER BY id LIMIT ?"
+    query = f"{_select(connection)} WHERE id > ? ORDER BY id LIMIT ?"
     return _with_metadata(connection, connection.execute(query, (record_id, count)).fetchall())
 
 
@@ -251,9 +293,10 @@ def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
         )
     )
     parts = dict(connection.execute("SELECT record, count(*) FROM vectors GROUP BY record"))
+    stamp, decoder = (_column(connection, name) for name in ("stamp", "decoder"))
     rows = connection.execute(
-        "SELECT key, id, content_hash, file_size, mtime_ns, missing, label FROM records "
-        "WHERE source = ?",
+        f"SELECT key, id, content_hash, file_size, mtime_ns, missing, label, {stamp}, {decoder} "
+        "FROM records WHERE source = ?",
         (source,),
     )
     return {
@@ -265,9 +308,25 @@ def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
             parts.get(key, 0),
             label,
             metadata.get(key, {}),
+            file_stamp,
+            rules,
         )
-        for key, record_id, content_hash, size, mtime, missing, label in rows
+        for key, record_id, content_hash, size, mtime, missing, label, file_stamp, rules in rows
     }
+
+
+def contents(connection: sqlite3.Connection, parts: int) -> dict[str, list[str]]:
+    """Content hash -> ids, in byte order, of the records that have `parts` vectors."""
+    rows = connection.execute(
+        "SELECT content_hash, id FROM records JOIN "
+        "(SELECT record FROM vectors GROUP BY record HAVING count(*) = ?) ON record = key "
+        "ORDER BY id",
+        (parts,),
+    )
+    found: dict[str, list[str]] = {}
+    for content_hash, record_id in rows:
+        found.setdefault(content_hash, []).append(record_id)
+    return found
 
 
 def sources(connection: sqlite3.Connection) -> dict[str, str]:
@@ -277,7 +336,69 @@ def sources(connection: sqlite3.Connection) -> dict[str, str]:
 
 def set_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
     """Register the source `name` at `uri`, or move it there."""
-    connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?)", (name, uri))
+    connection.execute(
+        "INSERT INTO sources (name, uri) VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri",
+        (name, uri),
+    )
+
+
+def rename_sources(connection: sqlite3.Connection, renamed: Mapping[str, str]) -> None:
+    """Rename sources, old name -> new name; drop those whose new name is registered.
+
+    Their tombstones are dropped, and so are the failures of dropped sources.
+    """
+    for old, new in renamed.items():
+        if new in sources(connection):
+            forget_source(connection, old)
+        else:
+            connection.execute("UPDATE sources SET name = ? WHERE name = ?", (new, old))
+            connection.execute("UPDATE failures SET source = ? WHERE source = ?", (new, old))
+            connection.execute("DELETE FROM tombstones WHERE source = ?", (old,))
+
+
+def forget_source(connection: sqlite3.Connection, name: str) -> None:
+    """Drop a source with its failures and tombstones."""
+    connection.execute("DELETE FROM sources WHERE name = ?", (name,))
+    for table in ("failures", "tombstones"):
+        connection.execute(f"DELETE FROM {table} WHERE source = ?", (name,))
+
+
+def runs(connection: sqlite3.Connection) -> dict[str, SourceRun]:
+    """Source name -> its last run."""
+    if not _is_migrated(connection):
+        return {}
+    query = "SELECT name, run_at, run_finished FROM sources WHERE run_at IS NOT NULL ORDER BY name"
+    return {name: SourceRun(at, bool(done)) for name, at, done in connection.execute(query)}
+
+
+def set_run(connection: sqlite3.Connection, source: str, run: SourceRun) -> None:
+    """Store the last run of `source`."""
+    connection.execute(
+        "UPDATE sources SET run_at = ?, run_finished = ? WHERE name = ?",
+        (run.at, int(run.finished), source),
+    )
+
+
+def tombstones(connection: sqlite3.Connection) -> dict[str, Tombstone]:
+    """Id -> tombstone."""
+    if not _is_migrated(connection):
+        return {}
+    rows = connection.execute("SELECT * FROM tombstones ORDER BY id")
+    return {row[0]: Tombstone(*row) for row in rows}
+
+
+def insert_tombstones(connection: sqlite3.Connection, tombstones: Iterable[Tombstone]) -> None:
+    """Add tombstones, or replace them by id."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        map(astuple, tombstones),
+    )
+
+
+def delete_tombstones(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Delete the tombstones of these ids."""
+    connection.executemany("DELETE FROM tombstones WHERE id = ?", ((i,) for i in ids))
 
 
 def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence[Failure]) -> None:
@@ -324,8 +445,10 @@ def matching_keys(
 
 
 def create_thumbnails(connection: sqlite3.Connection) -> None:
-    """Create the thumbnail table if it does not exist."""
+    """Create the thumbnail table if it does not exist, or bring it to today's format."""
     connection.execute(_THUMBNAILS)
+    if "checksum" not in _columns(connection, "thumbs"):
+        connection.execute(_THUMBNAILS_MIGRATION)
 
 
 def insert_thumbnails(
@@ -333,8 +456,17 @@ def insert_thumbnails(
 ) -> None:
     """Store the thumbnails of `entries` under keys from `first_key` on."""
     connection.executemany(
-        "INSERT OR REPLACE INTO thumbs VALUES (?, ?)",
+        "INSERT OR REPLACE INTO thumbs (key, picture) VALUES (?, ?)",
         [(key, entry.thumbnail) for key, entry in enumerate(entries, first_key) if entry.thumbnail],
+    )
+
+
+def copy_thumbnails(connection: sqlite3.Connection, keys: Iterable[int], first_key: int) -> None:
+    """Store the thumbnails of `keys` a second time, under keys from `first_key` on."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO thumbs (key, picture, checksum) "
+        "SELECT ?, picture, checksum FROM thumbs WHERE key = ?",
+        list(enumerate(keys, first_key)),
     )
 
 
@@ -354,6 +486,43 @@ def number(connection: sqlite3.Connection, query: str, *values: Any) -> int:
     return int(connection.execute(query, values).fetchone()[0])
 
 
+def _run(connection: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        connection.execute(statement)
+
+
+def _is_migrated(connection: sqlite3.Connection) -> bool:
+    """Whether the index has today's format; one that only readers opened may be older."""
+    return number(connection, "SELECT value FROM meta WHERE name = 'format'") >= FORMAT
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+
+
+def _column(connection: sqlite3.Connection, name: str) -> str:
+    """The column `name` of `records`, or what stands for it in an older index."""
+    return name if name not in _SINCE_2 or _is_migrated(connection) else _SINCE_2[name]
+
+
+def _select(connection: sqlite3.Connection) -> str:
+    names = _FIELDS if _is_migrated(connection) else [_SINCE_2.get(name, name) for name in _FIELDS]
+    return f"SELECT key, {', '.join(names)} FROM records"
+
+
+def _insert_records(
+    connection: sqlite3.Connection, keyed: Iterable[tuple[int, ImageRecord]]
+) -> None:
+    rows = list(keyed)
+    connection.executemany(
+        f"INSERT INTO records (key, {', '.join(_FIELDS)}) "
+        f"VALUES ({', '.join('?' * (1 + len(_FIELDS)))})",
+        # An int, because Python's sqlite3 binds a bool several times slower.
+        [(key, *_row(record), int(record.missing)) for key, record in rows],
+    )
+    _insert_metadata(connection, ((key, record.metadata) for key, record in rows))
+
+
 def _insert_metadata(
     connection: sqlite3.Connection,
     keyed: Iterable[tuple[int, Mapping[str, MetadataValue]]],
@@ -371,8 +540,8 @@ def _with_metadata(
     query = f"SELECT record, name, value FROM metadata WHERE record IN {_THESE}"
     metadata = _metadata(connection.execute(query, (_listed(row[0] for row in rows),)))
     found = []
-    for key, *values, missing in rows:
-        values += [metadata.get(key, {}), bool(missing)]
+    for key, *values, stamp, decoder, phash, missing in rows:
+        values += [metadata.get(key, {}), bool(missing), stamp, decoder, phash]
         found.append((key, ImageRecord(*values)))
     return found
 

@@ -1,0 +1,115 @@
+"""An index of format 1 (tests/fixtures/embedded) is read as it is, and migrated by a writer."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbir.index.base import Entry, SourceRun
+from cbir.index.embedded import store
+from cbir.index.open import open_index
+from cbir.ingest.copy import copy_index
+from tests.index.embedded.support_index import made_index, python
+
+FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "embedded"
+DIES_BETWEEN_THE_FILES = """
+import os, signal, sys
+from cbir.index.embedded.index import EmbeddedIndex
+from cbir.index.open import open_index
+EmbeddedIndex._tidy = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+open_index(sys.argv[1], write=True)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FORMAT_1, tmp_path / "old.cbir"))
+
+
+def format_of(place: Path) -> int:
+    with closing(sqlite3.connect(place / "index.sqlite")) as connection:
+        return int(connection.execute("SELECT value FROM meta WHERE name='format'").fetchone()[0])
+
+
+def columns(place: Path) -> dict[str, list[tuple[object, ...]]]:
+    found = {}
+    for file in ("index.sqlite", "thumbs.sqlite"):
+        with closing(sqlite3.connect(place / file)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            for (table,) in tables.fetchall():
+                found[table] = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    return found
+
+
+def entries(place: Path) -> list[Entry]:
+    with closing(open_index(place)) as index:
+        return list(index.entries())
+
+
+def same(one: list[Entry], other: list[Entry]) -> bool:
+    return len(one) == len(other) and all(
+        mine.record == theirs.record
+        and mine.thumbnail == theirs.thumbnail
+        and mine.boxes == theirs.boxes
+        and np.array_equal(mine.vectors, theirs.vectors)
+        for mine, theirs in zip(one, other, strict=True)
+    )
+
+
+def test_a_reader_takes_format_1_as_it_is(place: Path) -> None:
+    with closing(open_index(place)) as index:
+        assert (index.runs(), index.tombstones()) == ({}, {})
+        assert index.info()["kept_out"] == 0
+        record = index.records(["photos/dots/1.png"])[0]
+        assert (record.stamp, record.decoder, record.phash) == (None, 0, None)
+        assert record.metadata == {"year": 2005, "place": "Genève"}
+        stamp = index.stamps("photos")[record.id]
+        assert stamp.file == (record.file_size, record.mtime_ns, None, 0)
+        assert sum(map(len, index.contents(5).values())) == 12
+        assert index.verify() == []
+    assert format_of(place) == 1
+
+
+def test_a_writer_migrates_and_changes_nothing_else(place: Path, tmp_path: Path) -> None:
+    before = entries(place)
+    assert len(before) == 12 and all(entry.thumbnail for entry in before)
+    with closing(open_index(place)) as reader:  # goes on while the index is migrated
+        seen = reader.records([before[0].record.id])
+        open_index(place, write=True).close()
+        assert reader.records([before[0].record.id]) == seen
+        assert reader.runs() == {}
+    assert format_of(place) == store.FORMAT
+    assert columns(place) == columns(made_index(tmp_path / "new.cbir"))
+    assert same(entries(place), before)
+    with closing(open_index(place, write=True)) as index:
+        assert index.verify() == []
+        index.set_run("photos", SourceRun(17, finished=True))
+        index.add(before[:1])
+        assert index.runs() == {"photos": SourceRun(17, finished=True)}
+    assert same(entries(place), before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
+def test_a_kill_between_the_two_files_costs_nothing(place: Path, tmp_path: Path) -> None:
+    before = entries(place)
+    assert python(DIES_BETWEEN_THE_FILES, place).returncode == -signal.SIGKILL
+    assert format_of(place) == store.FORMAT
+    new = columns(made_index(tmp_path / "new.cbir"))
+    assert columns(place)["thumbs"] != new["thumbs"]
+    assert same(entries(place), before)
+    open_index(place, write=True).close()
+    assert columns(place) == new
+    assert same(entries(place), before)
+
+
+def test_a_copy_of_format_1_is_complete(place: Path, tmp_path: Path) -> None:
+    assert copy_index(str(place), str(tmp_path / "copy.cbir")).copied == 12
+    assert same(entries(tmp_path / "copy.cbir"), entries(place))
+    assert format_of(place) == 1
