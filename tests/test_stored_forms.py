@@ -91,7 +91,7 @@ def test_an_embedded_index_opens_without_a_writer(place: Path) -> None:
 
 def test_an_embedded_index_is_written_to(place: Path, tmp_path: Path) -> None:
     photos = unpacked(tmp_path / "elsewhere")
-    report = call("index", photos, "--into", place, "--moved", "photos", "--json").json
+    report = call("index", photos, "--into", place, "--json").json
     assert (report["added"], report["updated"], report["unchanged"]) == (0, 0, 12)
     more = write_photos(tmp_path / "more", per_colour=1)
     assert call("index", more, "--into", place, "--json").json["added"] == 3
@@ -156,7 +156,7 @@ def test_an_elasticsearch_index_opens_and_is_written_to(restored: str, tmp_path:
     info = call("info", restored, "--json").json
     assert (info["count"], info["missing"], info["labels"], info["failed"]) == (12, 1, 3, 1)
     photos = unpacked(tmp_path / "elsewhere")
-    report = call("index", photos, "--into", restored, "--moved", "photos", "--json").json
+    report = call("index", photos, "--into", restored, "--json").json
     assert (report["added"], report["updated"], report["unchanged"]) == (0, 0, 12)
     place = tmp_path / "copy.cbir"
     assert call("copy", restored, place, "--json").json["copied"] == 12

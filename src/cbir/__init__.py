@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cbir.ingest.compose import compose_indexes
     from cbir.ingest.copy import copy_index
     from cbir.ingest.indexing import index_images
+    from cbir.ingest.removing import remove_images
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
@@ -55,6 +56,7 @@ _HOMES = {
     "load_descriptor": "cbir.descriptors.models",
     "open_index": "cbir.index.open",
     "open_source": "cbir.images.sources",
+    "remove_images": "cbir.ingest.removing",
 }
 
 __all__ = [
@@ -75,6 +77,7 @@ __all__ = [
     "load_descriptor",
     "open_index",
     "open_source",
+    "remove_images",
 ]
 
 

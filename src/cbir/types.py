@@ -153,15 +153,24 @@ class Failure:
 
 @dataclass(slots=True)
 class AddReport:
-    """The result of an indexing run. Counts are images; `seconds` is wall-clock time."""
+    """The result of an indexing run. Counts are images; `seconds` is wall-clock time.
+
+    `moved`: images whose records have new ids, because their files moved. `kept_out`: images that a
+    person removed from the index. `relocated`: source -> its new URI, for sources that were found
+    elsewhere. `nested`: path -> name of the source that it is part of.
+    """
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
+    moved: int = 0
+    kept_out: int = 0
     missing: int = 0
     removed: int = 0
     ignored: int = 0
     failures: list[Failure] = field(default_factory=list)
     unused_metadata: list[str] = field(default_factory=list)
+    relocated: dict[str, str] = field(default_factory=dict)
+    nested: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False

@@ -39,7 +39,10 @@ def test_the_embedded_engine_conforms(tmp_path: Path) -> None:
         ("vectors", lambda self, i: gone_as(QueryError("gone"), real_vectors, self, i)),
         ("search", lambda self, *a, **o: gone_as(RecordGoneError("x"), real_search, self, *a, **o)),
         ("labels", lambda self: {}),
-        ("ids", lambda self: iter(sorted(real_ids(self), reverse=True))),
+        ("ids", lambda self, where=(): iter(sorted(real_ids(self, where), reverse=True))),
+        ("ids", lambda self, where=(): real_ids(self)),
+        ("rename", lambda self, renamed, *rest: real_rename(self, dict(list(renamed.items())[:1]))),
+        ("bury", lambda self, tombstones: self.remove(t.id for t in tombstones)),
     ],
 )
 def test_the_kit_finds_an_engine_that_is_wrong(
@@ -53,6 +56,7 @@ def test_the_kit_finds_an_engine_that_is_wrong(
 
 real_search = EmbeddedIndex.search
 real_ids = EmbeddedIndex.ids
+real_rename = EmbeddedIndex.rename
 real_records = EmbeddedIndex.records
 real_vectors = EmbeddedIndex.vectors
 real_thumbnail = EmbeddedIndex.thumbnail

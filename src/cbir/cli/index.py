@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rehash", is_flag=True, help="Read every file again, also those that seem unchanged."
 )
-@click.option(
-    "--moved", metavar="NAME", help="SOURCE is the new location of the indexed source NAME."
-)
+@click.option("--again", is_flag=True, help="Add images again that cbir remove has removed.")
 @click.option(
     "--rebuild", is_flag=True, help="Elasticsearch: build a new index, then replace the old one."
 )
@@ -94,10 +92,21 @@ def command(
 
 def _print_report(report: AddReport, into: str, prune: bool) -> None:
     described = report.added + report.updated
-    counts = {"added": report.added, "updated": report.updated, "unchanged": report.unchanged}
+    counts = {
+        "added": report.added,
+        "updated": report.updated,
+        "moved": report.moved,
+        "unchanged": report.unchanged,
+    }
     done = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     rate = f", {described / report.seconds:,.0f} per second" if described else ""
     click.echo(f"{into}: {done or 'nothing added'} in {report.seconds:.1f} s{rate}")
+    for name, uri in report.relocated.items():
+        click.echo(f"source {name} was found at {uri}; its images keep their ids")
+    for path, name in report.nested.items():
+        click.echo(f"{path} is part of source {name}; its images are indexed once")
+    if report.kept_out:
+        click.echo(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
     if report.missing:
         hint = "" if prune else "; --prune removes their records"
         click.echo(f"{counted(report.missing, 'file')} missing{hint}")
@@ -117,7 +126,8 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
 
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:
     """Raise if the run left no image of its sources in the index."""
-    if report.added + report.updated + report.unchanged + report.missing + report.removed:
+    kept = report.moved + report.unchanged + report.kept_out
+    if report.added + report.updated + report.missing + report.removed + kept:
         return
     from cbir.errors import CbirError
 

@@ -17,6 +17,7 @@ from cbir.wording import did_you_mean, nearest
 COMMANDS = (
     "demo",
     "index",
+    "sources",
     "remove",
     "search",
     "run",

@@ -1,4 +1,4 @@
-"""`cbir remove`: remove records from an index."""
+"""`cbir remove`: remove images from an index."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ import click
 
 @click.command()
 @click.argument("index", metavar="INDEX")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("names", metavar="[ID|PATTERN]...", nargs=-1)
+@click.option(
+    "--where", multiple=True, metavar="'FIELD OP VALUE'", help="Only what passes; may repeat."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the removed ids as JSON.")
-def command(index: str, ids: tuple[str, ...], as_json: bool) -> None:
-    """Remove the records with these ids. The image files are kept."""
-    from contextlib import closing
+def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json: bool) -> None:
+    """Remove images from an index and keep them out. Their files stay.
 
+    Names are ids, or patterns such as 'photos/2019/*'. To add removed images again, use
+    cbir index --again.
+    """
     from cbir.cli.output import print_json
     from cbir.errors import QueryError
-    from cbir.index.open import open_index
+    from cbir.ingest.removing import remove_images
 
-    with closing(open_index(index, write=True)) as opened:
-        removed = opened.remove(ids)
-        opened.refresh()
+    report = remove_images(index, names, where=where)
     if as_json:
-        print_json({"removed": removed})
+        print_json({"removed": report.removed})
     else:
-        click.echo(f"{len(removed)} removed")
-    absent = [record_id for record_id in ids if record_id not in removed]
-    if absent:
+        click.echo(f"{len(report.removed):,} removed")
+    if report.absent:
         raise QueryError(
-            f"not in {index}: {', '.join(absent)}", "use the ids that cbir search prints"
+            f"not in {index}: {', '.join(report.absent)}", "use the ids that cbir search prints"
         )

@@ -21,7 +21,9 @@ INDEX_FILE = "index.sqlite"
 
 @dataclass
 class FolderSource:
-    """The images under `root`, ordered by the bytes of their paths; with `only`, just that file.
+    """The images under `root`, ordered by the bytes of their paths.
+
+    `only`: just this file. `below`: just what is in this folder. Both are paths inside `root`.
 
     Skips hidden files and folders, and indexes. Follows symbolic links to files. Follows each
     linked folder once, and only if its target is outside `root`, so loops are impossible. The
@@ -31,18 +33,29 @@ class FolderSource:
     root: Path
     label_from_folder: bool = False
     only: str | None = None
+    below: str | None = None
     descriptor: str | None = None
     ignored: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.name = encode_path(self.root.name) or "root"
         self.uri = str(self.root)
-        self.scope = encode_path(self.only) if self.only else ""
+        self.scope = encode_path(self.only or "")
+        if self.below:
+            self.scope = f"{encode_path(self.below)}/"
 
     @cached_property
     def stamped(self) -> bool:
         """Whether the file system keeps inodes and change times, so that items have stamps."""
         return keeps_inodes(self.root)
+
+    def part_of(self, root: Path) -> FolderSource:
+        """The same images as part of the folder `root`, in which this one lies."""
+        inside = self.root.relative_to(root)
+        labels = self.label_from_folder
+        if self.only:
+            return FolderSource(root, labels, only=(inside / self.only).as_posix())
+        return FolderSource(root, labels, below=inside.as_posix())
 
     @cached_property
     def count(self) -> int | None:
@@ -73,7 +86,7 @@ class FolderSource:
 
     def _walk(self) -> Iterator[_Found | None]:
         if self.only is None:
-            return _walk(str(self.root))
+            return _walk(str(self.root / (self.below or "")), self.scope)
         return iter([_Found(str(self.root / self.only), encode_path(self.only))])
 
     def _item(self, found: _Found) -> SourceItem:
@@ -122,8 +135,11 @@ class _Entry:
     is_folder: bool
 
 
-def _walk(root: str) -> Iterator[_Found | None]:
-    """All candidates below `root` in byte order of their keys; None for a skipped file."""
+def _walk(root: str, prefix: str) -> Iterator[_Found | None]:
+    """All candidates below `root` in byte order of their keys; None for a skipped file.
+
+    `prefix`: how the keys begin.
+    """
     real_root = os.path.realpath(root)
     entered: set[tuple[int, int]] = set()
     waiting: list[Iterator[_Entry]] = []
@@ -139,7 +155,7 @@ def _walk(root: str) -> Iterator[_Found | None]:
             return _Found(folder, prefix.rstrip("/") or ".", error)
         return None
 
-    if unreadable := enter(root, ""):
+    if unreadable := enter(root, prefix):
         yield unreadable
     while waiting:
         member = next(waiting[-1], None)

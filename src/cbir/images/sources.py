@@ -72,6 +72,20 @@ def file_path(uri: str, location: str) -> str | None:
     return str(Path(uri) / os.fsdecode(decode_path(location)))
 
 
+def is_away(uri: str) -> bool:
+    """Whether nothing is at the place of a source, or only an empty folder.
+
+    The source is gone, or its drive is not mounted.
+    """
+    if uri in _BUILTIN:
+        return False
+    path = Path(uri)
+    try:
+        return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    except OSError:  # a drive that fails, or no permission
+        return True
+
+
 def _open_file(path: Path, label_from_folder: bool) -> ImageSource:
     try:
         with path.open("rb") as file:

@@ -84,6 +84,11 @@ class Tombstone:
     stamp: str | None
     at: int
 
+    @property
+    def file(self) -> FileState:
+        """The file as it was when the image was removed."""
+        return FileState(self.file_size, self.mtime_ns, self.stamp, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -142,6 +147,9 @@ class Index(Protocol):
 
     def sources(self) -> dict[str, str]:
         """Registered source names and their URIs."""
+
+    def source_counts(self) -> dict[str, tuple[int, int]]:
+        """Source name -> the numbers of its records, and of those marked as missing."""
 
     def runs(self) -> dict[str, SourceRun]:
         """The last run of each registered source that has one."""
@@ -239,8 +247,8 @@ class Index(Protocol):
     def matrix(self) -> tuple[list[str], Vectors]:
         """All ids in byte order and their part-0 vectors (n, dim), for evaluation."""
 
-    def ids(self) -> Iterator[str]:
-        """All ids in byte order."""
+    def ids(self, where: Sequence[str] = ()) -> Iterator[str]:
+        """The ids of the records that pass the filters, by default of all, in byte order."""
 
     def entries(self, after: str = "") -> Iterator[Entry]:
         """All entries with an id above `after`, in id order, for copying."""

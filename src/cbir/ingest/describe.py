@@ -44,10 +44,11 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
-    """An image with the expected content hash, which was therefore not described."""
+class Hashed:
+    """An image that was read but not described, because of its content hash."""
 
     item: SourceItem
+    content_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Unreadable:
     reason: str
 
 
-Outcome = Described | Unchanged | Unreadable
+Outcome = Described | Hashed | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +75,16 @@ def describe_items(
     items: Iterable[SourceItem],
     descriptor: Descriptor,
     boxes: Sequence[Box] = (WHOLE,),
-    known_hash: Callable[[SourceItem], str | None] = lambda _: None,
+    only_hash: Callable[[SourceItem, str], bool] = lambda _item, _hash: False,
 ) -> Iterator[list[Outcome]]:
     """Describe every item; yields lists of outcomes, in the order of `items`.
 
-    `boxes`: the parts of each image to describe. `known_hash(item)`: an image with this content
-    hash is not described. Closing the iterator stops the workers after their current batch.
+    `boxes`: the parts of each image to describe. `only_hash(item, content hash)`: whether not to
+    describe an image, asked in the worker's thread. Closing the iterator stops the workers after
+    their current batch.
     """
     workers = usable_cores()
-    worker = _Worker(descriptor, boxes, known_hash)
+    worker = _Worker(descriptor, boxes, only_hash)
     with ThreadPoolExecutor(workers, thread_name_prefix="cbir-describe") as pool:
         pending: deque[Future[list[Outcome]]] = deque()
         try:
@@ -103,11 +105,11 @@ class _Worker:
 
     descriptor: Descriptor
     boxes: Sequence[Box]
-    known_hash: Callable[[SourceItem], str | None]
+    only_hash: Callable[[SourceItem, str], bool]
 
     def outcomes(self, batch: Sequence[SourceItem]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        waiting: list[_Opened | Unchanged | Unreadable] = []
+        waiting: list[_Opened | Hashed | Unreadable] = []
         held = 0
         for item in batch:
             one = self._open(item)
@@ -118,12 +120,12 @@ class _Worker:
                 waiting, held = [], 0
         return outcomes + self._describe(waiting)
 
-    def _open(self, item: SourceItem) -> _Opened | Unchanged | Unreadable:
+    def _open(self, item: SourceItem) -> _Opened | Hashed | Unreadable:
         try:
             data = item.read()
             digest = content_hash(data)
-            if digest == self.known_hash(item):
-                return Unchanged(item)
+            if self.only_hash(item, digest):
+                return Hashed(item, digest)
             file, image = (data, decode(data)) if isinstance(data, bytes) else (None, data)
             height, width, _ = image.shape
             small = thumbnail(file, image)
@@ -143,7 +145,7 @@ class _Worker:
             # A user's descriptor may raise anything; it costs this image, not the run.
             raise ImageError(f"cannot be described: {error}") from error
 
-    def _describe(self, opened: Sequence[_Opened | Unchanged | Unreadable]) -> list[Outcome]:
+    def _describe(self, opened: Sequence[_Opened | Hashed | Unreadable]) -> list[Outcome]:
         views = [view for one in opened if isinstance(one, _Opened) for view in one.views]
         results = iter(describe_each(self.descriptor, views))
         return [

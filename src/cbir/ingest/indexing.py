@@ -22,6 +22,7 @@ from cbir.images.sources import open_source
 from cbir.index.base import Index
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata
+from cbir.ingest.places import follow_source, placed, without_nested
 from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError
 from cbir.types import AddReport
 
@@ -44,7 +45,7 @@ def index_images(
     regions: int | None = None,
     prune: Prune = False,
     rehash: bool = False,
-    moved: str | None = None,
+    again: bool = False,
     rebuild: bool = False,
     fast_load: bool = False,
     on_progress: OnProgress = lambda _: None,
@@ -59,14 +60,19 @@ def index_images(
     index, or 1. `prune`: remove the records of missing files instead of marking them. A source that
     lost more than half of its indexed images is not pruned, since its drive may not be mounted:
     unless `prune` is "force", `PruneRefusedError` is raised after everything else is done.
-    `rehash`: read every image again, also those whose file seems unchanged. `moved`:
-    the registered name of the (only) source, which has moved; its records keep their ids.
+    `rehash`: read every image again, also those whose file seems unchanged. `again`: also add
+    images that were removed with `remove_images`, which are kept out otherwise.
+
+    Records follow moved files, see `IndexingRun`. A source that is found elsewhere keeps its name
+    (`places.follow_source`), and a folder inside another one is part of its source
+    (`places.placed`); the report lists both.
+
     `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`; the new index
     holds `sources` only and replaces the old one at the end of the run.
 
     After an interruption (Ctrl-C) the report says so, and the same call resumes.
     """
-    opened = _opened(sources, label_from_folder)
+    opened, nested = without_nested(_opened(sources, label_from_folder))
     url = os.fspath(into)
     exists = index_exists(url)
     if not exists and not any(_has_items(source) for source in opened):
@@ -84,11 +90,11 @@ def index_images(
     ) as index:
         started = time.perf_counter()
         keep_model_of(index, files)
-        if moved is not None:
-            index.move_source(moved, _only(opened).uri)
         boxes = region_boxes(regions or _regions_of(index))
-        run = IndexingRun(index, chosen, boxes, details, on_progress, rehash)
-        run.add_sources(opened, prune)
+        buried = {} if again else index.tombstones()
+        run = IndexingRun(index, chosen, boxes, details, on_progress, rehash, buried)
+        run.report.nested.update(nested)
+        run.add_sources([_placed(index, source, run.report) for source in opened], prune)
         if not rebuild:
             index.refresh()
         elif not run.report.interrupted:
@@ -143,10 +149,13 @@ def _opened(
     ]
 
 
-def _only(sources: Sequence[ImageSource]) -> ImageSource:
-    if len(sources) != 1:
-        raise CbirError(f"moved is for one source, not {len(sources)}", "give that source alone")
-    return sources[0]
+def _placed(index: Index, source: ImageSource, report: AddReport) -> ImageSource:
+    """The source where the index has it, see `places`; the report says what changed."""
+    part, nested = placed(index, source)
+    report.nested.update(nested)
+    if not nested and (name := follow_source(index, source)):
+        report.relocated[name] = source.uri
+    return part
 
 
 def _take_over(index: Index) -> None:

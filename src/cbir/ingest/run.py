@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Literal
 
 from cbir.descriptors.contract import Descriptor
@@ -13,9 +15,11 @@ from cbir.errors import CbirError, RecordsRefusedError
 from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import RULES, ImageSource, SourceItem
-from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp
-from cbir.ingest.describe import Described, Outcome, Unchanged, Unreadable, describe_items
+from cbir.images.sources import file_path, is_away
+from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp, Tombstone
+from cbir.ingest.describe import Described, Hashed, Outcome, Unreadable, describe_items
 from cbir.ingest.metadata import Metadata
+from cbir.ingest.moves import plan_moves, source_of, unbelievable
 from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue
 
 log = logging.getLogger(__name__)
@@ -62,10 +66,10 @@ class PruneRefusedError(CbirError):
 
 @dataclass
 class IndexingRun:
-    """Adds sources to an index, one after another; with `rehash` it reads files again that seem
-    unchanged.
+    """Adds sources to an index.
 
-    `lost`: the sources that were not pruned, see `PruneRefusedError`.
+    `rehash`: read files again that seem unchanged. `buried`: the tombstones that count. `lost`: the
+    sources that were not pruned, see `PruneRefusedError`.
     """
 
     index: Index
@@ -74,6 +78,7 @@ class IndexingRun:
     metadata: Metadata | None
     on_progress: OnProgress
     rehash: bool = False
+    buried: Mapping[str, Tombstone] = field(default_factory=dict)
     report: AddReport = field(default_factory=AddReport)
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
     done: int = 0
@@ -81,16 +86,49 @@ class IndexingRun:
     _told: float = 0.0
 
     def add_sources(self, sources: Sequence[ImageSource], prune: Prune) -> None:
-        """Add every image of `sources`; after Ctrl-C the report says that it was interrupted."""
+        """Add every image of `sources`; after Ctrl-C the report says that it was interrupted.
+
+        All sources are read first: new images are described, and images whose content the index
+        knows are set aside, as are files that changed, because the vectors of what they showed
+        before may be wanted elsewhere. Then records follow their files, and the rest is described.
+        """
+        began, broken = int(time.time()), None
+        scans: list[_SourceRun] = []
         try:
             counts = [source.count for source in sources]
             known = [count for count in counts if count is not None]
             self._total = sum(known) if len(known) == len(counts) else None
             for source in sources:
-                _SourceRun(self, source).add(prune)
+                try:
+                    scan = _SourceRun(self, source, began)
+                    scan.read()
+                except CbirError as error:  # the sources before it are completed
+                    broken = error
+                    break
+                scans.append(scan)
+            self._follow(scans)
+            for scan in scans:
+                scan.finish(prune)
             self._tell()
         except KeyboardInterrupt:
             self.report.interrupted = True
+        if broken is not None:
+            raise broken
+
+    @cached_property
+    def contents(self) -> dict[str, list[str]]:
+        """Content hash -> ids of the records that can be used for another image of that content."""
+        contents = self.index.contents(len(self.boxes))
+        contents.pop("", None)  # to be described again, see `cbir verify --repair`
+        return contents
+
+    @cached_property
+    def buried_contents(self) -> dict[str, list[str]]:
+        """Content hash -> ids of tombstones."""
+        found: dict[str, list[str]] = {}
+        for tombstone in self.buried.values():
+            found.setdefault(tombstone.content_hash, []).append(tombstone.id)
+        return found
 
     def tell_if_due(self) -> None:
         """Report progress, unless it was reported a moment ago."""
@@ -101,52 +139,173 @@ class IndexingRun:
     def _tell(self) -> None:
         self.on_progress(Progress(self.done, self._total, len(self.report.failures)))
 
+    def _follow(self, scans: Sequence[_SourceRun]) -> None:
+        """Decide what the images of known content are: moved, removed before, or copies."""
+        owners = {record_id: scan for scan in scans for record_id in scan.known}
+        if not owners:
+            return
+        waiting = {i: scan.known[i][1] for i, scan in owners.items()}
+        replaced = {record_id for scan in scans for record_id in scan.described}
+        contents = {
+            content: [i for i in self.contents.get(content, ()) if i not in replaced]
+            for content in set(waiting.values())
+        }
+        where = Whereabouts(self.index, scans)
+        plan = plan_moves(waiting, contents, where.is_vacated)
+        if away := unbelievable(plan.moves, where.gone(plan.moves)):
+            plan = plan_moves(
+                waiting, contents, lambda i: where.is_vacated(i, unless_gone_from=away)
+            )
+        left = dict.fromkeys([*plan.copies, *plan.rest])
+        removed = [
+            new
+            for new in left
+            if any(where.is_vacated(i) for i in self.buried_contents.get(waiting[new], ()))
+        ]
+        self._move(plan.moves, owners, scans)
+        self._keep_out([(owners[i], i) for i in removed])
+        for new in left:
+            if new in removed:
+                continue
+            if new in plan.copies:
+                owners[new].copy(new, plan.copies[new])
+            else:
+                owners[new].put_off(new)
+        for scan in scans:
+            scan.commit()
+
+    def _move(
+        self,
+        moves: Mapping[str, str],
+        owners: Mapping[str, _SourceRun],
+        scans: Sequence[_SourceRun],
+    ) -> None:
+        records = dict(zip(moves, self.index.records(list(moves)), strict=True))
+        self.index.rename(
+            {old: owners[new].record(new, records[old], records[old]) for old, new in moves.items()}
+        )
+        for scan in scans:
+            scan.forget(moves)
+        self.done += len(moves)
+        self.report.moved += len(moves)
+
+    def _keep_out(self, removed: Sequence[tuple[_SourceRun, str]]) -> None:
+        self.index.bury([scan.tombstone(record_id) for scan, record_id in removed])
+        self.report.kept_out += len(removed)
+
+
+@dataclass
+class Whereabouts:
+    """Where the images of an index are now, in the sources of this run and outside of them."""
+
+    index: Index
+    scans: Sequence[_SourceRun]
+
+    def is_vacated(self, record_id: str, unless_gone_from: Container[str] = ()) -> bool:
+        """Whether an image is no longer where it was.
+
+        `unless_gone_from`: sources of which only images whose places have other content count.
+        """
+        covering = [scan for scan in self.scans if scan.covers(record_id)]
+        if any(scan.is_replaced(record_id) for scan in covering):
+            return True
+        if source_of(record_id) in unless_gone_from:
+            return False
+        if covering:
+            return not any(scan.is_there(record_id) for scan in covering)
+        return self._is_gone(record_id)
+
+    def gone(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """For the sources of `ids`: how many of their images are gone, and of how many.
+
+        Not for a source that this run does not read but whose folder is there.
+        """
+        found = {}
+        for name in {source_of(record_id) for record_id in ids}:
+            counts = [scan.absent() for scan in self.scans if scan.name == name]
+            if counts:
+                found[name] = sum(len(gone) for gone, _ in counts), sum(n for _, n in counts)
+            elif name not in self._uris or is_away(self._uris[name]):
+                held = len(self.index.stamps(name))
+                found[name] = held, held
+        return found
+
+    @cached_property
+    def _uris(self) -> dict[str, str]:
+        return self.index.sources()
+
+    def _is_gone(self, record_id: str) -> bool:
+        """Whether the file of an image of another source is gone."""
+        name, _, location = record_id.partition("/")
+        uri = self._uris.get(name)
+        if uri is None:
+            return True
+        path = file_path(uri, location)
+        return is_away(uri) if path is None else not Path(path).exists()
+
 
 class _SourceRun:
     """Adds one source; holds the known stamps, the ids seen, and the uncommitted work.
 
+    `name`: the registered name. `known`: id -> item and content hash of the images whose content
+    the index knows from elsewhere. `described`: ids of known records that now have other vectors.
     `_again`: ids that an archive contains more than once; the last image counts, known or not.
+    `_put_off`: the items to describe in the end.
     """
 
-    def __init__(self, run: IndexingRun, source: ImageSource) -> None:
+    def __init__(self, run: IndexingRun, source: ImageSource, began: int) -> None:
         self._run = run
         self._index = run.index
         self._report = run.report
         self._source = source
-        self._name = run.index.register_source(source.name, source.uri)
+        self._began = began
+        self.name = run.index.register_source(source.name, source.uri)
         if isinstance(source, FolderSource) and not source.stamped:
-            _say_once(run.index, self._name)
-        self._known = run.index.stamps(self._name)
+            _say_once(run.index, self.name)
+        self._stamps = run.index.stamps(self.name)
+        self._reopens = source.count is not None  # else a tar, which is read from its beginning
         self._seen: set[str] = set()
         self._again: set[str] = set()
         self._failures: list[Failure] = []
         self._entries: list[Entry] = []
         self._details: dict[str, Details] = {}
         self._touched: dict[str, FileState] = {}
+        self._put_off: dict[str, SourceItem] = {}
         self._last_commit = time.monotonic()
+        self.known: dict[str, tuple[SourceItem, str]] = {}
+        self.described: set[str] = set()
 
-    def add(self, prune: Prune) -> None:
-        """Add new and changed images, then mark or remove missing ones."""
+    def read(self) -> None:
+        """Read all new and changed images, and describe those of new content."""
+        self._index.set_run(self.name, SourceRun(self._began, finished=False))
+        self._describe(self._changed(), self._only_hash)
+
+    def finish(self, prune: Prune) -> None:
+        """Describe what was put off, then mark or remove missing images."""
+        if self._put_off:
+            self._describe(iter(self._put_off.values()))
+        self._settle_missing(prune)
+        self._index.set_run(self.name, SourceRun(self._began, finished=True))
+        self._report.ignored += self._source.ignored
+
+    def _describe(
+        self,
+        items: Iterator[SourceItem],
+        only_hash: Callable[[SourceItem, str], bool] = lambda _item, _hash: False,
+    ) -> None:
         finished = False
-        began = int(time.time())
-        self._index.set_run(self._name, SourceRun(began, finished=False))
         try:
-            for outcomes in describe_items(
-                self._changed(), self._run.descriptor, self._run.boxes, self._expected_hash
-            ):
+            for outcomes in describe_items(items, self._run.descriptor, self._run.boxes, only_hash):
                 for outcome in outcomes:
                     self._take(outcome)
                 self._commit_if_due()
-            self._commit()
+            self.commit()
             finished = True
         except KeyboardInterrupt:
-            self._commit()
+            self.commit()
             raise
         finally:
             self._keep_failures(finished)
-        self._settle_missing(prune)
-        self._index.set_run(self._name, SourceRun(began, finished=True))
-        self._report.ignored += self._source.ignored
 
     def _changed(self) -> Iterator[SourceItem]:
         """The items that must be read, because their stamps do not prove them unchanged."""
@@ -156,11 +315,27 @@ class _SourceRun:
                 self._again.add(record_id)
             self._seen.add(record_id)
             stamp = self._stamp(record_id)
-            if stamp and not self._run.rehash and _same_file(item, stamp):
+            tombstone = self._run.buried.get(record_id)
+            if stamp and self._is_same(item, stamp.file):
                 self._keep(record_id, item, stamp)
                 self._commit_if_due()
+            elif tombstone and self._is_same(item, tombstone.file):
+                self._keep_out()
             else:
+                _ = self._run.contents  # in this thread, before a worker asks
                 yield item
+
+    def _is_same(self, item: SourceItem, file: FileState) -> bool:
+        return not self._run.rehash and _same_file(item, file)
+
+    def _only_hash(self, item: SourceItem, content: str) -> bool:
+        """Whether an image has known content, or changed and can be read again in the end."""
+        record_id = self._id(item)
+        if record_id in self._again:
+            return False
+        stamp = self._stamp(record_id)
+        changed = stamp is not None and (stamp.content_hash == content or self._reopens)
+        return changed or content in self._run.contents or content in self._run.buried_contents
 
     def _items(self) -> Iterator[SourceItem]:
         """The source's items; damage in the middle becomes a failure and ends the source."""
@@ -172,20 +347,16 @@ class _SourceRun:
             self._fail(ROOT, error.message)
 
     def _id(self, item: SourceItem) -> str:
-        return make_id(self._name, item.key)
+        return make_id(self.name, item.key)
 
     def _stamp(self, record_id: str) -> Stamp | None:
         """The stamp of an indexed image, None if the image must be described."""
-        stamp = None if record_id in self._again else self._known.get(record_id)
+        stamp = None if record_id in self._again else self._stamps.get(record_id)
         return stamp if stamp and stamp.parts == len(self._run.boxes) else None
-
-    def _expected_hash(self, item: SourceItem) -> str | None:
-        stamp = self._stamp(self._id(item))
-        return stamp.content_hash if stamp else None
 
     def _keep(self, record_id: str, item: SourceItem, stamp: Stamp) -> None:
         """Keep a record whose image is unchanged; its label, metadata or file may have changed."""
-        details = self._facts(record_id, item)
+        details = self._facts(record_id, item, stamp)
         if details != (stamp.label, stamp.metadata):
             self._details[record_id] = details
         else:
@@ -195,25 +366,89 @@ class _SourceRun:
             self._touched[record_id] = file
         self._run.done += 1
 
+    def _keep_out(self) -> None:
+        self._report.kept_out += 1
+        self._run.done += 1
+
     def _take(self, outcome: Outcome) -> None:
-        item = outcome.item
-        if isinstance(outcome, Unchanged):
-            record_id = self._id(item)
-            self._keep(record_id, item, self._known[record_id])
+        item, record_id = outcome.item, self._id(outcome.item)
+        if isinstance(outcome, Hashed):
+            self._take_hashed(record_id, outcome)
             return
+        self.known.pop(record_id, None)
         self._run.done += 1
         if isinstance(outcome, Unreadable):
             self._fail(item.location, outcome.reason)
         else:
+            self.described.add(record_id)
             self._entries.append(self._entry(outcome))
+
+    def _take_hashed(self, record_id: str, outcome: Hashed) -> None:
+        stamp, tombstone = self._stamp(record_id), self._run.buried.get(record_id)
+        if stamp and stamp.content_hash == outcome.content_hash:
+            self._keep(record_id, outcome.item, stamp)
+        elif tombstone and tombstone.content_hash == outcome.content_hash:
+            self._keep_out()
+        elif outcome.content_hash in self._run.contents or (
+            outcome.content_hash in self._run.buried_contents
+        ):
+            # Without `read`, which may hold the bytes of a whole file.
+            item = replace(outcome.item, read=partial(self._source.open, outcome.item.location))
+            self.known[record_id] = item, outcome.content_hash
+        else:
+            self._put_off[record_id] = outcome.item
+
+    def put_off(self, record_id: str) -> None:
+        """Describe an image of known content after all."""
+        self._put_off[record_id], _ = self.known.pop(record_id)
+
+    def copy(self, record_id: str, other: str) -> None:
+        """Add an image of known content with the vectors of the record `other`."""
+        [same] = self._index.records([other])
+        thumbnail = self._index.thumbnail(other) or b""
+        record = self.record(record_id, same, self._stamps.get(record_id))
+        self._entries.append(Entry(record, self._index.vectors(other), self._run.boxes, thumbnail))
+        self._run.done += 1
+        self._commit_if_due()
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Forget what is known about records that moved away."""
+        for record_id in ids:
+            self._stamps.pop(record_id, None)
+
+    def record(
+        self, record_id: str, same: ImageRecord, details: Stamp | ImageRecord | None
+    ) -> ImageRecord:
+        """The record of an image that has the content of the record `same`."""
+        item, _ = self.known[record_id]
+        label, metadata = self._facts(record_id, item, details)
+        return replace(
+            same,
+            id=record_id,
+            source=self.name,
+            location=item.location,
+            label=label,
+            file_size=item.file_size,
+            mtime_ns=item.mtime_ns,
+            metadata=metadata,
+            missing=False,
+            stamp=item.stamp,
+        )
+
+    def tombstone(self, record_id: str) -> Tombstone:
+        """The tombstone of an image that was removed when its file was elsewhere."""
+        item, content = self.known[record_id]
+        file = (item.file_size, item.mtime_ns, item.stamp)
+        self._run.done += 1
+        return Tombstone(record_id, self.name, item.location, content, *file, self._began)
 
     def _entry(self, described: Described) -> Entry:
         item = described.item
         record_id = self._id(item)
-        label, metadata = self._facts(record_id, item)
+        label, metadata = self._facts(record_id, item, self._stamps.get(record_id))
         record = ImageRecord(
             id=record_id,
-            source=self._name,
+            source=self.name,
             location=item.location,
             label=label,
             content_hash=described.content_hash,
@@ -227,14 +462,15 @@ class _SourceRun:
         )
         return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
 
-    def _facts(self, record_id: str, item: SourceItem) -> Details:
-        """Label and metadata of an item; the index's own are kept if this run gives none.
+    def _facts(
+        self, record_id: str, item: SourceItem, known: Stamp | ImageRecord | None
+    ) -> Details:
+        """Label and metadata of an item; those of `known` are kept if this run gives none.
 
         A row of the metadata file replaces all fields of its record; its label overrides the
         folder's.
         """
-        stamp = self._known.get(record_id)
-        label, metadata = (stamp.label, stamp.metadata) if stamp else (None, {})
+        label, metadata = (known.label, known.metadata) if known else (None, {})
         label = item.label or label
         given = self._run.metadata
         row = given.lookup(record_id, item.location) if given else {}
@@ -244,7 +480,7 @@ class _SourceRun:
         return label, metadata
 
     def _fail(self, location: str, reason: str) -> None:
-        failure = Failure(self._name, location, reason)
+        failure = Failure(self.name, location, reason)
         self._failures.append(failure)
         self._report.failures.append(failure)
 
@@ -253,10 +489,10 @@ class _SourceRun:
         if waiting >= COMMIT_RECORDS or (
             waiting and time.monotonic() - self._last_commit > COMMIT_SECONDS
         ):
-            self._commit()
+            self.commit()
         self._run.tell_if_due()
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
         """Commit everything that was collected."""
         self._add_entries()
         if self._details:
@@ -278,7 +514,7 @@ class _SourceRun:
         for record in (entry.record for entry in self._entries):
             if record.id in refused:
                 self._fail(record.location, refused[record.id])
-            elif record.id in self._known:
+            elif record.id in self._stamps:
                 self._report.updated += 1
             else:
                 self._report.added += 1
@@ -289,25 +525,45 @@ class _SourceRun:
         older = [
             failure
             for failure in self._index.failures()
-            if failure.source == self._name
+            if failure.source == self.name
             and failure.location not in again
             and not (finished and (failure.location == ROOT or self._covers(failure.location)))
         ]
-        self._index.set_failures(self._name, [*older, *self._failures])
+        self._index.set_failures(self.name, [*older, *self._failures])
+
+    def covers(self, record_id: str) -> bool:
+        """Whether the source yields the image of this id, if it is there."""
+        start = len(self.name) + 1
+        return record_id[:start] == f"{self.name}/" and self._covers(record_id[start:])
+
+    def is_there(self, record_id: str) -> bool:
+        """Whether an image that the source covers is, or may be, where it was.
+
+        Files in a folder that could not be read were not found, but may well exist.
+        """
+        return record_id in self._seen or record_id.startswith(self._unread)
+
+    def is_replaced(self, record_id: str) -> bool:
+        """Whether the file of an image shows something else now."""
+        return record_id in self.known or record_id in self._put_off
+
+    def absent(self) -> tuple[list[str], int]:
+        """The ids of the known images that are gone, and how many there were."""
+        held, unread = [i for i in self._stamps if self.covers(i)], self._unread
+        return [i for i in held if i not in self._seen and not i.startswith(unread)], len(held)
+
+    @property
+    def _unread(self) -> tuple[str, ...]:
+        """How ids of images begin that could not be looked for."""
+        if any(failure.location == ROOT for failure in self._failures):
+            return (f"{self.name}/",)
+        return tuple(f"{make_id(self.name, failure.location)}/" for failure in self._failures)
 
     def _settle_missing(self, prune: Prune) -> None:
-        """Mark as missing, or with `prune` remove, the records whose files were not found.
-
-        Files in a folder that could not be read were not found either, but may well exist.
-        """
-        if any(failure.location == ROOT for failure in self._failures):
-            return
-        unread = tuple(f"{make_id(self._name, failure.location)}/" for failure in self._failures)
-        start = len(self._name) + 1
-        held = [record_id for record_id in self._known if self._covers(record_id[start:])]
-        gone = [i for i in held if i not in self._seen and not i.startswith(unread)]
-        if prune is True and len(gone) > len(held) / 2:  # an unmounted drive looks the same
-            self._run.lost[self._name] = (len(held) - len(gone), len(held))
+        """Mark as missing, or with `prune` remove, the records whose files were not found."""
+        gone, held = self.absent()
+        if prune is True and len(gone) > held / 2:  # an unmounted drive looks the same
+            self._run.lost[self.name] = (held - len(gone), held)
         elif prune:
             self._report.removed += len(self._index.remove(gone))
             return
@@ -330,11 +586,11 @@ def _say_once(index: Index, name: str) -> None:
         )
 
 
-def _same_file(item: SourceItem, stamp: Stamp) -> bool:
+def _same_file(item: SourceItem, file: FileState) -> bool:
     """Whether size, time and, where both are known, the stamps say that it is the same file."""
     return (
         item.mtime_ns is not None
-        and item.mtime_ns == stamp.mtime_ns
-        and item.file_size == stamp.file_size
-        and (None in (item.stamp, stamp.file_stamp) or item.stamp == stamp.file_stamp)
+        and item.mtime_ns == file.mtime_ns
+        and item.file_size == file.file_size
+        and (None in (item.stamp, file.stamp) or item.stamp == file.stamp)
     )

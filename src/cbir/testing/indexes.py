@@ -203,6 +203,8 @@ def _check_sources_and_failures(index: Index) -> None:
         "remove_source must drop its failures, run and tombstones",
     )
     expect(index.count() == 2, "remove_source must keep the records of other sources")
+    index.mark_missing(["photos-2/0001"])
+    expect(index.source_counts() == {"photos-2": (2, 1)}, "source_counts must count by source")
     expect_raises(QueryError, lambda: index.remove_source("photos"), "removing an unknown source")
 
 
@@ -390,6 +392,8 @@ def _check_filters(index: Index) -> None:
         kept = [entry for entry in entries if holds(entry.record)]
         _expect_answers(index, kept, query, 100, where=where)
         _expect_answers(index, kept, query, 3, where=where)
+        ids = [entry.record.id for entry in kept]
+        expect(list(index.ids(where)) == ids, f"ids must filter by {where}")
     first = index.search(query, 1, where=["label=cat"])[0].ids
     second = index.search(query, 2, where=["label=cat"], exclude=first)[0].ids
     expect(len(second) == 2 and first[0] not in second, "exclude must work together with a filter")

@@ -234,13 +234,18 @@ def scripted(
 
 
 def page(
-    after: str, size: int, *, source: str | None = None, fields: Mapping[str, Any]
+    after: str,
+    size: int,
+    *,
+    source: str | None = None,
+    fields: Mapping[str, Any],
+    where: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The next `size` records after the id `after`, of one source or of all, in id order.
 
     `fields`: the part of a search body that selects fields.
     """
-    wanted: list[dict[str, Any]] = [RECORDS]
+    wanted: list[Mapping[str, Any]] = [RECORDS, *where]
     if source is not None:
         wanted.append({"term": {"source": source}})
     return {
@@ -276,6 +281,13 @@ def summary() -> dict[str, Any]:
             "parts": {"nested": {"path": "parts"}},
         },
     }
+
+
+def source_counts() -> dict[str, Any]:
+    """Counts of records and of missing ones by source; an index has few sources."""
+    missing = {"missing": {"filter": {"term": {"missing": True}}}}
+    by_source = {"terms": {"field": "source", "size": LIMIT}, "aggs": missing}
+    return {"size": 0, "query": RECORDS, "aggs": {"sources": by_source}}
 
 
 def without(field: str) -> dict[str, Any]:

@@ -92,8 +92,7 @@ class ElasticIndex:
 
     def remove_source(self, name: str) -> list[str]:
         check_known(self.sources(), name)
-        hits = self._requests.hits(bodies.LIMIT, bodies.doc_values("id"), source=name)
-        found = self.remove([hit["fields"]["id"][0] for hit in hits])
+        found = self.remove(list(self.stamps(name)))
         self._drop_rows(documents.FAILURES, 0, {name})
         self._drop_rows(documents.TOMBSTONES, 1, {name})
         self._drop_rows(documents.SOURCES, 0, {name})
@@ -101,6 +100,10 @@ class ElasticIndex:
 
     def sources(self) -> dict[str, str]:
         return dict(sorted(documents.uris(self._requests.rows(documents.SOURCES)).items()))
+
+    def source_counts(self) -> dict[str, tuple[int, int]]:
+        found = self._requests.search(bodies.source_counts())["aggregations"]["sources"]["buckets"]
+        return {one["key"]: (one["doc_count"], one["missing"]["doc_count"]) for one in found}
 
     def runs(self) -> dict[str, SourceRun]:
         return documents.runs(self._requests.rows(documents.SOURCES))
@@ -166,14 +169,13 @@ class ElasticIndex:
         self._rename(batch, renamed)
         new = {record.id for record in renamed.values()}
         self._send([(old, None, None) for old in renamed if old not in new])
-        self._drop_rows(documents.FAILURES, 0, gone)
         self._drop_rows(documents.TOMBSTONES, 1, gone)
         self._drop_rows(documents.TOMBSTONES, 0, new)
         self._add_tombstones(tombstones)
-        # Last, so that a call that was interrupted can be repeated.
-        self._requests.change_rows(
-            documents.SOURCES, lambda rows: _renamed_sources(rows, gone, documents.uris(rows))
-        )
+        known = self.sources()
+        # Sources come last, so that a call that was interrupted can be repeated.
+        for name in (documents.FAILURES, documents.SOURCES):
+            self._requests.change_rows(name, lambda rows: _renamed_sources(rows, gone, known))
 
     def bury(self, tombstones: Sequence[Tombstone]) -> list[str]:
         self._add_tombstones(tombstones)
@@ -270,8 +272,9 @@ class ElasticIndex:
             rows.append(documents.vectors(hit["_source"], self._field))
         return ids, np.concatenate(rows)
 
-    def ids(self) -> Iterator[str]:
-        for hit in self._requests.hits(bodies.LIMIT, bodies.doc_values("id")):
+    def ids(self, where: Sequence[str] = ()) -> Iterator[str]:
+        clauses = bodies.filters(self._conditions(where))
+        for hit in self._requests.hits(bodies.LIMIT, bodies.doc_values("id"), where=clauses):
             yield hit["fields"]["id"][0]
 
     def entries(self, after: str = "") -> Iterator[Entry]:
@@ -319,17 +322,19 @@ class ElasticIndex:
         exclude: Sequence[str | None] | None,
         exact: bool,
     ) -> list[Matches]:
+        conditions = self._conditions(where)
         facts = self._facts()
-        try:
-            conditions = filters.parse(where, facts.metadata)
-        except QueryError:
-            facts = self._facts(fresh=True)  # the field may be newer than the cached facts
-            conditions = filters.parse(where, facts.metadata)
         fields = (self._field, f"parts.{self._field}") if facts.parts else (self._field,)
         clauses = tuple(bodies.filters(conditions))
         plan = answers.Plan(fields, facts.kind, self._client.address.options, clauses, exact)
         search = words.search if facts.kind == words.WORDS else answers.search
         return search(self._requests.searches, plan, vectors, k, exclude)
+
+    def _conditions(self, where: Sequence[str]) -> list[filters.Condition]:
+        try:
+            return filters.parse(where, self._facts().metadata)
+        except QueryError:  # the field may be newer than the cached facts
+            return filters.parse(where, self._facts(fresh=True).metadata)
 
     def _facts(self, fresh: bool = False) -> life.Facts:
         """The server's facts about the index, at most a second old.
@@ -418,7 +423,7 @@ class ElasticIndex:
 def _renamed_sources(
     rows: list[Any], renamed: Mapping[str, str], known: Mapping[str, str]
 ) -> list[Any]:
-    """The rows of sources under their new names; a source is dropped if its new name is taken."""
+    """The rows, which begin with a source, under its new name; dropped if that name is taken."""
     return [
         [renamed.get(row[0], row[0]), *row[1:]]
         for row in rows

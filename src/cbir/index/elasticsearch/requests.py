@@ -72,11 +72,20 @@ class Requests:
         return answers
 
     def hits(
-        self, size: int, fields: Body, *, source: str | None = None, after: str = ""
+        self,
+        size: int,
+        fields: Body,
+        *,
+        source: str | None = None,
+        after: str = "",
+        where: Sequence[Body] = (),
     ) -> Iterator[Body]:
-        """The records (of `source`) with an id above `after`, in id order, in pages of `size`."""
+        """The records (of `source`) with an id above `after`, in id order, in pages of `size`.
+
+        `where`: clauses that the records must meet, see `bodies.filters`.
+        """
         while True:
-            body = bodies.page(after, size, source=source, fields=fields)
+            body = bodies.page(after, size, source=source, fields=fields, where=where)
             found = self.search(body)["hits"]["hits"]
             yield from found
             if len(found) < size:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cbir.errors import IndexStateError, RecordGoneError
 from cbir.files import lies_in
+from cbir.index import filters
 from cbir.index.base import (
     Details,
     Entry,
@@ -104,6 +105,10 @@ class EmbeddedIndex:
     def sources(self) -> dict[str, str]:
         with self._records.read() as connection:
             return store.sources(connection)
+
+    def source_counts(self) -> dict[str, tuple[int, int]]:
+        with self._records.read() as connection:
+            return store.source_counts(connection)
 
     def runs(self) -> dict[str, SourceRun]:
         with self._records.read() as connection:
@@ -267,9 +272,10 @@ class EmbeddedIndex:
         )
         return [ids[place] for place in order.tolist()], wholes[order]
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, where: Sequence[str] = ()) -> Iterator[str]:
         with self._records.read() as connection:
-            for (record_id,) in connection.execute("SELECT id FROM records ORDER BY id"):
+            conditions = filters.parse(where, store.metadata_fields(connection))
+            for (record_id,) in store.matching(connection, "id", conditions):
                 yield record_id
 
     def entries(self, after: str = "") -> Iterator[Entry]:

@@ -364,6 +364,12 @@ def forget_source(connection: sqlite3.Connection, name: str) -> None:
         connection.execute(f"DELETE FROM {table} WHERE source = ?", (name,))
 
 
+def source_counts(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
+    """Source name -> the numbers of its records, and of those marked as missing."""
+    query = "SELECT source, count(*), sum(missing) FROM records GROUP BY source"
+    return {name: (count, missing) for name, count, missing in connection.execute(query)}
+
+
 def runs(connection: sqlite3.Connection) -> dict[str, SourceRun]:
     """Source name -> its last run."""
     if not _is_migrated(connection):
@@ -437,11 +443,19 @@ def matching_keys(
     connection: sqlite3.Connection, conditions: Sequence[Condition]
 ) -> NDArray[np.int64]:
     """The keys of the records that meet every condition, ascending."""
-    clauses = [_clause(condition) for condition in conditions]
-    query = "SELECT key FROM records WHERE " + " AND ".join(sql for sql, _ in clauses)
-    values = [value for _, given in clauses for value in given]
-    rows = connection.execute(query + " ORDER BY key", values).fetchall()
+    rows = matching(connection, "key", conditions).fetchall()
     return np.array(rows, dtype=np.int64).reshape(-1)
+
+
+def matching(
+    connection: sqlite3.Connection, column: str, conditions: Sequence[Condition]
+) -> sqlite3.Cursor:
+    """Selects a column of the records that meet every condition, ascending."""
+    clauses = [_clause(condition) for condition in conditions]
+    holds = " AND ".join(sql for sql, _ in clauses) or "true"
+    values = [value for _, given in clauses for value in given]
+    query = f"SELECT {column} FROM records WHERE {holds} ORDER BY {column}"
+    return connection.execute(query, values)
 
 
 def create_thumbnails(connection: sqlite3.Connection) -> None:

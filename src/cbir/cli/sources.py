@@ -1,0 +1,110 @@
+"""`cbir sources`: list and manage the sources of an index."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cbir.index.base import Index, SourceRun
+
+
+@click.command()
+@click.argument("index", metavar="INDEX")
+@click.option(
+    "--rename",
+    nargs=2,
+    metavar="OLD NEW",
+    help="Rename a source and its images.",
+)
+@click.option(
+    "--relocate", nargs=2, metavar="OLD NEW", help="Say where a source (name or path) is now."
+)
+@click.option("--remove", metavar="NAME", help="Remove a source with all its images.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sources as JSON.")
+def command(
+    index: str,
+    rename: tuple[str, str] | None,
+    relocate: tuple[str, str] | None,
+    remove: str | None,
+    as_json: bool,
+) -> None:
+    """List the sources of an index: where they are, their images, and their last run.
+
+    The files of a source are never changed.
+    """
+    from contextlib import closing
+
+    from cbir.cli.output import print_json, say
+    from cbir.index.open import open_index
+    from cbir.ingest.places import relocate_source, rename_source
+    from cbir.wording import counted
+
+    with closing(open_index(index, write=bool(rename or relocate or remove))) as opened:
+        if rename:
+            count = rename_source(opened, *rename)
+            say(f"{rename[0]} is now {rename[1]}: {counted(count, 'image')} renamed")
+        if relocate:
+            for name, uri in relocate_source(opened, *relocate).items():
+                say(f"{name} is at {uri}")
+        if remove:
+            say(f"{remove} removed: {counted(len(opened.remove_source(remove)), 'image')}")
+        if rename or remove:
+            opened.refresh()
+        rows = _rows(opened)
+    if as_json:
+        print_json(rows)
+    else:
+        _print(rows)
+
+
+def _rows(index: Index) -> list[dict[str, Any]]:
+    from collections import Counter
+
+    from cbir.images.sources import is_away
+
+    counts, runs = index.source_counts(), index.runs()
+    failed = Counter(failure.source for failure in index.failures())
+    return [
+        {
+            "name": name,
+            "uri": uri,
+            "found": not is_away(uri),
+            "images": counts.get(name, (0, 0))[0],
+            "missing": counts.get(name, (0, 0))[1],
+            "failed": failed[name],
+            **_last_run(runs.get(name)),
+        }
+        for name, uri in index.sources().items()
+    ]
+
+
+def _last_run(run: SourceRun | None) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    at = None if run is None else datetime.fromtimestamp(run.at, UTC).isoformat()
+    return {"last_run": at, "finished": run is not None and run.finished}
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from datetime import datetime
+
+    from cbir.cli.output import print_table
+
+    def when(row: dict[str, Any]) -> str:
+        if row["last_run"] is None:
+            return "unknown"
+        at = datetime.fromisoformat(row["last_run"]).astimezone()
+        return f"{at:%Y-%m-%d %H:%M}{'' if row['finished'] else ', unfinished'}"
+
+    print_table(
+        ["source", "images", "missing", "failed", "last run", "where"],
+        [
+            [
+                *(row["name"], f"{row['images']:,}", f"{row['missing']:,}", f"{row['failed']:,}"),
+                *(when(row), row["uri"] + ("" if row["found"] else " (not there)")),
+            ]
+            for row in rows
+        ],
+    )

@@ -1,0 +1,89 @@
+"""Matches images of known content with the records that have it: moved files and copies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Plan:
+    """What becomes of images whose content the index knows.
+
+    `moves`: old id -> new id. `copies`: new id -> an id whose record will have its content once the
+    moves are done. `rest`: new ids whose content no record has any more.
+    """
+
+    moves: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)
+
+
+def plan_moves(
+    waiting: Mapping[str, str],
+    contents: Mapping[str, Iterable[str]],
+    is_vacated: Callable[[str], bool],
+) -> Plan:
+    """Match every new id in `waiting` (id -> content hash) with the records of its content.
+
+    `contents`: content hash -> ids of records. `is_vacated(id)`: whether the image of a record is
+    no longer where it was; such a record moves, to a file of the same name if there is one. Any
+    other image of known content is a copy.
+    """
+    plan = Plan()
+    by_content: dict[str, list[str]] = {}
+    for record_id, content in waiting.items():
+        by_content.setdefault(content, []).append(record_id)
+    for content, new in by_content.items():
+        holders = list(contents.get(content, ()))
+        moves = _pairs([i for i in holders if is_vacated(i)], new)
+        plan.moves.update(moves)
+        places = [moves.get(i, i) for i in holders]
+        for record_id in new:
+            if record_id in moves.values():
+                continue
+            if places:
+                plan.copies[record_id] = places[0]
+            else:
+                plan.rest.append(record_id)
+    return plan
+
+
+def unbelievable(moves: Iterable[str], gone: Mapping[str, tuple[int, int]]) -> set[str]:
+    """The sources that are more likely away than emptied by moves.
+
+    `moves`: ids that would move. `gone`: source -> how many of its images are gone, and of how
+    many. A drive that is not mounted looks like a folder whose images all moved; so if most images
+    of a source are gone, most of these must have turned up elsewhere.
+    """
+    found = Counter(source_of(record_id) for record_id in moves)
+    return {
+        source
+        for source, (lost, held) in gone.items()
+        if lost > held / 2 and found[source] < lost / 2
+    }
+
+
+def source_of(record_id: str) -> str:
+    """The name of the source in an id."""
+    return record_id.partition("/")[0]
+
+
+def _pairs(old: list[str], new: list[str]) -> dict[str, str]:
+    """Old id -> new id: first those with the same file name, then the others in order."""
+    by_name: dict[str, list[str]] = {}
+    for record_id in reversed(new):
+        by_name.setdefault(_name(record_id), []).append(record_id)
+    pairs: dict[str, str] = {}
+    for record_id in old:
+        if same := by_name.get(_name(record_id)):
+            pairs[record_id] = same.pop()
+    taken = set(pairs.values())
+    others = (record_id for record_id in new if record_id not in taken)
+    pairs.update(zip((i for i in old if i not in pairs), others, strict=False))
+    return pairs
+
+
+def _name(record_id: str) -> str:
+    return record_id.rpartition("/")[2]

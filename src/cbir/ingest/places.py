@@ -1,0 +1,186 @@
+"""Where the sources of an index lie: found again elsewhere, renamed, one inside another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cbir.errors import CbirError, QueryError
+from cbir.images.folders import FolderSource
+from cbir.images.ids import encode_path, make_id
+from cbir.images.items import ImageSource, SourceItem, content_hash
+from cbir.images.sources import is_away
+from cbir.index.base import Index, Stamp
+from cbir.index.source_names import check_known
+
+_SAMPLE = 8
+"""How many images are read to see whether a folder is one that the index knows."""
+
+
+def without_nested(sources: Sequence[ImageSource]) -> tuple[list[ImageSource], dict[str, str]]:
+    """The sources without folders and images that lie in another one of them.
+
+    Also returns the paths of these, each with the name of the outer source.
+    """
+    kept, nested = list(sources), {}
+    for source in sources:
+        for outer in kept:
+            if outer is not source and _contains(outer, source):
+                kept.remove(source)
+                nested[_path(source)] = outer.name
+                break
+    return kept, nested
+
+
+def placed(index: Index, source: ImageSource) -> tuple[ImageSource, dict[str, str]]:
+    """The source as part of a registered one that it lies in, so that each file has one id.
+
+    Registered folders that lie in it, or in that one, become part too: their records get new ids.
+    Also returns the paths of all parts, each with the name of the outer source.
+    """
+    if not isinstance(source, FolderSource):
+        return source, {}
+    folders = {n: Path(uri) for n, uri in index.sources().items() if Path(uri).is_dir()}
+    around = [root for root in folders.values() if source.root.is_relative_to(root)]
+    outer = min(around, key=lambda root: len(root.parts), default=source.root)
+    inner = {n: root for n, root in folders.items() if root != outer and root.is_relative_to(outer)}
+    part = source if outer == source.root else source.part_of(outer)
+    if (source.scope and not around) or (part is source and not inner):
+        return source, {}
+    name = index.register_source(part.name, part.uri)
+    for inside, root in inner.items():
+        _rename(index, inside, name, f"{encode_path(root.relative_to(outer).as_posix())}/")
+    paths = [str(root) for root in inner.values()] + ([] if part is source else [_path(source)])
+    return part, dict.fromkeys(paths, name)
+
+
+def follow_source(index: Index, source: ImageSource) -> str | None:
+    """Move a registered source here whose place is gone, if `source` is what it was.
+
+    It is if at least half of the images that the index holds of it are here, under the same names
+    and of the same size, and most of the first ones have the same content. Its images keep their
+    ids. Returns the source's name, None if nothing moved.
+    """
+    sources = index.sources()
+    if source.scope or source.uri in sources.values():
+        return None
+    for name, uri in sources.items():
+        if is_away(uri) and _holds_same(source, name, index.stamps(name)):
+            index.move_source(name, source.uri)
+            return name
+    return None
+
+
+def rename_source(index: Index, old: str, new: str) -> int:
+    """Give the source `old` the name `new`, and its images the ids that go with it.
+
+    Returns the number of images. Raises `QueryError` if there is no source `old`, or one `new`.
+    """
+    check_known(index.sources(), old)
+    if new in index.sources():
+        raise QueryError(f"there is a source '{new}' already", "choose another name")
+    if not new or "/" in new or new != encode_path(new):
+        raise QueryError(
+            f"'{new}' cannot be the name of a source", "write a word without / and white space"
+        )
+    return _rename(index, old, new, "")
+
+
+def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
+    """Tell the index that a source has moved; its images keep their ids.
+
+    `old`: the name of a source, or a path. With a path, every source at or below it moves.
+    `new`: where it is now. Returns name -> new URI of each source that moved. Raises `QueryError`
+    if there is no such source, if another one is there, or if `new` does not exist.
+    """
+    place = Path(new).resolve()
+    if not place.exists():
+        raise QueryError(f"{new}: no such file or folder", "give the place where it is now")
+    sources = index.sources()
+    if old in sources:
+        moved = {old: str(place)}
+    else:
+        before = Path(old).absolute()
+        moved = {
+            name: str(place / Path(uri).relative_to(before))
+            for name, uri in sources.items()
+            if Path(uri).is_relative_to(before)
+        }
+    if not moved:
+        check_known(sources, old)
+    for name, uri in moved.items():
+        index.move_source(name, uri)
+    return moved
+
+
+def _contains(outer: ImageSource, inner: ImageSource) -> bool:
+    """Whether a whole folder contains another source: a folder, or an image in one."""
+    if not isinstance(outer, FolderSource) or not isinstance(inner, FolderSource) or outer.scope:
+        return False
+    return inner.root.is_relative_to(outer.root) and bool(inner.scope or inner.root != outer.root)
+
+
+def _path(source: ImageSource) -> str:
+    return (
+        str(source.root / source.only)
+        if isinstance(source, FolderSource) and source.only
+        else (source.uri)
+    )
+
+
+def _rename(index: Index, old: str, new: str, prefix: str) -> int:
+    """Rename the source `old`, or make it the part `prefix` of the source `new`."""
+    renamed = {
+        record.id: replace(
+            record,
+            id=make_id(new, prefix + _key(old, record.id, record.location)),
+            source=new,
+            location=prefix + record.location,
+        )
+        for record in index.records(list(index.stamps(old)))
+    }
+    tombstones = [
+        replace(
+            tombstone,
+            id=make_id(new, prefix + _key(old, tombstone.id, tombstone.location)),
+            source=new,
+            location=prefix + tombstone.location,
+        )
+        for tombstone in index.tombstones().values()
+        if tombstone.source == old
+    ]
+    index.rename(renamed, {old: new}, tombstones)
+    return len(renamed)
+
+
+def _key(source: str, record_id: str, location: str) -> str:
+    """The key that the id was made of: the rest of the id, or if that was cut, the location."""
+    key = record_id[len(source) + 1 :]
+    return key if make_id(source, key) == record_id else location
+
+
+def _holds_same(source: ImageSource, name: str, stamps: Mapping[str, Stamp]) -> bool:
+    """Whether `source` holds half of the images with these stamps, as far as a sample tells."""
+    if not stamps:
+        return False
+    count, same, read = 0, 0, 0
+    try:
+        for item in source.items():
+            stamp = stamps.get(make_id(name, item.key))
+            if stamp is None or stamp.file_size != item.file_size:
+                continue
+            count += 1
+            if read < _SAMPLE:
+                read += 1
+                same += _has_content(item, stamp.content_hash)
+    except CbirError:  # damaged; told when it is indexed
+        return False
+    return count >= len(stamps) / 2 and same > read / 2
+
+
+def _has_content(item: SourceItem, content: str) -> bool:
+    try:
+        return content_hash(item.read()) == content
+    except (CbirError, OSError):
+        return False
