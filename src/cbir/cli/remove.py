@@ -15,9 +15,11 @@ import click
 def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json: bool) -> None:
     """Remove images from an index and keep them out. Their files stay.
 
-    Names are ids, or patterns such as 'photos/2019/*'. To add removed images again, use
-    cbir index --again.
+    Names are ids, or patterns such as 'photos/2019/*'. cbir index --again adds removed images
+    again.
     """
+    if not names and not where:
+        raise click.UsageError("Name the images to remove by ids, patterns or --where.")
     from cbir.cli.output import print_json
     from cbir.errors import QueryError
     from cbir.ingest.removing import remove_images

@@ -91,10 +91,13 @@ def index_images(
         started = time.perf_counter()
         keep_model_of(index, files)
         boxes = region_boxes(regions or _regions_of(index))
+        report = AddReport(nested=nested)
+        opened = [_placed(index, source, report) for source in opened]
         buried = {} if again else index.tombstones()
-        run = IndexingRun(index, chosen, boxes, details, on_progress, rehash, buried)
-        run.report.nested.update(nested)
-        run.add_sources([_placed(index, source, run.report) for source in opened], prune)
+        run = IndexingRun(
+            index, chosen, boxes, details, on_progress, rehash=rehash, buried=buried, report=report
+        )
+        run.add_sources(opened, prune)
         if not rebuild:
             index.refresh()
         elif not run.report.interrupted:

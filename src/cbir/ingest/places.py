@@ -155,9 +155,8 @@ def _rename(index: Index, old: str, new: str, prefix: str) -> int:
 
 
 def _key(source: str, record_id: str, location: str) -> str:
-    """The key that the id was made of: the rest of the id, or if that was cut, the location."""
-    key = record_id[len(source) + 1 :]
-    return key if make_id(source, key) == record_id else location
+    """The key that the id was made of: the location, which is whole, or else the rest of the id."""
+    return location if make_id(source, location) == record_id else record_id[len(source) + 1 :]
 
 
 def _holds_same(source: ImageSource, name: str, stamps: Mapping[str, Stamp]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import translate
@@ -39,30 +39,21 @@ def remove_images(
         raise QueryError("nothing to remove is named", "give ids, patterns or --where filters")
     with closing(open_index(index, write=True)) as opened:
         ids = list(opened.ids(where))
-        chosen = list(_named(ids, names)) if names else ids
-        known = set(ids)
-        absent = [
-            name
-            for name in dict.fromkeys(names)
-            if name not in known and not any(map(_pattern(name).match, chosen))
-        ]
+        known = dict.fromkeys(ids)
+        matches = {name: _matching(name, known) for name in names}
+        chosen = sorted({i for found in matches.values() for i in found}, key=str.encode)
+        chosen = chosen if names else ids
         if chosen:
             opened.bury(_tombstones(opened, chosen))
             opened.refresh()
-    return RemoveReport(chosen, absent)
+    return RemoveReport(chosen, [name for name, found in matches.items() if not found])
 
 
-def _named(ids: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """Those of `ids` that a name is, or that a pattern matches."""
-    exact = set(names)
-    patterns = [_pattern(name) for name in names if _GLOB.search(name)]
-    for record_id in ids:
-        if record_id in exact or any(pattern.match(record_id) for pattern in patterns):
-            yield record_id
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(translate(name) if _GLOB.search(name) else re.escape(name) + r"\Z")
+def _matching(name: str, ids: Mapping[str, None]) -> list[str]:
+    """The id `name`, or if there is none, the ids that it matches as a pattern."""
+    if name in ids:
+        return [name]
+    return list(filter(re.compile(translate(name)).match, ids)) if _GLOB.search(name) else []
 
 
 def _tombstones(index: Index, ids: Sequence[str]) -> list[Tombstone]:
