@@ -605,8 +605,8 @@ def test_an_index_without_stamps_takes_them_up_without_reading(
     monkeypatch.setattr("cbir.images.folders.read_file", lambda path: pytest.fail(path))
     assert index(photos, place).unchanged == 12
     with closing(cbir.open_index(place)) as opened:
-        assert {s.file_stamp for s in opened.stamps("photos").values()} == {
-            s.file_stamp for s in stamps.values()
+        assert {s.stamp for s in opened.stamps("photos").values()} == {
+            s.stamp for s in stamps.values()
         }
         assert {s.decoder for s in opened.stamps("photos").values()} == {0}
 

@@ -30,10 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The stored state of an image, used to detect changed files and details.
-
-    `file_stamp` and `decoder` are `stamp` and `decoder` of the record.
-    """
+    """The stored state of an image, used to detect changed files and details."""
 
     content_hash: str
     file_size: int | None
@@ -42,13 +39,13 @@ class Stamp:
     parts: int
     label: str | None
     metadata: Mapping[str, MetadataValue]
-    file_stamp: str | None = None
+    stamp: str | None = None
     decoder: int = 0
 
     @property
     def file(self) -> FileState:
         """The file as it was when the record was last written or touched."""
-        return FileState(self.file_size, self.mtime_ns, self.file_stamp, self.decoder)
+        return FileState(self.file_size, self.mtime_ns, self.stamp, self.decoder)
 
 
 class FileState(NamedTuple):
@@ -83,11 +80,6 @@ class Tombstone:
     mtime_ns: int | None
     stamp: str | None
     at: int
-
-    @property
-    def file(self) -> FileState:
-        """The file as it was when the image was removed."""
-        return FileState(self.file_size, self.mtime_ns, self.stamp, 0)
 
 
 @dataclass(frozen=True, slots=True)

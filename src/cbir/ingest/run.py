@@ -150,7 +150,7 @@ class IndexingRun:
             content: [i for i in self.contents.get(content, ()) if i not in replaced]
             for content in set(waiting.values())
         }
-        where = Whereabouts(self.index, scans)
+        where = Whereabouts(self.index, scans, self.buried)
         plan = plan_moves(waiting, contents, where.is_vacated)
         if away := unbelievable(plan.moves, where.gone(plan.moves)):
             plan = plan_moves(
@@ -200,6 +200,7 @@ class Whereabouts:
 
     index: Index
     scans: Sequence[_SourceRun]
+    buried: Mapping[str, Tombstone]
 
     def is_vacated(self, record_id: str, unless_gone_from: Container[str] = ()) -> bool:
         """Whether an image is no longer where it was.
@@ -236,11 +237,11 @@ class Whereabouts:
 
     def _is_gone(self, record_id: str) -> bool:
         """Whether the file of an image of another source is gone."""
-        name, _, location = record_id.partition("/")
-        uri = self._uris.get(name)
+        uri = self._uris.get(source_of(record_id))
         if uri is None:
             return True
-        path = file_path(uri, location)
+        known = self.buried.get(record_id) or self.index.records([record_id])[0]
+        path = file_path(uri, known.location)
         return is_away(uri) if path is None else not Path(path).exists()
 
 
@@ -316,17 +317,17 @@ class _SourceRun:
             self._seen.add(record_id)
             stamp = self._stamp(record_id)
             tombstone = self._run.buried.get(record_id)
-            if stamp and self._is_same(item, stamp.file):
+            if stamp and self._is_same(item, stamp):
                 self._keep(record_id, item, stamp)
                 self._commit_if_due()
-            elif tombstone and self._is_same(item, tombstone.file):
+            elif tombstone and self._is_same(item, tombstone):
                 self._keep_out()
             else:
                 _ = self._run.contents  # in this thread, before a worker asks
                 yield item
 
-    def _is_same(self, item: SourceItem, file: FileState) -> bool:
-        return not self._run.rehash and _same_file(item, file)
+    def _is_same(self, item: SourceItem, known: Stamp | Tombstone) -> bool:
+        return not self._run.rehash and _same_file(item, known)
 
     def _only_hash(self, item: SourceItem, content: str) -> bool:
         """Whether an image has known content, or changed and can be read again in the end."""
@@ -361,9 +362,9 @@ class _SourceRun:
             self._details[record_id] = details
         else:
             self._report.unchanged += 1
-        file = FileState(item.file_size, item.mtime_ns, item.stamp, stamp.decoder)
-        if stamp.missing or file != stamp.file:
-            self._touched[record_id] = file
+        file = item.file_size, item.mtime_ns, item.stamp
+        if stamp.missing or file != (stamp.file_size, stamp.mtime_ns, stamp.stamp):
+            self._touched[record_id] = FileState(*file, stamp.decoder)
         self._run.done += 1
 
     def _keep_out(self) -> None:
@@ -586,11 +587,11 @@ def _say_once(index: Index, name: str) -> None:
         )
 
 
-def _same_file(item: SourceItem, file: FileState) -> bool:
+def _same_file(item: SourceItem, known: Stamp | Tombstone) -> bool:
     """Whether size, time and, where both are known, the stamps say that it is the same file."""
     return (
         item.mtime_ns is not None
-        and item.mtime_ns == file.mtime_ns
-        and item.file_size == file.file_size
-        and (None in (item.stamp, file.stamp) or item.stamp == file.stamp)
+        and item.mtime_ns == known.mtime_ns
+        and item.file_size == known.file_size
+        and (item.stamp == known.stamp or None in (item.stamp, known.stamp))
     )

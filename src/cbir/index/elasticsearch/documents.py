@@ -102,7 +102,7 @@ def stamp(source: Mapping[str, Any]) -> Stamp:
         **known,
         parts=source["part_count"],
         metadata=_metadata(source),
-        file_stamp=source.get("stamp"),
+        stamp=source.get("stamp"),
         decoder=source.get("decoder", 0),
     )
 

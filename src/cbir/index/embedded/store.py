@@ -308,10 +308,10 @@ def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
             parts.get(key, 0),
             label,
             metadata.get(key, {}),
-            file_stamp,
+            stamp,
             rules,
         )
-        for key, record_id, content_hash, size, mtime, missing, label, file_stamp, rules in rows
+        for key, record_id, content_hash, size, mtime, missing, label, stamp, rules in rows
     }
 
 
