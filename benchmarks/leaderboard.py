@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class Part:
     whole: ImageSource
     scope: str
     descriptor: str | None = None
-    ignored: int = field(default=0, init=False)
+    ignored: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.name, self.uri = self.whole.name, self.whole.uri

@@ -151,26 +151,49 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something unusual about an image that was added all the same."""
+
+    source: str
+    location: str
+    text: str
+
+
 @dataclass(slots=True)
 class AddReport:
     """The result of an indexing run. Counts are images; `seconds` is wall-clock time.
 
     `moved`: images whose records have new ids, because their files moved. `kept_out`: images that a
     person removed from the index. `relocated`: source -> its new URI, for sources that were found
-    elsewhere. `nested`: path -> name of the source that it is part of.
+    elsewhere. `nested`: path -> name of the source that it is part of. `decoded_anew`: unchanged
+    images among `updated` that today's decoder reads differently.
+
+    `ignored`: the files that are no images; `ignored_by_extension`: the same by extension (".pdf",
+    "" for none). `notes`: about images that were added.
     """
 
     added: int = 0
     updated: int = 0
+    decoded_anew: int = 0
     unchanged: int = 0
     moved: int = 0
     kept_out: int = 0
     missing: int = 0
     removed: int = 0
     ignored: int = 0
+    ignored_by_extension: dict[str, int] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     unused_metadata: list[str] = field(default_factory=list)
     relocated: dict[str, str] = field(default_factory=dict)
     nested: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     interrupted: bool = False
+
+    def count_ignored(self, extensions: Mapping[str, int]) -> None:
+        """Add the files that a source passed over."""
+        for extension, number in extensions.items():
+            counted = self.ignored_by_extension.get(extension, 0)
+            self.ignored_by_extension[extension] = counted + number
+            self.ignored += number

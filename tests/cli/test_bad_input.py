@@ -108,6 +108,7 @@ def test_bad_pictures_are_rows_of_the_report_and_good_ones_are_found(
     place = tmp_path / "mixed.cbir"
     report = call("index", folder, "--into", place, "--json").json
     assert (report["added"], report["ignored"]) == (3, 1)
+    assert report["ignored_by_extension"] == {".txt": 1}
     reasons = {failure["location"]: failure["reason"] for failure in report["failures"]}
     expected = {
         "cut.jpg": "image is truncated",
@@ -506,3 +507,19 @@ def test_questions_that_cannot_be_answered_say_what_can(
         .error[0]
         .startswith(f"{tmp_path / 'r'}:1: 4 fields expected")
     )
+
+
+def test_the_report_names_what_was_passed_over_and_what_was_unusual(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", per_colour=1)
+    for name in ("a.mov", "b.MOV", "c.txt", "LICENSE"):
+        (folder / name).write_text("no picture")
+    Image.new("RGB", (400, 300), "teal").save(folder / "large.jpg")
+    (folder / "large.jpg").write_bytes((folder / "large.jpg").read_bytes()[:-2])
+    lines = call("index", folder, "--into", tmp_path / "p.cbir").out.splitlines()
+    assert "4 files ignored (not an image): 2 .mov, 1 .txt, 1 without extension" in lines
+    assert "1 note:" in lines
+    assert (
+        "  photos/large.jpg: the end marker of the JPEG is missing; every pixel is there" in lines
+    )
+    limited = call("index", folder, "--into", tmp_path / "q.cbir", "--max-pixels", "100000").out
+    assert "large.jpg: 400 x 300 pixels exceeds the limit of 0.1 megapixels" in limited

@@ -115,7 +115,7 @@ def test_what_is_not_there_cannot_be_opened(form, location):
 def test_the_source_says_what_it_is(form):
     source = open_source("cifar10:train")
     assert (source.name, source.uri, source.scope) == ("cifar10", "cifar10", "train/")
-    assert (source.descriptor, source.ignored) == ("cifar10-cnn", 0)
+    assert (source.descriptor, source.ignored) == ("cifar10-cnn", {})
     both = [item.key for item in source_for_uri("cifar10").items()]
     assert set(both) == set(expected("train")) | set(expected("test"))
 

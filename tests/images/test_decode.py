@@ -15,8 +15,10 @@ from PIL import Image, ImageFile
 
 from cbir.errors import ImageError
 from cbir.images import decode as module
-from cbir.images.decode import decode, decoder_name, load_pixels, sniff
+from cbir.images.decode import decode, decode_file, decoder_name, load_pixels, sniff
 from tests.images.support_images import HEIC, HEIC_TURNED, encoded, four_colours, noise
+from tests.images.support_profiles import PROPHOTO, rgb_profile
+from tests.images.support_tiff import CFA, Directory, tiff
 
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -85,10 +87,29 @@ def test_the_type_is_taken_from_the_first_bytes(form):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff", b"BMW is a car, and this is a text", b"P9 10 10", b"<html></html>", b"II am"],
+    [
+        *(b"", b"\xff", b"BMW is a car, and this is a text", b"P9 10 10", b"<html></html>"),
+        *(b"II am", b"P1 fix the roof.\nP2 paint.\n", b"P1 3 4 chairs", b"P2 #12 is done"),
+        *(b"P5 10", b"P3 2 2 of them 255", b"P6\n"),
+    ],
 )
 def test_what_is_no_image_has_no_type(data):
     assert sniff(data) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels"),
+    [
+        (b"P1\n# by hand\n2 1\n01", [255, 0]),
+        (b"P2 2 1 255\n7 9", [7, 9]),
+        (b"P5\n# written by a program with much to say about itself, and its version: 2.10.36\n"
+         b"# and more\n2 1\n255\n\x07\x09", [7, 9]),
+        (b"P4\n2 1\n\x40", [255, 0]),
+    ],
+)  # fmt: skip
+def test_every_pnm_with_a_header_is_an_image(data, pixels):
+    assert sniff(data[:256]) == "image/x-portable-anymap"
+    assert decode(data)[0, :, 0].tolist() == pixels
 
 
 def test_heic_is_decoded_and_turned_as_its_container_says():
@@ -186,6 +207,43 @@ def test_a_transparent_colour_of_an_rgb_png_is_white():
     assert pixels.tolist() == [[[255, 255, 255], [50, 60, 70]]]
 
 
+def drawn(shape, colour):
+    """A shape of one colour on transparency."""
+    layer = np.zeros((48, 48, 4), np.uint8)
+    y, x = np.mgrid[:48, :48]
+    inside = {"disc": (x - 24) ** 2 + (y - 24) ** 2 < 200, "bars": x % 8 < 3, "none": x < 0}[shape]
+    layer[inside] = (*colour, 255)
+    return Image.fromarray(layer), inside
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (250, 252, 255), (255, 255, 245)])
+@pytest.mark.parametrize("shape", ["disc", "bars"])
+def test_drawings_in_white_are_laid_on_black(shape, colour):
+    picture, inside = drawn(shape, colour)
+    pixels = decode(encoded(picture, "PNG"))
+    assert (pixels[inside] == colour).all()
+    assert (pixels[~inside] == 0).all()
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 0), (200, 200, 200), (255, 220, 220)])
+def test_what_can_be_seen_on_white_is_laid_on_white(colour):
+    picture, inside = drawn("disc", colour)
+    pixels = decode(encoded(picture, "PNG"))
+    assert (pixels[inside] == colour).all()
+    assert (pixels[~inside] == 255).all()
+
+
+def test_a_page_without_anything_drawn_is_white():
+    assert (decode(encoded(drawn("none", (0, 0, 0))[0], "PNG")) == 255).all()
+
+
+def test_a_white_window_with_a_little_text_and_round_corners_stays_on_white():
+    window = np.full((100, 100, 4), 255, np.uint8)
+    window[:3, :3] = 0
+    window[40:42, 20:80, :3] = 0
+    assert (decode(encoded(Image.fromarray(window), "PNG"))[:3, :3] == 255).all()
+
+
 def test_cmyk_becomes_the_colours_it_prints():
     picture = four_colours().convert("CMYK")
     pixels = decode(encoded(picture, "JPEG", quality=95))
@@ -268,6 +326,62 @@ def test_bad_bytes_are_refused_with_a_reason_that_people_understand(data, reason
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": exif(6)}, {"quality": 95}])
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read_with_a_note(options, missing):
+    whole = encoded(noise(8, 70, 50), "JPEG", **options)
+    found = decode_file(whole[:-missing])
+    assert np.array_equal(found.pixels, decode(whole))
+    assert found.notes == ("the end marker of the JPEG is missing; every pixel is there",)
+    assert decode_file(whole).notes == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("missing", [4, 5, 30, 400])
+def test_a_jpeg_that_lacks_pixels_is_truncated(options, missing):
+    with pytest.raises(ImageError, match="image is truncated"):
+        decode(encoded(noise(8, 70, 50), "JPEG", **options)[:-missing])
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_truncated():
+    whole = encoded(noise(8, 70, 50), "JPEG", progressive=True)
+    scans = [at for at in range(len(whole)) if whole[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 5
+    for scan in scans[1:]:
+        with pytest.raises(ImageError, match="image is truncated"):
+            decode(whole[: whole.rindex(b"\xff\xc4", 0, scan)])
+        with pytest.raises(ImageError, match="image is truncated"):
+            decode(whole[:scan])
+
+
+def test_a_huge_jpeg_is_decoded_at_reduced_scale(monkeypatch):
+    picture = four_colours(480, 320)
+    data = encoded(picture, "JPEG", quality=95)
+    monkeypatch.setattr(module, "PIXEL_LIMIT", 480 * 320 // 3)
+    found = decode_file(data)
+    assert (found.width, found.height) == (480, 320)
+    assert found.pixels.shape == (160, 240, 3)
+    halved = np.asarray(picture.reduce(2)).astype(int)
+    assert np.abs(found.pixels.astype(int) - halved).mean() < 3
+    assert found.notes == ("480 x 320 pixels, decoded at 1/2 size",)
+    turned = decode_file(encoded(picture, "JPEG", quality=95, exif=exif(6)))
+    assert (turned.width, turned.height) == (320, 480)
+    assert turned.pixels.shape == (240, 160, 3)
+
+
+def test_the_limit_lets_phones_through_and_can_be_changed():
+    assert module.JPEG_PIXEL_LIMIT > 16_384 * 12_288
+    header = encoded(four_colours(), "JPEG")
+    at = header.index(b"\xff\xc0") + 5
+    data = header[:at] + struct.pack(">HH", 16_384, 16_384) + header[at + 4 :]
+    with pytest.raises(ImageError, match="16384 x 16384 pixels exceeds the limit of 250 mega"):
+        decode(data)
+    with pytest.raises(ImageError, match="10000 x 9999 pixels exceeds the limit of 50 megapixels"):
+        decode_file(png_of_size(10_000, 9_999), max_pixels=50_000_000)
+    with pytest.raises(ImageError, match=r"truncated|damaged"):
+        decode_file(png_of_size(11_000, 10_000), max_pixels=120_000_000)
+
+
 def test_a_huge_picture_is_refused_before_its_pixels_are_decoded():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -324,14 +438,20 @@ def test_other_peoples_warnings_are_shown_while_images_are_decoded():
 def test_decoding_in_many_threads_gives_what_one_gives():
     pictures = [encoded(noise(n), "JPEG", exif=exif(1 + n % 8)) for n in range(16)]
     pictures += [encoded(noise(n), form) for n in range(8) for form in ("PNG", "TIFF", "WEBP")]
+    wide = rgb_profile(PROPHOTO, 1.8)
+    pictures += [encoded(noise(n), "PNG", icc_profile=wide) for n in range(8)]
     alone = [decode(data) for data in pictures]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(decode, pictures * 3))
     assert all(np.array_equal(a, b) for a, b in zip(alone * 3, together, strict=True))
 
 
+SENSOR = Directory({256: 48, 257: 32, 258: 16, 259: 1, 262: CFA}, bytes(64))
+RAW = tiff(Directory({254: 1, 259: 6}, encoded(four_colours()), [SENSOR], jpeg=True))
 SAMPLES = [encoded(noise(4, 9, 7), form) for form in MEDIA_TYPES] + [
     HEIC,
+    RAW,
+    encoded(four_colours(), "PNG", icc_profile=rgb_profile(PROPHOTO, 1.8)),
     encoded(four_colours(), "JPEG", exif=exif(6)),
     encoded(four_colours(), "GIF", save_all=True, append_images=[Image.new("RGB", (48, 32))]),
 ]

@@ -18,6 +18,33 @@ def test_a_small_file_of_a_web_format_is_its_own_thumbnail(form):
     assert thumbnail(data, decode(data)) is data
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF"])
+def test_a_small_file_of_a_huge_picture_is_shrunk(form):
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encoded(Image.new("RGB", (900, 600), "teal"), form, **options)
+    assert len(data) <= MAX_OWN_BYTES
+    assert decode(thumbnail(data, decode(data))).shape == (171, 256, 3)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF"])
+def test_the_thumbnail_of_an_animation_is_its_first_frame(form):
+    first, second = four_colours(), Image.new("RGB", (48, 32), "white")
+    data = encoded(first, form, save_all=True, append_images=[second])
+    assert len(data) <= MAX_OWN_BYTES
+    small = Image.open(io.BytesIO(thumbnail(data, decode(data))))
+    assert getattr(small, "n_frames", 1) == 1
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(first).astype(int)).mean() < 8
+
+
+def test_the_thumbnail_of_a_white_drawing_can_be_seen_on_white():
+    layer = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    layer.paste((255, 255, 255, 255), (16, 16, 48, 48))
+    data = encoded(layer, "PNG")
+    small = np.asarray(Image.open(io.BytesIO(thumbnail(data, decode(data)))).convert("RGB"))
+    assert small[4, 4].max() < 40
+    assert small[32, 32].min() > 215
+
+
 @pytest.mark.parametrize("data", [encoded(four_colours(), "BMP"), HEIC])
 def test_a_small_file_that_browsers_do_not_show_becomes_a_jpeg(data):
     pixels = decode(data)

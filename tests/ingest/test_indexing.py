@@ -16,8 +16,10 @@ import cbir
 from cbir.errors import CbirError
 from cbir.images.regions import region_boxes
 from cbir.ingest.run import Progress, PruneRefusedError
-from cbir.types import AddReport, RgbImage, Vectors
+from cbir.types import AddReport, Note, RgbImage, Vectors
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
+from tests.images.support_images import encoded
+from tests.images.support_profiles import PROPHOTO, rgb_profile
 from tests.ingest.support_runs import described
 
 
@@ -318,7 +320,36 @@ def test_no_image_makes_no_index(tmp_path: Path, place: Path) -> None:
     (empty / "notes.txt").write_text("nothing to see")
     report = cbir.index_images([str(empty)], str(place))
     assert (report.added, report.ignored) == (0, 1)
+    assert report.ignored_by_extension == {".txt": 1}
     assert not place.exists()
+
+
+def test_files_passed_over_are_counted_by_extension(photos: Path, place: Path) -> None:
+    for name in ("a.PDF", "b.pdf", "README", "blue/film.mov"):
+        (photos / name).write_text("nothing to see")
+    report = index(photos, place)
+    assert report.ignored == 4
+    assert report.ignored_by_extension == {".pdf": 2, "": 1, ".mov": 1}
+
+
+def test_what_was_unusual_about_an_added_picture_is_a_note(photos: Path, place: Path) -> None:
+    whole = encoded(picture(COLOURS["blue"], 0), "JPEG")
+    (photos / "cut.jpg").write_bytes(whole[:-2])
+    report = index(photos, place)
+    assert (report.added, report.failures) == (13, [])
+    text = "the end marker of the JPEG is missing; every pixel is there"
+    assert report.notes == [Note("photos", "cut.jpg", text)]
+    assert index(photos, place).notes == []
+
+
+def test_larger_pictures_than_max_pixels_fail_and_the_others_do_not(
+    photos: Path, place: Path
+) -> None:
+    Image.new("RGB", (120, 100)).save(photos / "large.png")
+    limited = index(photos, place, max_pixels=11_999)
+    assert [failure.location for failure in limited.failures] == ["large.png"]
+    assert "exceeds the limit of 0.011999 megapixels" in limited.failures[0].reason
+    assert index(photos, place, max_pixels=12_000).added == 1
 
 
 def test_paths_may_be_paths(photos: Path, place: Path) -> None:
@@ -599,16 +630,15 @@ def test_an_index_without_stamps_takes_them_up_without_reading(
     photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index(photos, place)
-    with closing(cbir.open_index(place, write=True)) as opened:  # as migrated from format 1
+    with closing(cbir.open_index(place, write=True)) as opened:
         stamps = opened.stamps("photos")
-        opened.touch({i: s.file._replace(stamp=None, decoder=0) for i, s in stamps.items()})
+        opened.touch({i: s.file._replace(stamp=None) for i, s in stamps.items()})
     monkeypatch.setattr("cbir.images.folders.read_file", lambda path: pytest.fail(path))
     assert index(photos, place).unchanged == 12
     with closing(cbir.open_index(place)) as opened:
         assert {s.stamp for s in opened.stamps("photos").values()} == {
             s.stamp for s in stamps.values()
         }
-        assert {s.decoder for s in opened.stamps("photos").values()} == {0}
 
 
 def test_the_last_run_of_a_source_is_known(tmp_path: Path, place: Path) -> None:
@@ -625,3 +655,18 @@ def test_the_last_run_of_a_source_is_known(tmp_path: Path, place: Path) -> None:
     index(photos, place)
     with closing(cbir.open_index(place)) as opened:
         assert opened.runs()["many"].finished
+
+
+def test_only_pictures_that_a_newer_decoder_reads_differently_are_described_again(
+    photos: Path, place: Path
+) -> None:
+    wide = picture(COLOURS["red"], 1)
+    (photos / "wide.png").write_bytes(encoded(wide, "PNG", icc_profile=rgb_profile(PROPHOTO, 1.8)))
+    index(photos, place)
+    with closing(cbir.open_index(place, write=True)) as opened:  # as migrated from format 1
+        stamps = opened.stamps("photos")
+        opened.touch({i: s.file._replace(decoder=0) for i, s in stamps.items()})
+    number, report = described(photos, place)
+    assert (number, report.updated, report.decoded_anew, report.unchanged) == (1, 1, 1, 12)
+    number, report = described(photos, place)
+    assert (number, report.updated, report.decoded_anew, report.unchanged) == (0, 0, 0, 13)

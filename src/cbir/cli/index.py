@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.options import INDEX
-from cbir.cli.output import print_failures, print_json, progress_bar, say
-from cbir.wording import counted
+from cbir.cli.output import print_failures, print_json, print_notes, progress_bar, say
+from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
     from cbir.types import AddReport
@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     "--rehash", is_flag=True, help="Read every file again, also those that seem unchanged."
 )
 @click.option("--again", is_flag=True, help="Add images again that cbir remove has removed.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Refuse larger pictures. [default: 100,000,000; JPEG: 250,000,000]",
+)
 @click.option(
     "--rebuild", is_flag=True, help="Elasticsearch: build a new index, then replace the old one."
 )
@@ -105,6 +111,9 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         click.echo(f"source {name} was found at {uri}; its images keep their ids")
     for path, name in report.nested.items():
         click.echo(f"{path} is part of source {name}; its images are indexed once")
+    if report.decoded_anew:
+        again = counted(report.decoded_anew, "unchanged image")
+        click.echo(f"{again} described again, because this version of cbir reads them better")
     if report.kept_out:
         click.echo(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
     if report.missing:
@@ -113,12 +122,19 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     if report.removed:
         click.echo(f"{counted(report.removed, 'record')} removed (file missing)")
     if report.ignored:
-        click.echo(f"{counted(report.ignored, 'file')} ignored (not an image)")
+        kinds = sorted(
+            report.ignored_by_extension.items(), key=lambda kind: (-kind[1], not kind[0], kind[0])
+        )
+        named = listed([f"{count:,} {name or 'without extension'}" for name, count in kinds])
+        click.echo(f"{counted(report.ignored, 'file')} ignored (not an image): {named}")
     if report.unused_metadata:
         click.echo(
             f"{counted(len(report.unused_metadata), 'metadata row')} matched no image, "
             f"for example {report.unused_metadata[0]!r}"
         )
+    if report.notes:
+        click.echo(f"{counted(len(report.notes), 'note')}:")
+        print_notes(report.notes)
     if report.failures:
         click.echo(f"{len(report.failures):,} failed:")
         print_failures(report.failures, into)

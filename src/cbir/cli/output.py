@@ -16,7 +16,7 @@ from cbir.errors import CbirError
 if TYPE_CHECKING:
     from rich.progress import Task
 
-    from cbir.types import Failure, OnDone, OnStage
+    from cbir.types import Failure, Note, OnDone, OnStage
 
 SHOWN_FAILURES = 10
 BAR_WIDTH = 24
@@ -55,6 +55,14 @@ def print_failures(failures: Sequence[Failure], index: str) -> None:
         click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
     if len(failures) > SHOWN_FAILURES:
         click.echo(f"  ... for all of them: cbir info {index} --json")
+
+
+def print_notes(notes: Sequence[Note]) -> None:
+    """Print the first notes of an indexing run on standard output."""
+    for note in notes[:SHOWN_FAILURES]:
+        click.echo(f"  {note.source}/{note.location}: {note.text}")
+    if len(notes) > SHOWN_FAILURES:
+        click.echo("  ... --json prints all of them")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,7 +42,7 @@ class Cifar10Source:
     name: str = "cifar10"
     uri: str = "cifar10"
     descriptor: str | None = "cifar10-cnn"
-    ignored: int = field(default=0, init=False)
+    ignored: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.scope = f"{self.split}/" if self.split else ""

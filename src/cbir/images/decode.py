@@ -1,4 +1,4 @@
-"""Decodes image files to RGB pixels, with limits on file size and pixels."""
+"""Decodes image files to sRGB pixels, with limits on file size and pixels."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cbir.errors import ImageError
+from cbir.images.camera_raw import RAW, RAW_MAGIC, find_preview
+from cbir.images.colours import is_srgb, to_srgb
+from cbir.images.depths import as_black_is_zero, eight_bit
+from cbir.images.jpeg_scans import has_every_scan
 from cbir.types import RgbImage
 
 if TYPE_CHECKING:
@@ -24,14 +28,22 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 BYTE_LIMIT = 100_000_000
-"""The maximum size of an image file, in bytes."""
+"""The maximum size of an image file, in bytes; see `RAW_BYTE_LIMIT`."""
+
+RAW_BYTE_LIMIT = 500_000_000
+"""The maximum for a camera RAW file, of which only a preview is decoded."""
 
 PIXEL_LIMIT = 100_000_000
-"""The maximum number of pixels of an image, checked before decoding."""
+"""The maximum number of pixels of an image, checked before decoding; see `JPEG_PIXEL_LIMIT`."""
+
+JPEG_PIXEL_LIMIT = 250_000_000
+"""The maximum for a JPEG, which is decoded at reduced scale beyond `PIXEL_LIMIT`."""
 
 JPEG = "image/jpeg"
 PNG = "image/png"
 TIFF = "image/tiff"
+JP2 = "image/jp2"
+PNM = "image/x-portable-anymap"
 
 # One class of Pillow (or a Pillow plugin) per type. Calling it directly is faster than Image.open,
 # bypasses other plugins, and lets us set the pixel limit.
@@ -44,12 +56,16 @@ _READERS = {
     "image/heic": ("HEIC", "pi_heif", "HeifImageFile"),
     "image/bmp": ("BMP", "PIL.BmpImagePlugin", "BmpImageFile"),
     TIFF: ("TIFF", "PIL.TiffImagePlugin", "TiffImageFile"),
-    "image/jp2": ("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    "image/x-portable-anymap": ("PNM", "PIL.PpmImagePlugin", "PpmImageFile"),
+    JP2: ("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    PNM: ("PNM", "PIL.PpmImagePlugin", "PpmImageFile"),
+    RAW: ("camera RAW", "PIL.TiffImagePlugin", "TiffImageFile"),
 }
+
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])"  # between the numbers of a PNM header
 
 _MAGIC = (
     (re.compile(rb"\xff\xd8\xff"), JPEG),
+    (RAW_MAGIC, RAW),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), PNG),
     (re.compile(rb"GIF8[79]a"), "image/gif"),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
@@ -59,8 +75,11 @@ _MAGIC = (
     # The header size distinguishes a bitmap from text that begins with "BM".
     (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "image/bmp"),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), TIFF),
-    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), "image/jp2"),
-    (re.compile(rb"P[1-6]\s"), "image/x-portable-anymap"),
+    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), JP2),
+    # Numbers must follow, else texts that begin with "P1 " would be images.
+    (re.compile(rb"P1%b+\d+%b+\d+%b+[01]" % ((_GAP,) * 3)), PNM),
+    (re.compile(rb"P4%b+\d+%b+\d+\s" % ((_GAP,) * 2)), PNM),
+    (re.compile(rb"P[2356]%b+\d+%b+\d+%b+\d+\s" % ((_GAP,) * 3)), PNM),
 )
 
 _ORIENTATION = 0x0112
@@ -69,42 +88,87 @@ _TURNS = (
     *("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
 )
 
+# Marks of a profile, transparency or animation; formats without them have to be opened.
+_UNUSUAL = {JPEG: (b"ICC_PROFILE\0",), PNG: (b"iCCP", b"tRNS", b"acTL")}
+_PNG_ALPHA = 4  # the least colour type with an alpha channel
+
+_END = b"\xff\xd9"  # of a JPEG
+_FAINT = 16  # grey levels
+
 _warnings_lock = threading.Lock()
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """RGB pixels, uint8 (height, width, 3), perhaps read-only; the width and height of the picture.
+
+    `pixels` have another size if a JPEG was decoded at reduced scale. `notes`: one line each about
+    what was unusual and is no failure.
+    """
+
+    pixels: RgbImage
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+
 def sniff(data: bytes) -> str | None:
-    """The media type by the first bytes (64 suffice), None if the format is unknown."""
+    """The media type by the first bytes (256 suffice), None if the format is unknown."""
     if data[:3] == b"\xff\xd8\xff":
         return JPEG
     return next((kind for magic, kind in _MAGIC if magic.match(data)), None)
 
 
 def decode(data: bytes) -> RgbImage:
-    """Decode an image file to RGB, uint8 (height, width, 3); the array may be read-only.
+    """The pixels of an image file, see `decode_file`."""
+    return decode_file(data).pixels
 
-    Detects the type from the bytes, applies EXIF orientation, composites transparency onto white,
-    and uses the first frame of an animation. Scales to 8 bits: 16-bit values from their full range,
-    floats from 0..1 or 0..255, and any other range from its minimum and maximum. Raises
-    `ImageError` with a one-line reason: not an image, damaged, truncated, or more than
-    `BYTE_LIMIT` bytes or `PIXEL_LIMIT` pixels.
+
+def decode_file(data: bytes, max_pixels: int | None = None) -> Decoded:
+    """Decode an image file to sRGB.
+
+    Detects the type from the bytes, applies EXIF orientation, converts colours by the embedded ICC
+    profile, scales grey values of other depths (see `depths.eight_bit`), and uses the first frame
+    of an animation and the largest preview of a camera RAW file. Transparency is composited onto
+    white, or onto black if what is drawn differs from white by less than 16 grey levels (root mean
+    square, weighted by opacity). A JPEG that lacks only its end marker is decoded, with a note. A
+    JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of its size.
+
+    Raises `ImageError` with a one-line reason: not an image, damaged, truncated, more than
+    `BYTE_LIMIT` bytes, or more than `max_pixels` pixels (by default `PIXEL_LIMIT`; for a JPEG
+    `JPEG_PIXEL_LIMIT`).
     """
     kind = sniff(data)
     if kind is None:
         unknown = "not an image: unknown format"
         raise ImageError(unknown if data else "the file is empty")
-    check_size(len(data))
     try:
-        if kind == JPEG and b"Exif\0" not in data:
-            image = _open(kind, data)
-            if (
-                image.mode == "RGB" and "xmp" not in image.info
-            ):  # XMP may contain an orientation too
-                return _array(image)
-        return _decode_any(kind, data)
+        preview = find_preview(data) if kind in (TIFF, RAW) else None
+        check_size(len(data), RAW_BYTE_LIMIT if preview else BYTE_LIMIT)
+        if preview is None:
+            return _decode(kind, data, max_pixels)
+        form = sniff(preview.data) or RAW
+        return _decode(form, preview.data, max_pixels, preview.orientation)
     except ImageError:
         raise
     except Exception as error:  # decoders may raise anything on malicious data
         raise ImageError(_reason(kind, error)) from error
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether every viewer shows a (valid) file as `decode` does: one opaque frame in sRGB."""
+    kind = sniff(data)
+    if kind is None:
+        return False
+    if kind in _UNUSUAL and not any(mark in data for mark in _UNUSUAL[kind]):
+        return kind == JPEG or data[25] < _PNG_ALPHA
+    with quietly():
+        image = open_header(kind, BytesIO(data))
+        return not (
+            getattr(image, "is_animated", False)
+            or image.has_transparency_data
+            or not is_srgb(image.info.get("icc_profile"), image.mode)
+        )
 
 
 def load_pixels(data: bytes | RgbImage) -> RgbImage:
@@ -112,10 +176,11 @@ def load_pixels(data: bytes | RgbImage) -> RgbImage:
     return decode(data) if isinstance(data, bytes) else data
 
 
-def check_size(size: int) -> None:
-    """Raise `ImageError` if a file of `size` bytes is too large to decode."""
-    if size > BYTE_LIMIT:
-        raise ImageError(f"{size / 1e6:,.0f} MB exceeds the limit of {BYTE_LIMIT / 1e6:,.0f} MB")
+def check_size(size: int, limit: int | None = None) -> None:
+    """Raise `ImageError` if a file of `size` bytes exceeds `limit` (by default `BYTE_LIMIT`)."""
+    limit = limit or BYTE_LIMIT
+    if size > limit:
+        raise ImageError(f"{size / 1e6:,.0f} MB exceeds the limit of {limit / 1e6:,.0f} MB")
 
 
 def decoder_name() -> str:
@@ -128,37 +193,95 @@ def decoder_name() -> str:
     return f"Pillow {PIL.__version__}, {jpeg}"
 
 
-def _decode_any(kind: str, data: bytes) -> RgbImage:
-    with _quietly():
-        image: Image = _open(kind, data)
-    # Only these two parse metadata while loading pixels, and may warn.
-    talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
-    with _quietly() if talkative else nullcontext():
-        image.load()
-    with _quietly():
-        turn = _turn(image)
-    image = _rgb(image)
-    if turn:
-        from PIL.Image import Transpose
+def _decode(kind: str, data: bytes, max_pixels: int | None, orientation: int = 1) -> Decoded:
+    """Decode a file that is no camera RAW; `orientation`: EXIF's, if the file has none itself."""
+    try:
+        return _decode_whole(kind, data, max_pixels, orientation)
+    except SyntaxError:  # Pillow's, for a pixel mode that it does not know
+        black_is_zero = as_black_is_zero(data) if kind == TIFF else None
+        if black_is_zero is None:
+            raise
+        inverted = _decode_whole(kind, black_is_zero, max_pixels, orientation)
+        return replace(inverted, pixels=255 - inverted.pixels)
+    except OSError as error:
+        if kind != JPEG or "truncated" not in str(error) or not has_every_scan(data):
+            raise
+        body = data.rstrip(b"\xff")
+        found = _decode_whole(kind, body + _END, max_pixels, orientation)
+        # Missing data are replaced without a word. So bits are appended before the end marker: if
+        # pixels are missing they become pixels, and different bits give different ones.
+        for bits in (b"\x55", b"\xaa"):
+            other = _decode_whole(kind, body + bits * 64 + _END, max_pixels, orientation)
+            if not np.array_equal(found.pixels, other.pixels):
+                raise
+    note = "the end marker of the JPEG is missing; every pixel is there"
+    return replace(found, notes=(note, *found.notes))
 
-        image = image.transpose(Transpose[turn])
-    return _array(image)
 
-
-def _open(kind: str, data: bytes) -> ImageFile:
-    """Read an image's header and check the number of pixels without decoding."""
-    image = _reader(kind)(BytesIO(data))
+def _decode_whole(kind: str, data: bytes, max_pixels: int | None, orientation: int) -> Decoded:
+    plain = kind == JPEG and orientation == 1 and b"Exif\0" not in data
+    with nullcontext() if plain else quietly():
+        image: Image = open_header(kind, BytesIO(data))
     width, height = image.size
-    if width * height > PIXEL_LIMIT:
-        limit = f"{PIXEL_LIMIT / 1e6:g} megapixels"
-        raise ImageError(f"{width} x {height} pixels exceeds the limit of {limit}")
+    scale = _reduced(kind, image, max_pixels)
+    # XMP may contain an orientation, too.
+    if plain and image.mode == "RGB" and "xmp" not in image.info:
+        pixels = _array(to_srgb(image, image.info.get("icc_profile")))
+    else:
+        # Only these two parse metadata while loading pixels, and may warn.
+        talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
+        with quietly() if talkative else nullcontext():
+            image.load()
+        with quietly():
+            turn = _turn(image, orientation)
+        image = _rgb(image, image.info.get("icc_profile"))
+        if turn:
+            from PIL.Image import Transpose
+
+            image = image.transpose(Transpose[turn])
+        pixels = _array(image)
+    if scale == 1:
+        return Decoded(pixels, pixels.shape[1], pixels.shape[0])
+    if (width < height) != (pixels.shape[1] < pixels.shape[0]):
+        width, height = height, width
+    return Decoded(
+        pixels, width, height, (f"{width} x {height} pixels, decoded at 1/{scale} size",)
+    )
+
+
+def open_header(kind: str, file: IO[bytes]) -> ImageFile:
+    """Read an image's header without decoding; may warn, and raise anything on damaged data."""
+    image = _reader(kind)(file)
+    if kind == JP2:  # Pillow does not read the profile
+        file.seek(0)
+        head = file.read(2**16)
+        start = head.find(b"colr\2", 0, head.find(b"jp2c"))
+        if start > 0:
+            end = start - 4 + int.from_bytes(head[start - 4 : start], "big")
+            image.info["icc_profile"] = head[start + 7 : end]
     return image
 
 
+def _reduced(kind: str, image: Image, max_pixels: int | None) -> int:
+    """Check the number of pixels and make a large JPEG decode at 1/scale; returns the scale."""
+    width, height = image.size
+    limit = max_pixels or (JPEG_PIXEL_LIMIT if kind == JPEG else PIXEL_LIMIT)
+    if width * height > limit:
+        raise ImageError(
+            f"{width} x {height} pixels exceeds the limit of {limit / 1e6:g} megapixels",
+            f"make it smaller, or index it with --max-pixels {width * height}",
+        )
+    if kind != JPEG or width * height <= PIXEL_LIMIT:
+        return 1
+    scale = next((s for s in (2, 4) if width * height <= PIXEL_LIMIT * s * s), 8)
+    image.draft(None, (width // scale, height // scale))
+    return scale
+
+
 @cache
-def _reader(kind: str) -> Callable[[BytesIO], ImageFile]:
+def _reader(kind: str) -> Callable[[IO[bytes]], ImageFile]:
     _, module, name = _READERS[kind]
-    reader: Callable[[BytesIO], ImageFile] = getattr(import_module(module), name)
+    reader: Callable[[IO[bytes]], ImageFile] = getattr(import_module(module), name)
     return reader
 
 
@@ -167,42 +290,40 @@ def _array(image: Image) -> RgbImage:
     return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(height, width, 3)
 
 
-def _rgb(image: Image) -> Image:
-    from PIL.Image import fromarray, new
-
-    if image.mode.startswith("I;16"):
-        return fromarray(_from_16_bit(np.asarray(image))).convert("RGB")
-    if image.mode in ("I", "F"):
-        return fromarray(_from_any_range(np.asarray(image))).convert("RGB")
+def _rgb(image: Image, profile: bytes | None) -> Image:
+    image = eight_bit(image)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = new("RGB", layer.size, "white")
-        white.paste(layer, mask=layer.getchannel("A"))
-        return white
-    return image if image.mode == "RGB" else image.convert("RGB")
+        grey = image.mode in ("1", "L", "LA", "La")
+        return _on_background(to_srgb(image.convert("LA" if grey else "RGBA"), profile))
+    return to_srgb(image.convert("L") if image.mode == "1" else image, profile)
 
 
-def _from_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale 0..65535 to 0..255, rounding to nearest."""
-    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+def _on_background(layer: Image) -> Image:
+    """An RGBA layer on white, or on black if it would hardly be seen on white."""
+    from PIL.Image import new
+
+    alpha = layer.getchannel("A")
+    colours = layer.convert("RGB")
+    if alpha.getextrema()[0] == 255:
+        return colours
+    ground = new("RGB", layer.size, "black" if _is_faint(np.asarray(layer)) else "white")
+    ground.paste(colours, mask=alpha)
+    return ground
 
 
-def _from_any_range(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale 16-bit integers, floats in 0..1 or 0..255, or any other range to 0..255."""
-    is_float = values.dtype.kind == "f"
-    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    natural = [1.0, 255.0] if is_float else [65535.0]
-    top = next((top for top in natural if low >= 0 and high <= top), None)
-    if top is None:
-        finite, top = finite - low, (high - low) or 1.0
-    return np.rint(finite * 255 / top).astype(np.uint8)
+def _is_faint(layer: RgbImage) -> bool:
+    """Whether what is drawn differs from white by less than `_FAINT`; the sample is large."""
+    step = max(1, int((layer.shape[0] * layer.shape[1] / 1e6) ** 0.5))
+    sample = layer[::step, ::step].reshape(-1, 4).astype(np.float32)
+    opacity = sample[:, 3]
+    squares = np.square(255 - sample[:, :3]).mean(axis=1)
+    return bool((squares * opacity).sum() < _FAINT**2 * opacity.sum())  # nothing drawn: not faint
 
 
-def _turn(image: Image) -> str:
-    """The transposition named in EXIF (or XMP), "" for none."""
+def _turn(image: Image, otherwise: int) -> str:
+    """The transposition named in EXIF (or XMP), else that of `otherwise`; "" for none."""
     try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, otherwise)
     except Exception:  # noqa: BLE001 - the pixels may be intact despite damaged EXIF
         return ""
     known = isinstance(orientation, int) and 1 <= orientation <= len(_TURNS)
@@ -219,7 +340,7 @@ def _reason(kind: str, error: Exception) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Suppress Pillow's warnings about unusual metadata.
 
     Warning filters are global to the process, so a lock guards them. The block is short: it only

@@ -33,7 +33,7 @@ class DigitsSource:
     name: str = "digits"
     uri: str = "digits"
     descriptor: str | None = "classic"
-    ignored: int = field(default=0, init=False)
+    ignored: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.scope = f"{self.split}/" if self.split else ""

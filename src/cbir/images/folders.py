@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 from cbir.errors import ImageError
-from cbir.images.decode import check_size
+from cbir.images.camera_raw import RAW_SUFFIXES
+from cbir.images.decode import RAW_BYTE_LIMIT, check_size
 from cbir.images.ids import decode_path, encode_path
 from cbir.images.items import SourceItem
-from cbir.images.members import HEAD_SIZE, has_image_suffix, is_candidate, is_hidden, label_of
+from cbir.images.members import (
+    HEAD_SIZE,
+    extension,
+    has_image_suffix,
+    is_candidate,
+    is_hidden,
+    label_of,
+)
 from cbir.images.mounts import keeps_inodes
 
 INDEX_FILE = "index.sqlite"
@@ -35,7 +44,7 @@ class FolderSource:
     only: str | None = None
     below: str | None = None
     descriptor: str | None = None
-    ignored: int = field(default=0, init=False)
+    ignored: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.name = encode_path(self.root.name) or "root"
@@ -60,13 +69,13 @@ class FolderSource:
     @cached_property
     def count(self) -> int | None:
         """The number of items, counted by a walk that opens only files with unknown extensions."""
-        return sum(found is not None for found in self._walk())
+        return sum(isinstance(found, _Found) for found in self._walk())
 
     def items(self) -> Iterator[SourceItem]:
-        self.ignored = 0
+        self.ignored = Counter()
         for found in self._walk():
-            if found is None:
-                self.ignored += 1
+            if isinstance(found, str):
+                self.ignored[found] += 1
             else:
                 yield self._item(found)
 
@@ -84,7 +93,7 @@ class FolderSource:
             raise _unreadable(error) from error
         return read_file(str(path))
 
-    def _walk(self) -> Iterator[_Found | None]:
+    def _walk(self) -> Iterator[_Found | str]:
         if self.only is None:
             return _walk(str(self.root / (self.below or "")), self.scope)
         return iter([_Found(str(self.root / self.only), encode_path(self.only))])
@@ -109,7 +118,8 @@ def read_file(path: str) -> bytes:
     """The bytes of a file; raises `ImageError` if it is unreadable or exceeds the limit."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - faster than Path
-            check_size(os.fstat(file.fileno()).st_size)
+            limit = RAW_BYTE_LIMIT if path.lower().endswith(RAW_SUFFIXES) else None
+            check_size(os.fstat(file.fileno()).st_size, limit)
             return file.read()
     except OSError as error:
         raise _unreadable(error) from error
@@ -135,8 +145,8 @@ class _Entry:
     is_folder: bool
 
 
-def _walk(root: str, prefix: str) -> Iterator[_Found | None]:
-    """All candidates below `root` in byte order of their keys; None for a skipped file.
+def _walk(root: str, prefix: str) -> Iterator[_Found | str]:
+    """All candidates below `root` in byte order of their keys; the extension of a skipped file.
 
     `prefix`: how the keys begin.
     """
@@ -182,18 +192,19 @@ def _list(folder: str, prefix: str) -> list[_Entry]:
     return sorted(members, key=lambda member: member.order)
 
 
-def _candidate(member: _Entry) -> _Found | None:
+def _candidate(member: _Entry) -> _Found | str:
+    """What to read, or the extension of a file that is no image."""
     entry = member.entry
     # A dangling link is a missing image; a pipe or device is not an image.
     if not _is(entry.is_file) and not (entry.is_symlink() and not Path(entry.path).exists()):
-        return None
+        return extension(entry.name)
     if has_image_suffix(entry.name):
         return _Found(entry.path, member.key)
     try:
         is_image = is_candidate(entry.name, partial(_head, entry.path))
     except OSError:  # unreadable, and not an image by its name
-        return None
-    return _Found(entry.path, member.key) if is_image else None
+        is_image = False
+    return _Found(entry.path, member.key) if is_image else extension(entry.name)
 
 
 def _is(test: Callable[[], bool]) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from cbir.types import RgbImage
-
-RULES = 1
-"""The version of the rules by which a file becomes pixels; raised when one changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +39,15 @@ class ImageSource(Protocol):
     `cifar10`). `uri`: the location (absolute path, or `cifar10`). `scope`: the key prefix that the
     source covers ("train/" for cifar10:train, "" for all; without a final "/" exactly one key);
     records outside it do not count as missing. `descriptor`: the source's default descriptor, or
-    None. `count`: the number of items, if known before iterating. `ignored`: the number of files
-    that neither name nor content identify as images; final after `items()`.
+    None. `count`: the number of items, if known before iterating. `ignored`: the files that
+    neither name nor content identify as images, counted by extension; final after `items()`.
     """
 
     name: str
     uri: str
     scope: str
     descriptor: str | None
-    ignored: int
+    ignored: Counter[str]
 
     @property
     def count(self) -> int | None: ...

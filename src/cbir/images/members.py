@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import sniff
 from cbir.images.ids import decode_path, encode_path
 
-HEAD_SIZE = 64
+HEAD_SIZE = 256
 """The number of bytes that `sniff` needs."""
 
 ARCHIVE_SUFFIXES = (
@@ -19,6 +20,7 @@ _IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif"),
     *(".heic", ".heif", ".hif", ".bmp", ".tif", ".tiff", ".jp2", ".j2k", ".jpx", ".jpf"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *RAW_SUFFIXES,
 )
 
 
@@ -33,6 +35,11 @@ def is_candidate(name: str, read_head: Callable[[], bytes]) -> bool:
     `read_head` returns the first `HEAD_SIZE` bytes; called only if the name is inconclusive.
     """
     return has_image_suffix(name) or sniff(read_head()) is not None
+
+
+def extension(name: str) -> str:
+    """The extension of a file that is no image, to count it by: ".pdf", "" if it has none."""
+    return Path(name).suffix.lower()
 
 
 def is_hidden(part: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from cbir.images.items import SourceItem
 from cbir.images.members import (
     HEAD_SIZE,
     archive_name,
+    extension,
     has_image_suffix,
     is_candidate,
     label_of,
@@ -57,18 +59,18 @@ class TarSource:
     descriptor: str | None = None
     scope: str = ""
     count: int | None = field(default=None, init=False)
-    ignored: int = field(default=0, init=False)
+    ignored: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.name = archive_name(self.path)
         self.uri = str(self.path)
 
     def items(self) -> Iterator[SourceItem]:
-        self.ignored = 0
+        self.ignored = Counter()
         for member in stream_tar(self.path):
             item = member_item(member)
             if item is None:
-                self.ignored += 1
+                self.ignored[extension(member.key)] += 1
             else:
                 yield item if self.label_from_folder else replace(item, label=None)
 

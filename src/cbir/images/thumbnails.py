@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 
-from cbir.images.decode import sniff
+from cbir.images.decode import is_plain, sniff
 from cbir.types import RgbImage
 
 MAX_OWN_BYTES = 8192
@@ -22,10 +22,11 @@ def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
     """Encode a thumbnail of at most 256 x 256 pixels.
 
     `data` is the file's bytes, None if there is no file; `image` holds its pixels. Returns a small
-    file in a web format unchanged, a (lossless) PNG for up to 64 x 64 pixels without a file, and a
-    JPEG of quality 85 for everything else.
+    file unchanged if it is in a web format, has at most 256 x 256 pixels, and shows the pixels of
+    `image` in every viewer (one opaque frame in sRGB); a (lossless) PNG for up to 64 x 64 pixels
+    without a file; and a JPEG of quality 85 (sRGB) for everything else.
     """
-    if data is not None and len(data) <= MAX_OWN_BYTES and sniff(data) in _WEB_TYPES:
+    if data is not None and _is_own_thumbnail(data, image):
         return data
     from PIL import Image
 
@@ -37,6 +38,11 @@ def thumbnail(data: bytes | None, image: RgbImage) -> bytes:
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     picture.save(target, "JPEG", quality=JPEG_QUALITY)
     return target.getvalue()
+
+
+def _is_own_thumbnail(data: bytes, image: RgbImage) -> bool:
+    small = len(data) <= MAX_OWN_BYTES and max(image.shape) <= MAX_SIDE
+    return small and sniff(data) in _WEB_TYPES and is_plain(data)
 
 
 def media_type(thumbnail: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -15,7 +16,14 @@ from threading import Lock
 from cbir.errors import CbirError, ImageError
 from cbir.images.decode import check_size
 from cbir.images.items import SourceItem
-from cbir.images.members import HEAD_SIZE, archive_name, is_candidate, label_of, member_key
+from cbir.images.members import (
+    HEAD_SIZE,
+    archive_name,
+    extension,
+    is_candidate,
+    label_of,
+    member_key,
+)
 
 _ENCRYPTED = 0x1
 _MEMBER_ERRORS = (
@@ -36,7 +44,7 @@ class ZipSource:
     label_from_folder: bool = False
     descriptor: str | None = None
     scope: str = ""
-    ignored: int = field(default=0, init=False)
+    ignored: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.name = archive_name(self.path)
@@ -49,7 +57,8 @@ class ZipSource:
         return len(self._images)
 
     def items(self) -> Iterator[SourceItem]:
-        self.ignored = len(self._members) - len(self._images)
+        passed = self._members.keys() - set(self._images)
+        self.ignored = Counter(map(extension, passed))
         for key in self._images:
             member = self._members[key]
             mtime_ns = calendar.timegm((*member.date_time, 0, 0, 0)) * 10**9

@@ -18,7 +18,7 @@ import numpy as np
 
 from cbir.descriptors.contract import Descriptor, describe_each, prepare
 from cbir.errors import CbirError, ImageError
-from cbir.images.decode import decode
+from cbir.images.decode import Decoded, decode_file
 from cbir.images.items import SourceItem, content_hash
 from cbir.images.regions import crop
 from cbir.images.thumbnails import thumbnail
@@ -30,16 +30,28 @@ BATCH_BYTES = 16 * 2**20
 VIEW_BYTES = 64 * 2**20
 IN_FLIGHT_PER_WORKER = 3
 
+OnlyHash = Callable[[SourceItem, bytes | RgbImage, str], bool]
+"""Whether not to describe an image, given its file or pixels and its content hash."""
+
+
+def describe_all(_item: SourceItem, _data: bytes | RgbImage, _content: str) -> bool:
+    """No image is known."""
+    return False
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An image of a source with its vectors (parts, dim) and thumbnail, without its pixels."""
+    """An image of a source with its vectors (parts, dim) and thumbnail, without its pixels.
+
+    `notes`: see `images.decode.Decoded`.
+    """
 
     item: SourceItem
     content_hash: str
     width: int
     height: int
     thumbnail: bytes
+    notes: tuple[str, ...]
     vectors: Vectors
 
 
@@ -75,16 +87,17 @@ def describe_items(
     items: Iterable[SourceItem],
     descriptor: Descriptor,
     boxes: Sequence[Box] = (WHOLE,),
-    only_hash: Callable[[SourceItem, str], bool] = lambda _item, _hash: False,
+    only_hash: OnlyHash = describe_all,
+    max_pixels: int | None = None,
 ) -> Iterator[list[Outcome]]:
     """Describe every item; yields lists of outcomes, in the order of `items`.
 
-    `boxes`: the parts of each image to describe. `only_hash(item, content hash)`: whether not to
-    describe an image, asked in the worker's thread. Closing the iterator stops the workers after
+    `boxes`: the parts of each image to describe. `only_hash` is asked in the workers' threads.
+    `max_pixels`: see `images.decode.decode_file`. Closing the iterator stops the workers after
     their current batch.
     """
     workers = usable_cores()
-    worker = _Worker(descriptor, boxes, only_hash)
+    worker = _Worker(descriptor, boxes, only_hash, max_pixels)
     with ThreadPoolExecutor(workers, thread_name_prefix="cbir-describe") as pool:
         pending: deque[Future[list[Outcome]]] = deque()
         try:
@@ -105,7 +118,8 @@ class _Worker:
 
     descriptor: Descriptor
     boxes: Sequence[Box]
-    only_hash: Callable[[SourceItem, str], bool]
+    only_hash: OnlyHash
+    max_pixels: int | None
 
     def outcomes(self, batch: Sequence[SourceItem]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -124,13 +138,17 @@ class _Worker:
         try:
             data = item.read()
             digest = content_hash(data)
-            if self.only_hash(item, digest):
+            if self.only_hash(item, data, digest):
                 return Hashed(item, digest)
-            file, image = (data, decode(data)) if isinstance(data, bytes) else (None, data)
-            height, width, _ = image.shape
-            small = thumbnail(file, image)
-            described = partial(Described, item, digest, width, height, small)
-            return _Opened(item, self._views(image), described)
+            if isinstance(data, bytes):
+                file, image = data, decode_file(data, self.max_pixels)
+            else:
+                file, image = None, Decoded(data, data.shape[1], data.shape[0])
+            small = thumbnail(file, image.pixels)
+            described = partial(
+                Described, item, digest, image.width, image.height, small, image.notes
+            )
+            return _Opened(item, self._views(image.pixels), described)
         except ImageError as error:
             return Unreadable(item, error.message)
         except OSError as error:

@@ -46,6 +46,7 @@ def index_images(
     prune: Prune = False,
     rehash: bool = False,
     again: bool = False,
+    max_pixels: int | None = None,
     rebuild: bool = False,
     fast_load: bool = False,
     on_progress: OnProgress = lambda _: None,
@@ -62,6 +63,7 @@ def index_images(
     unless `prune` is "force", `PruneRefusedError` is raised after everything else is done.
     `rehash`: read every image again, also those whose file seems unchanged. `again`: also add
     images that were removed with `remove_images`, which are kept out otherwise.
+    `max_pixels`: images of more pixels are not read; see `images.decode.decode_file`.
 
     Records follow moved files, see `IndexingRun`. A source that is found elsewhere keeps its name
     (`places.follow_source`), and a folder inside another one is part of its source
@@ -76,7 +78,10 @@ def index_images(
     url = os.fspath(into)
     exists = index_exists(url)
     if not exists and not any(_has_items(source) for source in opened):
-        return AddReport(ignored=sum(source.ignored for source in opened))
+        report = AddReport()
+        for source in opened:
+            report.count_ignored(source.ignored)
+        return report
     if regions is not None:
         region_boxes(regions)
     details = read_metadata(metadata) if metadata else None
@@ -95,7 +100,15 @@ def index_images(
         opened = [_placed(index, source, report) for source in opened]
         buried = {} if again else index.tombstones()
         run = IndexingRun(
-            index, chosen, boxes, details, on_progress, rehash=rehash, buried=buried, report=report
+            index,
+            chosen,
+            boxes,
+            details,
+            on_progress,
+            max_pixels=max_pixels,
+            rehash=rehash,
+            buried=buried,
+            report=report,
         )
         run.add_sources(opened, prune)
         if not rebuild:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +15,22 @@ from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
 from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
-from cbir.images.items import RULES, ImageSource, SourceItem
+from cbir.images.items import ImageSource, SourceItem
+from cbir.images.rules import RULES, reads_differently
 from cbir.images.sources import file_path, is_away
 from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp, Tombstone
-from cbir.ingest.describe import Described, Hashed, Outcome, Unreadable, describe_items
+from cbir.ingest.describe import (
+    Described,
+    Hashed,
+    OnlyHash,
+    Outcome,
+    Unreadable,
+    describe_all,
+    describe_items,
+)
 from cbir.ingest.metadata import Metadata
 from cbir.ingest.moves import plan_moves, source_of, unbelievable
-from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue
+from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue, Note, RgbImage
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +87,7 @@ class IndexingRun:
     boxes: Sequence[Box]
     metadata: Metadata | None
     on_progress: OnProgress
+    max_pixels: int | None = None
     rehash: bool = False
     buried: Mapping[str, Tombstone] = field(default_factory=dict)
     report: AddReport = field(default_factory=AddReport)
@@ -287,16 +298,18 @@ class _SourceRun:
             self._describe(iter(self._put_off.values()))
         self._settle_missing(prune)
         self._index.set_run(self.name, SourceRun(self._began, finished=True))
-        self._report.ignored += self._source.ignored
+        self._report.count_ignored(self._source.ignored)
 
     def _describe(
         self,
         items: Iterator[SourceItem],
-        only_hash: Callable[[SourceItem, str], bool] = lambda _item, _hash: False,
+        only_hash: OnlyHash = describe_all,
     ) -> None:
         finished = False
         try:
-            for outcomes in describe_items(items, self._run.descriptor, self._run.boxes, only_hash):
+            for outcomes in describe_items(
+                items, self._run.descriptor, self._run.boxes, only_hash, self._run.max_pixels
+            ):
                 for outcome in outcomes:
                     self._take(outcome)
                 self._commit_if_due()
@@ -327,15 +340,21 @@ class _SourceRun:
                 yield item
 
     def _is_same(self, item: SourceItem, known: Stamp | Tombstone) -> bool:
+        if isinstance(known, Stamp) and known.decoder < RULES:
+            return False
         return not self._run.rehash and _same_file(item, known)
 
-    def _only_hash(self, item: SourceItem, content: str) -> bool:
+    def _only_hash(self, item: SourceItem, data: bytes | RgbImage, content: str) -> bool:
         """Whether an image has known content, or changed and can be read again in the end."""
         record_id = self._id(item)
         if record_id in self._again:
             return False
         stamp = self._stamp(record_id)
-        changed = stamp is not None and (stamp.content_hash == content or self._reopens)
+        if stamp is not None and stamp.content_hash == content:
+            return not isinstance(data, bytes) or not reads_differently(
+                BytesIO(data), stamp.decoder
+            )
+        changed = stamp is not None and self._reopens
         return changed or content in self._run.contents or content in self._run.buried_contents
 
     def _items(self) -> Iterator[SourceItem]:
@@ -362,9 +381,9 @@ class _SourceRun:
             self._details[record_id] = details
         else:
             self._report.unchanged += 1
-        file = item.file_size, item.mtime_ns, item.stamp
-        if stamp.missing or file != (stamp.file_size, stamp.mtime_ns, stamp.stamp):
-            self._touched[record_id] = FileState(*file, stamp.decoder)
+        state = FileState(item.file_size, item.mtime_ns, item.stamp, RULES)
+        if stamp.missing or state != stamp.file:
+            self._touched[record_id] = state
         self._run.done += 1
 
     def _keep_out(self) -> None:
@@ -383,6 +402,8 @@ class _SourceRun:
         else:
             self.described.add(record_id)
             self._entries.append(self._entry(outcome))
+            notes = [Note(self.name, item.location, text) for text in outcome.notes]
+            self._report.notes += notes
 
     def _take_hashed(self, record_id: str, outcome: Hashed) -> None:
         stamp, tombstone = self._stamp(record_id), self._run.buried.get(record_id)
@@ -515,8 +536,10 @@ class _SourceRun:
         for record in (entry.record for entry in self._entries):
             if record.id in refused:
                 self._fail(record.location, refused[record.id])
-            elif record.id in self._stamps:
+            elif stamp := self._stamps.get(record.id):
                 self._report.updated += 1
+                same = stamp.content_hash == record.content_hash
+                self._report.decoded_anew += same and stamp.decoder < RULES
             else:
                 self._report.added += 1
 
