@@ -167,7 +167,8 @@ class AddReport:
     `moved`: images whose records have new ids, because their files moved. `kept_out`: images that a
     person removed from the index. `relocated`: source -> its new URI, for sources that were found
     elsewhere. `nested`: path -> name of the source that it is part of. `decoded_anew`: unchanged
-    images among `updated` that today's decoder reads differently.
+    images among `updated` that today's decoder reads differently. `skipped_indexes`: the paths of
+    indexes inside the sources.
 
     `ignored`: the files that are no images; `ignored_by_extension`: the same by extension (".pdf",
     "" for none). `notes`: about images that were added.
@@ -184,6 +185,7 @@ class AddReport:
     ignored: int = 0
     ignored_by_extension: dict[str, int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    skipped_indexes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     unused_metadata: list[str] = field(default_factory=list)
     relocated: dict[str, str] = field(default_factory=dict)

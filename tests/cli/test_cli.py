@@ -77,6 +77,16 @@ def test_index_says_what_it_did_and_a_second_run_does_nothing(photos: Path, tmp_
     assert (second.code, second.err) == (0, "")
 
 
+def test_index_names_the_indexes_that_it_skips(own: Path) -> None:
+    beside = own.parent.parent / f"{own.parent.name}.cbir"
+    for written in (False, True):
+        if written:
+            write_photos(own.parent / "pictures", per_colour=1)
+        answer = call("index", own.parent, "--into", beside, *QUICK)
+        assert answer.code == (0 if written else 1)
+        assert f"1 index inside the sources skipped: {own}\n" in answer.out
+
+
 def test_index_takes_a_zip_and_a_tar_and_several_sources_at_once(
     photos: Path, tmp_path: Path
 ) -> None:

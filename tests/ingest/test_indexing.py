@@ -540,6 +540,32 @@ def test_the_index_is_not_indexed_when_it_lies_in_its_folder(photos: Path) -> No
     Image.fromarray(picture(COLOURS["red"], 3)).save(place / "model" / "picture.png")
     report = index(photos, place)
     assert (report.unchanged, report.added, report.ignored) == (12, 0, 0)
+    assert report.skipped_indexes == [str(place)]
+
+
+def test_pictures_beside_another_programs_index_file_are_indexed(photos: Path, place: Path) -> None:
+    (photos / "red" / "index.sqlite").write_bytes(b"of a photo manager")
+    report = index(photos, place)
+    assert (report.added, report.ignored, report.skipped_indexes) == (12, 1, [])
+
+
+def test_dates_that_cannot_be_stored_cost_nothing(photos: Path, place: Path) -> None:
+    far = photos / "red" / "1.png"
+    os.utime(far, (10_413_792_000, 10_413_792_000))  # the year 2300
+    with tarfile.open(photos.parent / "more.tar", "w") as archive:
+        archive.add(photos, "more")
+    with zipfile.ZipFile(photos.parent / "zero.zip", "w") as archive_2:
+        archive_2.write(photos / "red" / "2.png", "zero.png")
+    path = photos.parent / "zero.zip"
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\x01\x02") + 12
+    data[start : start + 4] = bytes(4)
+    path.write_bytes(data)
+    for source, count in ((photos, 12), (photos.parent / "more.tar", 12), (path, 1)):
+        report = index(source, place)
+        assert (report.added, report.failures) == (count, [])
+        again = index(source, place)
+        assert (again.added, again.updated, again.unchanged) == (0, 0, count)
 
 
 def frames(folder: Path, numbers: dict[str, int]) -> Path:

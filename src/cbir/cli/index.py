@@ -127,6 +127,9 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         )
         named = listed([f"{count:,} {name or 'without extension'}" for name, count in kinds])
         click.echo(f"{counted(report.ignored, 'file')} ignored (not an image): {named}")
+    if report.skipped_indexes:
+        skipped = counted(len(report.skipped_indexes), "index")
+        click.echo(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
     if report.unused_metadata:
         click.echo(
             f"{counted(len(report.unused_metadata), 'metadata row')} matched no image, "

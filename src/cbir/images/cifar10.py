@@ -15,7 +15,7 @@ from cbir.home import cbir_home
 from cbir.images.batches import ARCHIVE, BATCHES, CLASSES, FOLDER, batch_items, open_row
 from cbir.images.folders import FolderSource
 from cbir.images.items import SourceItem
-from cbir.images.tars import member_item, open_member, stream_tar
+from cbir.images.tars import open_member, tar_items
 from cbir.types import OnDone, RgbImage
 
 DEFAULT_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -142,9 +142,10 @@ def _tree_items(path: Path, split: str) -> Iterator[SourceItem]:
         folder = FolderSource(path / split).items()
         found = (replace(item, location=f"{split}/{item.location}") for item in folder)
     else:
-        members = (member for member in stream_tar(path) if _tree_place(member.key, split))
+        members = tar_items(path, lambda key: _tree_place(key, split) is not None)
         # Do not unpack anything after the split's last image.
-        found = islice(filter(None, map(member_item, members)), SPLIT_SIZES[split])
+        images = (item for item in members if isinstance(item, SourceItem))
+        found = islice(images, SPLIT_SIZES[split])
     for item in found:
         if place := _tree_place(item.location, split):
             word, stem = place

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from cbir.errors import ImageError
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import RAW_BYTE_LIMIT, check_size
 from cbir.images.ids import decode_path, encode_path
-from cbir.images.items import SourceItem
+from cbir.images.items import SourceItem, storable_ns
 from cbir.images.members import (
     HEAD_SIZE,
     extension,
@@ -24,8 +25,8 @@ from cbir.images.members import (
 )
 from cbir.images.mounts import keeps_inodes
 
-INDEX_FILE = "index.sqlite"
-"""A folder that contains this file is an index, not a folder of images."""
+_INDEX_FILE = "index.sqlite"
+_INDEX_TABLES = {"meta", "records", "vectors"}
 
 
 @dataclass
@@ -34,9 +35,9 @@ class FolderSource:
 
     `only`: just this file. `below`: just what is in this folder. Both are paths inside `root`.
 
-    Skips hidden files and folders, and indexes. Follows symbolic links to files. Follows each
-    linked folder once, and only if its target is outside `root`, so loops are impossible. The
-    `read` of an unreadable file raises the reason.
+    Skips hidden files and folders, and indexes (`indexes` has their paths). Follows symbolic links
+    to files. Follows each linked folder once, and only if its target is outside `root`, so loops
+    are impossible. The `read` of an unreadable file raises the reason.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class FolderSource:
     below: str | None = None
     descriptor: str | None = None
     ignored: Counter[str] = field(default_factory=Counter, init=False)
+    indexes: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.name = encode_path(self.root.name) or "root"
@@ -94,8 +96,10 @@ class FolderSource:
         return read_file(str(path))
 
     def _walk(self) -> Iterator[_Found | str]:
+        self.indexes = []
         if self.only is None:
-            return _walk(str(self.root / (self.below or "")), self.scope)
+            start = str(self.root / (self.below or ""))
+            return _walk(start, self.scope, self.indexes.append)
         return iter([_Found(str(self.root / self.only), encode_path(self.only))])
 
     def _item(self, found: _Found) -> SourceItem:
@@ -104,7 +108,7 @@ class FolderSource:
         stamp: str | None = None
         try:
             status = os.stat(found.path)  # noqa: PTH116 - twice as fast as Path
-            size, mtime_ns = status.st_size, status.st_mtime_ns
+            size, mtime_ns = status.st_size, storable_ns(status.st_mtime_ns)
             if self.stamped:
                 stamp = f"{status.st_ino}-{status.st_ctime_ns}"
         except OSError:  # reading the file will fail too, and is reported then
@@ -112,6 +116,22 @@ class FolderSource:
         label = label_of(found.key, self.name) if self.label_from_folder else None
         read = partial(_refuse, found.error) if found.error else partial(read_file, found.path)
         return SourceItem(found.key, found.key, label, size, mtime_ns, read, stamp)
+
+
+def is_index(folder: str) -> bool:
+    """Whether `folder` is an index of ours: other programs call their files `index.sqlite`, too."""
+    path = Path(folder, _INDEX_FILE)
+    if not path.is_file():
+        return False
+    import sqlite3
+
+    # Immutable: the file may be another program's, and SQLite would put its log files beside it.
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as database:
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.Error:
+        return False
+    return names >= _INDEX_TABLES
 
 
 def read_file(path: str) -> bytes:
@@ -145,10 +165,11 @@ class _Entry:
     is_folder: bool
 
 
-def _walk(root: str, prefix: str) -> Iterator[_Found | str]:
+def _walk(root: str, prefix: str, on_index: Callable[[str], None]) -> Iterator[_Found | str]:
     """All candidates below `root` in byte order of their keys; the extension of a skipped file.
 
-    `prefix`: how the keys begin.
+    `prefix`: how the keys begin. Calls `on_index` with the path of each index, whose files are
+    skipped.
     """
     real_root = os.path.realpath(root)
     entered: set[tuple[int, int]] = set()
@@ -160,7 +181,11 @@ def _walk(root: str, prefix: str) -> Iterator[_Found | str]:
             identity = status.st_dev, status.st_ino
             if identity not in entered:
                 entered.add(identity)
-                waiting.append(iter(_list(folder, prefix)))
+                members = _list(folder, prefix)
+                if members is None:
+                    on_index(os.fsencode(folder).decode("utf-8", "replace"))
+                else:
+                    waiting.append(iter(members))
         except OSError as error:
             return _Found(folder, prefix.rstrip("/") or ".", error)
         return None
@@ -179,11 +204,12 @@ def _walk(root: str, prefix: str) -> Iterator[_Found | str]:
             yield unreadable
 
 
-def _list(folder: str, prefix: str) -> list[_Entry]:
+def _list(folder: str, prefix: str) -> list[_Entry] | None:
+    """The visible members of a folder, None if it is an index."""
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not is_hidden(entry.name)]
-    if any(entry.name == INDEX_FILE for entry in visible):
-        return []
+    if any(entry.name == _INDEX_FILE for entry in visible) and is_index(folder):
+        return None
     members = []
     for entry in visible:
         name, is_folder = encode_path(entry.name), _is(entry.is_dir)

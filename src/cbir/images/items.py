@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ class SourceItem:
 
     `key`: percent-encoded path inside the source, used for the id (CIFAR-10:
     `train/airplane/0000`). `location`: percent-encoded path to reopen the image, with extension;
-    equal to `key` for folders and archives. `read` returns the file's bytes, or RGB pixels if
-    there is no file. It may raise OSError or ImageError; call it once, from any thread. `stamp`:
-    text that changes if the file is replaced by another one of the same size and modification time
-    (inode and change time, or the CRC in an archive); None where there is nothing so reliable.
+    equal to `key` for folders and archives. No segment of either is empty, `.` or `..`, because
+    browsers would change such an address. `mtime_ns`: None if there is no date or it cannot be
+    stored. `read` returns the file's bytes, or RGB pixels if there is no file. It may raise OSError
+    or ImageError; call it once, from any thread. `stamp`: text that changes if the file is replaced
+    by another one of the same size and modification time (inode and change time, or the CRC in an
+    archive); None where there is nothing so reliable.
     """
 
     key: str
@@ -56,6 +59,16 @@ class ImageSource(Protocol):
 
     def open(self, location: str) -> bytes | RgbImage:
         """The original at `location`; raises ImageError if it is gone or outside the source."""
+
+
+def storable_ns(ns: int) -> int | None:
+    """A time in nanoseconds since 1970; None if an index cannot store it (more than 64 bits)."""
+    return ns if -(2**63) <= ns < 2**63 else None
+
+
+def whole_seconds_ns(seconds: float) -> int | None:
+    """Whole `seconds` since 1970 in nanoseconds; None if that is no date or cannot be stored."""
+    return storable_ns(int(seconds) * 10**9) if math.isfinite(seconds) else None
 
 
 def content_hash(data: bytes | RgbImage) -> str:

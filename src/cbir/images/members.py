@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cbir.images.camera_raw import RAW_SUFFIXES
@@ -48,21 +48,24 @@ def is_hidden(part: str) -> bool:
 
 
 def archive_name(path: Path) -> str:
-    """The source name of an archive: its file name without the extension, encoded."""
+    """The source name of an archive: its file name without the extension, encoded.
+
+    The whole file name if the rest is no name: a browser cannot fetch an id that begins with `../`.
+    """
     fits = [suffix for suffix in ARCHIVE_SUFFIXES if path.name.lower().endswith(suffix)]
     longest = max((len(suffix) for suffix in fits), default=0)
-    return encode_path(path.name[: len(path.name) - longest] or path.name)
+    name = path.name[: len(path.name) - longest]
+    return encode_path(path.name if name in ("", ".", "..") else name)
 
 
-def member_key(name: str) -> str | None:
-    """The key of the archive member called `name`, None if it or a folder above it is hidden.
+def member_key(parts: Iterable[str]) -> str:
+    """The key of the archive member that is unpacked to the path `parts`."""
+    return "/".join(map(encode_path, parts))
 
-    Nothing is extracted, so `..` and a leading `/` are harmless parts of a name.
-    """
-    parts = name.split("/")
-    while len(parts) > 1 and parts[0] == ".":
-        parts = parts[1:]
-    return None if any(is_hidden(part) for part in parts) else encode_path("/".join(parts))
+
+def is_hidden_key(key: str) -> bool:
+    """Whether the file at `key` or a folder above it is hidden."""
+    return any(is_hidden(part) for part in key.split("/"))
 
 
 def label_of(key: str, source: str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cbir.errors import CbirError
 from cbir.images import cifar10, digits
 from cbir.images.decode import sniff
-from cbir.images.folders import INDEX_FILE, FolderSource
+from cbir.images.folders import FolderSource, is_index
 from cbir.images.ids import decode_path
 from cbir.images.items import ImageSource
 from cbir.images.members import ARCHIVE_SUFFIXES, HEAD_SIZE, has_image_suffix
@@ -54,7 +54,7 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
         raise CbirError(f"{text!r}: cannot be opened: {error}") from error
     _check_utf8(path)
     if path.is_dir():
-        if (path / INDEX_FILE).is_file():
+        if is_index(str(path)):
             raise CbirError(f"{text} is an index, not a source of images", "give the image folder")
         return FolderSource(path, label_from_folder)
     return _open_file(path, label_from_folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,21 +15,23 @@ from typing import IO, Self
 
 from cbir.errors import CbirError, ImageError
 from cbir.images.decode import BYTE_LIMIT, check_size
-from cbir.images.items import SourceItem
+from cbir.images.items import SourceItem, whole_seconds_ns
 from cbir.images.members import (
     HEAD_SIZE,
     archive_name,
     extension,
     has_image_suffix,
     is_candidate,
+    is_hidden_key,
     label_of,
     member_key,
 )
+from cbir.images.unpacked import Unpacked
 
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A visible file of the tar `path`; `file` is None for a link.
+    """A member of the tar `path`; `key` is where it is unpacked, `file` None if it is no file.
 
     It can be read only until the next member is requested.
     """
@@ -48,10 +50,11 @@ class TarMember:
 
 @dataclass
 class TarSource:
-    """The images in the tar file `path`, in archive order.
+    """The images in the tar file `path`, in archive order; links come last.
 
-    Each item carries its bytes, so memory holds only the items that the consumer keeps. If the
-    archive is damaged, `items` yields the items before the damage, then raises `CbirError`.
+    Each item carries its bytes, so memory holds only the items that the consumer keeps, and the
+    name of every member. If the archive is damaged, `items` yields the items before the damage,
+    then raises `CbirError`. If it contains a name twice, the last item counts.
     """
 
     path: Path
@@ -67,10 +70,9 @@ class TarSource:
 
     def items(self) -> Iterator[SourceItem]:
         self.ignored = Counter()
-        for member in stream_tar(self.path):
-            item = member_item(member)
-            if item is None:
-                self.ignored[extension(member.key)] += 1
+        for item in tar_items(self.path):
+            if isinstance(item, str):
+                self.ignored[item] += 1
             else:
                 yield item if self.label_from_folder else replace(item, label=None)
 
@@ -79,45 +81,121 @@ class TarSource:
 
 
 def stream_tar(path: Path) -> Iterator[TarMember]:
-    """All visible files and links in a tar, in order; raises `CbirError` where it is damaged."""
+    """All members of a tar, in order; raises `CbirError` where it is damaged."""
     with _naming(path), tarfile.open(path, "r|*", tarinfo=_StrictInfo) as tar:
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
-            key = member_key(info.name)
-            if key is not None and not info.isdir():
-                yield TarMember(path, key, info, tar.extractfile(info) if info.isreg() else None)
+            if key := _unpacked_key(info.name):
+                is_link = info.islnk() or info.issym()
+                yield TarMember(path, key, info, None if is_link else tar.extractfile(info))
 
 
-def member_item(member: TarMember) -> SourceItem | None:
-    """The item of a member, labelled with its folder; None if it is not an image."""
-    info, key = member.info, member.key
+def tar_items(
+    path: Path, wanted: Callable[[str], bool] = lambda _: True
+) -> Iterator[SourceItem | str]:
+    """The images whose keys are `wanted`, with folders as labels; the extensions of other files.
+
+    Hidden files are left out. Links have the content that unpacking gives them. They come last,
+    because finding it takes a second pass through the archive.
+    """
+    unpacked: Unpacked[int] = Unpacked()
+    links: dict[str, None] = {}
+    for number, member in enumerate(stream_tar(path)):
+        info, key = member.info, member.key
+        visible = wanted(key) and not is_hidden_key(key)
+        links.pop(key, None)
+        if info.isdir():
+            unpacked.put_folder(key)
+        elif info.issym() or info.islnk():
+            if info.issym():
+                unpacked.put_symlink(key, info.linkname)
+            else:
+                unpacked.put_hard_link(key, _unpacked_key(info.linkname))
+            if visible:
+                links[key] = None
+        elif member.file is None:  # a pipe or device
+            if visible:
+                yield extension(key)
+        else:
+            unpacked.put_file(key, number)
+            if visible:
+                yield from _items(member, [key])
+    yield from _linked(path, unpacked, links)
+
+
+def _linked(
+    path: Path, unpacked: Unpacked[int], links: Iterable[str]
+) -> Iterator[SourceItem | str]:
+    """The items of links; one that leads to a folder is none, as in a folder source."""
+    leading: dict[int, list[str]] = {}
+    for key in links:
+        number = unpacked.find(key)
+        if number is not None:
+            leading.setdefault(number, []).append(key)
+        elif not unpacked.is_folder(key):
+            dead = has_image_suffix(key)
+            yield _dead_link(path, key, unpacked.target(key)) if dead else extension(key)
+    members = enumerate(stream_tar(path)) if leading else ()
+    for number, member in members:
+        if number in leading:
+            yield from _items(member, leading.pop(number))
+        if not leading:
+            break
+
+
+def _items(member: TarMember, keys: Sequence[str]) -> Iterator[SourceItem | str]:
+    """The image in `member` under each of `keys`; their extensions if it is no image."""
+    info, head = member.info, member.read(HEAD_SIZE)
+    named = [key for key in keys if is_candidate(key, lambda: head)]
+    yield from (extension(key) for key in keys if key not in named)
+    if not named:
+        return
+    read: Callable[[], bytes] = partial(_refuse_size, info.size)
     stamp = None
-    if member.file is None:
-        if not has_image_suffix(key):
-            return None
-        read = partial(_refuse, f"a link to {info.linkname}, not a file in the archive")
-    elif info.size > BYTE_LIMIT:
-        read = partial(_refuse_size, info.size)
-    else:
-        head = member.read(HEAD_SIZE)
-        if not is_candidate(key, lambda: head):
-            return None
+    if info.size <= BYTE_LIMIT:
         data = head + member.read()
         read, stamp = partial(bytes, data), f"{zlib.crc32(data):08x}"
-    label = label_of(key, archive_name(member.path))
-    return SourceItem(key, key, label, info.size, int(info.mtime) * 10**9, read, stamp)
+    for key in named:
+        label = label_of(key, archive_name(member.path))
+        yield SourceItem(key, key, label, info.size, whole_seconds_ns(info.mtime), read, stamp)
+
+
+def _dead_link(path: Path, key: str, target: str) -> SourceItem:
+    read = partial(_refuse, f"a link to {target}, which is not in the archive")
+    return SourceItem(key, key, label_of(key, archive_name(path)), None, None, read)
+
+
+def _unpacked_key(name: str) -> str:
+    """The key at which `name` is unpacked; empty for the archive's own top folder.
+
+    A leading `/` is dropped, as tar does. Python's tarfile follows `..`, GNU tar and bsdtar refuse
+    it; here it leads to the parent folder, but never out of the archive.
+    """
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return member_key(parts)
 
 
 def open_member(path: Path, location: str) -> bytes:
-    """The bytes of the image at `location` in a tar; reads the archive up to it."""
+    """The bytes of the image at `location` in a tar; reads the whole archive."""
     if not path.is_file():
         raise ImageError(f"the original is gone: {path} no longer exists")
-    for member in stream_tar(path):
-        if member.key == location and (item := member_item(member)):
-            data = item.read()
-            assert isinstance(data, bytes)
-            return data
-    raise ImageError(f"the original is gone: no image {location} in {path}")
+    found: SourceItem | None = None
+    try:
+        for item in tar_items(path, lambda key: key == location):
+            found = found if isinstance(item, str) else item
+    except CbirError:
+        if found is None:  # else it lies before the damage
+            raise
+    if found is None:
+        raise ImageError(f"the original is gone: no image {location} in {path}")
+    data = found.read()
+    assert isinstance(data, bytes)
+    return data
 
 
 class _StrictInfo(tarfile.TarInfo):
@@ -137,7 +215,7 @@ class _StrictInfo(tarfile.TarInfo):
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, ValueError) as error:
         raise CbirError(
             f"{path}: the archive is damaged or truncated ({error})", "download or create it again"
         ) from error

@@ -23,7 +23,7 @@ from cbir.index.base import Index
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata
 from cbir.ingest.places import follow_source, placed, without_nested
-from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError
+from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError, skipped_indexes
 from cbir.types import AddReport
 
 PHOTO_NETWORK = "efficientnet-lite2-int8"
@@ -81,6 +81,7 @@ def index_images(
         report = AddReport()
         for source in opened:
             report.count_ignored(source.ignored)
+            report.skipped_indexes += skipped_indexes(source)
         return report
     if regions is not None:
         region_boxes(regions)

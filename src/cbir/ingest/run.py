@@ -74,6 +74,11 @@ class PruneRefusedError(CbirError):
         self.report = report
 
 
+def skipped_indexes(source: ImageSource) -> list[str]:
+    """The paths of the indexes that `source` skipped in its last walk; only folders contain any."""
+    return source.indexes if isinstance(source, FolderSource) else []
+
+
 @dataclass
 class IndexingRun:
     """Adds sources to an index.
@@ -299,6 +304,7 @@ class _SourceRun:
         self._settle_missing(prune)
         self._index.set_run(self.name, SourceRun(self._began, finished=True))
         self._report.count_ignored(self._source.ignored)
+        self._report.skipped_indexes += skipped_indexes(self._source)
 
     def _describe(
         self,
