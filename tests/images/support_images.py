@@ -6,6 +6,7 @@ import base64
 import io
 import pickle
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,23 @@ def write_tree(folder: Path, batches: dict[str, tuple[np.ndarray, list[int]]]) -
             seen[split, CLASSES[label]] = number + 1
             pixels = np.stack(row.reshape(3, 32, 32), axis=-1)
             path = folder / split / CLASSES[label] / f"{number:04d}.png"
+            write(path, encoded(pixels, "PNG"))
+    return folder
+
+
+def write_flat(
+    folder: Path,
+    batches: dict[str, tuple[np.ndarray, list[int]]],
+    labels: Sequence[object] = CLASSES,
+) -> Path:
+    """The flat form of cbir-deep-learning: `<split>/<index>-<label>.png`."""
+    seen = {"train": 0, "test": 0}
+    for name, (rows, numbers) in batches.items():
+        split = "test" if name == "test_batch" else "train"
+        for row, number in zip(rows, numbers, strict=True):
+            pixels = np.stack(row.reshape(3, 32, 32), axis=-1)
+            path = folder / split / f"{seen[split]}-{labels[number]}.png"
+            seen[split] += 1
             write(path, encoded(pixels, "PNG"))
     return folder
 

@@ -27,6 +27,7 @@ from tests.images.support_images import (
     write,
     write_batches,
     write_batches_archive,
+    write_flat,
     write_tree,
 )
 
@@ -55,6 +56,8 @@ FORMS = {
         place / "cifar-10-python.tar.gz", BATCHES
     ),
     "the extracted batches": lambda place: write_batches(place / "cifar-10-batches-py", BATCHES),
+    "flat folders": lambda place: write_flat(place, BATCHES),
+    "flat folders with numbers": lambda place: write_flat(place, BATCHES, range(10)),
     "a class-folder tree": lambda place: write_tree(place, BATCHES),
     "an archive of a tree": lambda place: tree_archive(place),
     "an archive of a tree in a folder": lambda place: tree_archive(place, "./cifar10/"),
@@ -172,6 +175,26 @@ def test_cbir_data_goes_before_the_cache_and_the_cache_before_nothing(tmp_path, 
 def test_folders_of_other_classes_are_not_taken_for_cifar10(tmp_path, monkeypatch):
     for word in ("cat", "dog", "zebra"):
         write(tmp_path / f"data/train/{word}/0000.jpg", encoded(noise(1)))
+    monkeypatch.setenv("CBIR_DATA", str(tmp_path / "data"))
+    assert find_cifar10() is None
+
+
+def test_flat_folders_with_missing_files_keep_their_names(tmp_path, monkeypatch):
+    root = write_flat(tmp_path / "data", BATCHES)
+    monkeypatch.setenv("CBIR_DATA", str(root))
+    (gone,) = (root / "train").glob("3-*")
+    gone.unlink()
+    items = list(open_source("cifar10:train").items())
+    assert len(items) == len(expected("train")) - 1
+    for item in items:
+        assert item.location == f"train/{item.key.rpartition('/')[2]}.png"
+        assert item.key.split("/")[1] == item.label == item.key.rpartition("-")[2]
+    assert {item.key for item in open_source("cifar10:test").items()} == set(expected("test"))
+
+
+def test_flat_folders_of_other_classes_are_not_taken_for_cifar10(tmp_path, monkeypatch):
+    for name in ("0-cat", "1-dog", "2-zebra", "cat", "cat-1"):
+        write(tmp_path / f"data/train/{name}.png", encoded(noise(1)))
     monkeypatch.setenv("CBIR_DATA", str(tmp_path / "data"))
     assert find_cifar10() is None
 
