@@ -8,9 +8,12 @@ endif
 WORKERS ?= auto
 # Where the demo's index goes; for elasticsearch (needs Java 17 and Maven) a server is started.
 ENGINE ?= embedded
-DEMO_embedded = .venv/bin/cbir demo
+# Of the demo's page; `make demo PORT=5055` if 5000 is in use.
+PORT ?=
+DEMO_OPTIONS = $(if $(PORT),--port $(PORT))
+DEMO_embedded = .venv/bin/cbir demo $(DEMO_OPTIONS)
 DEMO_elasticsearch = .venv/bin/python -m tools.elasticsearch_server --keep demo --port 9200 \
-	.venv/bin/cbir demo --into {url}
+	.venv/bin/cbir demo $(DEMO_OPTIONS) --into {url}
 PIP = bin/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-core lint types layers check bench lock clean
@@ -45,7 +48,8 @@ bench: .venv/.test  ## Print the figures that the README quotes
 	touch $@
 
 .venv/.test: requirements/test.txt pyproject.toml | .venv/bin/python
-	@echo "installing cbir with every extra and the test tools"
+	@echo "installing cbir with every extra and the test tools: 7 GB on Linux, 5 GB of it PyTorch with CUDA"
+	@echo "(CONTRIBUTING.md: how to use PyTorch's CPU build; make test-core needs no PyTorch)"
 	.venv/$(PIP) install --require-hashes -r requirements/test.txt
 	.venv/$(PIP) install --no-deps -e .
 	touch $@ .venv/.demo

@@ -53,8 +53,18 @@ class RecordGoneError(QueryError):
         self.record_id = record_id
 
 
+_SIZES = {
+    "train": "on Linux 6 GB, most of it for CUDA; without a GPU, first install PyTorch's CPU build "
+    "as pytorch.org shows"
+}
+"""What a person should know before installing an extra."""
+
+
 class MissingExtraError(CbirError):
     """A feature needs optional packages that are not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs the '{extra}' extra", f"pip install 'cbir[{extra}]'")
+        size = f" ({_SIZES[extra]})" if extra in _SIZES else ""
+        super().__init__(
+            f"{feature} needs the '{extra}' extra", f"pip install 'cbir[{extra}]'{size}"
+        )

@@ -6,14 +6,17 @@ import errno
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from cbir.cli.output import own_command
 from cbir.home import cbir_home
 from tests.cli.support_cli import call, look_at, needs_signals, serving, start
 from tests.images.support_images import tiny_cifar10, write_tree
@@ -128,6 +131,51 @@ def test_figures_that_another_version_kept_are_measured_again(
     assert json.loads(kept.read_text())["figures"]["n_indexed"] == TRAIN
 
 
+def test_the_command_that_the_demo_prints_can_be_pasted(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbir.web.serve.serve", lambda *_, **__: None)
+    monkeypatch.setattr("cbir.cli.demo.own_command", lambda: ".venv/bin/cbir")
+    into = tmp_path / "my demo"
+    line = call("demo", "--port", 0, "--into", into).err.splitlines()[-1]
+    told, command = line.split(": ", 1)
+    *words, index = shlex.split(command)
+    assert (told, words) == ("In a terminal", [".venv/bin/cbir", "search", "PICTURE", "--in"])
+    assert Path(index).parent == into
+
+
+def test_a_program_that_the_shell_would_not_find_is_named_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, elsewhere = tmp_path / "my env" / "bin", tmp_path / "elsewhere"
+    for folder in (programs, elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "cbir").touch(mode=0o755)
+    monkeypatch.setattr("sys.argv", [str(programs / "cbir")])
+    for folder, path, shown in (
+        (tmp_path, "", "'my env/bin/cbir'"),
+        (tmp_path, str(elsewhere), "'my env/bin/cbir'"),
+        (elsewhere, "", f"'{programs / 'cbir'}'"),
+        (elsewhere, str(programs), "cbir"),
+    ):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PATH", path)
+        assert own_command() == shown
+    monkeypatch.setattr("sys.argv", ["-c"])
+    assert own_command() == "cbir"
+
+
+def test_make_passes_the_port_to_the_demo() -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("needs make")
+    for given, options in (["PORT=5055"], ["--port", "5055"]), ([], []):
+        asked = [make, "--dry-run", "--silent", "demo", *given]
+        root = Path(__file__).parents[2]
+        told = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout
+        assert told.splitlines()[-1].split() == [".venv/bin/cbir", "demo", *options]
+
+
 def test_a_demo_that_was_broken_off_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
 ) -> None:
@@ -144,7 +192,7 @@ def test_a_demo_that_was_broken_off_goes_on(
         assert "Traceback" not in err
         if end == signal.SIGINT:
             assert child.returncode == 130
-            told = "the download and the indexed images are kept; cbir demo resumes"
+            told = "the download and the indexed images are kept; the same command resumes"
             assert err.splitlines() == [told, "", "interrupted"]
     with serving("demo", "--port", 0) as (_, address):
         look_at(address)
@@ -160,7 +208,7 @@ def test_a_demo_with_a_damaged_index_says_what_to_delete(
     (place() / "index.sqlite").write_bytes(b"garbage" * 1000)
     assert call("demo", "--port", 0).error == (
         f"{place()}/index.sqlite is damaged: it is not a database",
-        f"delete {place()} and run cbir demo again",
+        f"delete {place()} and run the same command again",
     )
     shutil.rmtree(place())
     assert call("demo", "--port", 0).code == 0
@@ -172,7 +220,7 @@ def test_a_port_in_use_is_said_before_anything_is_done(data: Path) -> None:
         assert call("demo", "--port", port).error == (
             f"cannot listen on 127.0.0.1, port {port}: "
             f"[Errno {errno.EADDRINUSE}] {os.strerror(errno.EADDRINUSE)}",
-            "choose another with --port, or stop the process that uses it",
+            "choose another with --port (make demo PORT=5055), or stop the process that uses it",
         )
     assert not (cbir_home() / "demo").exists()
 

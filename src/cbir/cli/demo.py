@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from cbir.cli.output import progress_bar, progress_stages, say
+from cbir.cli.output import own_command, progress_bar, progress_stages, say
 from cbir.files import write_whole
 
 DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
@@ -44,7 +45,7 @@ def command(host: str, port: int, into: str | None) -> None:
         place = _place(data, into)
         figures = _finished(data, place) or _measured(data, place)
     except KeyboardInterrupt:
-        say("the download and the indexed images are kept; cbir demo resumes")
+        say("the download and the indexed images are kept; the same command resumes")
         raise
     _show(figures, data, place)
     with closing(Searcher.open(place)) as searcher:
@@ -126,7 +127,9 @@ def _finished(data: str, place: str) -> dict[str, Any] | None:
         with closing(open_index(place)) as index:
             count = index.count()
     except IndexStateError as error:
-        raise IndexStateError(error.message, f"delete {place} and run cbir demo again") from error
+        raise IndexStateError(
+            error.message, f"delete {place} and run the same command again"
+        ) from error
     figures: dict[str, Any] = kept["figures"]
     return figures if count == figures["n_indexed"] else None
 
@@ -189,4 +192,4 @@ def _evaluate(data: str, place: str) -> dict[str, Any]:
 def _show(figures: dict[str, Any], data: str, place: str) -> None:
     say(f"{data}: {figures['n_indexed']:,} images in {place}")
     click.echo(figures["shown"], nl=False)
-    say(f"In a terminal: cbir search PICTURE --in {place}")
+    say(f"In a terminal: {own_command()} search PICTURE --in {shlex.quote(place)}")

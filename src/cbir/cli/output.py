@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +30,16 @@ BAR_WIDTH = 24
 def say(message: str) -> None:
     """Print a message for the user on standard error."""
     click.echo(message, err=True)
+
+
+def own_command() -> str:
+    """How to call this program again: `cbir`, or its path if the shell would not find it."""
+    called = Path(sys.argv[0])
+    found = shutil.which("cbir")
+    if called.stem != "cbir" or not called.is_file() or (found and called.samefile(found)):
+        return "cbir"
+    beside = os.path.relpath(called)
+    return shlex.quote(str(called.absolute()) if beside.startswith("..") else beside)
 
 
 def print_json(value: Any) -> None:

@@ -42,8 +42,8 @@ def serve(
 
 
 def check_address(host: str, port: int) -> None:
-    """Raise `CbirError` now if `serve` would raise it after minutes of other work."""
-    _socket(host, port).close()
+    """Raise `CbirError` now if `serve` would raise it after minutes of other work: for the demo."""
+    _socket(host, port, "choose another with --port (make demo PORT=5055)").close()
 
 
 def listen(searcher: Searcher, host: str, port: int) -> tuple[Server, str]:
@@ -66,7 +66,7 @@ def listen(searcher: Searcher, host: str, port: int) -> tuple[Server, str]:
     return server, f"http://{shown}:{listening.getsockname()[1]}/"
 
 
-def _socket(host: str, port: int) -> socket.socket:
+def _socket(host: str, port: int, cure: str = "choose another with --port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -74,5 +74,5 @@ def _socket(host: str, port: int) -> socket.socket:
         raise CbirError(
             # Python repeats the address after the system's message.
             f"cannot listen on {host}, port {port}: {str(error).partition(' (while ')[0]}",
-            "choose another with --port, or stop the process that uses it",
+            f"{cure}, or stop the process that uses it",
         ) from error
