@@ -96,7 +96,7 @@ def test_a_renamed_source_is_an_index_under_that_name(tmp_path: Path, place: Pat
         assert [failure.source for failure in index.failures()] == ["pictures"]
         assert list(index.tombstones()) == ["pictures/red/1.png"]
         assert list(index.runs()) == ["pictures"]
-        for old, new in (("none", "x"), ("pictures", "pictures"), ("pictures", "a/b")):
+        for old, new in (("none", "x"), *(("pictures", n) for n in ("pictures", "a/b", ".."))):
             with pytest.raises(QueryError):
                 rename_source(index, old, new)
     number, report = described(photos, place)

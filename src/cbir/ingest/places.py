@@ -80,7 +80,7 @@ def rename_source(index: Index, old: str, new: str) -> int:
     check_known(index.sources(), old)
     if new in index.sources():
         raise QueryError(f"there is a source '{new}' already", "choose another name")
-    if not new or "/" in new or new != encode_path(new):
+    if new in ("", ".", "..") or "/" in new or new != encode_path(new):
         raise QueryError(
             f"'{new}' cannot be the name of a source", "write a word without / and white space"
         )
