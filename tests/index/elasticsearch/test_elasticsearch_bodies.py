@@ -332,12 +332,32 @@ def test_an_address_is_read_from_the_url() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "prefix", "shown"),
+    [
+        ("/photos/", "", "/photos"),
+        ("/search/photos", "/search", "/search/photos"),
+        ("/a/B_1.x%20y/photos/", "/a/B_1.x%20y", "/a/B_1.x%20y/photos"),
+        ("/search/photos/?type=flat", "/search", "/search/photos"),
+    ],
+)
+def test_a_path_prefix_is_part_of_every_node(path: str, prefix: str, shown: str) -> None:
+    address = parse(f"elasticsearch://one,two:9201{path}")
+    assert address.nodes == (f"http://one:9200{prefix}", f"http://two:9201{prefix}")
+    assert address.name == "photos"
+    assert address.url == f"elasticsearch://one,two:9201{shown}"
+    assert parse(address.url).nodes == address.nodes
+
+
+@pytest.mark.parametrize(
     ("url", "complaint"),
     [
         ("elasticsearch://host:9200", "names no index"),
         ("elasticsearch://host:9200/", "names no index"),
         ("elasticsearch://host/My-Photos", "'My-Photos' is not a valid index name"),
-        ("elasticsearch://host/a/b", "is not a valid index name"),
+        ("elasticsearch://host/a/B", "'B' is not a valid index name"),
+        ("elasticsearch://host//photos", "'' cannot be part of the path"),
+        ("elasticsearch://host/a/../photos", "'..' cannot be part of the path"),
+        ("elasticsearch://host/a b/photos", "'a b' cannot be part of the path"),
         ("elasticsearch://host/_all", "is not a valid index name"),
         ("elasticsearch:///photos", "'' is not a valid host"),
         ("elasticsearch://host:99999/photos", "is not a valid host"),
@@ -355,12 +375,20 @@ def test_an_address_that_cannot_be_is_refused(url: str, complaint: str) -> None:
     assert complaint in str(refused.value)
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("secret", ["hunter2", "hunter2/rabbit", "rabbit/hunter2/"])
+def test_a_password_in_the_address_is_refused_and_not_repeated(secret: str) -> None:
     with pytest.raises(CbirError) as refused:
-        parse("elasticsearch://me:hunter2@host:9200/photos")
+        parse(f"elasticsearch://me:{secret}@host:9200/photos")
     assert "CBIR_ELASTICSEARCH_PASSWORD" not in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert "_PASSWORD" in refused.value.hint
+
+
+@pytest.mark.parametrize("option", ["password=hunter2", "type=flat&api_key=hunter2"])
+def test_options_that_may_be_secret_are_not_repeated(option: str) -> None:
+    with pytest.raises(CbirError, match="unknown option") as refused:
+        parse(f"elasticsearch://host/photos?{option}")
+    assert "hunter2" not in str(refused.value)
 
 
 WATERMARK = {

@@ -57,7 +57,8 @@ class Scripted:
                 status, said = script.replies.pop(0) if script.replies else (500, {})
                 data = json.dumps(said).encode()
                 self.send_response(status)
-                self.send_header("X-Elastic-Product", script.product)
+                if script.product:
+                    self.send_header("X-Elastic-Product", script.product)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -210,6 +211,37 @@ def test_something_else_that_answers_is_told_from_elasticsearch(server: Scripted
     server.replies = [VERSION]
     with pytest.raises(CbirError, match="is not Elasticsearch"):
         open_index(server.url)
+
+
+@pytest.mark.parametrize("closing_slash", ["", "/"])
+def test_every_request_goes_below_the_path_prefix(server: Scripted, closing_slash: str) -> None:
+    url = server.url.replace("/photos", "/behind/a-proxy/photos")
+    server.replies = [VERSION, (200, described()), (200, {"count": 7})]
+    with closing(open_index(url + closing_slash)) as index:
+        assert index.count() == 7
+        assert index.url == url
+    paths = [path for _, path, _, _ in server.asked]
+    assert len(paths) == 3
+    assert all(path.startswith("/behind/a-proxy/") for path in paths)
+    assert paths[1].startswith("/behind/a-proxy/photos?")
+
+
+def test_messages_and_hints_name_the_address_with_its_prefix(server: Scripted) -> None:
+    url = server.url.replace("/photos", "/behind/photos")
+    missing = {"error": {"type": "index_not_found_exception", "reason": "no such index"}}
+    server.replies = [VERSION, (404, missing)]
+    message, hint = call("info", f"{url}/?type=flat").error
+    assert message == f"no index at {url}"
+    assert hint == f"cbir index FOLDER --into '{url}'"
+
+
+def test_a_wrong_prefix_is_told_from_a_missing_index(server: Scripted) -> None:
+    server.product = ""
+    server.replies = [(404, "<html>404 Not Found</html>")]
+    message, hint = call("info", server.url.replace("/photos", "/wrong/photos")).error
+    host = server.url.removeprefix("elasticsearch://").removesuffix("/photos")
+    assert message == f"{host}/wrong is not Elasticsearch"
+    assert "the path before the index name" in hint
 
 
 def test_a_server_that_is_too_old_is_refused(server: Scripted) -> None:

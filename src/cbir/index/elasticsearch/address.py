@@ -1,4 +1,4 @@
-"""Parses the URL of an Elasticsearch index: nodes, name, and options for creation and search."""
+"""Parses the URL of an Elasticsearch index: nodes, path prefix, name, and options."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ EXAMPLE = f"write {PLAIN}://HOST:{PORT}/NAME"
 
 # Leaves room for the number in the underlying index's name; the limit is 255 bytes.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,199}")
+# A part of the path under which a proxy offers the server; "." and ".." would name another one.
+_STEP = re.compile(r"(?!\.{1,2}$)([A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\],]+)(:(?P<port>\d{1,5}))?")
 
 
@@ -44,9 +46,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of an index URL: nodes as `http(s)://HOST:PORT`, name and options.
+    """The parts of an index URL: nodes as `http(s)://HOST:PORT[/PREFIX]`, name and options.
 
-    `url`, without the options, names the index in messages.
+    `url`, without the options and a closing slash, names the index in messages.
     """
 
     url: str
@@ -64,26 +66,36 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Parse `url`.
+    """Parse `url`: `elasticsearch://HOST[:PORT][,HOST...][/PREFIX...]/NAME[/][?OPTIONS]`.
 
     Raises `CbirError` if it is invalid; the message does not repeat possible secrets.
     """
     scheme, _, rest = url.partition("://")
     place, _, query = rest.partition("?")
-    hosts, _, name = place.partition("/")
-    if "@" in hosts:
+    if "@" in place:
         raise CbirError(
             "the Elasticsearch URL contains a user or a password",
             "remove them; set CBIR_ELASTICSEARCH_USER and _PASSWORD, or _API_KEY",
         )
+    hosts, _, path = place.rstrip("/").partition("/")
+    *steps, name = path.split("/")
+    # Options may hold secrets that were meant as credentials.
+    shown = "/".join((f"{scheme}://{hosts}", *steps, name)).rstrip("/")
     if not _NAME.fullmatch(name):
         raise CbirError(
-            f"{url}: '{name}' is not a valid index name" if name else f"{url} names no index",
+            f"{shown}: '{name}' is not a valid index name" if name else f"{shown} names no index",
             f"{EXAMPLE}; names are lower-case letters, digits, '.', '_' and '-'",
         )
+    for step in steps:
+        if not _STEP.fullmatch(step):
+            raise CbirError(
+                f"{shown}: '{step}' cannot be part of the path before the index name",
+                f"write {PLAIN}://HOST:{PORT}/PREFIX/NAME, with special characters %-encoded",
+            )
     protocol = "https" if scheme.lower() == ENCRYPTED else "http"
-    nodes = tuple(_node(url, protocol, host) for host in hosts.split(","))
-    return Address(f"{scheme}://{place}", nodes, name, _options(url, query))
+    prefix = "".join(f"/{step}" for step in steps)
+    nodes = tuple(_node(shown, protocol, host) + prefix for host in hosts.split(","))
+    return Address(shown, nodes, name, _options(shown, query))
 
 
 def _node(url: str, protocol: str, text: str) -> str:

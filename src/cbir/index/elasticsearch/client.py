@@ -70,11 +70,11 @@ class Client:
                 answer = self._client.perform_request(method, path, headers=headers, body=body)
                 return answer.body
             except UnsupportedProductError:
-                raise CbirError(
-                    f"{self.address.shown_nodes} is not Elasticsearch", "check the host and port"
-                ) from None
+                raise self._not_elasticsearch() from None
             except ApiError as error:
                 status, problem = error.status_code, error.body
+                if status == 404 and "x-elastic-product" not in error.meta.headers:
+                    raise self._not_elasticsearch() from None  # a proxy's answer to a wrong path
                 if isinstance(problem, dict):
                     problem = problem.get("error")
                 if is_passing(status, problem) and pauses.wait():
@@ -112,6 +112,12 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _not_elasticsearch(self) -> CbirError:
+        return CbirError(
+            f"{self.address.shown_nodes} is not Elasticsearch",
+            "check the host, the port, and the path before the index name",
+        )
 
     def _unreachable(self, error: Exception, away: bool) -> CbirError:
         what = "cannot be reached" if away else f"did not answer within {_TIMEOUT:.0f} s"
