@@ -315,8 +315,8 @@ def test_the_number_of_hits_and_a_filter_can_be_changed(visit: Visit, searcher: 
     assert ids_of(page) == [
         hit.id for hit in searcher.search(picture(4), k=20, where=["label=warm"])
     ]
-    assert page.locator("#k-upload").input_value() == "20"
-    assert page.locator("#where-upload-1").input_value() == "label=warm"
+    assert page.locator("#k-refine").input_value() == "20"
+    assert page.locator("#where-refine-1").input_value() == "label=warm"
     page.locator(".sheet-hits a.mat").first.click()
     page.wait_for_url(re.compile(r"\?id="))
     assert len(ids_of(page)) == 5
@@ -324,6 +324,63 @@ def test_the_number_of_hits_and_a_filter_can_be_changed(visit: Visit, searcher: 
     page.locator(".refine button").click()
     page.wait_for_url(re.compile("label%3Dcold|label=cold"))
     assert all("/cold/" in record_id for record_id in ids_of(page))
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_an_upload_stays_while_the_search_changes(
+    visit: Visit, searcher: Searcher, script: bool
+) -> None:
+    page = visit(refusals=True, java_script_enabled=script)
+    page.set_input_files("#image", file(4))
+    if not script:
+        page.get_by_role("button", name="Find similar").click()
+    page.wait_for_url("**/search")
+    page.select_option("#k-refine", "20")
+    page.fill("#where-refine-1", "lable=warm")
+    page.fill("#region-refine", "0,0,1,0.5")
+    page.get_by_role("button", name="Search again").click()
+    page.locator("#wrong-refine").wait_for()
+    assert "unknown field 'lable'" in page.locator("#wrong-refine").inner_text()
+    assert page.locator("#where-refine-1").get_attribute("aria-invalid") == "true"
+    assert page.locator("#k-refine").input_value() == "20"
+    assert_all_pictures_show(page)
+    page.fill("#where-refine-1", "label=warm")
+    page.get_by_role("button", name="Search again").click()
+    page.locator(".sheet-hits").wait_for()
+    query = Query(picture(4), (0, 0, 1, 0.5))
+    assert ids_of(page) == [h.id for h in searcher.search(query, k=20, where=["label=warm"])]
+    assert page.locator(".query .name").inner_text() == "photo.png"
+    assert page.locator("#region-refine").input_value() == "0,0,1,0.5"
+
+
+def test_a_part_is_drawn_on_the_picture(visit: Visit, searcher: Searcher) -> None:
+    page = visit()
+    wide = io.BytesIO()
+    Image.open(io.BytesIO(picture(4, 64))).crop((0, 0, 64, 32)).save(wide, "PNG")
+    sent = {"name": "wide.png", "mimeType": "image/png", "buffer": wide.getvalue()}
+    page.set_input_files("#image", sent)  # type: ignore[arg-type]
+    page.wait_for_url("**/search")
+    mat = page.locator(".mat-query").bounding_box()
+    assert mat is not None
+    # The picture is twice as wide as high, so it fills the middle half of its square mat.
+    left, top, side = mat["x"], mat["y"], mat["width"]
+    page.mouse.move(left + side * 0.75, top + side * 0.5)
+    page.mouse.down()
+    page.mouse.move(left + side * 0.25, top + side * 0.9, steps=3)  # below the picture
+    page.mouse.up()
+    field = page.locator("#region-refine")
+    drawn = tuple(float(edge) for edge in field.input_value().split(","))
+    assert drawn == pytest.approx((0.25, 0.5, 0.75, 1), abs=0.02)
+    assert page.locator(".mat-query .box rect").count() == 1
+    page.get_by_role("button", name="Search again").click()
+    page.wait_for_function("document.querySelector('.mat-query svg.box rect') !== null")
+    page.wait_for_load_state()
+    assert page.locator("#region-refine").input_value() == ",".join(f"{e:g}" for e in drawn)
+    query = Query(wide.getvalue(), drawn)  # type: ignore[arg-type]
+    assert ids_of(page) == expected(searcher, query)
+    page.locator(".mat-query").click()  # all of it again
+    assert page.locator("#region-refine").input_value() == ""
+    assert page.locator(".mat-query .box").count() == 0
 
 
 @pytest.mark.parametrize("script", [True, False])

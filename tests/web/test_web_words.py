@@ -152,7 +152,7 @@ def test_a_text_longer_than_any_form_is_not_called_a_picture(client: FlaskClient
     refused = client.post("/search", data=body, content_type=kind, headers=JSON)
     assert refused.status_code == 413
     assert refused.json is not None
-    assert refused.json["error"]["message"] == "A field of the request is too long"
+    assert refused.json["error"]["message"] == "The field 'text' has 600,000 characters"
 
 
 def test_an_index_without_a_text_tower_offers_no_words(plain: FlaskClient) -> None:

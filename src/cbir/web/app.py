@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 from typing import IO
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, request
 
 from cbir.search.searcher import Searcher
 from cbir.web.failures import register_failures
 from cbir.web.pages import register_pages
+from cbir.web.questions import MAX_UPLOAD, RequestError
 from cbir.web.showcase import Showcase
+from cbir.web.uploads import Uploads
 from cbir.web.views import views
 
-MAX_UPLOAD = 20 * 1024 * 1024
-"""Largest request (bytes); a larger one gets status 413."""
+MAX_BODY = 64 * 1024 * 1024
+"""Largest request (bytes) that is read. It is more than a picture may have, so that a picture that
+is too large can be told from other causes."""
+MAX_PLAIN_BODY = 1024 * 1024
+"""The same for a request that cannot hold a picture."""
+MAX_PARTS = 1000
 
 _CONTENT_SECURITY = "; ".join(
     [
@@ -37,6 +43,19 @@ _SECURITY_HEADERS = {
 }
 
 
+class _Picture(io.BytesIO):
+    """An upload in memory; raises `RequestError` as soon as it is too large."""
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        if self.tell() + len(data) > MAX_UPLOAD:
+            raise RequestError(
+                413,
+                f"The picture is larger than {MAX_UPLOAD // 2**20} MB",
+                "Choose a smaller file, or save it at a lower resolution.",
+            )
+        return super().write(data)
+
+
 class MemoryRequest(Request):
     """A request that keeps uploads in memory, so that no visitor's picture touches the disk."""
 
@@ -47,27 +66,39 @@ class MemoryRequest(Request):
         filename: str | None = None,  # noqa: ARG002
         content_length: int | None = None,  # noqa: ARG002
     ) -> IO[bytes]:
-        return io.BytesIO()
+        return _Picture()
 
 
 def create_app(searcher: Searcher) -> Flask:
     """The page and the HTTP API over `searcher`, as a WSGI application.
 
-    Only reads the index. Sets no cookies, contacts no other host, writes nothing to disk.
+    Only reads the index. Sets no cookies, contacts no other host, writes nothing to disk; uploads
+    stay in memory (see `Uploads`).
     """
     app = Flask("cbir.web")
     app.request_class = MemoryRequest
-    app.config["MAX_CONTENT_LENGTH"] = MAX_UPLOAD
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    # `read_question` limits fields and names the one that is too long.
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY
+    app.config["MAX_FORM_PARTS"] = MAX_PARTS
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # URLs hold ids unchanged; merged slashes would name another id.
     app.url_map.merge_slashes = False
     app.extensions["cbir.searcher"] = searcher
     app.extensions["cbir.showcase"] = Showcase(searcher.index)
+    app.extensions["cbir.uploads"] = Uploads()
+    app.before_request(_limit)
     app.register_blueprint(views)
     app.after_request(_secure)
     register_failures(app)
     register_pages(app)
     return app
+
+
+def _limit() -> None:
+    """Forms without a file are short, and slow to take apart if they are not."""
+    if request.mimetype != "multipart/form-data":
+        request.max_content_length = MAX_PLAIN_BODY
 
 
 def _secure(response: Response) -> Response:

@@ -8,7 +8,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import CbirError, ImageError, QueryError, RecordGoneError
 from cbir.web.pages import failure_page, refused_page
-from cbir.web.questions import RequestError, wants_json
+from cbir.web.questions import MAX_UPLOAD, RequestError, wants_json
 
 Answer = tuple[str | Response, int] | AnyResponse
 
@@ -30,7 +30,7 @@ def register_failures(app: Flask) -> None:
 
 def _from_cbir_error(error: CbirError) -> Answer:
     if isinstance(error, RequestError):
-        return _answer(error.status, error.message, error.hint)
+        return _answer(error.status, error.message, error.hint, error.field)
     if isinstance(error, RecordGoneError):
         message = f"There is no picture '{error.record_id}' in this index"
         return _answer(404, message, "It may have been removed; search again for current ids.")
@@ -46,7 +46,7 @@ def _from_http_error(error: HTTPException) -> Answer:
         return error.get_response()
     message, hint = _HTTP.get(error.code, (error.name, error.description or ""))
     if error.code == 413:
-        message, hint = _too_large(current_app.config["MAX_CONTENT_LENGTH"])
+        message, hint = _too_large()
     return _answer(error.code, message, hint)
 
 
@@ -56,18 +56,23 @@ def _sentence(message: str) -> str:
     return first.capitalize() + message[len(first) :] if first.isalpha() else message
 
 
-def _too_large(limit: int) -> tuple[str, str]:
-    if (request.content_length or 0) <= limit:
-        return "A field of the request is too long", "Shorten the text and the filters."
+def _too_large() -> tuple[str, str]:
+    """Why the request itself was refused; pictures and fields have messages of their own."""
+    length, limit = request.content_length, request.max_content_length
+    if limit is not None and (length is None or length > limit):
+        return (
+            f"The request is larger than {limit // 2**20} MB",
+            f"Send one picture of at most {MAX_UPLOAD // 2**20} MB, as a multipart file field.",
+        )
     return (
-        f"The picture is larger than {limit // 2**20} MB",
-        "Choose a smaller file, or save it at a lower resolution.",
+        f"The request has more than {request.max_form_parts:,} parts",
+        "Send one picture, and each field or filter once.",
     )
 
 
-def _answer(status: int, message: str, hint: str) -> Answer:
+def _answer(status: int, message: str, hint: str, field: str = "") -> Answer:
     if wants_json(request):
         return jsonify({"error": {"message": message, "hint": hint}}), status
     if request.endpoint in {"views.search", "views.search_indexed"} and status < 500:
-        return refused_page(message, hint), status
+        return refused_page(message, hint, field), status
     return failure_page(status, message, hint), status

@@ -5,31 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from flask import Flask, current_app, g, render_template
 from markupsafe import Markup
 
+from cbir.descriptors.cards import ModelCard
+from cbir.descriptors.models import cards_of
+from cbir.errors import RecordGoneError
 from cbir.images.thumbnails import data_uri, thumbnail
-from cbir.search.query import SearchOptions
+from cbir.search.query import IndexedId, SearchOptions
 from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, version_of
-from cbir.web.questions import MAX_K, Question, as_fields
+from cbir.web.questions import MAX_K, MAX_UPLOAD, Asked, as_fields
 from cbir.web.showcase import Showcase
+from cbir.wording import counted
 
+SHOWN_CLASSES = 12
 SMALL_SIDE = 96
 """Pictures up to this many pixels a side are enlarged without smoothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryPicture:
-    """The query's picture; `uri` holds an upload's thumbnail, None for an indexed image."""
+    """The query's picture: an indexed one has a `record`; an upload has a thumbnail in `uri`, and
+    a `token` to search with it again."""
 
     name: str
     width: int
     height: int
-    uri: str | None
-    record: ImageRecord | None
+    record: ImageRecord | None = None
+    uri: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is wrong with the `field` of a form (see `RequestError`)."""
+
+    field: str
+    message: str
+    hint: str
 
 
 def home_page(draw: int) -> str:
@@ -44,30 +59,31 @@ def home_page(draw: int) -> str:
     )
 
 
-def results_page(
-    question: Question, record: ImageRecord | None, hits: Sequence[Hit], took_ms: float
-) -> str:
-    """The query and its hits; `record` is that of the query's picture if it is indexed."""
+def results_page(asked: Asked, words: str | None, hits: Sequence[Hit], took_ms: float) -> str:
+    """The query and its hits; raises `RecordGoneError` if its picture is no longer indexed."""
     return render_template(
         "results.html",
         about=_about(),
         labels=_showcase().labels(),
-        query=_query_picture(question, record),
-        words=question.query.text,
+        query=_query_picture(asked),
+        words=words,
         hits=hits,
         took_ms=took_ms,
     )
 
 
-def refused_page(message: str, hint: str) -> str:
-    """Why a search was refused, above the form to try again."""
-    return render_template(
-        "refused.html",
-        about=_about(),
-        labels=_showcase().labels(),
-        message=message,
-        hint=hint,
-    )
+def refused_page(message: str, hint: str, field: str) -> str:
+    """Why a search was refused, beside its picture if it has one, and the form to try again."""
+    g.wrong = Wrong(field, message, hint)
+    values = {"about": _about(), "labels": _showcase().labels(), "message": message, "hint": hint}
+    asked: Asked | None = g.get("asked")
+    try:
+        query = _query_picture(asked) if asked else None
+    except RecordGoneError:
+        query = None
+    if query is None:
+        return render_template("refused.html", **values)
+    return render_template("results.html", query=query, words=g.text or None, **values)
 
 
 def failure_page(status: int, message: str, hint: str) -> str:
@@ -85,6 +101,8 @@ def register_pages(app: Flask) -> None:
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
         breakable=_breakable,
+        counted=counted,
+        listed=_listed,
         file_name=file_name,
         ms=_milliseconds,
         size_class=_size_class,
@@ -93,8 +111,11 @@ def register_pages(app: Flask) -> None:
     app.jinja_env.globals.update(
         search_options=_search_options,
         search_text=lambda: g.get("text", ""),
+        search_region=lambda: g.get("region", ""),
+        box_of=_box_of,
+        wrong=lambda: g.get("wrong", Wrong("", "", "")),
         option_fields=lambda: as_fields(_search_options()),
-        max_bytes=app.config["MAX_CONTENT_LENGTH"],
+        max_bytes=MAX_UPLOAD,
         result_counts=(10, 20, 50, MAX_K),
     )
 
@@ -123,22 +144,37 @@ def _about() -> dict[str, object]:
         "count": index.count(),
         "descriptor": index.spec.short,
         "has_text": searcher.has_text,
+        "knows": known_classes(searcher),
     }
 
 
-def _query_picture(question: Question, record: ImageRecord | None) -> QueryPicture | None:
+def known_classes(searcher: Searcher) -> list[ModelCard]:
+    """The cards of the descriptor's models that were trained on classes."""
+    return [card for card in cards_of(searcher.descriptor) if card.classes]
+
+
+def _listed(classes: Sequence[str]) -> str:
+    """`cat, dog and frog`; of many classes, only the first."""
+    if len(classes) > SHOWN_CLASSES:
+        return f"{', '.join(classes[:SHOWN_CLASSES])} and others"
+    return " and ".join(filter(None, [", ".join(classes[:-1]), classes[-1]]))
+
+
+def _query_picture(asked: Asked) -> QueryPicture | None:
     """The picture of a query, None if it is only words."""
-    if question.query.of is None:
+    if isinstance(asked.of, IndexedId):
+        (record,) = _searcher().index.records([asked.of.id])
+        return QueryPicture(file_name(record.location), record.width, record.height, record)
+    if asked.of is None or asked.upload is None:
         return None
-    if record is not None:
-        name = file_name(record.location)
-        return QueryPicture(name, record.width, record.height, None, record)
-    pixels = question.query.of
-    assert isinstance(pixels, np.ndarray)  # an upload, decoded when it came in
-    height, width = pixels.shape[:2]
-    return QueryPicture(
-        question.name, width, height, data_uri(thumbnail(question.data, pixels)), None
-    )
+    height, width = asked.of.shape[:2]
+    uri = data_uri(thumbnail(asked.upload.data, asked.of))
+    return QueryPicture(asked.name, width, height, uri=uri, token=asked.token)
+
+
+def _box_of(region: str) -> list[float]:
+    """The edges of a `region` field that was searched with."""
+    return [float(edge) for edge in region.split(",")]
 
 
 def _size_class(picture: QueryPicture | ImageRecord) -> str:

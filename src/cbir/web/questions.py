@@ -10,30 +10,50 @@ from flask import Request, g
 from cbir.errors import CbirError, ImageError, QueryError
 from cbir.images.decode import decode
 from cbir.search.query import IndexedId, Query, SearchOptions
-from cbir.types import RgbImage
+from cbir.types import Box, RgbImage
+from cbir.web.uploads import MINUTES, Upload, Uploads
 
 MAX_K = 100
+MAX_UPLOAD = 20 * 1024 * 1024
+"""Largest picture (bytes); a larger one gets status 413."""
+MAX_FIELD = 500_000
+"""Longest field that is not a picture (characters); a longer one gets status 413."""
 
 
 class RequestError(CbirError):
-    """A bad request, with its HTTP status."""
+    """A bad request, with its HTTP status.
 
-    def __init__(self, status: int, message: str, hint: str = "") -> None:
+    `field` names the field of the form that is wrong, "" if it is none of them; filters are
+    numbered from 1: "where-1".
+    """
+
+    def __init__(self, status: int, message: str, hint: str = "", field: str = "") -> None:
         super().__init__(message, hint)
         self.status = status
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to search with: an uploaded picture, an indexed image, or (None) words alone.
+
+    `name` is for display. `upload` holds the file of an upload, and `token` gets it again where
+    it is kept (else "").
+    """
+
+    of: RgbImage | IndexedId | None
+    name: str
+    upload: Upload | None = None
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query with its options; `data` holds an upload's bytes (else empty).
-
-    `name`, for display, is the picture's; for words alone, it is their text.
-    """
+    """A query with its options, and what it was made from."""
 
     query: Query
     options: SearchOptions
-    data: bytes
-    name: str
+    asked: Asked
 
 
 def wants_json(request: Request) -> bool:
@@ -54,15 +74,41 @@ def as_fields(options: SearchOptions) -> dict[str, Any]:
     }
 
 
-def read_question(request: Request, has_text: bool) -> Question:
-    """Reads the fields `image` or `id`, `text`, `text_weight`, `k`, `where` and the switches.
+def read_question(request: Request, uploads: Uploads, has_text: bool) -> Question:
+    """Reads what to search with (`image`, `upload`, `id`, `text`), and the options.
 
-    `has_text`: whether the index can be searched by words. Raises `RequestError`, or `QueryError`
-    for a text that is too long; `g.options` and `g.text` then hold what could be read, to fill in
-    the form again.
+    The options are `region`, `text_weight`, `k`, `where` and the switches. `has_text`: whether the
+    index can be searched by words. Raises `RequestError`, or `QueryError` for a text that is too
+    long. `g.asked`, `g.options`, `g.text` and `g.region` then hold what could be read, to show the
+    query and to fill in the form again.
     """
+    _check_lengths(request)
     # The form sends an empty field where nothing was written.
-    g.text = text = request.values.get("text", "").strip()
+    g.text = request.values.get("text", "").strip()
+    g.region = request.values.get("region", "").strip()
+    wrong = None
+    try:
+        region = _read_options(request)
+    except RequestError as error:
+        wrong = error  # raised once the picture is read, so that the page keeps it
+    g.asked = asked = _read_asked(request, uploads, has_text)
+    if wrong is not None:
+        raise wrong
+    return Question(Query(asked.of, region, g.text or None), g.options, asked)
+
+
+def _check_lengths(request: Request) -> None:
+    for name, text in request.values.items(multi=True):
+        if len(text) > MAX_FIELD:
+            raise RequestError(
+                413,
+                f"The field '{name[:40]}' has {len(text):,} characters",
+                f"At most {MAX_FIELD:,} are accepted; a picture is sent as a file.",
+            )
+
+
+def _read_options(request: Request) -> Box | None:
+    """Set `g.options`, as far as they can be read; returns the region."""
     where = tuple(w.strip() for w in request.values.getlist("where") if w.strip())
     g.options = options = SearchOptions(where=where)
     g.options = options = replace(options, k=_read_k(request.values.get("k", str(options.k))))
@@ -71,19 +117,39 @@ def read_question(request: Request, has_text: bool) -> Question:
         verify=_read_switch(request, "verify"),
         any_orientation=_read_switch(request, "any_orientation"),
     )
-    g.options = options = _with_weight(options, request)
-    words = text or None
-    upload = request.files.get("image")
-    record_id = request.values.get("id", "")
-    if upload is not None and upload.filename:
-        if record_id:
-            raise RequestError(400, "Both 'image' and 'id' were given", "Send one of the two.")
-        data, name = upload.stream.read(), _file_name(upload.filename)
-        return Question(Query(_decode(data, name), text=words), options, data, name)
+    g.options = _with_weight(options, request)
+    return _read_region(g.region)
+
+
+def _read_asked(request: Request, uploads: Uploads, has_text: bool) -> Asked:
+    image = request.files.get("image")
+    record_id, token = request.values.get("id", ""), request.values.get("upload", "")
+    given = [name for name, value in (("upload", token), ("id", record_id)) if value]
+    if image is not None and image.filename:
+        given.insert(0, "image")
+    if len(given) > 1:
+        message = f"Both '{given[0]}' and '{given[1]}' were given"
+        raise RequestError(400, message, "Send one of the two.")
+    if image is not None and image.filename:
+        upload = Upload(_file_name(image.filename), image.stream.read())
+        pixels = _decode(upload)
+        # Programs rarely search twice with a picture, and would push out those of visitors.
+        keep = not wants_json(request) or _read_switch(request, "keep")
+        return Asked(pixels, upload.name, upload, uploads.keep(upload) if keep else "")
+    if token:
+        kept = uploads.get(token)
+        if kept is None:
+            raise RequestError(
+                410,
+                "The uploaded picture is no longer here",
+                f"Choose it again. Pictures are kept for {MINUTES} minutes after their last use, "
+                "and until the server restarts.",
+            )
+        return Asked(_decode(kept), kept.name, kept, token)
     if record_id:
-        return Question(Query(IndexedId(record_id), text=words), options, b"", record_id)
-    if words:
-        return Question(Query(text=words), options, b"", words)
+        return Asked(IndexedId(record_id), record_id)
+    if g.text:
+        return Asked(None, g.text)
     if has_text:
         raise RequestError(
             400,
@@ -107,8 +173,27 @@ def _read_k(text: str) -> int:
             400,
             f"'{text[:40]}' is not a valid number of results",
             f"Use a whole number from 1 to {MAX_K}.",
+            "k",
         )
     return k
+
+
+def _read_region(text: str) -> Box | None:
+    """The part of the picture to search with, None for all of it."""
+    if not text:
+        return None
+    try:
+        left, top, right, bottom = (float(edge) for edge in text.split(","))
+    except ValueError:
+        left = top = right = bottom = 0.0
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise RequestError(
+            400,
+            f"'{text[:40]}' is not a part of a picture",
+            "Use left,top,right,bottom as fractions from 0 to 1, such as 0,0,0.5,0.5.",
+            "region",
+        )
+    return (left, top, right, bottom)
 
 
 def _with_weight(options: SearchOptions, request: Request) -> SearchOptions:
@@ -117,7 +202,10 @@ def _with_weight(options: SearchOptions, request: Request) -> SearchOptions:
         return replace(options, text_weight=float(text))
     except (ValueError, QueryError) as error:
         raise RequestError(
-            400, f"'{text[:40]}' is not valid for 'text_weight'", "Use a number from 0 to 1."
+            400,
+            f"'{text[:40]}' is not valid for 'text_weight'",
+            "Use a number from 0 to 1.",
+            "text",
         ) from error
 
 
@@ -128,12 +216,12 @@ def _read_switch(request: Request, name: str) -> bool:
     return text == "1"
 
 
-def _decode(data: bytes, name: str) -> RgbImage:
+def _decode(upload: Upload) -> RgbImage:
     try:
-        return decode(data)
+        return decode(upload.data)
     except ImageError as error:
         hint = error.hint or "Choose a JPEG, PNG, WebP, HEIC or another common image file."
-        raise RequestError(400, f"{name}: {error.message}", hint) from error
+        raise RequestError(400, f"{upload.name}: {error.message}", hint) from error
 
 
 def _file_name(sent: str) -> str:

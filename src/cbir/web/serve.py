@@ -13,7 +13,7 @@ from cbir.machine import usable_cores
 from cbir.search.searcher import Searcher
 from cbir.web.app import create_app
 
-_ACCEPTED = 64 * 1024 * 1024
+_ACCEPTED = 80 * 1024 * 1024
 """Largest request body (bytes) that is read; more than the application accepts, so that it can
 refuse with a message."""
 

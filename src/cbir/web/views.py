@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from cbir.errors import ImageError
+from cbir.errors import ImageError, QueryError
 from cbir.images.decode import sniff
-from cbir.search.query import IndexedId
 from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, picture_response, png, version_of
-from cbir.web.pages import gone_page, home_page, results_page
+from cbir.web.pages import gone_page, home_page, known_classes, results_page
 from cbir.web.questions import Question, RequestError, as_fields, read_question, wants_json
+from cbir.web.uploads import Uploads
 
 views = Blueprint("views", __name__)
 
@@ -40,21 +42,22 @@ def search_indexed() -> AnyResponse | str:
 
 @views.post("/search")
 def search() -> AnyResponse | str:
-    """Search with an upload (`image`) or an indexed picture (`id`), by words (`text`), or both."""
+    """Search with a picture (`image`, a kept `upload`, or an indexed `id`), by words, or both."""
     started = time.perf_counter()
-    question = read_question(request, _searcher().has_text)
-    of, text = question.query.of, question.query.text
-    if of is None and request.method == "POST" and not wants_json(request):
+    question = _question()
+    asked, text = question.asked, question.query.text
+    if asked.of is None and request.method == "POST" and not wants_json(request):
         fields = as_fields(question.options)
         return redirect(url_for("views.search_indexed", text=text, **fields), 303)
-    record = _record(of.id) if isinstance(of, IndexedId) else None
     hits = _hits(question)
     took_ms = round((time.perf_counter() - started) * 1000, 3)
     if wants_json(request):
-        words = {} if text is None else {"text": text}
-        found = [_hit_json(hit) for hit in hits]
-        return jsonify({"query": question.name, **words, "hits": found, "took_ms": took_ms})
-    return results_page(question, record, hits, took_ms)
+        found: dict[str, Any] = {"query": asked.name}
+        found |= {} if text is None else {"text": text}
+        found |= {"hits": [_hit_json(hit) for hit in hits], "took_ms": took_ms}
+        found |= {"upload": asked.token} if asked.token else {}
+        return jsonify(found)
+    return results_page(asked, text, hits, took_ms)
 
 
 @views.get("/thumb/<path:record_id>")
@@ -94,13 +97,22 @@ def info() -> Response:
     index = _searcher().index
     known: dict[str, Any] = index.info()
     public = {name: known[name] for name in _PUBLIC_INFO if name in known}
-    words = {"text": _searcher().has_text}
-    return jsonify({**public, **words, "sources": sorted(index.sources())})
+    public["text"] = _searcher().has_text
+    public["knows"] = [
+        {"name": card.name, "classes": card.classes, "trained_on": card.trained_on}
+        for card in known_classes(_searcher())
+    ]
+    return jsonify({**public, "sources": sorted(index.sources())})
 
 
 def _searcher() -> Searcher:
     searcher: Searcher = current_app.extensions["cbir.searcher"]
     return searcher
+
+
+def _question() -> Question:
+    uploads: Uploads = current_app.extensions["cbir.uploads"]
+    return read_question(request, uploads, _searcher().has_text)
 
 
 def _hits(question: Question) -> list[Hit]:
@@ -111,9 +123,28 @@ def _hits(question: Question) -> list[Hit]:
         current_app.logger.warning("%s", error)
         raise RequestError(
             404,
-            f"The original of {question.name} is gone",
-            "Search without verification and in one orientation, which needs no original.",
+            f"The original of {question.asked.name} is gone",
+            "Search with all of the picture, without verification and in one orientation: "
+            "that needs no original.",
         ) from error
+    except QueryError as error:
+        wrong = _wrong_filter(question.options.where)
+        if wrong is None:
+            raise
+        message = error.message[0].upper() + error.message[1:]
+        raise RequestError(400, message, error.hint, f"where-{wrong}") from error
+
+
+def _wrong_filter(where: Sequence[str]) -> int | None:
+    """The number, from 1, of the first filter that the index refuses by itself."""
+    index = _searcher().index
+    vector = np.full((1, index.spec.dim), index.spec.dim**-0.5, dtype=np.float32)
+    for number, text in enumerate(where, 1):
+        try:
+            index.search(vector, 1, where=[text])
+        except QueryError:
+            return number
+    return None
 
 
 def _record(record_id: str) -> ImageRecord:
