@@ -251,6 +251,7 @@ def test_a_hit_is_searched_with_by_a_click(visit: Visit, searcher: Searcher) -> 
         page.wait_for_function(
             "(id) => document.querySelector('.query code')?.textContent === id", arg=clicked
         )
+        page.wait_for_load_state()  # the hits follow the query
         assert ids_of(page) == expected(searcher, IndexedId(clicked))
         assert clicked not in ids_of(page)
         assert parse_qs(urlsplit(page.url).query)["id"] == [clicked]

@@ -20,6 +20,7 @@ COMMANDS = (
     "sources",
     "remove",
     "search",
+    "why",
     "run",
     "qrels",
     "evaluate",

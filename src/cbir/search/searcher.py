@@ -89,6 +89,19 @@ class Searcher:
             hits = step.apply(hits, asking)
         return hits[: options.k]
 
+    def first_query(self, query: Query, options: SearchOptions) -> tuple[Asking, Views]:
+        """`query` as the first search sees it, after the steps before that."""
+        describers = (self._describe, self._describe_texts)
+        asking = Asking(self.index, *describers, query, options, lambda _d, _t: None)
+        views = asking.views()
+        for step in self._steps.before:
+            views = step(views, asking)
+        return asking, views
+
+    def looked_at(self, options: SearchOptions) -> int:
+        """How many hits the first search finds: `options.k`, or more for the steps after it."""
+        return max(options.k, *(step.needs(options) for step in self._steps.after))
+
     def hits(self, found: Matches) -> list[Hit]:
         """Matches with their records and paths; raises `RecordGoneError`."""
         folders = self.index.sources()
@@ -133,8 +146,7 @@ class Searcher:
         """The hits of the first search, as many as the steps after it need."""
         for step in self._steps.before:
             views = step(views, asking)
-        options = asking.options
-        wanted = max(options.k, *(step.needs(options) for step in self._steps.after))
+        wanted = self.looked_at(asking.options)
         found, names = views.merge(asking.match(views.vectors, wanted), wanted)
         hits = self.hits(found)
         if not names:

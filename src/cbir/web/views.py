@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from cbir.errors import ImageError, QueryError
 from cbir.images.decode import sniff
 from cbir.search.searcher import Searcher
+from cbir.search.why import why
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
@@ -58,6 +60,21 @@ def search() -> AnyResponse | str:
         found |= {"upload": asked.token} if asked.token else {}
         return jsonify(found)
     return results_page(asked, text, hits, took_ms)
+
+
+@views.get("/why")
+@views.post("/why")
+def explanation() -> Response:
+    """Why the picture `target` is, or is not, among the hits of this search: always JSON."""
+    question = _question()
+    target = request.values.get("target", "")
+    if not target:
+        raise RequestError(400, "No picture was named", "Send its id in the field 'target'.")
+    with _refusals(question):
+        found = why(_searcher(), question.query, target, options=question.options).to_json()
+    if found["picture"]:
+        found["picture"] |= {"path": None, "reason": None}  # they name paths of the server
+    return jsonify({"query": question.asked.name, **found, "reason": None})
 
 
 @views.get("/thumb/<path:record_id>")
@@ -116,8 +133,15 @@ def _question() -> Question:
 
 
 def _hits(question: Question) -> list[Hit]:
-    try:
+    with _refusals(question):
         return _searcher().search(question.query, options=question.options)
+
+
+@contextmanager
+def _refusals(question: Question) -> Iterator[None]:
+    """Name the wrong filter, and keep paths of the server out of errors."""
+    try:
+        yield
     except ImageError as error:
         # The message holds a path: it is for the log, not for visitors.
         current_app.logger.warning("%s", error)

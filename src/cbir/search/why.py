@@ -1,0 +1,385 @@
+"""Says why a picture is, or is not, among the hits of a search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+from cbir.errors import CbirError, QueryError, RecordGoneError
+from cbir.images.ids import encode_path, make_id
+from cbir.images.items import content_hash
+from cbir.images.sources import file_path, source_for_uri
+from cbir.index import filters
+from cbir.index.base import Index, Matches
+from cbir.search.query import MAX_K, IndexedId, OptionChanges, Picture, Query, SearchOptions
+from cbir.search.query import pixels_of as query_pixels
+from cbir.search.searcher import Searcher
+from cbir.types import Box, Hit, ImageRecord
+from cbir.wording import counted
+
+_AT_ONCE = 10_000
+"""Records that one search ranks; every engine can."""
+_COMPARED = 2_000
+_NEAR = 3
+
+State = Literal["hit", "no hit", "failed", "unknown"]
+FileState = Literal["unchanged", "changed", "gone"]
+
+_STEPS: tuple[tuple[str, Any, str], ...] = (
+    ("verify", False, "without verification"),
+    ("expand", 0, "without expansion"),
+    ("any_orientation", False, "in one orientation"),
+    ("exact", True, "without approximation"),
+)
+"""Options that change the order of hits, their value for "off", and how to say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the index keeps of a picture, and its original now.
+
+    `path` is None if it has no file of its own; `reason` says why the original is gone. `parts` and
+    `dim` describe its vectors.
+    """
+
+    record: ImageRecord
+    path: str | None
+    state: FileState
+    reason: str
+    parts: int
+    dim: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON; the content hash is shortened."""
+        record = self.record
+        return {
+            "path": self.path,
+            "location": record.location,
+            "file": self.state,
+            "reason": self.reason or None,
+            "missing": record.missing,
+            "label": record.label,
+            "width": record.width,
+            "height": record.height,
+            "file_size": record.file_size,
+            "content_hash": record.content_hash[:12],
+            "parts": self.parts,
+            "dim": self.dim,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture comes in a search.
+
+    `score`: the cosine of its best part, whose box is `box`, and the `orientation` of the query
+    that gave it. `rank`: in the order of this search, with its filters and steps; None if it is
+    filtered out, or is the query. `rank_of_all`: by score among all `count` records. `last`: the
+    score of the last hit, None without hits.
+    """
+
+    score: float
+    box: Box | None
+    orientation: str | None
+    rank: int | None
+    rank_of_all: int
+    count: int
+    k: int
+    last: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON."""
+        return {
+            "rank": self.rank,
+            "score": self.score,
+            "box": list(self.box) if self.box else None,
+            "orientation": self.orientation,
+            "rank_of_all": self.rank_of_all,
+            "count": self.count,
+            "k": self.k,
+            "last_score": self.last,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a picture is, or is not, among the hits.
+
+    `sentences` explain it without paths; `hidden_by` names what hid it: "where", "query", "k", or
+    an option of the search. `place` and `kept` are None if the picture is not in the index.
+    `reason`: why it could not be indexed. `near`: similar ids, if it was never indexed.
+    """
+
+    id: str
+    state: State
+    sentences: list[str]
+    hidden_by: list[str] = field(default_factory=list)
+    place: Place | None = None
+    kept: Kept | None = None
+    reason: str = ""
+    near: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The explanation as JSON, for `--json` and HTTP responses."""
+        return {
+            "id": self.id,
+            "state": self.state,
+            "sentences": self.sentences,
+            "hidden_by": self.hidden_by,
+            **(self.place.to_json() if self.place else {}),
+            "picture": self.kept.to_json() if self.kept else None,
+            "reason": self.reason or None,
+            "near": self.near,
+        }
+
+
+def why(
+    searcher: Searcher,
+    query: Query | Picture | IndexedId,
+    record_id: str,
+    *,
+    options: SearchOptions | None = None,
+    **changes: Unpack[OptionChanges],
+) -> Why:
+    """Why the picture with this id is or is not among the hits; `id_of` finds the id of a file.
+
+    The query and the options are those of `Searcher.search`. The ranks are exact; they cost one
+    search for each 10,000 records. Raises what `search` raises, but an id that the index does not
+    contain is an answer, not an error.
+    """
+    try:
+        (record,) = searcher.index.records([record_id])
+    except RecordGoneError:
+        return _absent(searcher.index, record_id)
+    options = replace(options or SearchOptions(), **changes)
+    asked = query if isinstance(query, Query) else Query(query)
+    if asked.of is not None and not isinstance(asked.of, IndexedId):
+        asked = replace(asked, of=query_pixels(asked.of))  # it is searched with several times
+    return _explained(_Search(searcher, asked, options, record))
+
+
+def id_of(index: Index, text: str) -> str:
+    """The id of the indexed file with the path `text`; `text` itself if it is no such path."""
+    ids = list(_ids_of_path(index, text))
+    for record_id in (text, *ids):
+        with suppress(RecordGoneError):
+            return index.records([record_id])[0].id
+    return ids[0] if ids else text
+
+
+class _Search:
+    """A search, and the record in question."""
+
+    def __init__(
+        self, searcher: Searcher, query: Query, options: SearchOptions, record: ImageRecord
+    ) -> None:
+        self.searcher, self.query, self.options, self.record = searcher, query, options, record
+        self.index = searcher.index
+        asking, self._views = searcher.first_query(query, options)
+        self._exclude = asking.exclude
+
+    @property
+    def is_query(self) -> bool:
+        return isinstance(self.query.of, IndexedId) and self.query.of.id == self.record.id
+
+    def hits(self, k: int, **changes: Unpack[OptionChanges]) -> list[Hit]:
+        """The first `k` hits, with some options changed."""
+        return self.searcher.search(self.query, options=replace(self.options, k=k), **changes)
+
+    def matches(self, k: int, where: Sequence[str]) -> tuple[Matches, Sequence[str]]:
+        """The k best records for the query as the first search sees it, the query itself too."""
+        answers = self.index.search(self._views.vectors, k, where=where, exclude=None, exact=True)
+        return self._views.merge(answers, k)
+
+    def own(self) -> tuple[float, Box | None, str | None]:
+        """Score and part of the record, and the orientation of the query."""
+        found, names = self.matches(1, [_is(self.record.id)])
+        if not found.ids:
+            raise RecordGoneError(self.record.id)  # a writer has just removed it
+        return float(found.scores[0]), found.boxes[0], names[0] if names else None
+
+    def hiding_filters(self) -> list[str]:
+        """The filters that the record does not pass."""
+        return [
+            text
+            for text in self.options.where
+            if not self.matches(1, [text, _is(self.record.id)])[0].ids
+        ]
+
+    def rank(self, score: float, where: Sequence[str]) -> int:
+        """The exact rank of the record, by score and id, among those that pass `where`.
+
+        The query itself is not counted, as it is no hit.
+        """
+        first, _ = self.matches(_AT_ONCE, where)
+        if self.record.id in first.ids or len(first.ids) < _AT_ONCE:
+            return 1 + self._better(first, score)
+        return 1 + sum(
+            self._better(self.matches(_AT_ONCE, [*where, *ids])[0], score)
+            for ids in _id_ranges(self.index)
+        )
+
+    def _better(self, found: Matches, score: float) -> int:
+        mine = (-score, self.record.id.encode())
+        return sum(
+            (-float(other), name.encode()) < mine and name != self._exclude
+            for name, other in zip(found.ids, found.scores, strict=True)
+        )
+
+
+def _explained(search: _Search) -> Why:
+    options, record = search.options, search.record
+    score, box, orientation = search.own()
+    reach = search.searcher.looked_at(options)
+    hits = search.hits(reach)
+    hit = next((hit for hit in hits if hit.id == record.id), None)
+    hiding = search.hiding_filters()
+    shown = hits[: options.k]
+    rank = hit.rank if hit else None
+    if hit is None and not hiding and not search.is_query:
+        rank = search.rank(score, options.where)
+    place = Place(
+        score, box, orientation, rank, search.rank(score, ()), search.index.count(), options.k,
+        shown[-1].score if shown else None,
+    )  # fmt: skip
+    kept = _kept(search.index, record)
+    if hit is not None and hit.rank <= options.k:
+        state: State = "hit"
+        reasons: dict[str, str] = {}
+        sentences = [f"{record.id} is hit {hit.rank}, with the score {score:.4f}."]
+    else:
+        state = "no hit"
+        reasons = _reasons(search, hiding, place, reach, hit)
+        sentences = [f"{record.id} is not among the hits.", *reasons.values()]
+    return Why(record.id, state, [*sentences, *_about_file(kept)], list(reasons), place, kept)
+
+
+def _reasons(
+    search: _Search, hiding: Sequence[str], place: Place, reach: int, hit: Hit | None
+) -> dict[str, str]:
+    """What hid the record -> a sentence."""
+    if search.is_query:
+        return {"query": "It is the query itself, which a search leaves out."}
+    if hiding:
+        told = [f"The filter {text} hides it{_its_value(text, search.record)}." for text in hiding]
+        return {"where": " ".join(told)}
+    options, k, rank = search.options, place.k, place.rank
+    reasons = {}
+    for name, off, words in _STEPS:
+        if getattr(options, name) == off:
+            continue
+        hits = search.hits(k, **{name: off})  # type: ignore[misc]  # `name` is one of its keys
+        without = next((one.rank for one in hits if one.id == search.record.id), None)
+        if without is not None:
+            reasons[name] = f"It would be hit {without} {words}."
+    if options.verify and hit is None:
+        reasons.setdefault(
+            "verify", f"Verification compares only the first {reach} hits, and it comes after them."
+        )
+    elif hit is not None and hit.verified is False and hit.inliers is None:
+        told = reasons.get("verify", "")
+        reasons["verify"] = (
+            f"{told} Its original is gone or changed, so it is not verified.".strip()
+        )
+    if "exact" in reasons and rank is not None and rank <= k:
+        return reasons  # it is good enough; only the approximation missed it
+    cure = f"ask for {rank:,}" if rank is not None and rank <= MAX_K else "filter, to get closer"
+    last = "" if place.last is None else f"; the last hit has {place.last:.4f}"
+    reasons["k"] = (
+        f"Its score is {place.score:.4f}{last}. It ranks {rank:,} in this search, "
+        f"which returns {counted(k, 'hit')}: {cure}."
+    )
+    return reasons
+
+
+def _its_value(text: str, record: ImageRecord) -> str:
+    """What the record has in the field of a filter."""
+    try:
+        (condition,) = filters.parse([text], record.metadata)
+    except QueryError:  # the filter has been searched with, so other records have the field
+        return ": it has no such field"
+    name = condition.field
+    value = record.metadata.get(name, getattr(record, "location" if name == "path" else name, None))
+    return f": it has no {name}" if value is None else f": its {name} is {value}"
+
+
+def _about_file(kept: Kept) -> list[str]:
+    if kept.state == "changed":
+        return ["Its file has changed since it was indexed; the index still has the old picture."]
+    if kept.state == "gone":
+        return ["Its original is gone; the index still finds it."]
+    return []
+
+
+def _kept(index: Index, record: ImageRecord) -> Kept:
+    uri = index.sources()[record.source]
+    state: FileState = "unchanged"
+    reason = ""
+    try:
+        data = source_for_uri(uri).open(record.location)
+        if content_hash(data) != record.content_hash:
+            state = "changed"
+    except CbirError as error:
+        state, reason = "gone", error.message
+    parts, dim = index.vectors(record.id).shape
+    return Kept(record, file_path(uri, record.location), state, reason, parts, dim)
+
+
+def _ids_of_path(index: Index, text: str) -> Iterator[str]:
+    """The ids that a file has in the sources whose folder or archive contains it."""
+    path = Path(text).parent.resolve() / Path(text).name  # a link to a file keeps its own name
+    for name, uri in index.sources().items():
+        if Path(uri).is_absolute() and path != Path(uri) and path.is_relative_to(uri):
+            inner = os.fsencode(path.relative_to(uri).as_posix())
+            yield make_id(name, encode_path(inner))
+
+
+def _absent(index: Index, record_id: str) -> Why:
+    """Why a picture that has no record has none."""
+    for failure in index.failures():
+        if make_id(failure.source, failure.location) == record_id:
+            sentence = f"{record_id} could not be read when its source was last indexed."
+            return Why(record_id, "failed", [sentence], reason=failure.reason)
+    near = _near(index, record_id)
+    sentences = [f"{record_id} is not in the index: it was never indexed, or was removed."]
+    if near:
+        sentences.append(f"Similar ids: {', '.join(near)}.")
+    return Why(record_id, "unknown", sentences, near=near)
+
+
+def _near(index: Index, record_id: str) -> list[str]:
+    """Ids with the same file name, else similar ones in the same folder, else of the first ids."""
+    folder, _, name = record_id.rpartition("/")
+    same_name, same_folder, first = [], [], []
+    for other in index.ids():
+        parent, _, other_name = other.rpartition("/")
+        if other_name.casefold() == name.casefold():
+            same_name.append(other)
+            if len(same_name) == _NEAR:
+                break
+        if parent == folder and len(same_folder) < _COMPARED:
+            same_folder.append(other)
+        if len(first) < _COMPARED:
+            first.append(other)
+    return same_name or get_close_matches(record_id, same_folder or first, _NEAR)
+
+
+def _is(record_id: str) -> str:
+    return f"id={_quoted(record_id)}"
+
+
+def _quoted(record_id: str) -> str:
+    return '"' + record_id.replace('"', '""') + '"'
+
+
+def _id_ranges(index: Index) -> Iterator[list[str]]:
+    """Filters that split the index into ranges of ids that one search can rank."""
+    ids = index.ids()
+    while some := list(islice(ids, _AT_ONCE)):
+        yield [f"id>={_quoted(some[0])}", f"id<={_quoted(some[-1])}"]
