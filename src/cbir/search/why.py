@@ -188,9 +188,10 @@ class _Search:
     def is_query(self) -> bool:
         return isinstance(self.query.of, IndexedId) and self.query.of.id == self.record.id
 
-    def hits(self, k: int, **changes: Unpack[OptionChanges]) -> list[Hit]:
+    def hits(self, k: int, **changes: Any) -> list[Hit]:
         """The first `k` hits, with some options changed."""
-        return self.searcher.search(self.query, options=replace(self.options, k=k), **changes)
+        options = replace(self.options, k=k, **changes)
+        return self.searcher.search(self.query, options=options)
 
     def matches(self, k: int, where: Sequence[str]) -> tuple[Matches, Sequence[str]]:
         """The k best records for the query as the first search sees it, the query itself too."""
@@ -267,14 +268,15 @@ def _reasons(
     if search.is_query:
         return {"query": "It is the query itself, which a search leaves out."}
     if hiding:
-        told = [f"The filter {text} hides it{_its_value(text, search.record)}." for text in hiding]
-        return {"where": " ".join(told)}
+        values = [(text, _its_value(text, search.record)) for text in hiding]
+        return {"where": " ".join(f"The filter {text} hides it{value}." for text, value in values)}
     options, k, rank = search.options, place.k, place.rank
+    assert rank is not None  # it passes all filters
     reasons = {}
     for name, off, words in _STEPS:
         if getattr(options, name) == off:
             continue
-        hits = search.hits(k, **{name: off})  # type: ignore[misc]  # `name` is one of its keys
+        hits = search.hits(k, **{name: off})
         without = next((one.rank for one in hits if one.id == search.record.id), None)
         if without is not None:
             reasons[name] = f"It would be hit {without} {words}."
@@ -283,13 +285,12 @@ def _reasons(
             "verify", f"Verification compares only the first {reach} hits, and it comes after them."
         )
     elif hit is not None and hit.verified is False and hit.inliers is None:
-        told = reasons.get("verify", "")
-        reasons["verify"] = (
-            f"{told} Its original is gone or changed, so it is not verified.".strip()
-        )
-    if "exact" in reasons and rank is not None and rank <= k:
+        before = reasons.get("verify", "")
+        told = f"{before} Its original is gone or changed, so it is not verified."
+        reasons["verify"] = told.strip()
+    if "exact" in reasons and rank <= k:
         return reasons  # it is good enough; only the approximation missed it
-    cure = f"ask for {rank:,}" if rank is not None and rank <= MAX_K else "filter, to get closer"
+    cure = f"ask for {rank:,}" if rank <= MAX_K else "that is more than a search returns"
     last = "" if place.last is None else f"; the last hit has {place.last:.4f}"
     reasons["k"] = (
         f"Its score is {place.score:.4f}{last}. It ranks {rank:,} in this search, "
@@ -356,7 +357,9 @@ def _absent(index: Index, record_id: str) -> Why:
 def _near(index: Index, record_id: str) -> list[str]:
     """Ids with the same file name, else similar ones in the same folder, else of the first ids."""
     folder, _, name = record_id.rpartition("/")
-    same_name, same_folder, first = [], [], []
+    same_name: list[str] = []
+    same_folder: list[str] = []
+    first: list[str] = []
     for other in index.ids():
         parent, _, other_name = other.rpartition("/")
         if other_name.casefold() == name.casefold():
