@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def test_the_file_behind_a_record_is_looked_at(own: Searcher, tmp_path: Path) ->
     assert state(LARGE) == ("gone", True)
 
 
-def test_what_is_not_in_the_index_is_failed_or_unknown(tmp_path: Path) -> None:
+def test_what_is_not_in_the_index_is_failed_removed_or_unknown(tmp_path: Path) -> None:
     url = build_index(tmp_path)
     (tmp_path / "pictures" / "warm" / "torn.png").write_bytes(picture(1)[:60])
     index_images([tmp_path / "pictures"], url, descriptor=Grid(), label_from_folder=True)
@@ -204,6 +205,11 @@ def test_what_is_not_in_the_index_is_failed_or_unknown(tmp_path: Path) -> None:
     torn = why(opened, picture(0), "pictures/warm/torn.png")
     assert (torn.state, torn.place, torn.kept) == ("failed", None, None)
     assert "truncated" in torn.reason
+    assert call("remove", url, IDS[1]).code == 0
+    removed = why(opened, picture(0), IDS[1])
+    assert (removed.state, removed.place) == ("removed", None)
+    assert f"on {datetime.now(UTC).date()}." in removed.sentences[0]
+    assert "--again" in removed.sentences[1]
     moved = why(opened, picture(0), "pictures/cold/RED.png")
     assert (moved.state, moved.near) == ("unknown", ["pictures/warm/red.png"])
     assert "pictures/warm/red.png" in moved.sentences[-1]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ _AT_ONCE = 10_000
 _COMPARED = 2_000
 _NEAR = 3
 
-State = Literal["hit", "no hit", "failed", "unknown"]
+State = Literal["hit", "no hit", "failed", "removed", "unknown"]
 FileState = Literal["unchanged", "changed", "gone"]
 
 _STEPS: tuple[tuple[str, Any, str], ...] = (
@@ -347,8 +348,13 @@ def _absent(index: Index, record_id: str) -> Why:
         if make_id(failure.source, failure.location) == record_id:
             sentence = f"{record_id} could not be read when its source was last indexed."
             return Why(record_id, "failed", [sentence], reason=failure.reason)
+    if tombstone := index.tombstones().get(record_id):
+        day = datetime.fromtimestamp(tombstone.at, UTC).date()
+        sentence = f"{record_id} was removed from the index on {day}."
+        cure = "To have it back, index its source with --again."
+        return Why(record_id, "removed", [sentence, cure])
     near = _near(index, record_id)
-    sentences = [f"{record_id} is not in the index: it was never indexed, or was removed."]
+    sentences = [f"{record_id} is not in the index: it was never indexed, or was pruned."]
     if near:
         sentences.append(f"Similar ids: {', '.join(near)}.")
     return Why(record_id, "unknown", sentences, near=near)
