@@ -3,9 +3,9 @@
     import cbir
 
     cbir.index_images(["photos"], into="photos.cbir")
-    searcher = cbir.Searcher.open("photos.cbir")
-    for hit in searcher.search("query.jpg", k=10):
-        print(hit.rank, hit.id, hit.score)
+    with cbir.Searcher.open("photos.cbir") as searcher:
+        for hit in searcher.search("query.jpg", k=10):
+            print(hit.rank, hit.id, hit.score)
 
 Names load when they are first used; importing the package loads none of the heavy libraries.
 """
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
+
+    __version__: str
 
 # ONNX Runtime, huggingface_hub and Ray send telemetry unless this is set when they load. Every
 # import of cbir runs these lines first. They override the user's environment: cbir never sends
@@ -82,6 +84,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("cbir")
     if name not in _HOMES:
         raise AttributeError(f"module 'cbir' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

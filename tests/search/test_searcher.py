@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import io
 import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ import cbir
 from cbir.errors import CbirError, ImageError, QueryError, RecordGoneError
 from cbir.images.decode import decode
 from cbir.search.expand import expanded_query
+from cbir.search.query import pixels_of
 from cbir.types import DescriptorSpec
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
 
@@ -38,6 +44,71 @@ def test_a_path_its_bytes_and_its_pixels_are_the_same_query(
     assert (first.rank, first.id, first.record.label) == (1, "photos/green/2.png", "green")
     assert first.score == pytest.approx(1)
     assert first.path == str(path)
+
+
+def test_an_opened_file_and_a_pil_image_are_the_same_query(
+    searcher: cbir.Searcher, folder: Path
+) -> None:
+    path = folder / "green" / "2.png"
+    expected = searcher.search(path)
+    with path.open("rb") as file:
+        assert searcher.search(file) == expected
+        file.seek(0)
+        assert searcher.search(cbir.Query(file), k=10) == expected
+    assert searcher.search(io.BytesIO(path.read_bytes())) == expected
+    assert searcher.search(bytearray(path.read_bytes())) == expected
+    with Image.open(path) as image:
+        assert searcher.search(image) == expected
+    assert searcher.search(Image.open(path).copy()) == expected
+
+
+def _pictures() -> Iterator[tuple[str, Image.Image, dict[str, Any]]]:
+    rgb = Image.fromarray(picture((200, 120, 10), 5))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    yield "JPEG", rgb, {"exif": turned}
+    yield "JPEG", rgb.convert("CMYK"), {}
+    clear = rgb.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(rgb.size))
+    yield "PNG", clear, {}
+    yield "GIF", rgb.quantize(16), {}
+    yield "PNG", Image.fromarray(np.arange(60 * 40, dtype=np.uint16).reshape(40, 60) * 27), {}
+    yield "TIFF", Image.fromarray(np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)), {}
+
+
+@pytest.mark.parametrize(("kind", "image", "options"), list(_pictures()))
+def test_a_pil_image_has_the_pixels_that_its_file_has(
+    kind: str, image: Image.Image, options: dict[str, Any]
+) -> None:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(pixels_of(opened), decode(file.getvalue()))
+
+
+def test_objects_that_are_no_picture_are_refused(searcher: cbir.Searcher, folder: Path) -> None:
+    for wrong in (io.StringIO("a picture"), 5, ["query.jpg"], object()):
+        with pytest.raises(QueryError, match="a file opened in binary mode"):
+            searcher.search(wrong)  # type: ignore[arg-type]
+    lazy = Image.open(io.BytesIO((folder / "red" / "0.png").read_bytes()[:200]))
+    for broken in (Image.new("RGB", (0, 5)), lazy, io.BytesIO()):
+        with pytest.raises(ImageError):
+            searcher.search(broken)
+
+
+def test_a_searcher_closes_its_index_at_the_end_of_a_with_block(
+    folder: Path, searcher: cbir.Searcher
+) -> None:
+    with cbir.Searcher.open(searcher.index.url, MeanColour()) as own:
+        assert own.search(folder / "red" / "0.png", k=1)
+        closed = []
+        own.index.close = lambda close=own.index.close: (closed.append(True), close())  # type: ignore[method-assign]
+    assert closed == [True]
+
+
+def test_the_package_tells_its_version_and_has_types() -> None:
+    assert cbir.__version__ == version("cbir")
+    assert files("cbir").joinpath("py.typed").is_file()
 
 
 def test_scores_and_order_are_those_of_a_matrix_product(
@@ -72,6 +143,9 @@ def test_filters_hold_for_every_hit(searcher: cbir.Searcher, folder: Path) -> No
     hits = searcher.search(folder / "red" / "0.png", k=50, where=["label=green,blue"])
     assert len(hits) == 12
     assert {hit.record.label for hit in hits} == {"green", "blue"}
+    assert hits == searcher.search(folder / "red" / "0.png", k=50, where="label=green,blue")
+    options = cbir.SearchOptions(k=50, where="label=green,blue")
+    assert hits == searcher.search(folder / "red" / "0.png", options=options)
 
 
 def test_a_region_of_the_query_is_what_is_searched(searcher: cbir.Searcher) -> None:

@@ -171,6 +171,17 @@ def is_plain(data: bytes) -> bool:
         )
 
 
+def pixels_of_image(image: Image) -> RgbImage:
+    """The RGB pixels of a `PIL.Image`, by the rules of `decode`; raises `ImageError`."""
+    _check_pixels(*image.size, PIXEL_LIMIT)
+    if 0 in image.size:
+        raise ImageError("the image has no pixels")
+    try:
+        return _upright(image)
+    except Exception as error:  # an image that was opened lazily is only now decoded
+        raise ImageError(f"the image cannot be read: {error}") from error
+
+
 def load_pixels(data: bytes | RgbImage) -> RgbImage:
     """RGB pixels from the result of a source item's `read`; decodes file bytes."""
     return decode(data) if isinstance(data, bytes) else data
@@ -232,14 +243,7 @@ def _decode_whole(kind: str, data: bytes, max_pixels: int | None, orientation: i
         talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
         with quietly() if talkative else nullcontext():
             image.load()
-        with quietly():
-            turn = _turn(image, orientation)
-        image = _rgb(image, image.info.get("icc_profile"))
-        if turn:
-            from PIL.Image import Transpose
-
-            image = image.transpose(Transpose[turn])
-        pixels = _array(image)
+        pixels = _upright(image, orientation)
     if scale == 1:
         return Decoded(pixels, pixels.shape[1], pixels.shape[0])
     if (width < height) != (pixels.shape[1] < pixels.shape[0]):
@@ -247,6 +251,18 @@ def _decode_whole(kind: str, data: bytes, max_pixels: int | None, orientation: i
     return Decoded(
         pixels, width, height, (f"{width} x {height} pixels, decoded at 1/{scale} size",)
     )
+
+
+def _upright(image: Image, orientation: int = 1) -> RgbImage:
+    """The RGB pixels of a loaded image, colours and EXIF orientation applied."""
+    with quietly():
+        turn = _turn(image, orientation)
+    image = _rgb(image, image.info.get("icc_profile"))
+    if turn:
+        from PIL.Image import Transpose
+
+        image = image.transpose(Transpose[turn])
+    return _array(image)
 
 
 def open_header(kind: str, file: IO[bytes]) -> ImageFile:
@@ -266,16 +282,20 @@ def _reduced(kind: str, image: Image, max_pixels: int | None) -> int:
     """Check the number of pixels and make a large JPEG decode at 1/scale; returns the scale."""
     width, height = image.size
     limit = max_pixels or (JPEG_PIXEL_LIMIT if kind == JPEG else PIXEL_LIMIT)
-    if width * height > limit:
-        raise ImageError(
-            f"{width} x {height} pixels exceeds the limit of {limit / 1e6:g} megapixels",
-            f"make it smaller, or index it with --max-pixels {width * height}",
-        )
+    _check_pixels(width, height, limit)
     if kind != JPEG or width * height <= PIXEL_LIMIT:
         return 1
     scale = next((s for s in (2, 4) if width * height <= PIXEL_LIMIT * s * s), 8)
     image.draft(None, (width // scale, height // scale))
     return scale
+
+
+def _check_pixels(width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise ImageError(
+            f"{width} x {height} pixels exceeds the limit of {limit / 1e6:g} megapixels",
+            f"make it smaller, or index it with --max-pixels {width * height}",
+        )
 
 
 @cache

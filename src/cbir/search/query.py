@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 
 from cbir.errors import ImageError, QueryError
-from cbir.images.decode import decode
+from cbir.images.decode import decode, pixels_of_image
 from cbir.index.entries import check_k
 from cbir.types import Box, RgbImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MAX_K = 10_000
 MAX_TEXT = 10_000
@@ -26,8 +30,14 @@ class IndexedId:
     id: str
 
 
-Picture = str | Path | bytes | RgbImage
-"""A file's path, an image file's bytes, or RGB pixels, uint8 (height, width, 3)."""
+class ReadableFile(Protocol):
+    """A file opened in binary mode, or anything else whose `read` returns an image file's bytes."""
+
+    def read(self) -> Any: ...
+
+
+Picture: TypeAlias = "str | Path | bytes | ReadableFile | Image | RgbImage"
+"""A file's path, its bytes, the opened file, a `PIL.Image`, or RGB pixels, uint8 (h, w, 3)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +66,13 @@ class Query:
 class SearchOptions:
     """How to search, the same for every interface.
 
-    `k`: how many hits. `where`: filters such as "label=cat"; all must hold. `exact`: no
-    approximation. `expand`: how many first hits the query is averaged with before a second search
-    (0: none). `any_orientation`: search with the query in all eight orientations; a record's score
-    is its best. `verify`: re-rank the first `verify.LOOKED_AT` hits (all k if k is larger) by
-    geometric verification. `text_weight`: the share of the words in a query of a picture and words,
-    from 0 (only the picture counts) to 1 (only the words). Raises `QueryError` for values out of
-    range.
+    `k`: how many hits. `where`: a filter such as "label=cat", or several, which must all hold.
+    `exact`: no approximation. `expand`: how many first hits the query is averaged with before a
+    second search (0: none). `any_orientation`: search with the query in all eight orientations; a
+    record's score is its best. `verify`: re-rank the first `verify.LOOKED_AT` hits (all k if k is
+    larger) by geometric verification. `text_weight`: the share of the words in a query of a picture
+    and words, from 0 (only the picture counts) to 1 (only the words). Raises `QueryError` for
+    values out of range.
     """
 
     k: int = 10
@@ -74,6 +84,8 @@ class SearchOptions:
     text_weight: float = 0.5
 
     def __post_init__(self) -> None:
+        if isinstance(self.where, str):
+            object.__setattr__(self, "where", (self.where,))
         check_k(self.k, MAX_K)
         if self.expand < 0:
             raise QueryError(f"expand is {self.expand}", "choose 0 or more")
@@ -116,6 +128,8 @@ def pixels_of(picture: Picture) -> RgbImage:
         return picture
     if isinstance(picture, bytes):
         return decode(picture)
+    if not isinstance(picture, str | os.PathLike):
+        return _pixels_of_object(picture)
     if not str(picture):
         raise ImageError("the name of the picture is empty", "give the path of an image file")
     try:
@@ -128,6 +142,21 @@ def pixels_of(picture: Picture) -> RgbImage:
         return decode(data)
     except ImageError as error:
         raise ImageError(f"{picture}: {error.message}", error.hint) from error
+
+
+def _pixels_of_object(picture: ReadableFile | Image) -> RgbImage:
+    """The RGB pixels of an opened file or a `PIL.Image`; raises `ImageError` or `QueryError`."""
+    from PIL.Image import Image
+
+    if isinstance(picture, Image):
+        return pixels_of_image(picture)
+    data = picture.read() if hasattr(picture, "read") else picture
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise QueryError(
+            f"the query is {type(data).__name__}, not a picture",
+            "give a path, bytes, a file opened in binary mode, a PIL.Image or an RGB array",
+        )
+    return decode(bytes(data))
 
 
 def _checked_text(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Self, Unpack
 
 import numpy as np
 
@@ -28,7 +28,10 @@ REMOVALS_OUTRUN = 3
 
 
 class Searcher:
-    """An open index and the descriptor that belongs to it. Thread-safe; open one per process."""
+    """An open index and the descriptor that belongs to it. Thread-safe; open one per process.
+
+    `with` closes it.
+    """
 
     def __init__(self, index: Index, descriptor: Descriptor | None = None) -> None:
         self.index = index
@@ -130,6 +133,12 @@ class Searcher:
         if self.has_text:
             with suppress(MissingExtraError):  # pictures need no tokenizer
                 self.search(Query(text="a picture"), k=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the index."""
