@@ -493,3 +493,19 @@ def test_the_decoder_says_its_name_and_version():
 def test_plain_jpegs_are_what_pillow_makes_of_them():
     data = encoded(noise(6, 33, 47), "JPEG", quality=75)
     assert np.array_equal(decode(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_nothing_is_printed_about_damaged_tiffs(capfd: pytest.CaptureFixture[str]) -> None:
+    """libtiff prints from C, to the file descriptor; its lines would name no file."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "TIFF", compression="tiff_deflate")
+    data = bytearray(file.getvalue())
+    data[60:64] = b"\xff\xff\xff\xff"
+    samples = bytearray(file.getvalue())
+    tag = samples.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel
+    samples[tag + 8 : tag + 10] = struct.pack("<H", 5120)
+    for damaged in (data, samples):
+        with pytest.raises(ImageError):
+            decode(bytes(damaged))
+    assert capfd.readouterr() == ("", "")

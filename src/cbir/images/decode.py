@@ -7,7 +7,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
@@ -301,8 +301,29 @@ def _check_pixels(width: int, height: int, limit: int) -> None:
 @cache
 def _reader(kind: str) -> Callable[[IO[bytes]], ImageFile]:
     _, module, name = _READERS[kind]
+    if kind == TIFF:
+        _silence_tiff()
     reader: Callable[[IO[bytes]], ImageFile] = getattr(import_module(module), name)
     return reader
+
+
+def _silence_tiff() -> None:
+    """Keep libtiff and Pillow from printing to standard error: their lines name no file.
+
+    The reasons of `ImageError` do. Pillow has no setting for libtiff's lines, so this calls the
+    libtiff that it has loaded; where that is not possible (Windows), they are still printed.
+    """
+    import ctypes
+    import logging
+
+    from PIL import _imaging
+
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
+    # A logger without a handler prints, too.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _array(image: Image) -> RgbImage:
