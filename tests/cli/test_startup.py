@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -70,6 +71,33 @@ def test_every_command_explains_itself_and_all_its_options(name: str) -> None:
             assert parameter.help, parameter.name
             assert all(option in answer.out for option in parameter.opts)
     assert all(len(line) <= 80 for line in answer.out.splitlines())
+
+
+def _every_command(group: click.Group, *above: str) -> Iterator[tuple[list[str], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield [*above, name], command
+        if isinstance(command, click.Group):
+            yield from _every_command(command, *above, name)
+
+
+def test_an_option_with_one_value_is_given_once() -> None:
+    tried = 0
+    for path, command in _every_command(cli):
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.is_flag or option.multiple:
+                continue
+            for spelling in option.opts:
+                answer = call(*path, spelling, "1", spelling, "2")
+                assert (answer.code, answer.out) == (2, ""), answer
+                assert f"{option.opts[-1]} is given twice, and takes one value" in answer.err
+                tried += 1
+    assert tried > 50
+    mixed = call("search", "x", "--in=a.cbir", "-k3", "--in", "b.cbir")
+    assert (mixed.code, "--in is given twice" in mixed.err) == (2, True)
+    assert call("--debug", "models", "show", "classic", "--json", "--json").code == 0
 
 
 def test_the_version_is_the_packages() -> None:

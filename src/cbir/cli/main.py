@@ -55,7 +55,27 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and nearest(args[0], COMMANDS):
             ctx.fail(f"No such command '{args[0]}'; {did_you_mean(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            _refuse_repeats(click.Context(command, ctx, name), rest)
+        return name, command, rest
+
+
+def _refuse_repeats(ctx: click.Context, args: list[str]) -> None:
+    """Raise `click.UsageError` if an option that takes one value is given twice.
+
+    click would take the last one and say nothing. It parses the arguments again afterwards.
+    """
+    command = ctx.command
+    _, rest, order = command.make_parser(ctx).parse_args(list(args))
+    for option in order:
+        takes_one = isinstance(option, click.Option) and not (
+            option.multiple or option.is_flag or option.count
+        )
+        if takes_one and order.count(option) > 1:
+            ctx.fail(f"{option.opts[-1]} is given twice, and takes one value")
+    if isinstance(command, click.Group) and rest and (inner := command.get_command(ctx, rest[0])):
+        _refuse_repeats(click.Context(inner, ctx, rest[0]), rest[1:])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
