@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ from cbir.images.items import ImageSource
 from cbir.measures.by_class import class_qrels
 from cbir.measures.trec import read_qrels, read_run, write_run
 from cbir.measures.trec_eval import evaluate_run
+from cbir.types import RgbImage, Vectors
 from tests.cli.support_cli import call
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
 
@@ -89,6 +91,46 @@ def test_queries_that_are_indexed_are_left_out_of_their_own_answers(
         assert query not in found.ids
         assert len(found.ids) == 26
     assert evaluate(indexed, source, ["R@100"]).measures["R@100"] == pytest.approx(1)
+
+
+class _Counting:
+    """Mean colours, and how many pictures were described."""
+
+    def __init__(self) -> None:
+        self.spec, self.described = MeanColour().spec, 0
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        self.described += len(images)
+        return MeanColour().describe(images)
+
+
+def test_what_is_indexed_is_not_described_again_and_the_figures_are_the_same(
+    indexed: cbir.Searcher, tmp_path: Path
+) -> None:
+    """Copies under other names, with other labels, beside new and changed pictures."""
+    photos = Path(indexed.index.sources()["photos"])
+    folder = write_photos(tmp_path / "mixed", per_colour=12)
+    shutil.copy(photos / "red" / "1.png", folder / "red" / "copy.png")
+    shutil.copy(photos / "red" / "2.png", folder / "blue" / "not blue.png")
+    for place, new in ((photos, 0), (folder, 9)):
+        counting = _Counting()
+        with cbir.Searcher.open(indexed.index.url, counting) as searcher:
+            source = cbir.open_source(str(place), label_from_folder=True)
+            found = evaluate(searcher, source, MEASURES, bits=3)
+            assert counting.described == new
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(searcher.index, "stamps", lambda source: {})
+                anew = evaluate(searcher, source, MEASURES, bits=3)
+            assert counting.described == new + len(found.queries.ids)
+        assert found.to_json() == {**anew.to_json(), "seconds": found.seconds}
+        assert found.per_query.keys() == anew.per_query.keys()
+        for name, values in found.per_query.items():
+            np.testing.assert_array_equal(values, anew.per_query[name])
+        assert found.queries.ids == anew.queries.ids
+        assert found.queries.labels == anew.queries.labels
+        assert found.queries.hashes == anew.queries.hashes
+        assert found.queries.thumbnails == anew.queries.thumbnails
+        np.testing.assert_array_equal(found.queries.vectors, anew.queries.vectors)
 
 
 def test_the_unseen_index_is_the_queries_searched_among_each_other(

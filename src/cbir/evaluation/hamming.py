@@ -132,7 +132,7 @@ def hamming_measures(
     Ties are frequent; `seed` breaks them at random, because ids contain the class.
     """
     drawn = replace(trial, places=shuffled(len(trial.codes), seed))
-    return full_measures(drawn, _by_distance(trial, coder), with_pairs(["AP", *names]), on_done)
+    return full_measures(drawn, _by_distance(trial, coder), with_pairs([*names, "AP"]), on_done)
 
 
 def _by_distance(trial: Trial, coder: Coder) -> Keys:

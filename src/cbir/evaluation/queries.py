@@ -8,7 +8,7 @@ from itertools import chain, count
 
 import numpy as np
 
-from cbir.errors import QueryError
+from cbir.errors import QueryError, RecordGoneError
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Index
@@ -58,8 +58,9 @@ def describe_queries(
 ) -> Queries:
     """Vectors of the images of `source`, or of a seeded random `sample` of them, in its order.
 
-    Labels come from `metadata`, else from the source, else from the index. If an archive holds
-    several images with the same name, the last one is the query, as ingest keeps that one.
+    An image whose content is indexed has the stored vector; only the others are described. Labels
+    come from `metadata`, else from the source, else from the index. If an archive holds several
+    images with the same name, the last one is the query, as ingest keeps that one.
     """
     name = _registered_name(searcher.index, source)
     items = source.items() if sample is None else _sampled(source, sample)
@@ -69,20 +70,53 @@ def describe_queries(
     found: dict[str, tuple[str | None, Vectors, bytes, str]] = {}
     failures: list[Failure] = []
     done = 0
-    for outcomes in describe_items(items, searcher.descriptor):
+    indexed = _IndexedContent(searcher.index)
+    for outcomes in describe_items(items, searcher.descriptor, only_hash=indexed.take):
         for outcome in outcomes:
             if isinstance(outcome, Unreadable):
                 failures.append(Failure(name, outcome.item.location, outcome.reason))
-            elif isinstance(outcome, Described):
-                query = make_id(name, outcome.item.key)
-                label, vector = label_of(query, outcome.item), outcome.vectors[0]
-                found[query] = (label, vector, outcome.thumbnail, outcome.content_hash)
+                continue
+            vector, small = (
+                (outcome.vectors[0], outcome.thumbnail)
+                if isinstance(outcome, Described)
+                else indexed.taken[outcome.content_hash]
+            )
+            query = make_id(name, outcome.item.key)
+            found[query] = (label_of(query, outcome.item), vector, small, outcome.content_hash)
         done += len(outcomes)
         on_done(done, total)
     if not found:
         raise _no_images(source)
     labels, vectors, thumbnails, hashes = map(list, zip(*found.values(), strict=True))
     return Queries(list(found), labels, np.stack(vectors), thumbnails, hashes, failures)
+
+
+class _IndexedContent:
+    """Takes the vector and the thumbnail of an image from a record of the same content hash."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._ids = {
+            stamp.content_hash: record_id
+            for source in index.sources()
+            for record_id, stamp in index.stamps(source).items()
+        }
+        self.taken: dict[str, tuple[Vectors, bytes]] = {}
+
+    def take(self, _item: SourceItem, content_hash: str) -> bool:
+        """Whether `taken` now holds what the index has of this content; called by threads."""
+        record_id = self._ids.get(content_hash)
+        if record_id is None:
+            return False
+        try:
+            (record,) = self._index.records([record_id])
+            vectors, small = self._index.vectors(record_id), self._index.thumbnail(record_id)
+        except RecordGoneError:  # a writer has removed it since
+            return False
+        if small is None or record.content_hash != content_hash:
+            return False
+        self.taken[content_hash] = (vectors[0], small)
+        return True
 
 
 def query_labels(

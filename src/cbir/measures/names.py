@@ -67,18 +67,16 @@ def parse_measures(names: Iterable[str]) -> tuple[Measure, ...]:
 
 
 def with_pairs(names: Iterable[str]) -> tuple[str, ...]:
-    """`names` in canonical notation, each `AP@k` after its `nAP@k`.
+    """`names` in canonical notation and order, each `AP@k` and `nAP@k` followed by the other.
 
-    The two are easily confused, so they always appear together. nAP comes first, as AP is
-    misleadingly low if many images are relevant.
+    The two are easily confused, so they always appear together.
     """
     paired: dict[str, None] = {}
     for measure in parse_measures(names):
-        partner = measure.name.removeprefix("n")
+        paired[measure.name] = None
         if measure.family in ("AP", "nAP") and measure.cutoff is not None:
-            paired |= {f"n{partner}": None, partner: None}
-        else:
-            paired[measure.name] = None
+            name = measure.name
+            paired[name.removeprefix("n") if measure.family == "nAP" else f"n{name}"] = None
     return tuple(paired)
 
 
