@@ -163,8 +163,8 @@ def test_search_prints_a_table_or_json_with_every_promised_key(photos: Path, mad
     table = call("search", query, "--in", made, "-k", 3)
     assert (table.code, table.err) == (0, "")
     lines = [line.split() for line in table.out.splitlines()]
-    assert lines[0] == ["rank", "score", "label", "id"]
-    assert lines[1] == ["1", "1.0000", "red", "photos/red/1.png"]
+    assert lines[0] == ["rank", "score", "label", "path"]
+    assert lines[1] == ["1", "1.0000", "red", str(query)]
     assert [line[0] for line in lines[1:]] == ["1", "2", "3"]
     first, second = call(
         "search", query, photos / "blue" / "0.png", "--in", made, "-k", 4, "--json"
@@ -213,8 +213,8 @@ def test_search_says_which_part_of_a_hit_matched(photos: Path, tmp_path: Path) -
     assert call("index", tmp_path / "scenes", "--into", place, "--regions", 5).code == 0
     found = call("search", photos / "blue" / "0.png", "--in", place, "-k", 1)
     header, row = (line.split() for line in found.out.splitlines())
-    assert header == ["rank", "score", "label", "id", "part", "of", "it"]
-    assert row == ["1", "1.0000", "-", "scenes/a.png", "0,0.5,0.5,1"]
+    assert header == ["rank", "score", "label", "path", "part", "of", "it"]
+    assert row == ["1", "1.0000", "-", str(tmp_path / "scenes" / "a.png"), "0,0.5,0.5,1"]
 
 
 def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> None:
@@ -232,14 +232,14 @@ def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> No
     assert (first["id"], first["verified"], first["mirrored"]) == ("t/3.png", True, True)
     assert (second["inliers"], second["verified"]) == (0, False)
     (tmp_path / "t" / "1.png").unlink()
-    table = call("search", query, "--in", place, "--verify", "--any-orientation")
+    table = call("search", query, "--in", place, "--verify", "--any-orientation", "--ids")
     assert (table.code, table.err) == (0, "")
     header, *rows = (re.split(" {2,}", line) for line in table.out.splitlines())
-    assert header == ["rank", "score", "label", "id", "query", "inliers"]
+    assert header == ["rank", "score", "label", "id", "file", "query", "inliers"]
     found = {row[3]: row[4:] for row in rows}
-    assert found["t/3.png"] == ["mirrored", f"{first['inliers']} mirrored"]
-    assert found["t/1.png"][1] == "original is gone"
-    assert found["t/0.png"][1] == "0"
+    assert found["t/3.png"] == ["-", "mirrored", f"{first['inliers']} mirrored"]
+    assert (found["t/1.png"][0], found["t/1.png"][2]) == ("gone", "original is gone")
+    assert found["t/0.png"][2] == "0"
     lost = call("search", "--id", "t/1.png", "--in", place, "--verify")
     assert lost.error[0].startswith("the original of t/1.png is gone")
 
@@ -292,7 +292,7 @@ def worded(photos: Path) -> Path:
 
 def test_search_by_words_is_one_query_named_by_them(worded: Path) -> None:
     asked = ("search", "--text", " a green thing ", "--in", worded, "-k", 4, *COLOUR_WORDS)
-    table = call(*asked)
+    table = call(*asked, "--ids")
     assert (table.code, table.err) == (0, "")
     header, *rows = (line.split() for line in table.out.splitlines())
     assert header == ["rank", "score", "label", "id"]
@@ -427,7 +427,7 @@ def test_info_keeps_its_promise_and_counts_what_failed(photos: Path, tmp_path: P
     place = tmp_path / "p.cbir"
     report = call("index", folder, "--into", place)
     assert report.code == 0 and "12 failed:" in report.out
-    assert "  photos/bad00.jpg: not an image: " in report.out
+    assert f"  {folder / 'bad00.jpg'}: not an image: " in report.out
     assert f"  ... for all of them: cbir info {place} --json" in report.out
     info = call("info", place, "--json").json
     assert (info["count"], info["dim"], info["engine"], info["failed"]) == (4, 512, "embedded", 12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +141,10 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         print_notes(report.notes)
     if report.failures:
         click.echo(f"{len(report.failures):,} failed:")
-        print_failures(report.failures, into)
+        from cbir.index.open import open_index
+
+        with closing(open_index(into)) as index:
+            print_failures(report.failures, index.sources(), into)
 
 
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:

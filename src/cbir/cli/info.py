@@ -38,6 +38,6 @@ def command(index: str, as_json: bool) -> None:
         ["on disk", shown_size(info["bytes"])],
     ]
     print_table(["what", index], rows)
-    print_failures(failures, index)
+    print_failures(failures, info["sources"], index)
     if newer:
         click.echo(f"a newer model is available: {newer.short}; to use it, create a new index")

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -63,10 +63,15 @@ def require_yes(question: str, otherwise: str) -> bool:
     return click.confirm(question, err=True)
 
 
-def print_failures(failures: Sequence[Failure], index: str) -> None:
-    """Print the first failures of an index on standard output."""
+def print_failures(failures: Sequence[Failure], sources: Mapping[str, str], index: str) -> None:
+    """Print the first failures of an index on standard output; `sources`: names and URIs."""
+    from cbir.cli.places import shown_place
+    from cbir.images.sources import place_of
+
     for failure in failures[:SHOWN_FAILURES]:
-        click.echo(f"  {failure.source}/{failure.location}: {failure.reason}")
+        place = place_of(sources[failure.source], failure.location)
+        shown = shown_place(place) if place else f"{failure.source}/{failure.location}"
+        click.echo(f"  {shown}: {failure.reason}")
     if len(failures) > SHOWN_FAILURES:
         click.echo(f"  ... for all of them: cbir info {index} --json")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,9 +14,13 @@ import click
 
 from cbir.cli.options import INDEX, descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
+from cbir.wording import counted
 
 if TYPE_CHECKING:
+    from cbir.images.sources import Place
     from cbir.types import Box, Hit
+
+    Placed = tuple[Hit, Place | None]
 
 
 def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Box | None:
@@ -57,6 +62,16 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
 )
 @click.option("--verify", is_flag=True, help="Re-rank the first 200 hits by matching keypoints.")
 @click.option("--exact", is_flag=True, help="Search without approximation.")
+@click.option("--ids", "with_ids", is_flag=True, help="Show ids instead of paths.")
+@click.option("--paths", is_flag=True, help="Print only the paths of the hits, one a line.")
+@click.option("-0", "null", is_flag=True, help="With --paths: end paths with NUL, for xargs -0.")
+@click.option(
+    "--open",
+    "opened",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Also open hit N with the system's viewer.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the hits as JSON.")
 @descriptor_option
 def command(
@@ -72,14 +87,27 @@ def command(
     any_orientation: bool,
     verify: bool,
     exact: bool,
+    with_ids: bool,
+    paths: bool,
+    null: bool,
+    opened: int | None,
     as_json: bool,
     descriptor: str | None,
 ) -> None:
-    """Find the images most similar to each IMAGE ("-": standard input), or to words."""
+    """Find the images most similar to each IMAGE ("-": standard input), or to words.
+
+    A hit is shown with its path, which can be pasted into a shell.
+    """
     if not images and not ids and text is None:
         raise click.UsageError("give at least one IMAGE, --id ID or --text WORDS")
     if text_weight is not None and (text is None or not (images or ids)):
         raise click.UsageError("--text-weight is for --text WORDS beside an IMAGE or --id ID")
+    if with_ids + paths + as_json > 1:
+        raise click.UsageError("give only one of --ids, --paths and --json")
+    if null and not paths:
+        raise click.UsageError("-0 is for --paths")
+    if opened is not None and len(images) + len(ids) > 1:
+        raise click.UsageError("--open is for one IMAGE, --id ID or --text WORDS")
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
 
@@ -102,6 +130,8 @@ def command(
                 hits = searcher.search(query, options=options, on_done=on_done)
             answers.append((hits, (time.perf_counter() - started) * 1000))
         indexed = searcher.index.count()
+        folders = searcher.index.sources()
+    found = [_placed(hits, folders) for hits, _ in answers]
     if as_json:
         print_json(
             [
@@ -114,14 +144,19 @@ def command(
                 for (name, query), (hits, ms) in zip(queries, answers, strict=True)
             ]
         )
-        return
-    for (name, _), (hits, _) in zip(queries, answers, strict=True):
-        if len(answers) > 1:
+    for (name, _), hits in zip(queries, found, strict=True):
+        if as_json:
+            break
+        if len(found) > 1 and not paths:
             click.echo(f"{name}:")
-        if hits:
-            _print_hits(hits)
-        else:
+        if not hits:
             say(f"no hits: {_why_none(index, indexed, where)}")
+        elif paths:
+            _print_paths(hits, b"\0" if null else b"\n")
+        else:
+            _print_hits(hits, with_ids)
+    if opened is not None:
+        _open(found[0], opened, index)
 
 
 @contextmanager
@@ -155,9 +190,31 @@ def _why_none(index: str, indexed: int, where: tuple[str, ...]) -> str:
     return f"{index} contains no other image"
 
 
-def _print_hits(hits: list[Hit]) -> None:
-    header = ["rank", "score", "label", "id"]
-    rows = [[str(h.rank), f"{h.score:.4f}", h.record.label or "-", h.id] for h in hits]
+def _placed(hits: list[Hit], folders: Mapping[str, str]) -> list[Placed]:
+    from cbir.images.sources import place_of
+
+    return [(hit, place_of(folders[hit.record.source], hit.record.location)) for hit in hits]
+
+
+def _print_hits(found: list[Placed], with_ids: bool) -> None:
+    from cbir.cli.places import shown_place
+
+    hits = [hit for hit, _ in found]
+    header = ["rank", "score", "label", "id" if with_ids else "path"]
+    rows = [
+        [
+            str(hit.rank),
+            f"{hit.score:.4f}",
+            hit.record.label or "-",
+            hit.id if with_ids or place is None else shown_place(place),
+        ]
+        for hit, place in found
+    ]
+    gone = [_is_gone(*each) for each in found]
+    if any(gone):
+        header.append("file")
+        for row, is_gone in zip(rows, gone, strict=True):
+            row.append("gone" if is_gone else "-")
     if any(hit.box for hit in hits):
         header.append("part of it")
         for row, hit in zip(rows, hits, strict=True):
@@ -171,6 +228,39 @@ def _print_hits(hits: list[Hit]) -> None:
         for row, hit in zip(rows, hits, strict=True):
             row.append(_inliers(hit))
     print_table(header, rows)
+
+
+def _is_gone(hit: Hit, place: Place | None) -> bool:
+    from cbir.cli.places import is_gone
+
+    return hit.record.missing if place is None else is_gone(place, hit.record.missing)
+
+
+def _print_paths(found: list[Placed], end: bytes) -> None:
+    """Print the paths as they are, unquoted; hits without a file are only counted."""
+    from cbir.cli.places import from_here
+
+    paths = [hit.path for hit, place in found if hit.path and not _is_gone(hit, place)]
+    for path in paths:
+        click.echo(os.fsencode(from_here(path)) + end, nl=False)
+    if left_out := len(found) - len(paths):
+        say(f"{counted(left_out, 'hit')} left out: gone, or without a file of its own")
+
+
+def _open(found: list[Placed], number: int, index: str) -> None:
+    from cbir.cli.places import open_in_viewer
+    from cbir.errors import CbirError
+
+    if number > len(found):
+        raise CbirError(f"there is no hit {number}: the search found {len(found)}", f"-k {number}")
+    hit, place = found[number - 1]
+    if _is_gone(hit, place):
+        raise CbirError(
+            f"the file of hit {number} is gone", f"cbir serve {index} shows its thumbnail"
+        )
+    if hit.path is None:
+        raise CbirError(f"hit {number} has no file of its own", f"cbir serve {index} shows it")
+    open_in_viewer(hit.path)
 
 
 def _inliers(hit: Hit) -> str:

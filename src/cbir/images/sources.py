@@ -6,6 +6,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cbir.errors import CbirError
@@ -67,9 +68,33 @@ def source_for_uri(uri: str) -> ImageSource:
 
 def file_path(uri: str, location: str) -> str | None:
     """The path of an item's file, None if there is none (archive member or pixels only)."""
-    if uri in _BUILTIN or not Path(uri).is_dir():
+    place = place_of(uri, location)
+    return place.file if place and place.member is None and Path(uri).is_dir() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture is: a `file`, or the `member` of that archive. It need not exist any more."""
+
+    file: str
+    member: str | None = None
+
+
+def place_of(uri: str, location: str) -> Place | None:
+    """Where an item of the source registered under `uri` is; None for pixels of a built-in set.
+
+    The location "." is the source itself.
+    """
+    if uri in _BUILTIN:
         return None
-    return str(Path(uri) / os.fsdecode(decode_path(location)))
+    if location == ".":
+        return Place(uri)
+    name = os.fsdecode(decode_path(location))
+    source = Path(uri)
+    is_archive = source.is_file() or (
+        not source.exists() and source.name.lower().endswith(ARCHIVE_SUFFIXES)
+    )
+    return Place(uri, name) if is_archive else Place(str(source / name))
 
 
 def is_away(uri: str) -> bool:

@@ -1,0 +1,85 @@
+"""Prints where pictures are, in a form that can be pasted, and opens them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from cbir.errors import CbirError
+from cbir.images.sources import Place
+
+_VIEWER_SECONDS = 2.0
+"""A viewer that has not ended by then is showing the picture."""
+
+
+def shown_place(place: Place) -> str:
+    """The path as one word of a shell; `archive.zip: inner/path` for a member."""
+    file = shell_word(from_here(place.file))
+    return file if place.member is None else f"{file}: {_printable(place.member)}"
+
+
+def from_here(path: str) -> str:
+    """`path`, relative to the working directory if it is below it; never taken for an option."""
+    try:
+        inner = Path(path).relative_to(Path.cwd())
+    except (ValueError, FileNotFoundError):  # not below it, or the working directory is gone
+        return path
+    return f"./{inner}" if str(inner).startswith("-") else str(inner)
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word of a shell, quoted only if needed."""
+    if os.name == "nt":
+        return subprocess.list2cmdline([text])
+    if text.isprintable():
+        # shlex writes it's as 'it'"'"'s'.
+        return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
+    return "$'" + "".join(map(_escaped, text)) + "'"  # as GNU ls prints it
+
+
+def is_gone(place: Place, missing: bool) -> bool:
+    """Whether the picture is no longer there; `missing`: what the last indexing run found."""
+    return not Path(place.file).exists() or (missing and place.member is not None)
+
+
+def open_in_viewer(path: str) -> None:
+    """Open a file with the system's viewer; raises `CbirError` if there is none or it fails."""
+    if sys.platform == "win32":
+        os.startfile(path)
+        return
+    name = "open" if sys.platform == "darwin" else "xdg-open"
+    program = shutil.which(name)
+    if program is None:
+        raise CbirError(f"{name} is not installed", f"open the picture yourself: {path}")
+    viewer = subprocess.Popen(
+        [program, path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in the terminal does not close it
+    )
+    try:
+        code = viewer.wait(_VIEWER_SECONDS)
+    except subprocess.TimeoutExpired:
+        return
+    if code:
+        raise CbirError(
+            f"{name} cannot open {path} (exit status {code})",
+            "choose a default program for such files in your desktop's settings",
+        )
+
+
+def _escaped(character: str) -> str:
+    if character in "'\\":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
