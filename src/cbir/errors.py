@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HOW_TO_UPDATE = "update cbir: git pull in its clone, or install a newer wheel"
 
 
 class CbirError(Exception):
@@ -65,6 +70,37 @@ class MissingExtraError(CbirError):
 
     def __init__(self, feature: str, extra: str) -> None:
         size = f" ({_SIZES[extra]})" if extra in _SIZES else ""
-        super().__init__(
-            f"{feature} needs the '{extra}' extra", f"pip install 'cbir[{extra}]'{size}"
-        )
+        super().__init__(f"{feature} needs the '{extra}' extra", how_to_install(extra) + size)
+
+
+def how_to_install(extra: str = "", options: str = "") -> str:
+    """The command that installs cbir with `extra` again, from its clone or its wheel.
+
+    cbir is on no package index. Folders are not named, because visitors of a page see hints.
+    """
+    extras = f"[{extra}]" if extra else ""
+    install = f"pip install {options}".rstrip()
+    in_clone = f"'.{extras}' in the clone of cbir"
+    clone, programs = Path(__file__).parents[2], Path(sys.executable).parent
+    if (clone / "pyproject.toml").is_file():
+        # The environment that `make` creates need not be activated.
+        own = f"{programs.relative_to(clone)}/" if programs.is_relative_to(clone) else ""
+        return f"{own}{install} -e {in_clone}"
+    told, version = _installation()
+    if "dir_info" in told:
+        return f"{install} {in_clone}"
+    wheel = str(told.get("url", "")).rpartition("/")[2] or f"cbir-{version}-py3-none-any.whl"
+    from_wheel = f"{install} './{wheel}{extras}'"
+    return from_wheel if "archive_info" in told else f"{install} {in_clone}, or {from_wheel}"
+
+
+def _installation() -> tuple[dict[str, Any], str]:
+    """What pip installed cbir from (PEP 610; empty if unknown), and the version."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution("cbir")
+    except PackageNotFoundError:
+        return {}, "VERSION"
+    return json.loads(found.read_text("direct_url.json") or "{}"), found.version

@@ -20,7 +20,7 @@ import pytest
 
 import cbir
 from cbir.descriptors.models import SHIPPED
-from cbir.errors import CbirError
+from cbir.errors import CbirError, how_to_install
 from cbir.index.open import open_index
 from tests.cli.support_cli import (
     COMMAND,
@@ -512,8 +512,8 @@ def test_the_doctor_asks_the_installed_package_what_it_needs(
     assert answer.code == 1
     found = {check["check"]: (check["state"], check["detail"]) for check in json.loads(answer.out)}
     assert found["numpy"][0] == "ok"
-    assert found["no-such-core"] == ("broken", "not installed; pip install cbir")
-    cure = "no-such-extra not installed; pip install 'cbir[odd]'"
+    assert found["no-such-core"] == ("broken", f"not installed; {how_to_install()}")
+    cure = f"no-such-extra not installed; {how_to_install('odd')}"
     assert found["extra odd"] == ("missing", cure)
     assert found["extra photos"][0] == "ok"
     assert not {"extra all", "for-others-only", "flask"} & set(found)

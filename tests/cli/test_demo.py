@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cbir.cli.output import own_command
+from cbir.errors import how_to_install
 from cbir.home import cbir_home
 from tests.cli.support_cli import call, look_at, needs_signals, serving, start
 from tests.images.support_images import tiny_cifar10, write_tree
@@ -262,6 +263,6 @@ def test_without_data_network_and_scikit_learn_one_line_says_what_to_do(
     assert answer.err.splitlines() == [
         "no CIFAR-10 in mistyped (CBIR_DATA); downloading it (170 MB)",
         "error: no data set: CIFAR-10 cannot be downloaded and scikit-learn is not installed",
-        "  hint: pip install 'cbir[digits]', or set CBIR_DATA to a folder with "
+        f"  hint: {how_to_install('digits')}, or set CBIR_DATA to a folder with "
         "cifar-10-python.tar.gz, or connect to a network",
     ]

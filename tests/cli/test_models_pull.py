@@ -21,6 +21,7 @@ from cbir.descriptors.contract import describe_texts
 from cbir.descriptors.fusion import unit_rows
 from cbir.descriptors.hub.known import KNOWN
 from cbir.descriptors.models import load_descriptor
+from cbir.errors import how_to_install
 from tests.cli.support_cli import COMMAND, call, needs_signals, run
 from tests.descriptors.support_hub import README, use_hub
 from tests.descriptors.support_networks import DIM, network, table, text_network
@@ -319,4 +320,4 @@ def test_without_the_extra(hub: Hub) -> None:
     with patch("cbir.registry.installed", lambda *modules: False):
         message, hint = call(*PULL).error
     assert message == "cbir models pull needs the 'hub' extra"
-    assert hint == "pip install 'cbir[hub]'"
+    assert hint == how_to_install("hub")

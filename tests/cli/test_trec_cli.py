@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cbir.errors import how_to_install
 from cbir.measures.trec import read_qrels, read_run, write_qrels, write_run
 from cbir.wording import counted, listed
 from tests.cli.support_cli import call
@@ -189,7 +190,7 @@ def test_a_missing_extra_is_told_before_files_are_read(
     answer = call("evaluate", "--qrels", tmp_path / "none", tmp_path / "none")
     assert answer.error == (
         "evaluating a run against qrels needs the 'evaluation' extra",
-        "pip install 'cbir[evaluation]'",
+        how_to_install("evaluation"),
     )
 
 

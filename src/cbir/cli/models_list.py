@@ -12,6 +12,7 @@ def list_models(as_json: bool) -> None:
     from cbir.cli.output import print_json, print_table, say
     from cbir.descriptors.models import models
     from cbir.descriptors.packaged import EXTRA, PACKAGED, packaged_installed
+    from cbir.errors import how_to_install
     from cbir.files import size_of
     from cbir.wording import shown_size
 
@@ -52,5 +53,5 @@ def list_models(as_json: bool) -> None:
         ],
     )
     for name in sorted(PACKAGED.keys() - {spec.name for spec, *_ in found}):
-        cure = f"pip install 'cbir[{EXTRA}]'"
+        cure = how_to_install(EXTRA)
         say(f"{name}: {'built at first use' if packaged_installed(name) else cure}")

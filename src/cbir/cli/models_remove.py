@@ -15,8 +15,10 @@ def remove(name: str, yes: bool, as_json: bool) -> int | None:
     Embedded indexes keep their own copy of their model. An Elasticsearch index that was built with
     it can no longer be searched, until the model is added again.
     """
+    from cbir.cli.cache import CLEAR, HUB_CACHE, kept
     from cbir.cli.output import print_json, require_yes, say
     from cbir.descriptors.removing import remove_model, stored_folder
+    from cbir.wording import shown_size
 
     folder = stored_folder(name)
     say("an Elasticsearch index that names this model can no longer be searched without it")
@@ -28,4 +30,6 @@ def remove(name: str, yes: bool, as_json: bool) -> int | None:
         print_json({"removed": folder.name, "bytes": freed})
     else:
         click.echo(f"{folder.name} removed, {freed:,} bytes freed")
+        if downloads := sum(one.size for one in kept() if one.what == HUB_CACHE):
+            say(f"downloads from the hub stay ({shown_size(downloads)}); to remove: {CLEAR}")
     return None

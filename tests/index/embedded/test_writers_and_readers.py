@@ -275,7 +275,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(folder / "index.sqlite")) as connection, connection:
         connection.execute("UPDATE meta SET value = 3 WHERE name = 'format'")
     for write in (False, True):
-        with pytest.raises(IndexStateError, match=r"has format 3; .* reads up to 2.*upgrade cbir"):
+        with pytest.raises(IndexStateError, match=r"has format 3; .* reads up to 2.*update cbir"):
             open_index(str(folder), write=write)
 
 

@@ -28,6 +28,7 @@ WAITS = (1.0, 2.0, 4.0)
 """Seconds before each further attempt while attempts bring no byte."""
 
 _SHA256_DIGITS = 64
+_LOCK = "cbir.lock"
 _SPACE = "free some space, or set HF_HOME to a folder on another disk"
 
 OnBytes = Callable[[int], None]
@@ -61,6 +62,12 @@ def fetch(offer: Offer, on_progress: OnDone) -> Path:
         what = error.strerror or str(error)
         raise CbirError(f"cannot write {error.filename or cache}: {what}", _SPACE) from error
     return folder
+
+
+def fetched() -> list[Path]:
+    """The folders of the cache into which `fetch` has put something: its lock files tell."""
+    locks = sorted(_cache().glob(f".locks/*/{_LOCK}"))
+    return [_cache() / lock.parent.name for lock in locks]
 
 
 def _blob(offer: Offer, file: HubFile, cache: Path, on_bytes: OnBytes) -> Path:
@@ -178,7 +185,7 @@ def _alone(cache: Path, repository: str) -> Iterator[None]:
     """Keep other processes from appending to the same files."""
     locks = cache.parent / ".locks" / cache.name
     locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / "cbir.lock", timeout=0)
+    lock = FileLock(locks / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -205,8 +212,12 @@ def _size(path: Path) -> int:
 
 
 def _cache_folder(repository: str) -> Path:
-    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    name = repo_folder_name(repo_id=repository, repo_type="model")
-    return Path(constants.HF_HUB_CACHE).expanduser() / name
+    return _cache() / repo_folder_name(repo_id=repository, repo_type="model")
+
+
+def _cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()

@@ -49,7 +49,7 @@ from cbir.descriptors.removing import remove_model
 from cbir.descriptors.runtime import Network
 from cbir.descriptors.text_network import TEXT_FILE
 from cbir.descriptors.text_towers import read_text_tower
-from cbir.errors import CbirError
+from cbir.errors import CbirError, how_to_install
 from cbir.files import content, place, sha256_of, size_of, write_whole
 from cbir.registry import installed
 from cbir.types import DescriptorSpec, ModelFile
@@ -141,7 +141,8 @@ def _kept(model: Model, assumptions: list[str]) -> Imported:
         if installed("tokenizers"):
             check_words(model)
         else:
-            assumptions.append("searching by words needs the 'hub' extra: pip install 'cbir[hub]'")
+            cure = how_to_install("hub")
+            assumptions.append(f"searching by words needs the 'hub' extra: {cure}")
     speed = images_per_second(model)
     folder = keep_model(model.files)
     if str(folder) in damaged_models():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cbir.errors import IndexStateError
+from cbir.errors import HOW_TO_UPDATE, IndexStateError
 from cbir.index.elasticsearch import bodies
 from cbir.index.elasticsearch.client import WRITING, Client
 from cbir.index.elasticsearch.requests import Requests
@@ -66,7 +66,7 @@ def read_facts(client: Client, alias: str, *, patience: float = WRITING) -> Fact
         raise IndexStateError(
             f"{client.url} has schema {said['schema']}; "
             f"this version of cbir reads up to {bodies.SCHEMA}",
-            "upgrade cbir: pip install --upgrade cbir",
+            HOW_TO_UPDATE,
         )
     properties = mappings["properties"]
     groups = properties["metadata"].get("properties", {}).values()

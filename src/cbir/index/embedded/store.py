@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.errors import IndexStateError, RecordGoneError
+from cbir.errors import HOW_TO_UPDATE, IndexStateError, RecordGoneError
 from cbir.index.base import Details, Entry, FileStates, SourceRun, Stamp, Tombstone
 from cbir.index.filters import FIELDS, TEXT_FIELDS, Condition
 from cbir.types import Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
@@ -116,7 +116,7 @@ def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
     if values["format"] > FORMAT:
         raise IndexStateError(
             f"{name} has format {values['format']}; this version of cbir reads up to {FORMAT}",
-            "upgrade cbir: pip install --upgrade cbir",
+            HOW_TO_UPDATE,
         )
     spec = DescriptorSpec(**json.loads(values["spec"]))
     return Meta(values["format"], values["index_id"], spec, json.loads(values["model"]))
