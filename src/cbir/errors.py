@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,13 @@ class MissingExtraError(CbirError):
     def __init__(self, feature: str, extra: str) -> None:
         size = f" ({_SIZES[extra]})" if extra in _SIZES else ""
         super().__init__(f"{feature} needs the '{extra}' extra", how_to_install(extra) + size)
+
+
+def write_hint(error: OSError, otherwise: str) -> str:
+    """The hint if something cannot be written: `otherwise`, unless the file system is read-only."""
+    if error.errno == errno.EROFS:
+        return "mount it for writing, or choose a place on another file system"
+    return otherwise
 
 
 def how_to_install(extra: str = "", options: str = "") -> str:

@@ -33,6 +33,11 @@ def replacing(path: Path) -> Iterator[Path]:
         put_in_place(draft, path)
 
 
+def require_writable(folder: Path) -> None:
+    """Raise `OSError`, with the system's reason, unless something can be created in `folder`."""
+    TemporaryDirectory(dir=folder, prefix=".cbir-").cleanup()
+
+
 def put_in_place(draft: Path, path: Path) -> None:
     """Flush `draft`, a file or a folder of files, to disk and rename it to `path`."""
     for file in draft.iterdir() if draft.is_dir() else (draft,):

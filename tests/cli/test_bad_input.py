@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -523,3 +526,37 @@ def test_the_report_names_what_was_passed_over_and_what_was_unusual(tmp_path: Pa
     )
     limited = call("index", folder, "--into", tmp_path / "q.cbir", "--max-pixels", "100000").out
     assert "large.jpg: 400 x 300 pixels exceeds the limit of 0.1 megapixels" in limited
+
+
+def test_a_read_only_file_system_has_a_hint_of_its_own(
+    photos: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing to free and no permission to change: only another place, or mounting it, helps."""
+    frozen, own = tmp_path / "frozen", tmp_path / "frozen" / "own.cbir"
+    frozen.mkdir()
+    shutil.copytree(made, own)
+    makes, opens = os.mkdir, os.open
+
+    def refusing(original: Callable[..., Any], writes: Callable[[int], int]) -> Callable[..., Any]:
+        def call(path: Any, flags: int = 0, *rest: Any, **named: Any) -> Any:
+            if str(path).startswith(str(frozen)) and writes(flags):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return original(path, flags, *rest, **named)
+
+        return call
+
+    monkeypatch.setattr(os, "mkdir", refusing(makes, lambda mode: 1))
+    writing = os.O_WRONLY | os.O_RDWR
+    monkeypatch.setattr(os, "open", refusing(opens, lambda flags: flags & writing))
+    labels = "--label-from-folder"
+    for arguments in (
+        ("index", photos, "--into", frozen / "new.cbir", *CLASSIC),
+        ("index", photos, "--into", own),
+        ("run", photos, "--in", made, "-o", frozen / "a.run"),
+        ("evaluate", "--in", made, "--queries", photos, labels, "--per-query", frozen / "a.csv"),
+        ("evaluate", "--in", made, "--queries", photos, labels, "--report", frozen / "report"),
+        ("train", "cnn", photos, labels, "--name", "x", "--out", frozen / "model"),
+    ):
+        message, hint = call(*arguments).error
+        assert os.strerror(errno.EROFS) in message, arguments
+        assert hint == "mount it for writing, or choose a place on another file system", arguments

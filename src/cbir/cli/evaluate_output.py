@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.cli.output import progress_bar, say
-from cbir.errors import CbirError
+from cbir.errors import CbirError, write_hint
 from cbir.files import write_whole
 from cbir.measures.trec import check_target
 
@@ -72,7 +72,8 @@ def write_per_query(target: Path, runs: Sequence[PerQuery]) -> None:
         write_whole(target, text.getvalue().encode())
     except OSError as error:
         raise CbirError(
-            f"cannot write {target}: {error.strerror or error}", "choose another place"
+            f"cannot write {target}: {error.strerror or error}",
+            write_hint(error, "choose another place"),
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, write_hint
 from cbir.wording import did_you_mean, nearest
 
 COMMANDS = (
@@ -114,7 +114,8 @@ def main() -> NoReturn:
         sys.exit(1)
     except OSError as error:
         what = error.strerror or str(error)
-        _fail(f"{error.filename}: {what}" if error.filename else what, "", debug)
+        shown = f"{error.filename}: {what}" if error.filename else what
+        _fail(shown, write_hint(error, ""), debug)
     except MemoryError:
         _fail("not enough memory", "close other programs, or do less at once", debug)
     except Exception as error:  # noqa: BLE001 - even a bug is reported in one line

@@ -43,7 +43,7 @@ def require_place(out: Path | None, source: str) -> None:
     whose images it would join.
     """
     from cbir.descriptors.cards import CARD_FILE, card_fields
-    from cbir.errors import CbirError
+    from cbir.errors import CbirError, write_hint
 
     if out is None:
         return
@@ -63,7 +63,8 @@ def require_place(out: Path | None, source: str) -> None:
             each.rmdir()
     except OSError as error:
         raise CbirError(
-            f"cannot make the folder {out}: {error.strerror or error}", "choose another --out"
+            f"cannot make the folder {out}: {error.strerror or error}",
+            write_hint(error, "choose another --out"),
         ) from error
 
 

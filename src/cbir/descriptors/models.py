@@ -23,7 +23,7 @@ from cbir.descriptors.composed import (
 from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, is_outdated, packaged_files
-from cbir.errors import CbirError
+from cbir.errors import CbirError, write_hint
 from cbir.files import content, lies_in, place, replacing, sha256_of
 from cbir.home import cbir_home
 from cbir.index.base import Index
@@ -168,7 +168,7 @@ def not_kept(error: OSError) -> CbirError:
     """The error if a model cannot be written to the store."""
     return CbirError(
         f"the model cannot be kept in {model_store()}: {error.strerror or error}",
-        "free some space, or set CBIR_HOME to a folder on another disk",
+        write_hint(error, "free some space, or set CBIR_HOME to a folder on another disk"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, write_hint
 from cbir.files import put_in_place
 from cbir.types import OnDone
 
@@ -42,6 +42,7 @@ def fetch(url: str, target: Path, md5: str, progress: OnDone) -> Path:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "the disk is full" if full else error.strerror or str(error)
         hint = "free some space" if full else "choose another place with CBIR_HOME"
+        hint = write_hint(error, hint)
         raise CbirError(f"cannot write {part}: {what}", hint) from error
     return target
 

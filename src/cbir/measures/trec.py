@@ -22,8 +22,8 @@ from typing import BinaryIO, TextIO, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.errors import CbirError
-from cbir.files import replacing
+from cbir.errors import CbirError, write_hint
+from cbir.files import replacing, require_writable
 from cbir.measures.names import MAX_RELEVANCE
 from cbir.types import OnDone
 
@@ -74,7 +74,9 @@ def check_target(target: Path | TextIO) -> None:
             raise _error(errno.EISDIR)
         if not file.parent.is_dir():
             raise _error(errno.ENOTDIR if file.parent.exists() else errno.ENOENT)
-        if not os.access(file.parent if replaced else file, os.W_OK):
+        if replaced:
+            require_writable(file.parent)
+        elif not os.access(file, os.W_OK):
             raise _error(errno.EACCES)
 
 
@@ -235,7 +237,8 @@ def _naming(target: Path | None) -> Iterator[None]:
         if target is None:
             raise
         raise CbirError(
-            f"cannot write {target}: {error.strerror or error}", "choose another place"
+            f"cannot write {target}: {error.strerror or error}",
+            write_hint(error, "choose another place"),
         ) from error
 
 

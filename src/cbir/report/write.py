@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, write_hint
 from cbir.evaluation import ComparedEvaluations, Evaluation
 from cbir.evaluation.judging import JudgedRun
-from cbir.files import write_files
+from cbir.files import require_writable, write_files
 from cbir.measures.significance import Comparison
 from cbir.report.case import case_of
 from cbir.report.content import Report
@@ -84,8 +83,13 @@ def require_target(target: Path) -> None:
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise CbirError(f"{there} is a file", "--report takes a folder")
-    if not os.access(there, os.W_OK):
-        raise CbirError(f"cannot write to {there}", "choose another folder for --report")
+    try:
+        require_writable(there)
+    except OSError as error:
+        raise CbirError(
+            f"cannot write to {there}: {error.strerror}",
+            write_hint(error, "choose another folder for --report"),
+        ) from error
 
 
 def _write(target: Path, report: Report) -> list[Path]:
@@ -96,6 +100,6 @@ def _write(target: Path, report: Report) -> list[Path]:
     except OSError as error:
         raise CbirError(
             f"cannot write {error.filename or target}: {error.strerror or error}",
-            "choose another folder for --report",
+            write_hint(error, "choose another folder for --report"),
         ) from error
     return [target / name for name in files]

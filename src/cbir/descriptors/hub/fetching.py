@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from cbir.descriptors.hub.offers import HubFile, Offer
 from cbir.descriptors.hub.refusals import passing, refusal
-from cbir.errors import CbirError
+from cbir.errors import CbirError, write_hint
 from cbir.files import put_in_place, write_whole
 from cbir.types import OnDone
 
@@ -60,7 +60,9 @@ def fetch(offer: Offer, on_progress: OnDone) -> Path:
                 _remember(cache / "refs" / offer.revision, offer.commit)
     except OSError as error:
         what = error.strerror or str(error)
-        raise CbirError(f"cannot write {error.filename or cache}: {what}", _SPACE) from error
+        raise CbirError(
+            f"cannot write {error.filename or cache}: {what}", write_hint(error, _SPACE)
+        ) from error
     return folder
 
 

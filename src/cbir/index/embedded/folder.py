@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cbir.errors import IndexStateError
+from cbir.errors import IndexStateError, write_hint
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -73,7 +73,7 @@ def lock_for_writing(folder: Path, name: str) -> BaseFileLock:
         lock.release()
         raise IndexStateError(
             f"{name} cannot be written: {error.strerror}",
-            "check its permissions and free space",
+            write_hint(error, "check its permissions and free space"),
         ) from error
     return lock
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
-from cbir.errors import CbirError, IndexStateError
+from cbir.errors import CbirError, IndexStateError, write_hint
 from cbir.files import sha256_of, write_files
 from cbir.home import cbir_home
 from cbir.index.embedded import folder as files
@@ -150,7 +150,9 @@ def _explained(url: str, failure: str, hint: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IndexStateError(f"{url} cannot be {failure}: {error.strerror}", hint) from error
+        raise IndexStateError(
+            f"{url} cannot be {failure}: {error.strerror}", write_hint(error, hint)
+        ) from error
 
 
 def _readable(url: str) -> AbstractContextManager[None]:

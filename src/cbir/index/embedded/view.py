@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.errors import IndexStateError
+from cbir.errors import IndexStateError, write_hint
 from cbir.index import filters
 from cbir.index.base import Matches
 from cbir.index.embedded import cache, store
@@ -195,7 +195,8 @@ class Views:
         except OSError as error:
             raise IndexStateError(
                 f"the search cache of {self._name} cannot be written: {error.strerror}",
-                "all records are kept; free some space and run the same command again",
+                "all records are kept; "
+                + write_hint(error, "free some space and run the same command again"),
             ) from error
 
     def close(self) -> None:
