@@ -15,6 +15,7 @@ from cbir.descriptors.bovw import model_files
 from cbir.descriptors.local.hog import hog_picture
 from cbir.descriptors.local.sift import keypoint_sift
 from cbir.descriptors.vocabulary import vocabulary_of
+from cbir.errors import how_to_install
 from cbir.report import pictures as drawing
 from cbir.report.model_pictures import (
     filter_pictures,
@@ -373,7 +374,8 @@ def test_only_charts_need_a_plotting_library(
     saved_image(tmp_path / "photos" / "blobs.png", blobs())
     assert call(*asked, "--words", image.parent).code == 0
     message, hint = call(*asked, "--image", image).error
-    assert message == "a chart of visual words needs the 'bovw' extra" and "cbir[bovw]" in hint
+    assert message == "a chart of visual words needs the 'bovw' extra"
+    assert hint == how_to_install("bovw")
     sweep = tmp_path / "sweep.json"
     sweep.write_text('{"feature": "sift", "rows": [{"words": 1, "davies_bouldin": 2}]}')
     message, _ = call(*asked, "--sweep", sweep).error
@@ -409,10 +411,23 @@ def test_what_cannot_be_drawn_is_said_in_one_line(tmp_path: Path) -> None:
     assert "--pictures DIR" in asked.err
 
 
+def test_without_a_picture_a_model_is_drawn_on_a_test_picture(tmp_path: Path) -> None:
+    for model in (saved_model(tmp_path / "words", BLOCKS["sift words"], BLOCKS["hog"]), "classic"):
+        out = tmp_path / f"of {Path(model).name}"
+        answer = call("models", "show", model, "--pictures", out)
+        assert (answer.code, "--image FILE" in answer.err) == (0, True), answer.err
+        names = [Path(line).name for line in answer.out.splitlines()]
+        assert {"test-keypoints.png", "test-words.png"} <= set(names)
+        assert all(min(read(out / name).shape[:2]) > 100 for name in names)
+
+
 def test_with_nothing_to_draw_it_is_said_what_would_help(tmp_path: Path) -> None:
     words = saved_model(tmp_path / "words", BLOCKS["sift words"])
+    colours = saved_model(tmp_path / "colours", BLOCKS["lab"])
+    nothing = call("models", "show", colours, "--pictures", tmp_path / "out")
+    assert nothing.code == 1 and not (tmp_path / "out").exists()
+    assert "these options draw nothing" in nothing.err
     answer = call("models", "show", words, "--pictures", tmp_path / "out")
-    assert answer.code == 1
     assert "--image FILE" in answer.err
     assert "--words SOURCE" in answer.err
     assert "cbir train bovw" in answer.err

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cbir.cli.output import say
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.contract import Descriptor
@@ -59,8 +61,11 @@ def draw_model(
     pictures |= filter_pictures(model)
     files = {f"{name}.png": file_bytes(picture, "PNG") for name, picture in pictures.items()}
     files |= _of_sweep(model, sweep)
+    if not files and not images:
+        drawn = image_pictures(model, _test_picture(), "a test picture")
+        files |= {f"test-{kind}.png": file_bytes(one, "PNG") for kind, one in drawn.items()}
     if not images:
-        say("not drawn: what the model sees in an image; give --image FILE")
+        say("not drawn: what the model sees in an image of yours; give --image FILE")
     if has_words(model) and not words:
         say("not drawn: patches of visual words; give images: --words SOURCE")
     if has_words(model) and "sweep.png" not in files:
@@ -88,6 +93,18 @@ def _of_images(model: BovwDescriptor, paths: Sequence[Path]) -> Pictures:
         stem = path.stem if stems[path.stem] == 1 else f"{path.stem}-{stems[path.stem]}"
         pictures |= {f"{stem}-{kind}": picture for kind, picture in drawn.items()}
     return pictures
+
+
+def _test_picture() -> RgbImage:
+    """A gradient with a disc, stripes, a chessboard and a corner: edges of many directions."""
+    rows, columns = np.mgrid[:256, :256]
+    image = np.stack([rows, columns, 255 - rows], axis=2) // 2
+    image[(rows - 70) ** 2 + (columns - 70) ** 2 < 45**2] = (225, 60, 40)
+    image[(rows > 140) & (columns < 116) & ((rows + columns) // 10 % 2 == 0)] = (240, 220, 60)
+    chess = (rows // 16 + columns // 16) % 2 == 0
+    image[(rows > 140) & (columns > 140) & chess] = (250, 250, 250)
+    image[(rows < 110) & (columns > 140) & (rows + columns > 250)] = (40, 160, 90)
+    return image.astype(np.uint8)
 
 
 def _pixels(path: Path) -> RgbImage:
