@@ -36,6 +36,11 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     return f"did you mean '{near}'?" if near else otherwise or f"known: {', '.join(known)}"
 
 
+def one_line(text: str) -> str:
+    """`text` with control characters escaped: names of files and labels may contain any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def percent(share: float) -> str:
     """A fraction as a percentage: `88.4%`, `100%`."""
     return f"{100 * share:.1f}%" if share < 0.9995 else "100%"

@@ -150,7 +150,7 @@ def test_a_hit_is_opened_with_the_systems_viewer(
     assert answer.out == call(*asked[:-1]).out
     assert told.read_text() == str(folder / "my cat's.png")
     assert call(*asked, 1, "--json").json[0]["hits"][0]["rank"] == 1
-    assert call(*asked, 4).error == ("there is no hit 4: the search found 3", "-k 4")
+    assert call(*asked, 4).error == ("there is no hit 4, only 3", "ask for more with -k")
     opener.write_text("#!/bin/sh\nexit 3\n")
     assert "cannot open" in call(*asked, 1).err
     opener.unlink()
@@ -167,3 +167,12 @@ def test_ways_to_print_exclude_each_other(folder: Path) -> None:
     ):
         answer = call("search", "photos/b%20.png", "--in", "p.cbir", *wrong)
         assert (answer.code, answer.out) == (2, ""), wrong
+
+
+def test_labels_do_not_reach_the_terminal_raw(folder: Path) -> None:
+    odd = folder.parent / "more" / "red\x1b[1m"
+    odd.mkdir(parents=True)
+    shutil.copy(folder / "-k.png", odd)
+    assert call("index", "more", "--into", "m.cbir", "--label-from-folder").code == 0
+    found = call("search", odd / "-k.png", "--in", "m.cbir")
+    assert rows(found.out)[0][2] == "red\\x1b[1m"

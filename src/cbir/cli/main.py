@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from cbir.errors import CbirError, write_hint
-from cbir.wording import did_you_mean, nearest
+from cbir.wording import did_you_mean, nearest, one_line
 
 COMMANDS = (
     "demo",
@@ -138,12 +138,7 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
 def _fail(message: str, hint: str, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    click.echo(f"error: {_one_line(message)}", err=True)
+    click.echo(f"error: {one_line(message)}", err=True)
     if hint:
-        click.echo(f"  hint: {_one_line(hint)}", err=True)
+        click.echo(f"  hint: {one_line(hint)}", err=True)
     sys.exit(1)
-
-
-def _one_line(text: str) -> str:
-    """`text` with control characters escaped: file names may contain any."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.errors import CbirError
+from cbir.wording import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -49,7 +50,7 @@ def print_json(value: Any) -> None:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns, padded with spaces, on standard output."""
-    table = [header, *rows]
+    table = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     for row in table:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

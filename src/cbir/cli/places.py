@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cbir.errors import CbirError
 from cbir.images.sources import Place
+from cbir.wording import one_line
 
 _VIEWER_SECONDS = 2.0
 """A viewer that has not ended by then is showing the picture."""
@@ -19,7 +20,7 @@ _VIEWER_SECONDS = 2.0
 def shown_place(place: Place) -> str:
     """The path as one word of a shell; `archive.zip: inner/path` for a member."""
     file = shell_word(from_here(place.file))
-    return file if place.member is None else f"{file}: {_printable(place.member)}"
+    return file if place.member is None else f"{file}: {one_line(place.member)}"
 
 
 def from_here(path: str) -> str:
@@ -41,8 +42,10 @@ def shell_word(text: str) -> str:
     return "$'" + "".join(map(_escaped, text)) + "'"  # as GNU ls prints it
 
 
-def is_gone(place: Place, missing: bool) -> bool:
+def is_gone(place: Place | None, missing: bool) -> bool:
     """Whether the picture is no longer there; `missing`: what the last indexing run found."""
+    if place is None:
+        return missing
     return not Path(place.file).exists() or (missing and place.member is not None)
 
 
@@ -79,7 +82,3 @@ def _escaped(character: str) -> str:
     if character.isprintable():
         return character
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

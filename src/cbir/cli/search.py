@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -131,7 +132,7 @@ def command(
             answers.append((hits, (time.perf_counter() - started) * 1000))
         indexed = searcher.index.count()
         folders = searcher.index.sources()
-    found = [_placed(hits, folders) for hits, _ in answers]
+    placed = [_placed(hits, folders) for hits, _ in answers]
     if as_json:
         print_json(
             [
@@ -144,19 +145,17 @@ def command(
                 for (name, query), (hits, ms) in zip(queries, answers, strict=True)
             ]
         )
-    for (name, _), hits in zip(queries, found, strict=True):
-        if as_json:
-            break
-        if len(found) > 1 and not paths:
+    for (name, _), found in zip([] if as_json else queries, placed, strict=not as_json):
+        if len(placed) > 1 and not paths:
             click.echo(f"{name}:")
-        if not hits:
+        if not found:
             say(f"no hits: {_why_none(index, indexed, where)}")
         elif paths:
-            _print_paths(hits, b"\0" if null else b"\n")
+            _print_paths(found, b"\0" if null else b"\n")
         else:
-            _print_hits(hits, with_ids)
+            _print_hits(found, with_ids)
     if opened is not None:
-        _open(found[0], opened, index)
+        _open(placed[0], opened, index)
 
 
 @contextmanager
@@ -197,7 +196,7 @@ def _placed(hits: list[Hit], folders: Mapping[str, str]) -> list[Placed]:
 
 
 def _print_hits(found: list[Placed], with_ids: bool) -> None:
-    from cbir.cli.places import shown_place
+    from cbir.cli.places import is_gone, shown_place
 
     hits = [hit for hit, _ in found]
     header = ["rank", "score", "label", "id" if with_ids else "path"]
@@ -210,11 +209,11 @@ def _print_hits(found: list[Placed], with_ids: bool) -> None:
         ]
         for hit, place in found
     ]
-    gone = [_is_gone(*each) for each in found]
+    gone = [is_gone(place, hit.record.missing) for hit, place in found]
     if any(gone):
         header.append("file")
-        for row, is_gone in zip(rows, gone, strict=True):
-            row.append("gone" if is_gone else "-")
+        for row, its_gone in zip(rows, gone, strict=True):
+            row.append("gone" if its_gone else "-")
     if any(hit.box for hit in hits):
         header.append("part of it")
         for row, hit in zip(rows, hits, strict=True):
@@ -230,17 +229,11 @@ def _print_hits(found: list[Placed], with_ids: bool) -> None:
     print_table(header, rows)
 
 
-def _is_gone(hit: Hit, place: Place | None) -> bool:
-    from cbir.cli.places import is_gone
-
-    return hit.record.missing if place is None else is_gone(place, hit.record.missing)
-
-
 def _print_paths(found: list[Placed], end: bytes) -> None:
     """Print the paths as they are, unquoted; hits without a file are only counted."""
     from cbir.cli.places import from_here
 
-    paths = [hit.path for hit, place in found if hit.path and not _is_gone(hit, place)]
+    paths = [hit.path for hit, _ in found if hit.path and Path(hit.path).exists()]
     for path in paths:
         click.echo(os.fsencode(from_here(path)) + end, nl=False)
     if left_out := len(found) - len(paths):
@@ -248,13 +241,13 @@ def _print_paths(found: list[Placed], end: bytes) -> None:
 
 
 def _open(found: list[Placed], number: int, index: str) -> None:
-    from cbir.cli.places import open_in_viewer
+    from cbir.cli.places import is_gone, open_in_viewer
     from cbir.errors import CbirError
 
     if number > len(found):
-        raise CbirError(f"there is no hit {number}: the search found {len(found)}", f"-k {number}")
+        raise CbirError(f"there is no hit {number}, only {len(found)}", "ask for more with -k")
     hit, place = found[number - 1]
-    if _is_gone(hit, place):
+    if is_gone(place, hit.record.missing):
         raise CbirError(
             f"the file of hit {number} is gone", f"cbir serve {index} shows its thumbnail"
         )
