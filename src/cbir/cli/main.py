@@ -74,7 +74,7 @@ def _refuse_repeats(ctx: click.Context, args: list[str]) -> None:
             option.multiple or option.is_flag or option.count
         )
         if takes_one and order.count(option) > 1:
-            ctx.fail(f"{option.opts[-1]} is given twice, and takes one value")
+            ctx.fail(f"{option.opts[-1]} is given twice; give it once")
     if isinstance(command, click.Group) and rest and (inner := command.get_command(ctx, rest[0])):
         _refuse_repeats(click.Context(inner, ctx, rest[0]), rest[1:])
 
