@@ -136,15 +136,18 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
             f"{counted(len(report.unused_metadata), 'metadata row')} matched no image, "
             f"for example {report.unused_metadata[0]!r}"
         )
+    if not report.notes and not report.failures:
+        return
+    from cbir.index.open import open_index
+
+    with closing(open_index(into)) as index:
+        sources = index.sources()
     if report.notes:
         click.echo(f"{counted(len(report.notes), 'note')}:")
-        print_notes(report.notes)
+        print_notes(report.notes, sources)
     if report.failures:
         click.echo(f"{len(report.failures):,} failed:")
-        from cbir.index.open import open_index
-
-        with closing(open_index(into)) as index:
-            print_failures(report.failures, index.sources(), into)
+        print_failures(report.failures, sources, into)
 
 
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:

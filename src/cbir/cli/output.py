@@ -66,23 +66,27 @@ def require_yes(question: str, otherwise: str) -> bool:
 
 def print_failures(failures: Sequence[Failure], sources: Mapping[str, str], index: str) -> None:
     """Print the first failures of an index on standard output; `sources`: names and URIs."""
-    from cbir.cli.places import shown_place
-    from cbir.images.sources import place_of
-
     for failure in failures[:SHOWN_FAILURES]:
-        place = place_of(sources[failure.source], failure.location)
-        shown = shown_place(place) if place else f"{failure.source}/{failure.location}"
-        click.echo(f"  {shown}: {failure.reason}")
+        _print_about(failure, failure.reason, sources)
     if len(failures) > SHOWN_FAILURES:
         click.echo(f"  ... for all of them: cbir info {index} --json")
 
 
-def print_notes(notes: Sequence[Note]) -> None:
-    """Print the first notes of an indexing run on standard output."""
+def print_notes(notes: Sequence[Note], sources: Mapping[str, str]) -> None:
+    """Print the first notes of an indexing run on standard output; `sources`: names and URIs."""
     for note in notes[:SHOWN_FAILURES]:
-        click.echo(f"  {note.source}/{note.location}: {note.text}")
+        _print_about(note, note.text, sources)
     if len(notes) > SHOWN_FAILURES:
         click.echo("  ... --json prints all of them")
+
+
+def _print_about(about: Failure | Note, text: str, sources: Mapping[str, str]) -> None:
+    from cbir.cli.places import shown_place
+    from cbir.images.sources import place_of
+
+    place = place_of(sources[about.source], about.location)
+    shown = shown_place(place) if place else f"{about.source}/{about.location}"
+    click.echo(f"  {shown}: {text}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from cbir.ingest.describe import Described, Unreadable, describe_items
 from cbir.ingest.metadata import Metadata
 from cbir.measures.by_class import class_names
 from cbir.search.searcher import Searcher
-from cbir.types import Failure, OnDone, Vectors
+from cbir.types import Failure, OnDone, RgbImage, Vectors
 
 SAMPLE_SEED = 0
 
@@ -103,7 +103,7 @@ class _IndexedContent:
         }
         self.taken: dict[str, tuple[Vectors, bytes]] = {}
 
-    def take(self, _item: SourceItem, content_hash: str) -> bool:
+    def take(self, _item: SourceItem, _data: bytes | RgbImage, content_hash: str) -> bool:
         """Whether `taken` now holds what the index has of this content; called by threads."""
         record_id = self._ids.get(content_hash)
         if record_id is None:
