@@ -22,6 +22,11 @@ def listed(words: Sequence[str], shown: int = 10) -> str:
     return ", ".join(words[:shown]) + (" ..." if len(words) > shown else "")
 
 
+def one_line(text: str) -> str:
+    """`text` with control characters escaped: file names may contain any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The `known` name most similar to `name`, or None."""
     from difflib import get_close_matches
@@ -34,11 +39,6 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
     known = list(known)
     near = nearest(name, known)
     return f"did you mean '{near}'?" if near else otherwise or f"known: {', '.join(known)}"
-
-
-def one_line(text: str) -> str:
-    """`text` with control characters escaped: names of files and labels may contain any."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def percent(share: float) -> str:

@@ -65,9 +65,9 @@ def records() -> list[Entry]:
     facts: list[dict[str, Any]] = [
         {},
         {"price": 2.5, "shop": "s1"},
-        {"price": 3, "shop": "Ünïcode, with comma"},
+        {"price": 3, "shop": "Ünïcode, with comma", "day": "2024-05-03T12:30:45"},
         {"price": "on request", "net.price": -1.5},
-        {"price": 0, "big": 2**62 + 1, "shop": "s2", "a b": "x"},
+        {"price": 0, "big": 2**62 + 1, "shop": "s2", "a b": "x", "day": "2024-06"},
     ]
     return [
         replace(
@@ -149,6 +149,23 @@ WHERE = [
     "path!=0004",
     "missing=true",
     "missing!=true",
+    "label~A",
+    "label~ÖSS",
+    "shop~COMMA",
+    "shop~ü",
+    "price~on",
+    'shop~"Ünïcode, "',
+    "folder=*",
+    'folder=""',
+    'folder!=""',
+    "id~%20X",
+    "day=2024-05",
+    "day!=2024-05",
+    "day>2024-05",
+    "day<=2024-05",
+    "day=2024",
+    "day=2024-05-03",
+    'day="2024-05"',
 ]
 
 
@@ -202,6 +219,9 @@ def test_both_engines_hold_the_same(filled: tuple[Index, Index]) -> None:
         both(filled, lambda index: (index.matrix()[0], index.matrix()[1].tolist()))
     both(filled, lambda index: index.verify())
     common = ("count", "vectors", "dim", "descriptor", "labels", "missing", "failed", "sources")
+    for name in ("label", "width", "price", "shop", "missing", "source", "none"):
+        both(filled, lambda index, name=name: index.values(name, 5))
+    both(filled, lambda index: index.info()["fields"])
     both(filled, lambda index: {name: index.info()[name] for name in common})
 
 

@@ -233,6 +233,16 @@ class Index(Protocol):
     def thumbnail(self, record_id: str) -> bytes | None:
         """The encoded thumbnail of a record, or None."""
 
+    def metadata_fields(self) -> list[str]:
+        """The metadata keys in use, sorted."""
+
+    def values(self, field: str, most: int, among: int | None = None) -> list[MetadataValue]:
+        """Up to `most` different values of a field, the most frequent first.
+
+        `field`: a metadata key, or one of filters.FIELDS but `path`. `among`: it is enough to look
+        at that many records that have the field.
+        """
+
     def labels(self) -> dict[str, str | None]:
         """Id -> label of every record."""
 

@@ -19,6 +19,7 @@ from cbir.images.sources import file_path
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
 from cbir.search.asking import Asking, Views
+from cbir.search.near_misses import warn_of_near_misses
 from cbir.search.originals import original
 from cbir.search.query import IndexedId, OptionChanges, Picture, Query, SearchOptions
 from cbir.search.steps import steps_over
@@ -81,7 +82,8 @@ class Searcher:
 
         Words need a `Query`: `search(Query(text="a dog"))`. `changes` are fields of `SearchOptions`
         by name: `search("query.jpg", k=5)`.
-        `on_done(done, total)` is a progress callback of verification.
+        `on_done(done, total)` is a progress callback of verification. If there are no hits, a
+        warning is logged for each filter that no record can match.
         """
         options = replace(options or SearchOptions(), **changes)
         asked = query if isinstance(query, Query) else Query(query)
@@ -90,6 +92,8 @@ class Searcher:
         hits = _outrunning_removals(lambda: self._first_hits(own, asking))
         for step in self._steps.after:
             hits = step.apply(hits, asking)
+        if not hits and options.where:
+            warn_of_near_misses(self.index, options.where)
         return hits[: options.k]
 
     def first_query(self, query: Query, options: SearchOptions) -> tuple[Asking, Views]:

@@ -21,7 +21,7 @@ from cbir.index.base import (
 )
 from cbir.testing.expect import expect, expect_near, expect_raises
 from cbir.testing.samples import LEFT_HALF, RIGHT_HALF, make_entry, sample_entries, unit
-from cbir.types import WHOLE, Box, DescriptorSpec, Failure, ImageRecord, Vectors
+from cbir.types import WHOLE, Box, DescriptorSpec, Failure, ImageRecord, MetadataValue, Vectors
 
 
 def check_index(make_index: Callable[[DescriptorSpec], Index]) -> None:
@@ -377,11 +377,11 @@ def _check_parts(index: Index) -> None:
 def _check_filters(index: Index) -> None:
     entries = [
         make_entry(
-            f"a/{number:04d}",
+            f"a/{number:04d}" if number < 50 else f"a/deep/{number % 3}/{number}",
             unit(np.random.default_rng(number).normal(size=(1, 8))),
             label=("cat", "dog", None)[number % 3],
             width=100 + number,
-            metadata=({"price": number / 2, "shop": f"s{number % 4}"} if number % 2 else {}),
+            metadata=_facts(number) if number % 2 else {},
         )
         for number in range(60)
     ]
@@ -392,11 +392,26 @@ def _check_filters(index: Index) -> None:
         kept = [entry for entry in entries if holds(entry.record)]
         _expect_answers(index, kept, query, 100, where=where)
         _expect_answers(index, kept, query, 3, where=where)
-        ids = [entry.record.id for entry in kept]
+        ids = sorted(entry.record.id for entry in kept)
         expect(list(index.ids(where)) == ids, f"ids must filter by {where}")
+    expect(index.metadata_fields() == ["price", "shop", "taken"], "metadata_fields")
+    shops = index.values("shop", 2)
+    expect(sorted(shops) == ["s1", "s3"], f"values must be those of the field, not {shops}")
+    expect(index.values("label", 1) == ["cat"], "values must begin with the most frequent")
+    expect(len(index.values("width", 100)) == 60, "values of a number")
+    expect(index.values("none", 9) == [], "an unknown field has no values")
     first = index.search(query, 1, where=["label=cat"])[0].ids
     second = index.search(query, 2, where=["label=cat"], exclude=first)[0].ids
     expect(len(second) == 2 and first[0] not in second, "exclude must work together with a filter")
+
+
+def _facts(number: int) -> dict[str, MetadataValue]:
+    taken = f"2024-{number % 6 + 1:02d}-28T12:00:00"
+    return {"price": number / 2, "shop": f"s{number % 4}", "taken": taken}
+
+
+def _month(record: ImageRecord) -> str:
+    return str(record.metadata.get("taken", ""))[:7]
 
 
 def _price(record: ImageRecord) -> float:
@@ -419,6 +434,14 @@ _FILTERS: list[tuple[list[str], Callable[[ImageRecord], bool]]] = [
     (["path=0004"], lambda r: r.location == "0004"),
     (["source!=b"], lambda r: r.source != "b"),
     (["missing=false"], lambda r: not r.missing),
+    (['shop="s1",s2'], lambda r: r.metadata.get("shop") in ("s1", "s2")),
+    (["label~O"], lambda r: r.label == "dog"),
+    (["shop~3"], lambda r: r.metadata.get("shop") == "s3"),
+    (["folder=d??p/*"], lambda r: r.location.startswith("deep/")),
+    (['folder!=""'], lambda r: "/" in r.location),
+    (["folder=deep/1"], lambda r: r.location.startswith("deep/1/")),
+    (["taken=2024-02"], lambda r: _month(r) == "2024-02"),
+    (["taken>2024-02", "taken<=2024-04"], lambda r: _month(r) in ("2024-03", "2024-04")),
 ]
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cbir.errors import CbirError, IndexStateError, QueryError
 from cbir.index.base import Matches, difference
@@ -14,6 +17,7 @@ from cbir.index.elasticsearch import documents
 from cbir.index.elasticsearch.address import Options, parse
 from cbir.index.elasticsearch.answers import Plan, search
 from cbir.index.elasticsearch.server_errors import IndexMissingError, in_words, is_passing
+from cbir.index.filters import equals
 from cbir.index.filters import parse as parse_filters
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.types import WHOLE
@@ -227,6 +231,9 @@ def test_a_name_is_moved_to_the_new_index_in_one_step() -> None:
     }
 
 
+A_B = r"a\%20b(/.*)?/[^/]*"
+
+
 def unequal(field: str, values: list[object]) -> dict[str, object]:
     among = {"terms": {field: values}}
     return {"bool": {"filter": [{"exists": {"field": field}}], "must_not": [among]}}
@@ -252,6 +259,10 @@ def unequal(field: str, values: list[object]) -> dict[str, object]:
         ("width<-1e30", {"range": {"width": {"lt": -(2**63)}}}),
         ("width>-1e30", {"range": {"width": {"gte": -(2**63)}}}),
         ("width=1e999", {"terms": {"width": []}}),
+        ('label="tench, Tinca tinca"', {"terms": {"label": ["tench, Tinca tinca"]}}),
+        ("label=Zürich", {"terms": {"label": ["Zürich", "Zu\u0308rich"]}}),
+        ("label~a.1", {"regexp": {"label": {"value": ".*([aA]\\.1).*", "flags": "NONE"}}}),
+        ("folder=a b/*", {"regexp": {"location": {"value": A_B, "flags": "NONE"}}}),
     ],
 )
 def test_conditions_become_clauses(text: str, clause: dict[str, object]) -> None:
@@ -276,6 +287,53 @@ def test_metadata_is_compared_as_what_it_is_in_each_record() -> None:
         {"range": {"metadata.integer.net%20price": {"lte": 1}}},
         {"range": {"metadata.number.net%20price": {"lt": 1.5}}},
     )
+
+
+def test_a_date_in_metadata_is_a_span_of_its_text() -> None:
+    def made(text: str) -> dict[str, Any]:
+        (clause,) = queries.filters(parse_filters([text], ["day"]))
+        first: dict[str, Any] = clause["bool"]["should"][0]
+        return first
+
+    text = "metadata.text.day"
+    assert made("day>=2024-05") == {"range": {text: {"gte": "2024-05"}}}
+    assert made("day>2024-05") == {"range": {text: {"gt": "2024-05-3\U0010ffff"}}}
+    among = [
+        {"terms": {text: ["2024-05"]}},
+        {"range": {text: {"gte": "2024-05-0", "lt": "2024-05-4"}}},
+    ]
+    assert made("day=2024-05") == {"bool": {"should": among, "minimum_should_match": 1}}
+    assert made('day="2024-05"') == {"terms": {text: ["2024-05"]}}
+    (clause,) = queries.filters(parse_filters(["day~mai"], ["day"]))
+    pattern = {"value": ".*([mM][aA][iI]).*", "flags": "NONE"}
+    assert clause == {"regexp": {text: pattern}}
+
+
+@given(st.text())
+def test_a_quoted_value_is_sent_as_it_is(text: str) -> None:
+    (clause,) = queries.filters(parse_filters([equals("label", text)]))
+    assert clause["terms"]["label"][0] == text
+    (clause,) = queries.filters(parse_filters([equals("note", text)], ["note"]))
+    first = clause["bool"]["should"][0] if "bool" in clause else clause
+    assert first["terms"]["metadata.text.note"][0] == text
+
+
+def test_values_are_counted_by_kind_the_most_frequent_first() -> None:
+    body = queries.values("a.b", 2)
+    assert [counted["terms"] for counted in body["aggs"].values()] == [
+        {"field": f"metadata.{kind}.a%2Eb", "size": 2} for kind in ("text", "integer", "number")
+    ]
+    assert queries.values("label", 5)["aggs"] == {"0": {"terms": {"field": "label", "size": 5}}}
+    answer = {
+        "aggregations": {
+            "0": {"buckets": [{"key": 7, "doc_count": 2}]},
+            "1": {"buckets": [{"key": 2.5, "doc_count": 3}, {"key": 0.5, "doc_count": 1}]},
+            "2": {"buckets": [{"key": "x", "doc_count": 2}]},
+        }
+    }
+    assert documents.values(answer, 3) == [2.5, 7, "x"]
+    answer["aggregations"]["0"]["buckets"][0]["doc_count"] = 1
+    assert documents.values(answer, 9) == [2.5, "x", 0.5, 7]
 
 
 @pytest.mark.parametrize("name", ["shop", "net.price", "a b", "", "%", "größe", "*", "_id", "x/y"])

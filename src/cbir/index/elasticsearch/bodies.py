@@ -283,6 +283,21 @@ def summary() -> dict[str, Any]:
     }
 
 
+def values(field: str, most: int) -> dict[str, Any]:
+    """The `most` frequent values of a field, by kind."""
+    name = metadata_field(field)
+    paths = [field] if field in FIELDS else [f"metadata.{kind}.{name}" for kind in METADATA]
+    return {
+        "size": 0,
+        "track_total_hits": False,
+        "query": RECORDS,
+        "aggs": {
+            str(number): {"terms": {"field": path, "size": most}}
+            for number, path in enumerate(paths)
+        },
+    }
+
+
 def source_counts() -> dict[str, Any]:
     """Counts of records and of missing ones by source; an index has few sources."""
     missing = {"missing": {"filter": {"term": {"missing": True}}}}
@@ -352,8 +367,7 @@ def _clause(condition: Condition) -> dict[str, Any]:
     if condition.field in NUMBER_FIELDS:
         return _whole_clause(condition.field, condition)
     if condition.field in FIELDS:
-        field = "location" if condition.field == "path" else condition.field
-        return _compared(field, list(condition.values), condition)
+        return _text_clause(condition.field, condition)
     return _metadata_clause(condition)
 
 
@@ -361,9 +375,11 @@ def _metadata_clause(condition: Condition) -> dict[str, Any]:
     """Metadata may be text in one record and a number in another; each compares by its own kind."""
     name = metadata_field(condition.field)
     text, integer, number = (f"metadata.{kind}.{name}" for kind in METADATA)
+    if condition.pattern:
+        return _text_clause(text, condition)
     most = sys.float_info.max  # the server neither accepts nor holds infinity
-    numbers = [max(-most, min(most, float(n))) for n in condition.numbers() if n is not None]
-    clauses = [_compared(text, list(condition.values), condition)]
+    numbers = [max(-most, min(most, float(n))) for n in condition.numbers()]
+    clauses = [_text_clause(text, condition)]
     if numbers or condition.operator == "!=":
         clauses += [_whole_clause(integer, condition), _compared(number, numbers, condition)]
     return {"bool": {"should": clauses, "minimum_should_match": 1}}
@@ -371,7 +387,7 @@ def _metadata_clause(condition: Condition) -> dict[str, Any]:
 
 def _whole_clause(field: str, condition: Condition) -> dict[str, Any]:
     """A comparison of integers, which the server limits to 64 bits."""
-    numbers = [value for value in condition.numbers() if value is not None]
+    numbers = condition.numbers()
     if condition.operator in ("=", "!="):
         whole = [int(n) for n in numbers if abs(n) < _WHOLE_LIMIT and int(n) == n]
         return _any_of(field, whole, condition)
@@ -392,8 +408,30 @@ def _compared(field: str, values: list[Any], condition: Condition) -> dict[str, 
     return {"range": {field: {_RANGES[condition.operator]: values[0]}}}
 
 
+def _text_clause(field: str, condition: Condition) -> dict[str, Any]:
+    """A comparison of text: equal to one, in a span of the order, or as a pattern.
+
+    Patterns are expressions and not wildcards with `case_insensitive`, which knows ASCII only.
+    """
+    if condition.operator not in ("=", "!="):
+        return _compared(field, list(condition.texts), condition)
+    if condition.pattern:
+        # Without its optional operators, as Python has none of them.
+        among: dict[str, Any] = {"regexp": {field: {"value": condition.pattern, "flags": "NONE"}}}
+    else:
+        among = {"terms": {field: list(condition.texts)}}
+    if condition.spans:
+        spans = [{"range": {field: {"gte": low, "lt": high}}} for low, high in condition.spans]
+        among = {"bool": {"should": [among, *spans], "minimum_should_match": 1}}
+    return _unless(field, among, condition)
+
+
 def _any_of(field: str, values: list[Any], condition: Condition) -> dict[str, Any]:
-    among = {"terms": {field: values}}
+    return _unless(field, {"terms": {field: values}}, condition)
+
+
+def _unless(field: str, among: dict[str, Any], condition: Condition) -> dict[str, Any]:
+    """`among`, or for `!=` all records that have the field but are not among them."""
     if condition.operator == "=":
         return among
     return {"bool": {"filter": [{"exists": {"field": field}}], "must_not": [among]}}

@@ -191,6 +191,24 @@ def entry(hit: Mapping[str, Any], field: str) -> Entry:
     return Entry(record(source), vectors(source, field), boxes(source), thumbnail(hit))
 
 
+def values(answer: Mapping[str, Any], most: int) -> list[MetadataValue]:
+    """The values in the answer to `bodies.values`: the most frequent first, numbers before text."""
+    counts = [
+        (-bucket["doc_count"], isinstance(value, str), value)
+        for counted in answer["aggregations"].values()
+        for bucket in counted["buckets"]
+        for value in [_value(bucket)]
+    ]
+    return [value for _, _, value in sorted(counts)[:most]]
+
+
+def _value(bucket: Mapping[str, Any]) -> MetadataValue:
+    if "key_as_string" in bucket:  # a flag
+        return int(bucket["key"])
+    value: MetadataValue = bucket["key"]
+    return value
+
+
 def _places(dim: int) -> str:
     return "<u2" if dim <= 1 << 16 else "<u4"
 

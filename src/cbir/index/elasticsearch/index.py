@@ -27,9 +27,10 @@ from cbir.index.elasticsearch.client import READING, WRITING, Client
 from cbir.index.elasticsearch.requests import Requests, unchanged
 from cbir.index.elasticsearch.server_errors import IndexMissingError
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
+from cbir.index.fields import described_fields
 from cbir.index.renaming import in_groups
 from cbir.index.source_names import check_known, check_move, source_name
-from cbir.types import DescriptorSpec, Failure, ImageRecord, ModelFile, Vectors
+from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, ModelFile, Vectors
 
 _FACTS_KEPT = 1.0  # seconds, the server's own refresh interval
 _CHANGED_AT_ONCE = 500
@@ -260,6 +261,17 @@ class ElasticIndex:
             return documents.thumbnail(document) or None
         raise RecordGoneError(record_id)
 
+    def metadata_fields(self) -> list[str]:
+        return list(self._facts(fresh=True).metadata)
+
+    def values(
+        self,
+        field: str,
+        most: int,
+        among: int | None = None,  # noqa: ARG002 - the server counts all in columns
+    ) -> list[MetadataValue]:
+        return documents.values(self._requests.search(bodies.values(field, most)), most)
+
     def labels(self) -> dict[str, str | None]:
         hits = self._requests.hits(bodies.LIMIT, bodies.doc_values("id", "label"))
         return {hit["fields"]["id"][0]: hit["fields"].get("label", [None])[0] for hit in hits}
@@ -305,6 +317,7 @@ class ElasticIndex:
             "failed": len(self.failures()),
             "kept_out": len(self.tombstones()),
             "sources": self.sources(),
+            "fields": described_fields(self),
         }
 
     def model_files(self) -> Mapping[str, ModelFile]:

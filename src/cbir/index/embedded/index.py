@@ -29,8 +29,9 @@ from cbir.index.embedded import folder as files
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
+from cbir.index.fields import described_fields
 from cbir.index.source_names import check_known, check_move, source_name
-from cbir.types import DescriptorSpec, Failure, ImageRecord, ModelFile, Vectors
+from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, ModelFile, Vectors
 
 _COPIED_AT_ONCE = 256
 
@@ -254,6 +255,14 @@ class EmbeddedIndex:
                 return pictures[key]
             seen = key
 
+    def metadata_fields(self) -> list[str]:
+        with self._records.read() as connection:
+            return store.metadata_fields(connection)
+
+    def values(self, field: str, most: int, among: int | None = None) -> list[MetadataValue]:
+        with self._records.read() as connection:
+            return store.values(connection, field, most, among)
+
     def labels(self) -> dict[str, str | None]:
         with self._records.read() as connection:
             return dict(connection.execute("SELECT id, label FROM records ORDER BY id"))
@@ -319,6 +328,7 @@ class EmbeddedIndex:
             "failed": self._value("SELECT count(*) FROM failures"),
             "kept_out": len(self.tombstones()),
             "sources": self.sources(),
+            "fields": described_fields(self),
             "bytes": files.size_in_bytes(self._folder),
         }
 

@@ -8,6 +8,7 @@ finds newer records above it, and deleted ones in the log `removed`.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
@@ -67,6 +68,7 @@ _SINCE_2 = {"stamp": "NULL", "decoder": "0", "phash": "NULL"}
 """What an index of format 1 has in the place of columns that it lacks."""
 _BOXES = ("x0", "y0", "x1", "y1")
 _THESE = "(SELECT value FROM json_each(?))"
+_MATCHES = "cbir_matches"
 
 _row = attrgetter(*_FIELDS[:-1])
 
@@ -439,6 +441,23 @@ def metadata_fields(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
+def values(
+    connection: sqlite3.Connection, field: str, most: int, among: int | None
+) -> list[MetadataValue]:
+    """Up to `most` different values of a field in the first `among` records that have it, the most
+    frequent first."""
+    given: list[str | int] = []
+    rows = f"SELECT {field} AS value FROM records WHERE {field} IS NOT NULL"
+    if field not in FIELDS:
+        given, rows = [field], "SELECT value FROM metadata WHERE name = ?"
+    query = (
+        f"SELECT value FROM ({rows} LIMIT ?) GROUP BY value ORDER BY count(*) DESC, value LIMIT ?"
+    )
+    everything = -1
+    given += [everything if among is None else among, most]
+    return [value for (value,) in connection.execute(query, given)]
+
+
 def matching_keys(
     connection: sqlite3.Connection, conditions: Sequence[Condition]
 ) -> NDArray[np.int64]:
@@ -451,6 +470,8 @@ def matching(
     connection: sqlite3.Connection, column: str, conditions: Sequence[Condition]
 ) -> sqlite3.Cursor:
     """Selects a column of the records that meet every condition, ascending."""
+    if any(condition.pattern for condition in conditions):
+        connection.create_function(_MATCHES, 2, _matches, deterministic=True)
     clauses = [_clause(condition) for condition in conditions]
     holds = " AND ".join(sql for sql, _ in clauses) or "true"
     values = [value for _, given in clauses for value in given]
@@ -579,23 +600,23 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def _clause(condition: Condition) -> _Clause:
-    if condition.field not in FIELDS:
-        sql, values = _compared("value", condition, mixed=True)
-        query = f"key IN (SELECT record FROM metadata WHERE name = ? AND {sql})"
-        return query, [condition.field, *values]
-    column = "location" if condition.field == "path" else condition.field
-    return _compared(column, condition, mixed=False)
+    if condition.field in FIELDS:
+        return _compared(condition.field, condition, mixed=False)
+    sql, values = _compared("value", condition, mixed=True)
+    return f"key IN (SELECT record FROM metadata WHERE name = ? AND {sql})", [
+        condition.field,
+        *values,
+    ]
 
 
 def _compared(column: str, condition: Condition, mixed: bool) -> _Clause:
     """`column OP value`. A `mixed` column holds numbers and text; NULL never matches."""
-    texts: list[MetadataValue] = list(condition.values)
-    numbers: list[MetadataValue] = [n for n in condition.numbers() if n is not None]
+    texts: list[MetadataValue] = list(condition.texts)
+    numbers: list[MetadataValue] = list(condition.numbers())
     plain = texts if condition.field in TEXT_FIELDS else numbers
     if condition.operator in ("=", "!="):
-        values = texts + numbers if mixed else plain
-        negated = "NOT " if condition.operator == "!=" else ""
-        return f"{column} {negated}IN ({', '.join('?' * len(values))})", values
+        sql, values = _among(column, condition, texts + numbers if mixed else plain)
+        return f"{'NOT ' if condition.operator == '!=' else ''}({sql})", values
     if not mixed:
         return f"{column} {condition.operator} ?", plain
     as_text = f"typeof({column}) = 'text' AND {column} {condition.operator} ?"
@@ -603,3 +624,19 @@ def _compared(column: str, condition: Condition, mixed: bool) -> _Clause:
         return f"({as_text})", texts
     as_number = f"typeof({column}) != 'text' AND {column} {condition.operator} ?"
     return f"(({as_text}) OR ({as_number}))", texts + numbers
+
+
+def _among(column: str, condition: Condition, values: list[MetadataValue]) -> _Clause:
+    """Whether `column` is one of `values`, or a text in the condition's spans or pattern."""
+    if condition.pattern:
+        return f"{_MATCHES}({column}, ?)", [condition.pattern]
+    sql = [f"{column} IN ({', '.join('?' * len(values))})"]
+    sql += [f"({column} >= ? AND {column} < ?)" for _ in condition.spans]
+    return " OR ".join(sql), [*values, *(text for span in condition.spans for text in span)]
+
+
+def _matches(value: MetadataValue | None, pattern: str) -> bool | None:
+    """Whether `value` is text that `pattern` matches as a whole; NULL for NULL."""
+    if value is None:
+        return None
+    return isinstance(value, str) and re.fullmatch(pattern, value, re.DOTALL) is not None
