@@ -116,9 +116,14 @@ def test_metadata_regions_and_the_descriptor_are_taken_as_asked(
         "index", photos, "--into", place, "--descriptor", "cifar10-cnn", "--regions", 5,
         "--metadata", tmp_path / "facts.csv",
     )  # fmt: skip
-    assert "1 metadata row matched no image, for example 'no.png'" in done.out
+    assert "warning: 1 metadata row matched no image: 'no.png'" in done.err
     info = call("info", place, "--json").json
     assert (info["count"], info["vectors"], info["descriptor"]["name"]) == (12, 60, "cifar10-cnn")
+    assert info["fields"] == [
+        {"name": "width", "type": "number", "examples": [40]},
+        {"name": "height", "type": "number", "examples": [30]},
+        {"name": "year", "type": "number", "examples": [1999, 2005]},
+    ]
     found = call(
         "search", photos / "red" / "3.png", "--in", place, "--where", "year>2000",
         "--where", "year<2010", "--json",
@@ -248,7 +253,7 @@ def test_search_without_hits_says_why(made: Path, photos: Path, tmp_path: Path) 
     query = photos / "red" / "0.png"
     nothing = call("search", query, "--in", made, "--where", "label=yellow")
     assert (nothing.code, nothing.out) == (0, "")
-    assert nothing.err == f"no hits: no other image of {made} matches --where 'label=yellow'\n"
+    assert nothing.err == f"no hits: no other image of {made} matches --where label=yellow\n"
     assert call("index", query, "--into", tmp_path / "one.cbir").code == 0
     one = tmp_path / "one.cbir"
     alone = call("search", "--id", "red/0.png", "--in", one)
@@ -345,7 +350,7 @@ def test_words_that_can_not_be_searched_are_one_line(worded: Path, made: Path) -
     assert "cannot be searched by words" in message
     assert hint
     none = call("search", "--text", "red", "--in", worded, *COLOUR_WORDS, "--where", "label=grey")
-    assert none.err == f"no hits: no other image of {worded} matches --where 'label=grey'\n"
+    assert none.err == f"no hits: no other image of {worded} matches --where label=grey\n"
 
 
 # --- run, qrels, evaluate --------------------------------------------------------------------

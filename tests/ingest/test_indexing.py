@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 import time
 import zipfile
@@ -16,7 +17,7 @@ import cbir
 from cbir.errors import CbirError
 from cbir.images.regions import region_boxes
 from cbir.ingest.run import Progress, PruneRefusedError
-from cbir.types import AddReport, Note, RgbImage, Vectors
+from cbir.types import AddReport, MetadataValue, Note, RgbImage, Vectors
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
 from tests.images.support_images import encoded
 from tests.images.support_profiles import PROPHOTO, rgb_profile
@@ -198,6 +199,88 @@ def test_metadata_joins_by_path_and_is_taken_up_later(photos: Path, place: Path)
     assert [(hit.id, hit.record.label) for hit in hits] == [("photos/red/0.png", "crimson")]
     searcher.close()
     assert index(photos, place).unchanged == 12  # without the file, what is known stays
+
+
+def metadata_of(place: Path, *names: str) -> list[dict[str, MetadataValue]]:
+    opened = cbir.open_index(str(place))
+    try:
+        return [dict(record.metadata) for record in opened.records(names)]
+    finally:
+        opened.close()
+
+
+def shot(path: Path, seed: int, **tags: str) -> None:
+    """A photo with EXIF fields at `path`."""
+    exif = Image.Exif()
+    exif[0x0110] = tags.get("camera", "X100")
+    exif.get_ifd(0x8769)[0x9003] = tags.get("taken", "2024:05:03 12:30:45")
+    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 30.0, 0.0), 3: "E", 4: (8.0, 15.0, 0.0)})
+    Image.fromarray(picture(COLOURS["red"], seed)).save(path, exif=exif)
+
+
+CAMERA = {"camera": "X100", "taken": "2024-05-03T12:30:45", "latitude": 47.5, "longitude": 8.25}
+
+
+def test_what_the_camera_told_becomes_fields(photos: Path, place: Path) -> None:
+    shot(photos / "red" / "0.jpg", 1)
+    shot(photos / "red" / "1.jpg", 2)
+    facts, other = photos.parent / "facts.csv", photos.parent / "other.csv"
+    facts.write_text("path,camera,city\nred/1.jpg,my own,Bern\n")
+    other.write_text("path,city,taken\nred/1.jpg,Basel,\n")
+    names = ("photos/red/0.jpg", "photos/red/1.jpg", "photos/red/0.png")
+    index(photos, place, metadata=facts)
+    own = {**CAMERA, "camera": "my own"}
+    assert metadata_of(place, *names) == [CAMERA, {**own, "city": "Bern"}, {}]
+    # Another file updates its fields, an empty cell does not remove what the camera told, and a
+    # changed file brings its own fields.
+    shot(photos / "red" / "0.jpg", 3, camera="X200")
+    index(photos, place, metadata=other)
+    assert metadata_of(place, *names) == [
+        {**CAMERA, "camera": "X200"},
+        {**own, "city": "Basel"},
+        {},
+    ]
+    searcher = cbir.Searcher.open(str(place), MeanColour())
+    hits = searcher.search(photos / "red" / "0.jpg", where=["taken>=2024-05", "camera~x2"])
+    assert [hit.id for hit in hits] == ["photos/red/0.jpg"]
+    searcher.close()
+
+
+def test_copies_and_moved_files_keep_what_the_camera_told(photos: Path, place: Path) -> None:
+    shot(photos / "red" / "0.jpg", 1)
+    index(photos, place)
+    shutil.copy(photos / "red" / "0.jpg", photos / "blue" / "copy.jpg")
+    (photos / "red" / "0.jpg").rename(photos / "red" / "moved.jpg")
+    index(photos, place)
+    names = sorted({"photos/blue/copy.jpg", "photos/red/moved.jpg"})
+    assert metadata_of(place, *names) == [CAMERA, CAMERA]
+
+
+def test_what_the_camera_told_can_be_left_out(photos: Path, place: Path) -> None:
+    shot(photos / "red" / "0.jpg", 1)
+    index(photos, place, exif=False)
+    assert metadata_of(place, "photos/red/0.jpg") == [{}]
+    # A record that was described before keeps what it has.
+    assert index(photos, place).unchanged == 13
+    assert metadata_of(place, "photos/red/0.jpg") == [{}]
+
+
+def test_several_metadata_files_add_up(photos: Path, place: Path) -> None:
+    texts = (
+        "path,year,city\nred/0.png,1999,Bern\nred/1.png,2005,Chur\n",
+        f"path,city\nx.png,Rom\n{photos}/red/0.png,Basel\n",
+    )
+    files = [photos.parent / name for name in ("one.csv", "two.csv")]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    names = ("photos/red/0.png", "photos/red/1.png")
+    told = [{"year": 1999, "city": "Basel"}, {"year": 2005, "city": "Chur"}]
+    assert index(photos, place, metadata=files).unused_metadata == ["x.png"]
+    assert metadata_of(place, *names) == told
+    # A later file changes the fields that it has; an empty cell removes a field.
+    files[0].write_text("path,city\nred/0.png,\nred/1.png,Thun\n")
+    index(photos, place, metadata=files[0])
+    assert metadata_of(place, *names) == [{"year": 1999}, {"year": 2005, "city": "Thun"}]
 
 
 def test_a_changed_file_keeps_its_label_and_metadata(photos: Path, place: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,35 @@ def test_paths_join_as_people_write_them(tmp_path: Path, name: str) -> None:
         assert metadata.unused() == []
 
 
+def test_absolute_paths_join_with_links_and_without(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for folder in ("real", "link"):
+        name = f"{tmp_path}/{folder}/ü 1.jpg"
+        metadata = read_metadata(written(tmp_path, "a.csv", f"path,n\n{name},1\n"))
+        assert metadata.lookup("x/y", encode_path("ü 1.jpg"), str(tmp_path)) == {}
+        found = metadata.lookup("x/y", encode_path("ü 1.jpg"), str(tmp_path / "real"))
+        assert (found, metadata.unused()) == ({"n": 1}, [])
+
+
+@pytest.mark.parametrize("key", ["id", "path"])
+def test_names_join_however_their_letters_are_composed(tmp_path: Path, key: str) -> None:
+    composed, apart = (normalize(form, "Zürich/é.png") for form in ("NFC", "NFD"))
+    for one, other in ((composed, apart), (apart, composed)):
+        metadata = read_metadata(written(tmp_path, "a.csv", f"{key},n\n{one},1\n"))
+        assert metadata.lookup(other, other) == {"n": 1}
+        assert metadata.unused() == []
+    both = read_metadata(written(tmp_path, "a.csv", f"{key},n\n{composed},1\n{apart},2\n"))
+    assert [both.lookup(name, name)["n"] for name in (composed, apart)] == [1, 2]
+
+
+def test_dates_taken_are_written_in_one_way(tmp_path: Path) -> None:
+    text = "id,taken,day\na,2024:05:03 12:30:45,2024:05:03\nb,2024,2023\n"
+    metadata = read_metadata(written(tmp_path, "a.csv", text))
+    assert metadata.lookup("a", "") == {"taken": "2024-05-03T12:30:45", "day": "2024:05:03"}
+    assert metadata.lookup("b", "")["taken"] == "2024"
+
+
 def test_a_csv_column_is_numbers_only_if_all_its_cells_are(tmp_path: Path) -> None:
     text = (
         "id,whole,mixed,text,code,long,huge,label\n"
@@ -67,7 +97,7 @@ def test_a_csv_column_is_numbers_only_if_all_its_cells_are(tmp_path: Path) -> No
     assert isinstance(found["mixed"], float)
     assert metadata.lookup("b", "")["whole"] == -2
     assert metadata.lookup("b", "")["code"] == "123"
-    assert metadata.lookup("c", "") == {}
+    assert set(metadata.lookup("c", "").values()) == {None}
     assert metadata.unused() == []
 
 
@@ -85,7 +115,7 @@ def test_json_keeps_types_and_leaves_nulls_out(tmp_path: Path) -> None:
     )
     metadata = read_metadata(written(tmp_path, "a.jsonl", text))
     found = metadata.lookup("a", "")
-    assert found == {"n": 1, "x": 2.0, "s": "007", "label": "7"}
+    assert found == {"n": 1, "x": 2.0, "s": "007", "none": None, "label": "7"}
     assert (type(found["n"]), type(found["x"])) == (int, float)
     assert metadata.lookup("b", "") == {"empty": "", "other": -1}
 
@@ -106,7 +136,7 @@ def test_a_csv_file_of_any_ids_reads_back(
         csv.writer(stream).writerows([("id", "n"), *numbers.items()])
     metadata = read_metadata(path)
     for name, number in numbers.items():
-        assert metadata.lookup(name, "") == ({} if number is None else {"n": number})
+        assert metadata.lookup(name, "") == {"n": number}
     assert metadata.unused() == []
 
 

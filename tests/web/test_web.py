@@ -288,6 +288,26 @@ def test_no_match_is_said_in_words(client: FlaskClient) -> None:
     page = upload(client, picture(0), headers=PAGE, where="label=lukewarm").text
     assert "No picture matches" in page
     assert "label=lukewarm" in page
+    page = upload(client, picture(0), headers=PAGE, where="label=warn").text
+    assert "Did you mean <code>label=warm</code>" in page
+    found = upload(client, picture(0), where="label=warn").json
+    assert found["hits"] == []
+    assert found["notes"] == ["no image has label=warn; did you mean label=warm?"]
+
+
+def test_suggested_filters_find_their_pictures(tmp_path: Path) -> None:
+    for number, label in enumerate(("tench, Tinca tinca", "trail ", '5" disk')):
+        (tmp_path / "f" / label).mkdir(parents=True)
+        (tmp_path / "f" / label / "1.png").write_bytes(picture(number))
+    place = tmp_path / "f.cbir"
+    index_images([tmp_path / "f"], place, descriptor=Grid(), label_from_folder=True)
+    searcher = Searcher.open(place, Grid())
+    client = create_app(searcher).test_client()
+    options = re.findall(r'<option value="(label.*?)">', client.get("/", headers=PAGE).text)
+    assert len(options) == 3
+    for option in map(unescape, options):
+        assert len(upload(client, picture(9), where=option).json["hits"]) == 1, option
+    searcher.close()
 
 
 def test_search_without_a_picture_leads_to_the_first_page(client: FlaskClient) -> None:
@@ -672,6 +692,57 @@ def test_health_and_info_are_json_without_places(client: FlaskClient, searcher: 
     assert response.json["descriptor"]["name"] == "grid"
     assert response.json["sources"] == ["pictures"]
     assert str(Path(searcher.index.url).parent) not in response.text
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
+    """An index whose pictures have a position."""
+    folder = tmp_path_factory.mktemp("placed")
+    facts = folder / "facts.csv"
+    facts.write_text("path,latitude,longitude,city\nwarm/red.png,47.0,8.5,Bern\n")
+    place = build_index(folder)
+    index_images([folder / "pictures"], place, descriptor=Grid(), metadata=facts)
+    opened = open_searcher(place)
+    yield opened
+    opened.close()
+
+
+AWAY: list[tuple[bool, str, dict[str, str]]] = [
+    (False, "127.0.0.1", {}),
+    (True, "192.168.1.7", {}),
+    (True, "127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}),
+    (True, "127.0.0.1", {"Host": "photos.example.org"}),
+]
+
+
+def _told(searcher: Searcher, on_loopback: bool, address: str, headers: dict[str, str]) -> Any:
+    """The metadata of the first hit, the fields of the index, and a filter's status."""
+    client = create_app(searcher, on_loopback=on_loopback).test_client()
+    asked: dict[str, Any] = {
+        "headers": {**JSON, **headers},
+        "environ_overrides": {"REMOTE_ADDR": address},
+    }
+    hits = client.get("/search?id=pictures/warm/orange.png&where=city=Bern", **asked).json["hits"]
+    fields = {field["name"] for field in client.get("/info", **asked).json["fields"]}
+    filtered = client.get("/search?id=pictures/warm/orange.png&where=latitude>47", **asked)
+    return hits[0]["metadata"], fields, filtered.status_code
+
+
+@pytest.mark.parametrize(("on_loopback", "address", "headers"), AWAY)
+def test_positions_do_not_leave_this_machine(
+    placed: Searcher, on_loopback: bool, address: str, headers: dict[str, str]
+) -> None:
+    metadata, fields, status = _told(placed, on_loopback, address, headers)
+    assert (metadata, status) == ({"city": "Bern"}, 400)
+    assert {"city", "label"} <= fields
+    assert not {"latitude", "longitude"} & fields
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_positions_are_shown_on_this_machine(placed: Searcher, address: str) -> None:
+    metadata, fields, status = _told(placed, True, address, {})
+    assert (metadata, status) == ({"city": "Bern", "latitude": 47.0, "longitude": 8.5}, 200)
+    assert {"latitude", "longitude"} <= fields
 
 
 # Safety of the pages

@@ -16,6 +16,8 @@ from cbir.wording import counted, listed
 if TYPE_CHECKING:
     from cbir.types import AddReport
 
+SHOWN_ROWS = 3
+
 
 @click.command(short_help="Add images to an index; unchanged ones are skipped.")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
@@ -28,8 +30,14 @@ if TYPE_CHECKING:
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
 @click.option(
     "--metadata",
+    multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV or JSONL file with an id or path column, and fields to filter by.",
+    help="CSV or JSONL file with an id or path column, and fields to filter by; may repeat.",
+)
+@click.option(
+    "--exif/--no-exif",
+    default=True,
+    help="Keep date taken, camera, lens and position as fields to filter by.  [default: exif]",
 )
 @click.option(
     "--regions",
@@ -89,6 +97,7 @@ def command(
         print_json(asdict(report))
     else:
         _print_report(report, into, prune)
+    _warn_of_rows(report)
     if report.interrupted:
         say("interrupted: added images are kept; the same command resumes")
         click.get_current_context().exit(INTERRUPTED)
@@ -131,11 +140,6 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     if report.skipped_indexes:
         skipped = counted(len(report.skipped_indexes), "index")
         click.echo(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
-    if report.unused_metadata:
-        click.echo(
-            f"{counted(len(report.unused_metadata), 'metadata row')} matched no image, "
-            f"for example {report.unused_metadata[0]!r}"
-        )
     if not report.notes and not report.failures:
         return
     from cbir.index.open import open_index
@@ -148,6 +152,15 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     if report.failures:
         click.echo(f"{len(report.failures):,} failed:")
         print_failures(report.failures, sources, into)
+
+
+def _warn_of_rows(report: AddReport) -> None:
+    if report.unused_metadata:
+        rows = report.unused_metadata
+        say(
+            f"warning: {counted(len(rows), 'metadata row')} matched no image: "
+            f"{listed([repr(name) for name in rows], SHOWN_ROWS)}"
+        )
 
 
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:

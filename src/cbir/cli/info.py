@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
+
+EXAMPLE_WIDTH = 40
 
 
 @click.command()
@@ -32,6 +37,7 @@ def command(index: str, as_json: bool) -> None:
         ["descriptor", f"{descriptor['name']}@{descriptor['fingerprint'][:8]} ({info['dim']}-d)"],
         ["engine", str(info["engine"])],
         ["labels", f"{info['labels']:,}"],
+        *([f"field {field['name']}", _shown(field)] for field in info["fields"]),
         *([f"source {name}", uri] for name, uri in info["sources"].items()),
         ["missing", f"{info['missing']:,}"],
         ["failed", f"{info['failed']:,}"],
@@ -41,3 +47,17 @@ def command(index: str, as_json: bool) -> None:
     print_failures(failures, info["sources"], index)
     if newer:
         click.echo(f"a newer model is available: {newer.short}; to use it, create a new index")
+
+
+def _shown(field: Mapping[str, Any]) -> str:
+    """The type of a field, and examples in the form that a filter takes."""
+    return f"{field['type']}, such as {', '.join(map(_example, field['examples']))}"
+
+
+def _example(value: str | float) -> str:
+    from cbir.index.filters import quote
+    from cbir.wording import one_line
+
+    text = quote(value) if isinstance(value, str) else str(value)
+    shown = one_line(text)
+    return shown if len(shown) <= EXAMPLE_WIDTH else f"{shown[:EXAMPLE_WIDTH]}..."

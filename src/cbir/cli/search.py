@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -185,7 +186,8 @@ def _why_none(index: str, indexed: int, where: tuple[str, ...]) -> str:
     if not indexed:
         return f"{index} is empty; cbir index FOLDER --into {index}"
     if where:
-        return f"no other image of {index} matches --where {' --where '.join(map(repr, where))}"
+        filters = " ".join(f"--where {shlex.quote(one)}" for one in where)
+        return f"no other image of {index} matches {filters}"
     return f"{index} contains no other image"
 
 

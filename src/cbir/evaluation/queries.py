@@ -65,7 +65,7 @@ def describe_queries(
     name = _registered_name(searcher.index, source)
     items = source.items() if sample is None else _sampled(source, sample)
     total = source.count if sample is None else sample
-    label_of = _labels(searcher.index, metadata)
+    label_of = _labels(searcher.index, metadata, source.uri)
     # The items themselves are not kept: they may hold their bytes.
     found: dict[str, tuple[str | None, Vectors, bytes, str]] = {}
     failures: list[Failure] = []
@@ -197,18 +197,20 @@ def _labelled_ids(
     index: Index, source: ImageSource, metadata: Metadata | None
 ) -> Iterator[tuple[str, str | None]]:
     name = _registered_name(index, source)
-    label_of = _labels(index, metadata)
+    label_of = _labels(index, metadata, source.uri)
     for item in source.items():
         query = make_id(name, item.key)
         yield query, label_of(query, item)
 
 
-def _labels(index: Index, metadata: Metadata | None) -> Callable[[str, SourceItem], str | None]:
+def _labels(
+    index: Index, metadata: Metadata | None, uri: str
+) -> Callable[[str, SourceItem], str | None]:
     """A function that returns a query's label: from metadata, else the source, else the index."""
     indexed = index.labels()
 
     def label_of(query: str, item: SourceItem) -> str | None:
-        told = metadata.lookup(query, item.location).get("label") if metadata else None
+        told = metadata.lookup(query, item.location, uri).get("label") if metadata else None
         if told is not None:
             return str(told)
         return indexed.get(query) if item.label is None else item.label

@@ -8,7 +8,7 @@ is described in portions of about VIEW_BYTES of pixels, because not every descri
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +19,12 @@ import numpy as np
 from cbir.descriptors.contract import Descriptor, describe_each, prepare
 from cbir.errors import CbirError, ImageError
 from cbir.images.decode import Decoded, decode_file
+from cbir.images.exif import exif_fields
 from cbir.images.items import SourceItem, content_hash
 from cbir.images.regions import crop
 from cbir.images.thumbnails import thumbnail
 from cbir.machine import usable_cores
-from cbir.types import WHOLE, Box, RgbImage, Vectors
+from cbir.types import WHOLE, Box, MetadataValue, RgbImage, Vectors
 
 BATCH = 64
 BATCH_BYTES = 16 * 2**20
@@ -43,7 +44,7 @@ def describe_all(_item: SourceItem, _data: bytes | RgbImage, _content: str) -> b
 class Described:
     """An image of a source with its vectors (parts, dim) and thumbnail, without its pixels.
 
-    `notes`: see `images.decode.Decoded`.
+    `notes`: see `images.decode.Decoded`; `exif`: see `images.exif.exif_fields`.
     """
 
     item: SourceItem
@@ -52,6 +53,7 @@ class Described:
     height: int
     thumbnail: bytes
     notes: tuple[str, ...]
+    exif: Mapping[str, MetadataValue]
     vectors: Vectors
 
 
@@ -61,6 +63,7 @@ class Hashed:
 
     item: SourceItem
     content_hash: str
+    exif: Mapping[str, MetadataValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +92,17 @@ def describe_items(
     boxes: Sequence[Box] = (WHOLE,),
     only_hash: OnlyHash = describe_all,
     max_pixels: int | None = None,
+    *,
+    exif: bool = False,
 ) -> Iterator[list[Outcome]]:
     """Describe every item; yields lists of outcomes, in the order of `items`.
 
     `boxes`: the parts of each image to describe. `only_hash` is asked in the workers' threads.
-    `max_pixels`: see `images.decode.decode_file`. Closing the iterator stops the workers after
-    their current batch.
+    `max_pixels`: see `images.decode.decode_file`. `exif`: whether to read the EXIF fields. Closing
+    the iterator stops the workers after their current batch.
     """
     workers = usable_cores()
-    worker = _Worker(descriptor, boxes, only_hash, max_pixels)
+    worker = _Worker(descriptor, boxes, only_hash, max_pixels, exif)
     with ThreadPoolExecutor(workers, thread_name_prefix="cbir-describe") as pool:
         pending: deque[Future[list[Outcome]]] = deque()
         try:
@@ -120,6 +125,7 @@ class _Worker:
     boxes: Sequence[Box]
     only_hash: OnlyHash
     max_pixels: int | None
+    exif: bool
 
     def outcomes(self, batch: Sequence[SourceItem]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -138,15 +144,17 @@ class _Worker:
         try:
             data = item.read()
             digest = content_hash(data)
+            file = data if isinstance(data, bytes) else None
+            fields = exif_fields(file) if self.exif and file else {}
             if self.only_hash(item, data, digest):
-                return Hashed(item, digest)
+                return Hashed(item, digest, fields)
             if isinstance(data, bytes):
-                file, image = data, decode_file(data, self.max_pixels)
+                image = decode_file(data, self.max_pixels)
             else:
-                file, image = None, Decoded(data, data.shape[1], data.shape[0])
+                image = Decoded(data, data.shape[1], data.shape[0])
             small = thumbnail(file, image.pixels)
             described = partial(
-                Described, item, digest, image.width, image.height, small, image.notes
+                Described, item, digest, image.width, image.height, small, image.notes, fields
             )
             return _Opened(item, self._views(image.pixels), described)
         except ImageError as error:

@@ -41,7 +41,8 @@ def index_images(
     *,
     descriptor: str | Descriptor | None = None,
     label_from_folder: bool = False,
-    metadata: Path | None = None,
+    metadata: Path | Sequence[Path] | None = None,
+    exif: bool = True,
     regions: int | None = None,
     prune: Prune = False,
     rehash: bool = False,
@@ -56,6 +57,10 @@ def index_images(
     Unchanged images are skipped. Changed images replace their records, which keep their labels and
     metadata unless this run provides others. The report and the index list the images that cannot
     be read. If there is no image at all, no index is created.
+
+    `metadata`: one file or several, whose fields add up; of equal fields the last file's counts.
+    `exif`: the date taken, camera, lens and position of new and changed images become metadata,
+    too, unless a file gives these fields.
 
     `regions` (1, 5 or 14): how many parts of each image get a vector; by default as many as in the
     index, or 1. `prune`: remove the records of missing files instead of marking them. A source that
@@ -85,17 +90,18 @@ def index_images(
         return report
     if regions is not None:
         region_boxes(regions)
-    details = read_metadata(metadata) if metadata else None
+    files = [metadata] if isinstance(metadata, (str, Path)) else metadata or ()
+    details = [read_metadata(Path(file)) for file in files]
     chosen = _descriptor(opened, url if exists else None, descriptor)
     # A descriptor that cannot run at all should fail once, not once per image. One picture alone
     # would load the session for queries.
     describe(chosen, [np.full((32, 32, 3), 127, dtype=np.uint8)] * 2)
-    files = files_of(chosen)
+    model = files_of(chosen)
     with closing(
-        create_index(url, chosen.spec, files, rebuild=rebuild, fast_load=fast_load)
+        create_index(url, chosen.spec, model, rebuild=rebuild, fast_load=fast_load)
     ) as index:
         started = time.perf_counter()
-        keep_model_of(index, files)
+        keep_model_of(index, model)
         boxes = region_boxes(regions or _regions_of(index))
         report = AddReport(nested=nested)
         opened = [_placed(index, source, report) for source in opened]
@@ -107,6 +113,7 @@ def index_images(
             details,
             on_progress,
             max_pixels=max_pixels,
+            exif=exif,
             rehash=rehash,
             buried=buried,
             report=report,
@@ -117,8 +124,7 @@ def index_images(
         elif not run.report.interrupted:
             _take_over(index)
         run.report.seconds = time.perf_counter() - started
-    if details is not None:
-        run.report.unused_metadata = details.unused()
+    run.report.unused_metadata = [name for given in details for name in given.unused()]
     if run.lost and not run.report.interrupted:
         raise PruneRefusedError(run.lost, run.report)
     return run.report

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NoReturn
+from unicodedata import normalize
 
 from cbir.errors import CbirError
 from cbir.images.ids import encode_path
-from cbir.index.filters import FIELDS, as_number
+from cbir.index.filters import FIELDS, TAKEN, as_number, iso_date
 from cbir.types import MetadataValue
 
 Key = Literal["id", "path"]
-Fields = dict[str, MetadataValue]
+Fields = dict[str, MetadataValue | None]
 
 _KEYS: tuple[Key, Key] = ("id", "path")
 _LABEL = "label"
@@ -31,21 +33,26 @@ _ONE_KEY = "name each row's image in one column, 'id' or 'path' (relative to the
 class Metadata:
     """Fields of images by id or by path; `key` says which.
 
-    `label` is a field like the others and always text.
+    `label` is a field like the others and always text. None stands for an empty cell.
     """
 
     key: Key
     _fields: dict[str, Fields]
     _names: dict[str, str]
+    _alike: dict[str, str]
     _used: set[str] = field(default_factory=set)
 
-    def lookup(self, id: str, path: str) -> Fields:
-        """The fields of the record `id` at the (percent-encoded) `path` in its source, or {}."""
-        place = id if self.key == "id" else path.replace("\\", "/")
-        if place not in self._fields:
-            return {}
-        self._used.add(place)
-        return dict(self._fields[place])
+    def lookup(self, id: str, path: str, source: str = "") -> Fields:
+        """The fields of the record `id` at the (percent-encoded) `path` in `source`, or {}.
+
+        `source`: its location, to find absolute paths.
+        """
+        for name in [id] if self.key == "id" else _spellings(path.replace("\\", "/"), source):
+            place = name if name in self._fields else self._alike.get(_composed(name))
+            if place is not None:
+                self._used.add(place)
+                return dict(self._fields[place])
+        return {}
 
     def unused(self) -> list[str]:
         """The ids or paths, as written in the file, that no `lookup` has matched."""
@@ -71,11 +78,12 @@ class _LineError(Exception):
 def read_metadata(path: Path) -> Metadata:
     """The metadata in a `.csv` file (with a header) or a `.jsonl` file (one object per line).
 
-    A column `id` or `path` identifies the image; a path is relative to the source and uses `/` or
-    `\\`. `label` becomes the record's label. A CSV column is numeric if all its cells are numbers
-    (no leading zeros, at most 18 digits), otherwise text. An empty cell or a JSON null is an absent
-    field. Files are UTF-8. Raises `CbirError` with file and line for anything else: a row without
-    a key, a duplicate key, a nested value, a field with a reserved name.
+    A column `id` or `path` identifies the image; a path is absolute or relative to the source, and
+    uses `/` or `\\`. It does not matter how Unicode composes a name's letters. `label` becomes the
+    record's label. A CSV column is numeric if all its cells are numbers (no leading zeros, at most
+    18 digits), otherwise text. A date in `taken` becomes ISO 8601. An empty cell or a JSON null is
+    None. Files are UTF-8. Raises `CbirError` with file and line for anything else: a row without a
+    key, a duplicate key, a nested value, a field with a reserved name.
     """
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
     reader = readers.get(path.suffix.lower())
@@ -108,12 +116,36 @@ def _joined(rows: Sequence[_Row]) -> Metadata:
         if place in names:
             raise _LineError(row.line, f"{key} '{name}' appears twice", "keep one row per image")
         names[place] = name
-        fields[place] = {k: value for k, value in row.fields.items() if k != key}
-    return Metadata(key, fields, names)
+        fields[place] = {k: value for k, value in row.fields.items() if k not in _KEYS}
+        if isinstance(taken := fields[place].get(TAKEN), str):
+            fields[place][TAKEN] = iso_date(taken)
+    return Metadata(key, fields, names, _alike(names, key))
+
+
+def _alike(names: Mapping[str, str], key: Key) -> dict[str, str]:
+    """Other spellings of the places: composed letters, and absolute paths without links."""
+    alike = {_composed(place): place for place in names if not place.isascii()}
+    folders: dict[str, str] = {}
+    for place, name in names.items():
+        if key == "path" and Path(name).is_absolute():
+            folder, last = os.path.split(name)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            alike.setdefault(_composed(_place(f"{folders[folder]}/{last}")), place)
+    return alike
+
+
+def _spellings(path: str, source: str) -> Iterator[str]:
+    yield path
+    yield f"{_place(source)}/{path}"
+
+
+def _composed(place: str) -> str:
+    return place if place.isascii() else normalize("NFC", place)
 
 
 def _key_of(row: _Row) -> Key:
-    keys = [key for key in _KEYS if key in row.fields]
+    keys = [key for key in _KEYS if row.fields.get(key) is not None]
     if len(keys) != 1:
         found = "both 'id' and 'path'" if keys else "neither 'id' nor 'path'"
         raise _LineError(row.line, f"the row has {found}", _ONE_KEY)
@@ -134,12 +166,12 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
         if len(row) != len(header):
             raise _LineError(line, f"{len(header)} cells expected, found {len(row)}")
     columns = [
-        column if name in (*_KEYS, _LABEL) else _typed(column)
+        column if name in (*_KEYS, _LABEL, TAKEN) else _typed(column)
         for name, column in zip(header, zip(*cells[1:], strict=True), strict=False)
     ]
     for line, row_values in zip(lines[1:], zip(*columns, strict=True), strict=True):
         named = zip(header, row_values, strict=True)
-        yield _Row(line, {name: value for name, value in named if value != ""})
+        yield _Row(line, {name: value if value != "" else None for name, value in named})
 
 
 def _csv_cells(path: Path) -> tuple[list[int], list[list[str]]]:
@@ -222,6 +254,7 @@ def _json_fields(line: int, pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[
         seen.add(name)
         _check_name(line, name)
         if value is None:
+            yield name, None
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise _LineError(line, f"'{name}' is neither text nor a number", "use flat fields")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
+from cbir.images.exif import EXIF_FIELDS
 from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
@@ -90,9 +91,10 @@ class IndexingRun:
     index: Index
     descriptor: Descriptor
     boxes: Sequence[Box]
-    metadata: Metadata | None
+    metadata: Sequence[Metadata]
     on_progress: OnProgress
     max_pixels: int | None = None
+    exif: bool = True
     rehash: bool = False
     buried: Mapping[str, Tombstone] = field(default_factory=dict)
     report: AddReport = field(default_factory=AddReport)
@@ -290,6 +292,7 @@ class _SourceRun:
         self._put_off: dict[str, SourceItem] = {}
         self._last_commit = time.monotonic()
         self.known: dict[str, tuple[SourceItem, str]] = {}
+        self._exif: dict[str, Mapping[str, MetadataValue]] = {}
         self.described: set[str] = set()
 
     def read(self) -> None:
@@ -314,7 +317,12 @@ class _SourceRun:
         finished = False
         try:
             for outcomes in describe_items(
-                items, self._run.descriptor, self._run.boxes, only_hash, self._run.max_pixels
+                items,
+                self._run.descriptor,
+                self._run.boxes,
+                only_hash,
+                self._run.max_pixels,
+                exif=self._run.exif,
             ):
                 for outcome in outcomes:
                     self._take(outcome)
@@ -423,6 +431,7 @@ class _SourceRun:
             # Without `read`, which may hold the bytes of a whole file.
             item = replace(outcome.item, read=partial(self._source.open, outcome.item.location))
             self.known[record_id] = item, outcome.content_hash
+            self._exif[record_id] = outcome.exif
         else:
             self._put_off[record_id] = outcome.item
 
@@ -434,7 +443,8 @@ class _SourceRun:
         """Add an image of known content with the vectors of the record `other`."""
         [same] = self._index.records([other])
         thumbnail = self._index.thumbnail(other) or b""
-        record = self.record(record_id, same, self._stamps.get(record_id))
+        known, exif = self._stamps.get(record_id), self._exif[record_id]
+        record = self.record(record_id, same, known, exif)
         self._entries.append(Entry(record, self._index.vectors(other), self._run.boxes, thumbnail))
         self._run.done += 1
         self._commit_if_due()
@@ -445,11 +455,15 @@ class _SourceRun:
             self._stamps.pop(record_id, None)
 
     def record(
-        self, record_id: str, same: ImageRecord, details: Stamp | ImageRecord | None
+        self,
+        record_id: str,
+        same: ImageRecord,
+        details: Stamp | ImageRecord | None,
+        exif: Mapping[str, MetadataValue] | None = None,
     ) -> ImageRecord:
         """The record of an image that has the content of the record `same`."""
         item, _ = self.known[record_id]
-        label, metadata = self._facts(record_id, item, details)
+        label, metadata = self._facts(record_id, item, details, exif)
         return replace(
             same,
             id=record_id,
@@ -473,7 +487,8 @@ class _SourceRun:
     def _entry(self, described: Described) -> Entry:
         item = described.item
         record_id = self._id(item)
-        label, metadata = self._facts(record_id, item, self._stamps.get(record_id))
+        known = self._stamps.get(record_id)
+        label, metadata = self._facts(record_id, item, known, described.exif)
         record = ImageRecord(
             id=record_id,
             source=self.name,
@@ -491,20 +506,29 @@ class _SourceRun:
         return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
 
     def _facts(
-        self, record_id: str, item: SourceItem, known: Stamp | ImageRecord | None
+        self,
+        record_id: str,
+        item: SourceItem,
+        known: Stamp | ImageRecord | None,
+        exif: Mapping[str, MetadataValue] | None = None,
     ) -> Details:
         """Label and metadata of an item; those of `known` are kept if this run gives none.
 
-        A row of the metadata file replaces all fields of its record; its label overrides the
-        folder's.
+        The EXIF fields of a described image replace those of before. A row of a metadata file
+        overrides both, and the folder's label, but only the fields that the file has.
         """
-        label, metadata = (known.label, known.metadata) if known else (None, {})
+        label, stored = (known.label, known.metadata) if known else (None, {})
         label = item.label or label
-        given = self._run.metadata
-        row = given.lookup(record_id, item.location) if given else {}
-        if row:
-            told = row.pop("label", None)
-            label, metadata = (label if told is None else str(told)), row
+        metadata = {**stored, **(exif or {})}
+        for given in self._run.metadata:
+            row = given.lookup(record_id, item.location, self._source.uri)
+            for name, value in row.items():
+                if name == "label":
+                    label = label if value is None else str(value)
+                elif value is not None:
+                    metadata[name] = value
+                elif name not in EXIF_FIELDS:  # what the camera told stays
+                    metadata.pop(name, None)
         return label, metadata
 
     def _fail(self, location: str, reason: str) -> None:

@@ -201,7 +201,7 @@ class _Search:
 
     def own(self) -> tuple[float, Box | None, str | None]:
         """Score and part of the record, and the orientation of the query."""
-        found, names = self.matches(1, [_is(self.record.id)])
+        found, names = self.matches(1, [f"id={_quoted(self.record.id)}"])
         if not found.ids:
             raise RecordGoneError(self.record.id)  # a writer has just removed it
         return float(found.scores[0]), found.boxes[0], names[0] if names else None
@@ -211,7 +211,7 @@ class _Search:
         return [
             text
             for text in self.options.where
-            if not self.matches(1, [text, _is(self.record.id)])[0].ids
+            if not self.matches(1, [text, f"id={_quoted(self.record.id)}"])[0].ids
         ]
 
     def rank(self, score: float, where: Sequence[str]) -> int:
@@ -307,7 +307,7 @@ def _its_value(text: str, record: ImageRecord) -> str:
     except QueryError:  # the filter has been searched with, so other records have the field
         return ": it has no such field"
     name = condition.field
-    value = record.metadata.get(name, getattr(record, "location" if name == "path" else name, None))
+    value = record.metadata.get(name, getattr(record, name, None))
     return f": it has no {name}" if value is None else f": its {name} is {value}"
 
 
@@ -379,11 +379,8 @@ def _near(index: Index, record_id: str) -> list[str]:
     return same_name or get_close_matches(record_id, same_folder or first, _NEAR)
 
 
-def _is(record_id: str) -> str:
-    return f"id={_quoted(record_id)}"
-
-
 def _quoted(record_id: str) -> str:
+    """As a filter takes exactly this id, in no other Unicode form."""
     return '"' + record_id.replace('"', '""') + '"'
 
 

@@ -10,6 +10,7 @@ from flask import Flask, Request, Response, request
 from cbir.search.searcher import Searcher
 from cbir.web.failures import register_failures
 from cbir.web.pages import register_pages
+from cbir.web.positions import ON_LOOPBACK
 from cbir.web.questions import MAX_UPLOAD, RequestError
 from cbir.web.showcase import Showcase
 from cbir.web.uploads import Uploads
@@ -69,8 +70,11 @@ class MemoryRequest(Request):
         return _Picture()
 
 
-def create_app(searcher: Searcher) -> Flask:
+def create_app(searcher: Searcher, *, on_loopback: bool = False) -> Flask:
     """The page and the HTTP API over `searcher`, as a WSGI application.
+
+    `on_loopback`: the server listens on a loopback address only. Then clients on this machine also
+    get the positions of pictures (see `web.positions`).
 
     Only reads the index. Sets no cookies, contacts no other host, writes nothing to disk; uploads
     stay in memory (see `Uploads`).
@@ -84,6 +88,7 @@ def create_app(searcher: Searcher) -> Flask:
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     # URLs hold ids unchanged; merged slashes would name another id.
     app.url_map.merge_slashes = False
+    app.config[ON_LOOPBACK] = on_loopback
     app.extensions["cbir.searcher"] = searcher
     app.extensions["cbir.showcase"] = Showcase(searcher.index)
     app.extensions["cbir.uploads"] = Uploads()

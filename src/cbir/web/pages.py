@@ -12,6 +12,8 @@ from cbir.descriptors.cards import ModelCard
 from cbir.descriptors.models import cards_of
 from cbir.errors import RecordGoneError
 from cbir.images.thumbnails import data_uri, thumbnail
+from cbir.index.filters import equals
+from cbir.search.near_misses import near_misses
 from cbir.search.query import IndexedId, SearchOptions
 from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
@@ -61,8 +63,10 @@ def home_page(draw: int) -> str:
 
 def results_page(asked: Asked, words: str | None, hits: Sequence[Hit], took_ms: float) -> str:
     """The query and its hits; raises `RecordGoneError` if its picture is no longer indexed."""
+    where = () if hits else _search_options().where
     return render_template(
         "results.html",
+        near_misses=near_misses(_searcher().index, where),
         about=_about(),
         labels=_showcase().labels(),
         query=_query_picture(asked),
@@ -104,6 +108,7 @@ def register_pages(app: Flask) -> None:
         counted=counted,
         listed=_listed,
         file_name=file_name,
+        filter_for=lambda value, field: equals(field, value),
         ms=_milliseconds,
         size_class=_size_class,
         version_of=version_of,

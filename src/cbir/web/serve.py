@@ -12,6 +12,7 @@ from cbir.errors import CbirError
 from cbir.machine import usable_cores
 from cbir.search.searcher import Searcher
 from cbir.web.app import create_app
+from cbir.web.positions import is_loopback
 
 _ACCEPTED = 80 * 1024 * 1024
 """Largest request body (bytes) that is read; more than the application accepts, so that it can
@@ -52,9 +53,11 @@ def listen(searcher: Searcher, host: str, port: int) -> tuple[Server, str]:
 
     # A page requests a dozen pictures at once; a short queue is not worth a warning.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # The answer says so to the visitor; what visitors look for is nothing for a log.
+    logging.getLogger("cbir.search.near_misses").setLevel(logging.ERROR)
     listening = _socket(host, port)
     server: Server = waitress.create_server(
-        create_app(searcher),
+        create_app(searcher, on_loopback=is_loopback(listening.getsockname()[0])),
         sockets=[listening],
         threads=usable_cores(),  # most of a search keeps one core busy
         ident=None,

@@ -13,17 +13,23 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import ImageError, QueryError
 from cbir.images.decode import sniff
+from cbir.images.exif import POSITION
+from cbir.search.near_misses import near_misses
 from cbir.search.searcher import Searcher
 from cbir.search.why import why
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
+from cbir.web.positions import refuse_positions, sees_positions, without_positions
 from cbir.web.questions import Question, RequestError, as_fields, read_question, wants_json
 from cbir.web.uploads import Uploads
 
 views = Blueprint("views", __name__)
 
-_PUBLIC_INFO = ("count", "vectors", "dim", "engine", "descriptor", "labels", "missing", "failed")
+_PUBLIC_INFO = (
+    *("count", "vectors", "dim", "engine", "descriptor"),
+    *("labels", "fields", "missing", "failed"),
+)
 """The fields of `Index.info()` that `GET /info` returns: none reveals a path of the server."""
 
 
@@ -58,6 +64,9 @@ def search() -> AnyResponse | str:
         found |= {} if text is None else {"text": text}
         found |= {"hits": [_hit_json(hit) for hit in hits], "took_ms": took_ms}
         found |= {"upload": asked.token} if asked.token else {}
+        if not hits and question.options.where:
+            missed = near_misses(_searcher().index, question.options.where)
+            found["notes"] = [miss.sentence() for miss in missed]
         return jsonify(found)
     return results_page(asked, text, hits, took_ms)
 
@@ -114,6 +123,8 @@ def info() -> Response:
     index = _searcher().index
     known: dict[str, Any] = index.info()
     public = {name: known[name] for name in _PUBLIC_INFO if name in known}
+    if not sees_positions(request):
+        public["fields"] = [f for f in known["fields"] if f["name"] not in POSITION]
     public["text"] = _searcher().has_text
     public["knows"] = [
         {"name": card.name, "classes": card.classes, "trained_on": card.trained_on}
@@ -129,7 +140,11 @@ def _searcher() -> Searcher:
 
 def _question() -> Question:
     uploads: Uploads = current_app.extensions["cbir.uploads"]
-    return read_question(request, uploads, _searcher().has_text)
+    question = read_question(request, uploads, _searcher().has_text)
+    if not sees_positions(request):
+        with _refusals(question):
+            refuse_positions(question.options.where)
+    return question
 
 
 def _hits(question: Question) -> list[Hit]:
@@ -195,8 +210,11 @@ def _picture(record: ImageRecord, data: bytes) -> Response:
 def _hit_json(hit: Hit) -> dict[str, Any]:
     """A hit as `cbir search --json` prints it, with URLs in place of the server's paths."""
     version = version_of(hit.record)
+    told = hit.to_json()
+    if not sees_positions(request):
+        told["metadata"] = without_positions(told["metadata"])
     return {
-        **hit.to_json(),
+        **told,
         "path": None,
         "thumbnail_url": url_for("views.thumb", record_id=hit.id, v=version),
         "image_url": url_for("views.image", record_id=hit.id, v=version),
