@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +16,23 @@ import cbir
 from cbir.ingest.moves import plan_moves, unbelievable
 from cbir.ingest.run import Progress
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
+from tests.index.embedded.support_index import python
 from tests.ingest.support_runs import check_equal_to_fresh, described, records
+
+DIES_AT = """
+import os, signal, sys
+import cbir
+from cbir.index.embedded import store
+from tests.descriptors.support_photos import MeanColour
+moment, photos, place = sys.argv[1:]
+real = store.delete_thumbnails
+def die(connection, keys):
+    if moment != "delete_thumbnails" or keys:  # it is called when a writer opens the index, too
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(connection, keys)
+setattr(store, moment, die if moment == "delete_thumbnails" else lambda *_: die(None, None))
+cbir.index_images([photos], place, descriptor=MeanColour())
+"""
 
 
 @pytest.fixture
@@ -243,3 +261,20 @@ def test_a_source_that_lost_most_of_its_images_must_have_them_elsewhere() -> Non
     gone = {"a": (10, 10), "b": (6, 10), "c": (2, 10), "d": (10, 10)}
     moves = [*(f"a/{n}" for n in range(4)), *(f"b/{n}" for n in range(3)), "d/1"]
     assert unbelievable(moves, gone) == {"a", "d"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
+@pytest.mark.parametrize("moment", ["rename", "rename_sources", "delete_thumbnails"])
+def test_a_kill_while_records_move_loses_none(
+    photos: Path, place: Path, tmp_path: Path, moment: str
+) -> None:
+    described(photos, place)
+    (photos / "red").rename(photos / "zzz")
+    assert python(DIES_AT, moment, photos, place).returncode == -signal.SIGKILL
+    with closing(cbir.open_index(place)) as index:
+        assert index.count() == 12
+        assert all(entry.thumbnail for entry in index.entries())
+    number, report = described(photos, place)
+    assert (number, report.moved) == (0, 0 if moment == "delete_thumbnails" else 4)
+    check_equal_to_fresh(place, [photos], tmp_path / "fresh.cbir")
+    records(place)

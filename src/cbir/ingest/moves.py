@@ -3,8 +3,83 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from cbir.images.sources import file_path, is_away
+from cbir.index.base import Index, Tombstone
+
+
+class Scan(Protocol):
+    """What a run saw of a source, or of a part of it."""
+
+    name: str
+
+    def covers(self, record_id: str) -> bool:
+        """Whether the source yields the image of this id, if it is there."""
+
+    def is_there(self, record_id: str) -> bool:
+        """Whether an image that the source covers is, or may be, where it was."""
+
+    def is_replaced(self, record_id: str) -> bool:
+        """Whether the file of an image shows something else now."""
+
+    def absent(self) -> tuple[list[str], int]:
+        """The ids of the known images that are gone, and how many there were."""
+
+
+@dataclass
+class Whereabouts:
+    """Where the images of an index are now, in the sources of this run and outside of them."""
+
+    index: Index
+    scans: Sequence[Scan]
+    buried: Mapping[str, Tombstone]
+
+    def is_vacated(self, record_id: str, unless_gone_from: Container[str] = ()) -> bool:
+        """Whether an image is no longer where it was.
+
+        `unless_gone_from`: sources of which only images whose places have other content count.
+        """
+        covering = [scan for scan in self.scans if scan.covers(record_id)]
+        if any(scan.is_replaced(record_id) for scan in covering):
+            return True
+        if source_of(record_id) in unless_gone_from:
+            return False
+        if covering:
+            return not any(scan.is_there(record_id) for scan in covering)
+        return self._is_gone(record_id)
+
+    def gone(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """For the sources of `ids`: how many of their images are gone, and of how many.
+
+        Not for a source that this run does not read but whose folder is there.
+        """
+        found = {}
+        for name in {source_of(record_id) for record_id in ids}:
+            counts = [scan.absent() for scan in self.scans if scan.name == name]
+            if counts:
+                found[name] = sum(len(gone) for gone, _ in counts), sum(n for _, n in counts)
+            elif name not in self._uris or is_away(self._uris[name]):
+                held = len(self.index.stamps(name))
+                found[name] = held, held
+        return found
+
+    @cached_property
+    def _uris(self) -> dict[str, str]:
+        return self.index.sources()
+
+    def _is_gone(self, record_id: str) -> bool:
+        """Whether the file of an image of another source is gone."""
+        uri = self._uris.get(source_of(record_id))
+        if uri is None:
+            return True
+        known = self.buried.get(record_id) or self.index.records([record_id])[0]
+        path = file_path(uri, known.location)
+        return is_away(uri) if path is None else not Path(path).exists()
 
 
 @dataclass

@@ -19,17 +19,19 @@ _SAMPLE = 8
 
 
 def without_nested(sources: Sequence[ImageSource]) -> tuple[list[ImageSource], dict[str, str]]:
-    """The sources without folders and images that lie in another one of them.
+    """The sources without repetitions, and without what lies in another one of them.
 
-    Also returns the paths of these, each with the name of the outer source.
+    Also returns the paths of the latter, each with the name of the outer source.
     """
-    kept, nested = list(sources), {}
-    for source in sources:
-        for outer in kept:
-            if outer is not source and _contains(outer, source):
-                kept.remove(source)
-                nested[_path(source)] = outer.name
-                break
+    distinct = list({(source.uri, source.scope): source for source in sources}.values())
+    folders = [s for s in distinct if isinstance(s, FolderSource) and not s.scope]
+    kept, nested = [], {}
+    for source in distinct:
+        around = [outer.name for outer in folders if _contains(outer, source)]
+        if around:
+            nested[_path(source)] = around[0]
+        else:
+            kept.append(source)
     return kept, nested
 
 
@@ -114,11 +116,11 @@ def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
     return moved
 
 
-def _contains(outer: ImageSource, inner: ImageSource) -> bool:
+def _contains(outer: FolderSource, inner: ImageSource) -> bool:
     """Whether a whole folder contains another source: a folder, or an image in one."""
-    if not isinstance(outer, FolderSource) or not isinstance(inner, FolderSource) or outer.scope:
+    if inner is outer or not isinstance(inner, FolderSource):
         return False
-    return inner.root.is_relative_to(outer.root) and bool(inner.scope or inner.root != outer.root)
+    return inner.root.is_relative_to(outer.root)
 
 
 def _path(source: ImageSource) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 from cbir.descriptors.contract import Descriptor
@@ -18,7 +17,6 @@ from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.rules import RULES, reads_differently
-from cbir.images.sources import file_path, is_away
 from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp, Tombstone
 from cbir.ingest.describe import (
     Described,
@@ -30,7 +28,7 @@ from cbir.ingest.describe import (
     describe_items,
 )
 from cbir.ingest.metadata import Metadata
-from cbir.ingest.moves import plan_moves, source_of, unbelievable
+from cbir.ingest.moves import Whereabouts, plan_moves, unbelievable
 from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue, Note, RgbImage
 
 log = logging.getLogger(__name__)
@@ -102,6 +100,7 @@ class IndexingRun:
     done: int = 0
     _total: int | None = None
     _told: float = 0.0
+    _stamps: dict[str, dict[str, Stamp]] = field(default_factory=dict)
 
     def add_sources(self, sources: Sequence[ImageSource], prune: Prune) -> None:
         """Add every image of `sources`; after Ctrl-C the report says that it was interrupted.
@@ -148,6 +147,12 @@ class IndexingRun:
             found.setdefault(tombstone.content_hash, []).append(tombstone.id)
         return found
 
+    def stamps(self, source: str) -> dict[str, Stamp]:
+        """The stamps that the index had of a source; several scans of it share them."""
+        if source not in self._stamps:
+            self._stamps[source] = self.index.stamps(source)
+        return self._stamps[source]
+
     def tell_if_due(self) -> None:
         """Report progress, unless it was reported a moment ago."""
         if time.monotonic() - self._told >= TELL_SECONDS:
@@ -174,20 +179,19 @@ class IndexingRun:
             plan = plan_moves(
                 waiting, contents, lambda i: where.is_vacated(i, unless_gone_from=away)
             )
-        left = dict.fromkeys([*plan.copies, *plan.rest])
-        removed = [
+        removed = {
             new
-            for new in left
+            for new in [*plan.copies, *plan.rest]
             if any(where.is_vacated(i) for i in self.buried_contents.get(waiting[new], ()))
-        ]
+        }
         self._move(plan.moves, owners, scans)
-        self._keep_out([(owners[i], i) for i in removed])
-        for new in left:
-            if new in removed:
-                continue
-            if new in plan.copies:
-                owners[new].copy(new, plan.copies[new])
-            else:
+        self.index.bury([owners[new].tombstone(new) for new in sorted(removed)])
+        self.report.kept_out += len(removed)
+        for new, same in plan.copies.items():
+            if new not in removed:
+                owners[new].copy(new, same)
+        for new in plan.rest:
+            if new not in removed:
                 owners[new].put_off(new)
         for scan in scans:
             scan.commit()
@@ -207,61 +211,6 @@ class IndexingRun:
         self.done += len(moves)
         self.report.moved += len(moves)
 
-    def _keep_out(self, removed: Sequence[tuple[_SourceRun, str]]) -> None:
-        self.index.bury([scan.tombstone(record_id) for scan, record_id in removed])
-        self.report.kept_out += len(removed)
-
-
-@dataclass
-class Whereabouts:
-    """Where the images of an index are now, in the sources of this run and outside of them."""
-
-    index: Index
-    scans: Sequence[_SourceRun]
-    buried: Mapping[str, Tombstone]
-
-    def is_vacated(self, record_id: str, unless_gone_from: Container[str] = ()) -> bool:
-        """Whether an image is no longer where it was.
-
-        `unless_gone_from`: sources of which only images whose places have other content count.
-        """
-        covering = [scan for scan in self.scans if scan.covers(record_id)]
-        if any(scan.is_replaced(record_id) for scan in covering):
-            return True
-        if source_of(record_id) in unless_gone_from:
-            return False
-        if covering:
-            return not any(scan.is_there(record_id) for scan in covering)
-        return self._is_gone(record_id)
-
-    def gone(self, ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """For the sources of `ids`: how many of their images are gone, and of how many.
-
-        Not for a source that this run does not read but whose folder is there.
-        """
-        found = {}
-        for name in {source_of(record_id) for record_id in ids}:
-            counts = [scan.absent() for scan in self.scans if scan.name == name]
-            if counts:
-                found[name] = sum(len(gone) for gone, _ in counts), sum(n for _, n in counts)
-            elif name not in self._uris or is_away(self._uris[name]):
-                held = len(self.index.stamps(name))
-                found[name] = held, held
-        return found
-
-    @cached_property
-    def _uris(self) -> dict[str, str]:
-        return self.index.sources()
-
-    def _is_gone(self, record_id: str) -> bool:
-        """Whether the file of an image of another source is gone."""
-        uri = self._uris.get(source_of(record_id))
-        if uri is None:
-            return True
-        known = self.buried.get(record_id) or self.index.records([record_id])[0]
-        path = file_path(uri, known.location)
-        return is_away(uri) if path is None else not Path(path).exists()
-
 
 class _SourceRun:
     """Adds one source; holds the known stamps, the ids seen, and the uncommitted work.
@@ -279,9 +228,10 @@ class _SourceRun:
         self._source = source
         self._began = began
         self.name = run.index.register_source(source.name, source.uri)
-        if isinstance(source, FolderSource) and not source.stamped:
+        self._is_whole = not (isinstance(source, FolderSource) and source.scope)
+        if isinstance(source, FolderSource) and self._is_whole and not source.stamped:
             _say_once(run.index, self.name)
-        self._stamps = run.index.stamps(self.name)
+        self._stamps = run.stamps(self.name)
         self._reopens = source.count is not None  # else a tar, which is read from its beginning
         self._seen: set[str] = set()
         self._again: set[str] = set()
@@ -297,7 +247,7 @@ class _SourceRun:
 
     def read(self) -> None:
         """Read all new and changed images, and describe those of new content."""
-        self._index.set_run(self.name, SourceRun(self._began, finished=False))
+        self._set_run(finished=False)
         self._describe(self._changed(), self._only_hash)
 
     def finish(self, prune: Prune) -> None:
@@ -305,9 +255,13 @@ class _SourceRun:
         if self._put_off:
             self._describe(iter(self._put_off.values()))
         self._settle_missing(prune)
-        self._index.set_run(self.name, SourceRun(self._began, finished=True))
+        self._set_run(finished=True)
         self._report.count_ignored(self._source.ignored)
         self._report.skipped_indexes += skipped_indexes(self._source)
+
+    def _set_run(self, finished: bool) -> None:
+        if self._is_whole:
+            self._index.set_run(self.name, SourceRun(self._began, finished))
 
     def _describe(
         self,
