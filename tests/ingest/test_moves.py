@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import sys
@@ -195,6 +196,8 @@ def test_a_folder_that_was_moved_and_sorted_anew_takes_its_records_along(
     number, report = described(new, place)
     assert (number, report.moved, report.added) == (0, 12, 0)
     assert {i.split("/")[0] for i in records(place)} == {"sorted"}
+    with closing(cbir.open_index(place)) as index:
+        assert index.sources() == {"sorted": str(new)}
 
 
 def test_a_folder_at_a_new_place_keeps_its_name_and_ids(
@@ -278,3 +281,42 @@ def test_a_kill_while_records_move_loses_none(
     assert (number, report.moved) == (0, 0 if moment == "delete_thumbnails" else 4)
     check_equal_to_fresh(place, [photos], tmp_path / "fresh.cbir")
     records(place)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_changes_the_index_equals_a_fresh_one(
+    tmp_path: Path, place: Path, seed: int
+) -> None:
+    """Adds, copies, edits, moves, swaps and deletes files at random in two folders."""
+    dice = random.Random(seed)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for number in range(12):
+        save(folders[number % 2] / f"{number}.png", number)
+    pictures = 12
+    for step in range(12):
+        for _ in range(dice.randrange(1, 6)):
+            files = sorted(path for folder in folders for path in folder.rglob("*.png"))
+            path, other = dice.choice(files), dice.choice(files)
+            free = dice.choice(folders) / dice.choice("abc") / f"{dice.randrange(40)}.png"
+            match dice.choice(["add", "copy", "edit", "move", "move", "swap", "delete"]):
+                case "add" | "edit" as what:
+                    save(free if what == "add" else path, pictures)
+                    pictures += 1
+                case "copy":
+                    free.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(path, free)
+                case "move":
+                    free.parent.mkdir(exist_ok=True)
+                    path.rename(free)
+                case "swap":
+                    path.rename(tmp_path / "x")
+                    if other != path:
+                        other.rename(path)
+                    (tmp_path / "x").rename(other)
+                case "delete":
+                    path.unlink()
+        known = {record.content_hash for record in records(place).values()} if step else set()
+        number, report = described(folders, place, prune="force")
+        assert report.missing == 0
+        assert number <= sum(r.content_hash not in known for r in records(place).values())
+        check_equal_to_fresh(place, folders, tmp_path / f"fresh-{step}.cbir")

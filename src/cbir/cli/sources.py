@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cbir.index.base import Index, SourceRun
 
 
-@click.command()
+@click.command(short_help="List the sources of an index; rename, relocate, remove them.")
 @click.argument("index", metavar="INDEX")
 @click.option(
     "--rename",

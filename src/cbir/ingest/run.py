@@ -17,6 +17,7 @@ from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.rules import RULES, reads_differently
+from cbir.images.sources import is_away
 from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp, Tombstone
 from cbir.ingest.describe import (
     Described,
@@ -28,7 +29,7 @@ from cbir.ingest.describe import (
     describe_items,
 )
 from cbir.ingest.metadata import Metadata
-from cbir.ingest.moves import Whereabouts, plan_moves, unbelievable
+from cbir.ingest.moves import Whereabouts, plan_moves, source_of, unbelievable
 from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue, Note, RgbImage
 
 log = logging.getLogger(__name__)
@@ -195,6 +196,14 @@ class IndexingRun:
                 owners[new].put_off(new)
         for scan in scans:
             scan.commit()
+        self._drop_empty({source_of(old) for old in plan.moves} - {scan.name for scan in scans})
+
+    def _drop_empty(self, names: Iterable[str]) -> None:
+        """Drop the sources that are gone and whose images have all moved elsewhere."""
+        uris, counts = self.index.sources(), self.index.source_counts()
+        for name in names:
+            if name in uris and name not in counts and is_away(uris[name]):
+                self.index.remove_source(name)
 
     def _move(
         self,
