@@ -81,6 +81,18 @@ def test_a_second_run_describes_nothing(photos: Path, place: Path) -> None:
     assert Counting.described == 2  # the check that the descriptor works at all
 
 
+def test_a_run_that_changes_nothing_leaves_the_cache_alone(photos: Path, place: Path) -> None:
+    (photos / "bad.jpg").write_text("no picture")
+    index(photos, place)
+    (photos / "red" / "0.png").unlink()
+    index(photos, place)
+    before = (place / "vectors.cache").stat()
+    report = index(photos, place)
+    assert (report.unchanged, report.missing, len(report.failures)) == (11, 1, 1)
+    after = (place / "vectors.cache").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 def test_a_touched_file_is_read_but_not_described_again(photos: Path, place: Path) -> None:
     index(photos, place)
     os.utime(photos / "red" / "0.png", (1, 1))

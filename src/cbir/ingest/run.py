@@ -185,9 +185,11 @@ class IndexingRun:
             for new in [*plan.copies, *plan.rest]
             if any(where.is_vacated(i) for i in self.buried_contents.get(waiting[new], ()))
         }
-        self._move(plan.moves, owners, scans)
-        self.index.bury([owners[new].tombstone(new) for new in sorted(removed)])
-        self.report.kept_out += len(removed)
+        if plan.moves:
+            self._move(plan.moves, owners, scans)
+        if removed:
+            self.index.bury([owners[new].tombstone(new) for new in sorted(removed)])
+            self.report.kept_out += len(removed)
         for new, same in plan.copies.items():
             if new not in removed:
                 owners[new].copy(new, same)
@@ -584,7 +586,8 @@ class _SourceRun:
         elif prune:
             self._report.removed += len(self._index.remove(gone))
             return
-        self._index.mark_missing(gone)
+        if new := [record_id for record_id in gone if not self._stamps[record_id].missing]:
+            self._index.mark_missing(new)
         self._report.missing += len(gone)
 
     def _covers(self, key: str) -> bool:
