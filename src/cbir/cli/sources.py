@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     "--rename",
     nargs=2,
     metavar="OLD NEW",
-    help="Rename a source and its images.",
+    help="Rename a source; the ids of its images change.",
 )
 @click.option(
-    "--relocate", nargs=2, metavar="OLD NEW", help="Say where a source (name or path) is now."
+    "--relocate", nargs=2, metavar="OLD NEW", help="Say where a source (name or old path) is now."
 )
 @click.option("--remove", metavar="NAME", help="Remove a source with all its images.")
 @click.option("--json", "as_json", is_flag=True, help="Print the sources as JSON.")
