@@ -67,7 +67,7 @@ bench: .venv/.test  ## Print the figures that the README quotes
 
 lock:  ## Renew the pinned versions (needs uv)
 	for set in "core" "demo --extra photos --extra digits --extra elasticsearch" "test --extra all --group dev --group reference" \
-	  "test-core --extra hub --extra evaluation --extra digits --extra bovw --extra elasticsearch --group dev"; do \
+	  "test-core --extra hub --extra evaluation --extra digits --extra bovw --extra elasticsearch --extra watch --group dev"; do \
 	  set -- $$set; name=$$1; shift; \
 	  uv pip compile pyproject.toml "$$@" --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-annotate --upgrade -q -o requirements/$$name.txt || exit 1; \

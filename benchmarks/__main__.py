@@ -25,6 +25,7 @@ ALL = (
     "qrels",  # writes a file of 50 million lines
     "leaderboard",  # slow; writes docs/leaderboard.md
     "robustness",
+    "scanning",
     "losses",  # takes hours, and needs the extra `train`, as the next two
     "backbones",
     "transfer",  # needs photos

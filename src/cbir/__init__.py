@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cbir.ingest.copy import copy_index
     from cbir.ingest.indexing import index_images
     from cbir.ingest.removing import remove_images
+    from cbir.ingest.watching import watch_images
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.types import AddReport, DescriptorSpec, Hit, ImageRecord
@@ -59,6 +60,7 @@ _HOMES = {
     "open_index": "cbir.index.open",
     "open_source": "cbir.images.sources",
     "remove_images": "cbir.ingest.removing",
+    "watch_images": "cbir.ingest.watching",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "open_index",
     "open_source",
     "remove_images",
+    "watch_images",
 ]
 
 

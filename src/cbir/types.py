@@ -172,6 +172,11 @@ class AddReport:
 
     `ignored`: the files that are no images; `ignored_by_extension`: the same by extension (".pdf",
     "" for none). `notes`: about images that were added.
+
+    `passed_over`: names of the folders, with a "/" at the end, and pictures that default patterns
+    left out, and how many there are; `excluded`: the same for patterns that a person chose.
+    `unused_excludes`: patterns of this run that decided nothing. `dropped`: records removed because
+    their images are excluded now.
     """
 
     added: int = 0
@@ -183,7 +188,11 @@ class AddReport:
     missing: int = 0
     removed: int = 0
     ignored: int = 0
+    dropped: int = 0
     ignored_by_extension: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
+    excluded: dict[str, int] = field(default_factory=dict)
+    unused_excludes: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     skipped_indexes: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

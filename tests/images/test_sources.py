@@ -173,8 +173,6 @@ def test_an_image_is_opened_again_by_its_location(photos):
         *(
             "gone.jpg",
             "notes.txt",
-            ".hidden.jpg",
-            ".git/object.jpg",
             "%2E%2E/secret.jpg",
             "b.jpg%00",
         ),
@@ -182,7 +180,7 @@ def test_an_image_is_opened_again_by_its_location(photos):
         *("%2E%2E%2Fsecret.jpg", "a/%2e%2e/%2e%2e/secret.jpg"),
     ],
 )
-def test_nothing_outside_of_a_folder_or_hidden_in_it_can_be_opened(photos, location):
+def test_nothing_outside_of_a_folder_can_be_opened(photos, location):
     write(photos.parent / "secret.jpg", JPEG)
     with pytest.raises(ImageError):
         open_source(str(photos)).open(location)

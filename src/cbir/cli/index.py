@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import asdict
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, fields
 from pathlib import Path
+from time import strftime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,6 +32,19 @@ SHOWN_ROWS = 3
 )
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
 @click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out files or folders (gitignore syntax); may be repeated. See also .cbirignore.",
+)
+@click.option(
+    "--no-default-excludes",
+    "default_excludes",
+    flag_value=False,
+    default=True,
+    help="Also index hidden files, recycle bins and the thumbnails of other programs.",
+)
+@click.option(
     "--metadata",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -43,6 +59,9 @@ SHOWN_ROWS = 3
     "--regions",
     type=click.Choice(["1", "5", "14"]),
     help="Searchable parts of each image: whole, + 2x2, + 3x3. [default: those of the index, or 1]",
+)
+@click.option(
+    "--watch", is_flag=True, help="Go on: index again whenever the sources change, until Ctrl-C."
 )
 @click.option("--prune", is_flag=True, help="Remove the records of files that no longer exist.")
 @click.option(
@@ -67,6 +86,7 @@ def command(
     sources: tuple[str, ...],
     into: str,
     regions: str | None,
+    watch: bool,
     prune: bool,
     force_prune: bool,
     as_json: bool,
@@ -80,14 +100,19 @@ def command(
     from cbir.ingest.indexing import index_images
     from cbir.ingest.run import PruneRefusedError
 
+    options |= {
+        "regions": int(regions) if regions else None,
+        "prune": "force" if force_prune else prune,
+    }
+    if watch:
+        _watch(sources, into, as_json, options)
+        return
     refused = None
     try:
         with progress_bar("indexing") as update:
             report = index_images(
                 sources,
                 into,
-                regions=int(regions) if regions else None,
-                prune="force" if force_prune else prune,
                 on_progress=lambda progress: update(progress.done, progress.total),
                 **options,
             )
@@ -104,6 +129,66 @@ def command(
     if refused:
         raise refused
     _require_images(report, sources)
+
+
+def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str, Any]) -> None:
+    """Print the report of the first pass, then a line for each pass that changed something."""
+    from cbir.ingest.watching import watch_images
+
+    if options.pop("rebuild"):
+        raise click.UsageError("--watch goes on adding to an index; --rebuild replaces it")
+    prune = bool(options["prune"])
+
+    with ExitStack() as first:
+        update = first.enter_context(progress_bar("indexing"))
+
+        def on_pass(report: AddReport, before: AddReport | None) -> None:
+            first.close()
+            if before is None:
+                _warn_of_rows(report)
+            news = _news(report, before or report)
+            if as_json and (before is None or news):
+                click.echo(json.dumps({"at": strftime("%FT%T%z"), **asdict(report)}))
+            elif before is None:
+                _print_report(report, into, prune)
+                kept = "interrupted: added images are kept; the same command resumes"
+                watching = f"watching {listed(sources, 3)}  (Ctrl-C stops)"
+                say(kept if report.interrupted else watching)
+            elif news:
+                click.echo(f"{strftime('%T')} {', '.join(news)}")
+                known = set(before.failures)
+                failures = [f for f in report.failures if f not in known]
+                if report.notes or failures:
+                    places = _sources_of(into)
+                    print_notes(report.notes, places)
+                    print_failures(failures, places, into)
+
+        def on_message(message: str) -> None:
+            first.close()
+            say(f"{strftime('%T')} {message}")
+
+        watch_images(
+            sources,
+            into,
+            on_pass=on_pass,
+            on_message=on_message,
+            on_progress=lambda progress: update(progress.done, progress.total),
+            **options,
+        )
+
+
+def _news(report: AddReport, before: AddReport) -> list[str]:
+    """What a pass did, and what is missing or failed that was not in the pass `before`."""
+    counts = {
+        field.name: value
+        for field in fields(report)
+        if isinstance(value := getattr(report, field.name), int)
+        and field.name not in ("decoded_anew", "unchanged", "kept_out", "ignored", "interrupted")
+    }
+    counts["missing"] -= before.missing
+    counts["failed"] = len(set(report.failures) - set(before.failures))
+    counts["removed (excluded)"] = counts.pop("dropped")
+    return [f"{name} {count:,}" for name, count in counts.items() if count > 0]
 
 
 def _print_report(report: AddReport, into: str, prune: bool) -> None:
@@ -131,6 +216,15 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         click.echo(f"{counted(report.missing, 'file')} missing{hint}")
     if report.removed:
         click.echo(f"{counted(report.removed, 'record')} removed (file missing)")
+    if report.dropped:
+        click.echo(f"{counted(report.dropped, 'record')} removed (excluded)")
+    if report.excluded:
+        click.echo(f"excluded: {_named(report.excluded)}")
+    if report.passed_over:
+        names = _named(report.passed_over)
+        click.echo(f"passed over: {names}; --no-default-excludes includes them")
+    if report.unused_excludes:
+        click.echo(f"--exclude matched nothing: {listed(report.unused_excludes)}")
     if report.ignored:
         kinds = sorted(
             report.ignored_by_extension.items(), key=lambda kind: (-kind[1], not kind[0], kind[0])
@@ -142,10 +236,7 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         click.echo(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
     if not report.notes and not report.failures:
         return
-    from cbir.index.open import open_index
-
-    with closing(open_index(into)) as index:
-        sources = index.sources()
+    sources = _sources_of(into)
     if report.notes:
         click.echo(f"{counted(len(report.notes), 'note')}:")
         print_notes(report.notes, sources)
@@ -163,14 +254,34 @@ def _warn_of_rows(report: AddReport) -> None:
         )
 
 
+def _sources_of(into: str) -> dict[str, str]:
+    from cbir.index.open import open_index
+
+    with closing(open_index(into)) as index:
+        return index.sources()
+
+
+def _named(names: Mapping[str, int]) -> str:
+    """Folders and files by name: `3 folders (@eaDir, .trash), 1 file (._a.jpg)`."""
+    parts = []
+    for what, of_kind in (("folder", True), ("file", False)):
+        kind = {n.rstrip("/"): count for n, count in names.items() if n.endswith("/") == of_kind}
+        if kind:
+            parts.append(f"{counted(sum(kind.values()), what)} ({listed(list(kind), 3)})")
+    return ", ".join(parts)
+
+
 def _require_images(report: AddReport, sources: tuple[str, ...]) -> None:
     """Raise if the run left no image of its sources in the index."""
     kept = report.moved + report.unchanged + report.kept_out
-    if report.added + report.updated + report.missing + report.removed + kept:
+    if report.added + report.updated + report.missing + report.removed + report.dropped + kept:
         return
     from cbir.errors import CbirError
 
     named = ", ".join(sources)
     if report.failures:
         raise CbirError(f"no image of {named} could be read", "see the reasons above")
+    if report.passed_over or report.excluded:
+        left = _named({**report.passed_over, **report.excluded})
+        raise CbirError(f"no images in {named} but excluded ones: {left}", "see cbir index --help")
     raise CbirError(f"no images in {named}", "name the folder or archive that holds them")

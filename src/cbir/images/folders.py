@@ -1,4 +1,4 @@
-"""A folder as an image source: walks everything except hidden files and indexes."""
+"""A folder as an image source: walks everything that is not excluded, except indexes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,10 @@ from pathlib import Path
 from cbir.errors import ImageError
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import RAW_BYTE_LIMIT, check_size
+from cbir.images.excludes import IGNORE_FILE, Excludes, LeftOut, excludes, steps
 from cbir.images.ids import decode_path, encode_path
 from cbir.images.items import SourceItem, storable_ns
-from cbir.images.members import (
-    HEAD_SIZE,
-    extension,
-    has_image_suffix,
-    is_candidate,
-    is_hidden,
-    label_of,
-)
+from cbir.images.members import HEAD_SIZE, extension, has_image_suffix, is_candidate, label_of
 from cbir.images.mounts import keeps_inodes
 
 _INDEX_FILE = "index.sqlite"
@@ -35,9 +29,10 @@ class FolderSource:
 
     `only`: just this file. `below`: just what is in this folder. Both are paths inside `root`.
 
-    Skips hidden files and folders, and indexes (`indexes` has their paths). Follows symbolic links
-    to files. Follows each linked folder once, and only if its target is outside `root`, so loops
-    are impossible. The `read` of an unreadable file raises the reason.
+    Skips indexes (`indexes` has their paths), and what `rules` exclude (`left_out` has it), each as
+    of the last walk. Follows symbolic links to files. Follows each linked folder once, and only if
+    its target is outside `root`, so loops are impossible. The `read` of an unreadable file raises
+    the reason.
     """
 
     root: Path
@@ -45,8 +40,10 @@ class FolderSource:
     only: str | None = None
     below: str | None = None
     descriptor: str | None = None
+    rules: Excludes = field(default_factory=excludes)
     ignored: Counter[str] = field(default_factory=Counter, init=False)
     indexes: list[str] = field(default_factory=list, init=False)
+    left_out: LeftOut = field(default_factory=LeftOut, init=False)
 
     def __post_init__(self) -> None:
         self.name = encode_path(self.root.name) or "root"
@@ -66,7 +63,8 @@ class FolderSource:
         labels = self.label_from_folder
         if self.only:
             return FolderSource(root, labels, only=(inside / self.only).as_posix())
-        return FolderSource(root, labels, below=inside.as_posix())
+        below = inside.as_posix()
+        return FolderSource(root, labels, below=below, rules=self.rules.part_of(f"{below}/"))
 
     @cached_property
     def count(self) -> int | None:
@@ -80,6 +78,15 @@ class FolderSource:
                 self.ignored[found] += 1
             else:
                 yield self._item(found)
+
+    def leaves_out(self, key: str) -> bool:
+        """Whether the last walk found that the file `key`, or a folder above it, is excluded."""
+        return self.left_out.covers(key)
+
+    def may_leave_out(self) -> bool:
+        """Whether anything is excluded."""
+        _ = self.count  # walks, unless it has
+        return bool(self.left_out.paths)
 
     def open(self, location: str) -> bytes:
         parts = os.fsdecode(decode_path(location)).split("/")
@@ -96,10 +103,10 @@ class FolderSource:
         return read_file(str(path))
 
     def _walk(self) -> Iterator[_Found | str]:
-        self.indexes = []
+        self.indexes, self.left_out = [], LeftOut()
         if self.only is None:
-            start = str(self.root / (self.below or ""))
-            return _walk(start, self.scope, self.indexes.append)
+            root, skipped = str(self.root), self.indexes.append
+            return _walk(root, self.below, self.rules, self.left_out, skipped)
         return iter([_Found(str(self.root / self.only), encode_path(self.only))])
 
     def _item(self, found: _Found) -> SourceItem:
@@ -149,48 +156,64 @@ def read_file(path: str) -> bytes:
 class _Found:
     path: str
     key: str
-    error: OSError | None = None
+    error: ImageError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """A member of a folder; `order` is the bytes of its name, plus "/" for a folder.
 
-    Sorting each folder by `order` puts whole paths in byte order.
+    Sorting each folder by `order` puts whole paths in byte order. `path` is `key` as the system
+    writes it, plus "/" for a folder; `rules` are those of the folder that it lies in.
     """
 
     order: bytes
     key: str
     entry: os.DirEntry[str]
     is_folder: bool
+    path: str
+    rules: Excludes
 
 
-def _walk(root: str, prefix: str, on_index: Callable[[str], None]) -> Iterator[_Found | str]:
-    """All candidates below `root` in byte order of their keys; the extension of a skipped file.
+def _walk(
+    root: str,
+    below: str | None,
+    rules: Excludes,
+    left_out: LeftOut,
+    on_index: Callable[[str], None],
+) -> Iterator[_Found | str]:
+    """All candidates of `root`, or of the folder `below` in it, in byte order of their keys.
 
-    `prefix`: how the keys begin. Calls `on_index` with the path of each index, whose files are
+    The extension of a skipped file. Calls `on_index` with the path of each index, whose files are
     skipped.
     """
     real_root = os.path.realpath(root)
     entered: set[tuple[int, int]] = set()
     waiting: list[Iterator[_Entry]] = []
 
-    def enter(folder: str, prefix: str) -> _Found | None:
+    def enter(folder: str, prefix: str, path: str, rules: Excludes) -> _Found | None:
         try:
             status = Path(folder).stat()
             identity = status.st_dev, status.st_ino
             if identity not in entered:
                 entered.add(identity)
-                members = _list(folder, prefix)
+                members = _list(folder, prefix, path, rules, left_out)
                 if members is None:
                     on_index(os.fsencode(folder).decode("utf-8", "replace"))
                 else:
                     waiting.append(iter(members))
-        except OSError as error:
-            return _Found(folder, prefix.rstrip("/") or ".", error)
+        except (OSError, ImageError) as error:
+            reason = error if isinstance(error, ImageError) else _unreadable(error)
+            return _Found(folder, prefix.rstrip("/") or ".", reason)
         return None
 
-    if unreadable := enter(root, prefix):
+    path = f"{below}/" if below else ""
+    try:
+        rules = _rules_above(root, path, rules)
+    except ImageError as error:
+        yield _Found(root, ".", error)
+        return
+    if unreadable := enter(os.path.join(root, path), encode_path(path), path, rules):  # noqa: PTH118
         yield unreadable
     while waiting:
         member = next(waiting[-1], None)
@@ -200,21 +223,40 @@ def _walk(root: str, prefix: str, on_index: Callable[[str], None]) -> Iterator[_
             yield _candidate(member)
         elif member.entry.is_symlink() and _is_inside(member.entry.path, real_root):
             continue
-        elif unreadable := enter(member.entry.path, f"{member.key}/"):
+        elif unreadable := enter(member.entry.path, f"{member.key}/", member.path, member.rules):
             yield unreadable
 
 
-def _list(folder: str, prefix: str) -> list[_Entry] | None:
-    """The visible members of a folder, None if it is an index."""
-    with os.scandir(folder) as entries:
-        visible = [entry for entry in entries if not is_hidden(entry.name)]
-    if any(entry.name == _INDEX_FILE for entry in visible) and is_index(folder):
+def _rules_above(root: str, path: str, rules: Excludes) -> Excludes:
+    """`rules` and the `.cbirignore` files of the folders above `path`, which ends in "/"."""
+    above = ["", *steps(path)][:-2] if path else []
+    for part in above:
+        folder = os.path.join(root, part)  # noqa: PTH118
+        if os.path.lexists(os.path.join(folder, IGNORE_FILE)):  # noqa: PTH118
+            rules = rules.inside(folder, part)
+    return rules
+
+
+def _list(
+    folder: str, prefix: str, path: str, rules: Excludes, left_out: LeftOut
+) -> list[_Entry] | None:
+    """The members of a folder that are not left out, None if it is an index."""
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    if any(entry.name == _INDEX_FILE for entry in entries) and is_index(folder):
         return None
+    if any(entry.name == IGNORE_FILE for entry in entries):
+        rules = rules.inside(folder, path)
     members = []
-    for entry in visible:
+    for entry in entries:
         name, is_folder = encode_path(entry.name), _is(entry.is_dir)
-        order = f"{name}/" if is_folder else name
-        members.append(_Entry(order.encode(), prefix + name, entry, is_folder))
+        slash = "/" if is_folder else ""
+        order, own = name + slash, path + entry.name + slash
+        if reason := rules.reason(own):
+            left_out.paths[prefix + order] = reason
+        else:
+            key = prefix + name
+            members.append(_Entry(order.encode(), key, entry, is_folder, own, rules))
     return sorted(members, key=lambda member: member.order)
 
 
@@ -246,9 +288,8 @@ def _is_inside(path: str, real_root: str) -> bool:
 
 
 def _is_plain_name(part: str) -> bool:
-    """Whether `part` is a valid name of a visible folder member on every system."""
-    hostile = part in ("", ".", "..") or "\0" in part or Path(part).name != part
-    return not hostile and not is_hidden(part)
+    """Whether `part` is a valid name of a folder member on every system."""
+    return part not in ("", ".", "..") and "\0" not in part and Path(part).name == part
 
 
 def _head(path: str) -> bytes:
@@ -256,8 +297,8 @@ def _head(path: str) -> bytes:
         return file.read(HEAD_SIZE)
 
 
-def _refuse(error: OSError) -> bytes:
-    raise _unreadable(error)
+def _refuse(error: ImageError) -> bytes:
+    raise error
 
 
 def _unreadable(error: OSError) -> ImageError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from cbir.errors import CbirError
 from cbir.images import cifar10, digits
 from cbir.images.decode import sniff
+from cbir.images.excludes import ArchiveMembers, Excludes, excludes
 from cbir.images.folders import FolderSource, is_index
 from cbir.images.ids import decode_path
 from cbir.images.items import ImageSource
@@ -28,13 +29,16 @@ _SPLITS = ("train", "test")
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
-def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
+def open_source(
+    text: str, label_from_folder: bool = False, rules: Excludes | None = None
+) -> ImageSource:
     """Open the source named `text`: a built-in set, or the path of a folder, archive or image.
 
     Reads nothing yet, but raises `CbirError` immediately for a missing path or an unknown file
     type. A single image file is a source with one item of its folder, so it has the same id as when
     the whole folder is indexed. `label_from_folder` labels each item with its folder's name, or
     with the archive's name at the top level of an archive (CIFAR-10 and digits always have labels).
+    `rules`: what to leave out of folders and archives, by default `images.excludes.excludes()`.
     Write `./cifar10:train` for a file or folder named like a built-in set.
     """
     name, _, split = text.partition(":")
@@ -57,8 +61,11 @@ def open_source(text: str, label_from_folder: bool = False) -> ImageSource:
     if path.is_dir():
         if is_index(str(path)):
             raise CbirError(f"{text} is an index, not a source of images", "give the image folder")
-        return FolderSource(path, label_from_folder)
-    return _open_file(path, label_from_folder)
+        return FolderSource(path, label_from_folder, rules=rules or excludes())
+    source = _open_file(path, label_from_folder)
+    if isinstance(source, FolderSource):  # a file that is named is wanted
+        return source
+    return ArchiveMembers(source, rules or excludes())
 
 
 def source_for_uri(uri: str) -> ImageSource:

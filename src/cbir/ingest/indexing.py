@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,10 @@ from cbir.descriptors.models import descriptor_of, files_of, keep_model_of, load
 from cbir.descriptors.packaged import EXTRA, packaged_installed
 from cbir.descriptors.pulled import pulled_default
 from cbir.errors import CbirError, how_to_install
+from cbir.images.excludes import ArchiveMembers, Excludes, excludes
+from cbir.images.folders import FolderSource
 from cbir.images.items import ImageSource
+from cbir.images.members import has_image_suffix
 from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
 from cbir.index.base import Index
@@ -41,6 +45,8 @@ def index_images(
     *,
     descriptor: str | Descriptor | None = None,
     label_from_folder: bool = False,
+    exclude: Sequence[str] = (),
+    default_excludes: bool = True,
     metadata: Path | Sequence[Path] | None = None,
     exif: bool = True,
     regions: int | None = None,
@@ -57,6 +63,10 @@ def index_images(
     Unchanged images are skipped. Changed images replace their records, which keep their labels and
     metadata unless this run provides others. The report and the index list the images that cannot
     be read. If there is no image at all, no index is created.
+
+    `exclude`: patterns in gitignore syntax, relative to each source that is given by name. They
+    take precedence over `.cbirignore` files, and these over `images.excludes.DEFAULT_PATTERNS`,
+    which `default_excludes` switches. The records of excluded images are removed.
 
     `metadata`: one file or several, whose fields add up; of equal fields the last file's counts.
     `exif`: the date taken, camera, lens and position of new and changed images become metadata,
@@ -79,7 +89,8 @@ def index_images(
 
     After an interruption (Ctrl-C) the report says so, and the same call resumes.
     """
-    opened, nested = without_nested(_opened(sources, label_from_folder))
+    rules = excludes(exclude, default_excludes)
+    opened, nested = without_nested(_opened(sources, label_from_folder, rules))
     url = os.fspath(into)
     exists = index_exists(url)
     if not exists and not any(_has_items(source) for source in opened):
@@ -87,6 +98,7 @@ def index_images(
         for source in opened:
             report.count_ignored(source.ignored)
             report.skipped_indexes += skipped_indexes(source)
+        _tell_excludes(report, opened, rules)
         return report
     if regions is not None:
         region_boxes(regions)
@@ -105,6 +117,7 @@ def index_images(
         boxes = region_boxes(regions or _regions_of(index))
         report = AddReport(nested=nested)
         opened = [_placed(index, source, report) for source in opened]
+        report.dropped = sum(_drop_excluded(index, source) for source in opened)
         buried = {} if again else index.tombstones()
         run = IndexingRun(
             index,
@@ -119,6 +132,7 @@ def index_images(
             report=report,
         )
         run.add_sources(opened, prune)
+        _tell_excludes(run.report, opened, rules)
         if not rebuild:
             index.refresh()
         elif not run.report.interrupted:
@@ -128,6 +142,12 @@ def index_images(
     if run.lost and not run.report.interrupted:
         raise PruneRefusedError(run.lost, run.report)
     return run.report
+
+
+def descriptor_of_index(url: str) -> Descriptor:
+    """The descriptor that built the index at `url`, from the files that it keeps."""
+    with closing(open_index(url)) as index:
+        return descriptor_of(index.spec, index.model_files())
 
 
 def _descriptor(
@@ -142,8 +162,7 @@ def _descriptor(
     if requested is not None:
         return requested
     if existing is not None:
-        with closing(open_index(existing)) as index:
-            return descriptor_of(index.spec, index.model_files())
+        return descriptor_of_index(existing)
     named = {source.descriptor for source in sources}
     known = named.pop() if len(named) == 1 else None
     return load_descriptor(known) if known else _for_photos()
@@ -161,12 +180,12 @@ def _for_photos() -> Descriptor:
 
 
 def _opened(
-    sources: Sequence[str | Path | ImageSource], label_from_folder: bool
+    sources: Sequence[str | Path | ImageSource], label_from_folder: bool, rules: Excludes
 ) -> list[ImageSource]:
     if isinstance(sources, (str, Path)):
         raise CbirError("sources is a single path", f'give a list: ["{sources}"]')
     return [
-        open_source(os.fspath(source), label_from_folder)
+        open_source(os.fspath(source), label_from_folder, rules)
         if isinstance(source, (str, Path))
         else source
         for source in sources
@@ -180,6 +199,30 @@ def _placed(index: Index, source: ImageSource, report: AddReport) -> ImageSource
     if not nested and (name := follow_source(index, source)):
         report.relocated[name] = source.uri
     return part
+
+
+def _drop_excluded(index: Index, source: ImageSource) -> int:
+    """Remove the records of excluded images, and return their number."""
+    if not isinstance(source, FolderSource | ArchiveMembers) or not source.may_leave_out():
+        return 0
+    names = [name for name, uri in index.sources().items() if uri == source.uri]
+    starts = tuple(f"{name}/" for name in names)
+    mine = (record_id for record_id in index.ids() if record_id.startswith(starts))
+    return len(index.remove([i for i in mine if source.leaves_out(i.partition("/")[2])]))
+
+
+def _tell_excludes(report: AddReport, sources: Sequence[ImageSource], rules: Excludes) -> None:
+    """Count by name what was left out, unless it is a file that is no picture by its name."""
+    passed_over, excluded = Counter[str](), Counter[str]()
+    for source in sources:
+        if isinstance(source, FolderSource | ArchiveMembers):
+            for path, reason in source.left_out.paths.items():
+                name = path[path.rstrip("/").rfind("/") + 1 :]
+                if name.endswith("/") or has_image_suffix(name):
+                    (passed_over if reason == "default" else excluded)[name] += 1
+    report.passed_over = dict(sorted(passed_over.items()))
+    report.excluded = dict(sorted(excluded.items()))
+    report.unused_excludes = rules.given.unused()
 
 
 def _take_over(index: Index) -> None:
