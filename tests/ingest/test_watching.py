@@ -284,3 +284,18 @@ def test_sources_that_never_change_are_refused(place: Path) -> None:
     with pytest.raises(CbirError, match="digits:train never changes"):
         cbir.watch_images(["digits:train"], place)
     assert not os.path.exists(place)  # noqa: PTH110
+
+
+def test_a_pass_that_changes_nothing_leaves_the_index_files_alone(
+    photos: Path, place: Path
+) -> None:
+    (photos / "red" / "0.png").rename(photos.with_name("away.png"))
+    cbir.index_images([photos], place, descriptor=MeanColour())
+    photos.with_name("away.png").rename(photos / "red" / "0.png")
+    cbir.index_images([photos], place, descriptor=MeanColour())
+    (photos / "red" / "1.png").unlink()
+    cbir.index_images([photos], place, descriptor=MeanColour())
+    cache = place / "vectors.cache"
+    before = cache.stat()
+    assert cbir.index_images([photos], place, descriptor=MeanColour()).missing == 1
+    assert (cache.stat().st_ino, cache.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

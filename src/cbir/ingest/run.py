@@ -586,6 +586,7 @@ class _SourceRun:
         elif prune:
             self._report.removed += len(self._index.remove(gone))
             return
+        # A write makes every reader load the index again, and the cache of vectors stale.
         if new := [record_id for record_id in gone if not self._stamps[record_id].missing]:
             self._index.mark_missing(new)
         self._report.missing += len(gone)
