@@ -184,7 +184,7 @@ def test_parent_segments_of_a_tar_lead_where_tarfile_unpacks_them(members):
         path = Path(place, "x.tar")
         with tarfile.open(path, "w") as archive:
             for number, name in enumerate(members):
-                assume(not posixpath.normpath(name).startswith(".."))
+                assume(not posixpath.normpath(name.lstrip("/")).startswith(".."))
                 add_to_tar(archive, name, IMAGES[number])
         folder = Path(place, "unpacked", "x")
         for name in members:
