@@ -36,7 +36,7 @@ def test_a_row_holds_the_figures_of_the_descriptor(
     assert told["P@10, leave-one-out"] == f"{result.unseen_index['P@10']:.3f}"
     assert told["64-bit AP, usual"] == f"{result.hamming.means['usual']['AP']:.3f}"
     assert told["pixels"] == "original files"
-    assert dict(zip(costs, cost, strict=True))["dimensions"] == "64"
+    assert dict(zip(costs, cost, strict=True))["dimensions"] == "256"
     searcher.close()
 
 
