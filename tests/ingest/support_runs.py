@@ -39,18 +39,20 @@ def records(place: Path) -> dict[str, ImageRecord]:
         return {entry.record.id: entry.record for entry in index.entries()}
 
 
+def held(place: Path) -> dict[str, tuple[object, ...]]:
+    """Id -> content, place, file state, vectors and thumbnail of everything in an index."""
+    with closing(cbir.open_index(place)) as index:
+        return {
+            entry.record.id: (
+                *(entry.record.content_hash, entry.record.source, entry.record.location),
+                *(entry.record.stamp, entry.record.missing),
+                *(entry.vectors.tobytes(), entry.thumbnail),
+            )
+            for entry in index.entries()
+        }
+
+
 def check_equal_to_fresh(place: Path, sources: Sequence[Path], fresh: Path) -> None:
     """The index holds what a fresh one over the same sources holds: ids, content, vectors."""
     cbir.index_images(sources, fresh, descriptor=MeanColour())
-    with closing(cbir.open_index(place)) as one, closing(cbir.open_index(fresh)) as other:
-        mine, theirs = (
-            {
-                e.record.id: (
-                    *(e.record.content_hash, e.record.source, e.record.location, e.record.stamp),
-                    *(e.record.missing, e.vectors.tobytes(), e.thumbnail),
-                )
-                for e in index.entries()
-            }
-            for index in (one, other)
-        )
-    assert mine == theirs
+    assert held(place) == held(fresh)

@@ -1,0 +1,269 @@
+"""An afternoon with 500 photos in two folders: whatever is done, the index follows.
+
+After each step the index equals a fresh one over the same files, and only content that it did not
+hold was described, even though each run is killed once with kill -9 before it may finish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cbir
+from cbir.images.ids import encode_path, make_id
+from cbir.index.open import index_exists
+from cbir.ingest.places import relocate_source
+from cbir.types import AddReport
+from tests.ingest.support_runs import described, held, records
+
+INDEXES = """
+import json, sys
+import cbir
+from tests.descriptors.support_photos import MeanColour
+place, options, *folders = sys.argv[1:]
+print("ready", flush=True)
+cbir.index_images(folders, place, descriptor=MeanColour(), **json.loads(options))
+"""
+FEW = 10
+
+
+@dataclass
+class Afternoon:
+    """The folders, the index over them, and what is expected of it.
+
+    `facts`: content hash -> the year that a metadata file gave. `left_out`: ids of images that were
+    removed or excluded. `names`: folder name -> name of the source, where they differ. `seconds`: of the last run.
+    """
+
+    home: Path
+    one: Path
+    two: Path
+    dice: random.Random
+    facts: dict[str, int] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.2
+    kills: int = 0
+    pictures: int = 0
+
+    @property
+    def place(self) -> Path:
+        return self.home / "photos.cbir"
+
+    def files(self) -> dict[str, Path]:
+        """Id -> file of everything in the folders."""
+        found = {}
+        for folder in (self.one, self.two):
+            source = self.names.get(folder.name, folder.name)
+            for path in folder.rglob("*.png"):
+                found[make_id(source, encode_path(path.relative_to(folder).as_posix()))] = path
+        return found
+
+    def some(self, folder: Path) -> list[Path]:
+        """Some files without facts, chosen at random, each once."""
+        files = [p for p in sorted(folder.rglob("*.png")) if content(p) not in self.facts]
+        return self.dice.sample(files, FEW)
+
+    def save(self, path: Path) -> None:
+        """Save a new picture at `path`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(self.pictures).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+        self.pictures += 1
+
+    def index(self, missing: AbstractSet[str] = frozenset(), **options: object) -> AddReport:
+        """Index, killed once on the way; then compare with a fresh index. `missing`: ids."""
+        self._kill(options)
+        before = known(self.place)
+        started = time.monotonic()
+        number, report = described([self.one, self.two], self.place, **options)
+        self.seconds = time.monotonic() - started
+        files = {i: path for i, path in self.files().items() if i not in self.left_out}
+        assert number == sum(content(path) not in before for path in files.values())
+        found = records(self.place)
+        assert {i for i, record in found.items() if record.missing} == missing
+        assert found.keys() - missing == files.keys()
+        mine = {i: what for i, what in held(self.place).items() if i not in missing}
+        assert mine == self._fresh()
+        years = {r.content_hash: r.metadata.get("year") for r in found.values()}
+        assert {one: years[one] for one in self.facts} == self.facts
+        return report
+
+    def _fresh(self) -> dict[str, tuple[object, ...]]:
+        """What a fresh index holds, with the ids that are expected of this one."""
+        fresh = self.home / "fresh.cbir"
+        described([self.one, self.two], fresh)
+        found = {}
+        for record_id, (content_hash, source, *rest) in held(fresh).items():
+            name = self.names.get(str(source), source)
+            found[f"{name}/{record_id.partition('/')[2]}"] = (content_hash, name, *rest)
+        shutil.rmtree(fresh)
+        return {i: what for i, what in found.items() if i not in self.left_out}
+
+    def _kill(self, options: Mapping[str, object]) -> None:
+        """Begin a run and kill it with kill -9 at a random moment."""
+        saved, delay = self.home / "saved.cbir", self.dice.uniform(0, self.seconds)
+        existed = self.place.exists()
+        if existed:
+            shutil.copytree(self.place, saved)
+        while self._survives(delay, options):
+            delay /= 2
+            shutil.rmtree(self.place)
+            if existed:
+                shutil.copytree(saved, self.place)
+        shutil.rmtree(saved, ignore_errors=True)
+        self.kills += 1
+
+    def _survives(self, delay: float, options: Mapping[str, object]) -> bool:
+        """Whether a run ended before it was killed."""
+        arguments = [self.place, json.dumps(options, default=str), self.one, self.two]
+        child = subprocess.Popen(
+            [sys.executable, "-c", INDEXES, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+        )
+        with child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            time.sleep(delay)
+            child.kill()
+        assert child.returncode in (0, -signal.SIGKILL)
+        return child.returncode == 0
+
+
+def content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def known(place: Path) -> set[str]:
+    """The contents that an index holds."""
+    if not index_exists(str(place)):
+        return set()
+    with closing(cbir.open_index(place)) as index:
+        return {entry.record.content_hash for entry in index.entries()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
+def test_after_each_step_of_an_afternoon_the_index_equals_a_fresh_one(tmp_path: Path) -> None:
+    day = Afternoon(tmp_path, tmp_path / "one", tmp_path / "two", random.Random(15))
+    for number in range(500):
+        day.save((day.one, day.two)[number % 2] / "abcde"[number % 5] / f"{number:03}.png")
+    table = tmp_path / "facts.csv"
+    with_facts = sorted((day.one / "a").iterdir())[:FEW] + sorted((day.two / "b").iterdir())[:FEW]
+    table.write_text(
+        "path,year\n" + "".join(f"{path},{1990 + n}\n" for n, path in enumerate(with_facts))
+    )
+    day.facts = {content(path): 1990 + n for n, path in enumerate(with_facts)}
+
+    # index
+    day.index(metadata=str(table))
+    assert day.index().unchanged == 500
+
+    # add: new photos, and copies of old ones
+    for number in range(FEW):
+        day.save(day.one / "new" / f"{number}.png")
+    for path in day.some(day.one / "b"):
+        shutil.copy(path, day.two / f"copy of {path.name}")
+    day.index()
+
+    # edit, and swap the names of two files
+    for path in day.some(day.two):
+        day.save(path)
+    first, second, *_ = day.some(day.one)
+    first.rename(tmp_path / "x")
+    second.rename(first)
+    (tmp_path / "x").rename(second)
+    day.index()
+
+    # rename: files, some to the other folder; among them files with facts
+    for path in day.some(day.one):
+        path.rename(path.with_name(f"renamed {path.name}"))
+    for path in with_facts[:3]:
+        path.rename(day.two / path.name)
+    day.index()
+
+    # move a folder inside the other one, and back into a third place
+    (day.one / "a").rename(day.two / "c" / "a of one")
+    day.index()
+    (day.two / "c" / "a of one").rename(day.one / "moved")
+    day.index()
+
+    # delete: marked first, removed with `prune`
+    deleted = day.some(day.one) + day.some(day.two)
+    ids = {path: i for i, path in day.files().items()}
+    saved = {path: shutil.copy2(path, tmp_path / f"{n}.saved") for n, path in enumerate(deleted)}
+    for path in deleted:
+        path.unlink()
+    day.index(missing={ids[path] for path in deleted})
+
+    # unmount: the place of the drive is an empty folder, and nothing on it is forgotten
+    on_drive = {i for i in day.files() if i.startswith("two/")}
+    away = day.two.rename(tmp_path / "away")
+    day.two.mkdir()
+    gone = on_drive | {ids[path] for path in deleted}
+    shutil.copy(next((away / "a").iterdir()), day.one / "from drive.png")
+    day.index(missing=gone)
+    with pytest.raises(cbir.CbirError, match="refused to prune two"):
+        described([day.one, day.two], day.place, prune=True)
+    assert sum(r.missing for r in records(day.place).values()) == len(on_drive) + FEW
+
+    # re-mount
+    day.two.rmdir()
+    away.rename(day.two)
+    day.index(missing={ids[path] for path in deleted[FEW:]})
+
+    # restore: those whose records are there as missing, and those whose records were pruned
+    for path in deleted:
+        shutil.copy2(saved[path], path)
+    day.index()
+
+    # exclude: the records of excluded images go, and come back when they are not excluded
+    day.left_out = {i for i in day.files() if "/d/" in i or ("/c/" in i and i.endswith("1.png"))}
+    day.index(exclude=["d", "c/*1.png"])
+    day.left_out = set()
+    day.index()
+
+    # remove: what was removed stays out, also when its files move
+    out = set(day.some(day.two))
+    cbir.remove_images(day.place, [i for i, path in day.files().items() if path in out])
+    cbir.remove_images(day.place, ["one/new/*"])
+    out |= set((day.one / "new").iterdir())
+    for path in sorted(out)[:3]:
+        out.remove(path)
+        out.add(path.rename(path.with_name(f"moved {path.name}")))
+    day.left_out = {i for i, path in day.files().items() if path in out}
+    assert day.index().kept_out == len(out)
+    assert day.index().kept_out == len(out)
+
+    # ask for them again
+    day.left_out = set()
+    day.index(again=True)
+    assert day.index().kept_out == 0
+
+    # relocate: a folder that the index is told of, and one that it finds; both keep their ids
+    for folder in (day.one, day.two):
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        shutil.copytree(folder, tmp_path / "elsewhere" / f"my {folder.name}")  # other inodes
+        shutil.rmtree(folder)
+    with closing(cbir.open_index(day.place, write=True)) as index:
+        relocate_source(index, "two", tmp_path / "elsewhere" / "my two")
+    day.one, day.two = tmp_path / "elsewhere" / "my one", tmp_path / "elsewhere" / "my two"
+    day.names = {"my%20one": "one", "my%20two": "two", "my one": "one", "my two": "two"}
+    day.index()
+    assert day.kills >= 10
