@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,27 @@ def test_a_removed_image_that_moves_stays_out(photos: Path, place: Path) -> None
         number, report = described(photos, place)
         assert (number, report.kept_out, report.added, report.moved) == (0, 1, 0, 0)
     assert described(photos, place, again=True)[1].added == 1
+
+
+def test_what_was_asked_for_again_may_move_and_be_copied(photos: Path, place: Path) -> None:
+    cbir.remove_images(place, ["photos/red/0.png"])
+    (photos / "red" / "0.png").rename(photos / "renamed.png")
+    assert described(photos, place)[1].kept_out == 1
+    assert described(photos, place, again=True)[1].added == 1
+    shutil.copy(photos / "renamed.png", photos / "copy.png")
+    report = described(photos, place)[1]
+    assert (report.added, report.kept_out) == (1, 0)
+    (photos / "renamed.png").rename(photos / "red" / "0.png")
+    report = described(photos, place)[1]
+    assert (report.moved, report.kept_out, report.missing) == (1, 0, 0)
+    with closing(cbir.open_index(place)) as index:
+        assert index.tombstones() == {}
+
+
+def test_asking_again_for_one_folder_keeps_the_others_out(photos: Path, place: Path) -> None:
+    cbir.remove_images(place, ["photos/red/0.png", "photos/blue/0.png"])
+    assert described(photos / "red", place, again=True)[1].added == 1
+    assert described(photos, place)[1].kept_out == 1
 
 
 def test_another_picture_of_the_same_name_and_a_copy_are_new(photos: Path, place: Path) -> None:

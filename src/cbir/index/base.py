@@ -187,6 +187,9 @@ class Index(Protocol):
         transaction.
         """
 
+    def unbury(self, ids: Iterable[str]) -> None:
+        """Drop the tombstones of these ids. One transaction."""
+
     def tombstones(self) -> dict[str, Tombstone]:
         """Id -> tombstone of the images that a person removed."""
 

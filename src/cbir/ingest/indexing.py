@@ -118,7 +118,6 @@ def index_images(
         report = AddReport(nested=nested)
         opened = [_placed(index, source, report) for source in opened]
         report.dropped = sum(_drop_excluded(index, source) for source in opened)
-        buried = {} if again else index.tombstones()
         run = IndexingRun(
             index,
             chosen,
@@ -128,7 +127,7 @@ def index_images(
             max_pixels=max_pixels,
             exif=exif,
             rehash=rehash,
-            buried=buried,
+            again=again,
             report=report,
         )
         run.add_sources(opened, prune)

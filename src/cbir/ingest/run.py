@@ -83,8 +83,8 @@ def skipped_indexes(source: ImageSource) -> list[str]:
 class IndexingRun:
     """Adds sources to an index.
 
-    `rehash`: read files again that seem unchanged. `buried`: the tombstones that count. `lost`: the
-    sources that were not pruned, see `PruneRefusedError`.
+    `rehash`: read files again that seem unchanged. `again`: forget the tombstones of what the
+    sources contain. `lost`: the sources that were not pruned, see `PruneRefusedError`.
     """
 
     index: Index
@@ -95,7 +95,7 @@ class IndexingRun:
     max_pixels: int | None = None
     exif: bool = True
     rehash: bool = False
-    buried: Mapping[str, Tombstone] = field(default_factory=dict)
+    again: bool = False
     report: AddReport = field(default_factory=AddReport)
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
     done: int = 0
@@ -132,6 +132,11 @@ class IndexingRun:
             self.report.interrupted = True
         if broken is not None:
             raise broken
+
+    @cached_property
+    def buried(self) -> dict[str, Tombstone]:
+        """The tombstones that count."""
+        return {} if self.again else self.index.tombstones()
 
     @cached_property
     def contents(self) -> dict[str, list[str]]:
@@ -266,6 +271,8 @@ class _SourceRun:
         if self._put_off:
             self._describe(iter(self._put_off.values()))
         self._settle_missing(prune)
+        if self._run.again:
+            self._index.unbury([i for i in self._index.tombstones() if self.covers(i)])
         self._set_run(finished=True)
         self._report.count_ignored(self._source.ignored)
         self._report.skipped_indexes += skipped_indexes(self._source)

@@ -292,6 +292,8 @@ def _check_tombstones(index: Index) -> None:
     expect(
         list(index.tombstones()) == ["a/0003", "a/none"], "adding a record must end its tombstone"
     )
+    index.unbury(["a/0003", "a/0004"])
+    expect(list(index.tombstones()) == ["a/none"], "unbury must end the tombstones of its ids")
     index.remove(["a/0000"])
     expect("a/0000" not in index.tombstones(), "remove must leave no tombstone")
 

@@ -182,6 +182,9 @@ class ElasticIndex:
         self._add_tombstones(tombstones)
         return self.remove(tombstone.id for tombstone in tombstones)
 
+    def unbury(self, ids: Iterable[str]) -> None:
+        self._drop_rows(documents.TOMBSTONES, 0, set(ids))
+
     def tombstones(self) -> dict[str, Tombstone]:
         return documents.tombstones(self._requests.rows(documents.TOMBSTONES))
 

@@ -185,6 +185,10 @@ class EmbeddedIndex:
         self._drop_thumbnails(found.values())
         return list(found)
 
+    def unbury(self, ids: Iterable[str]) -> None:
+        with self._records.write() as connection:
+            store.delete_tombstones(connection, ids)
+
     def tombstones(self) -> dict[str, Tombstone]:
         with self._records.read() as connection:
             return store.tombstones(connection)
