@@ -47,7 +47,8 @@ class Afternoon:
     """The folders, the index over them, and what is expected of it.
 
     `facts`: content hash -> the year that a metadata file gave. `left_out`: ids of images that were
-    removed or excluded. `names`: folder name -> name of the source, where they differ. `seconds`: of the last run.
+    removed or excluded. `names`: folder name -> name of the source, where they differ. `seconds`:
+    how long the last run took.
     """
 
     home: Path

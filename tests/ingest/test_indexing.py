@@ -277,6 +277,24 @@ def test_what_the_camera_told_can_be_left_out(photos: Path, place: Path) -> None
     assert metadata_of(place, "photos/red/0.jpg") == [{}]
 
 
+def test_files_that_are_read_bring_fields_but_override_none_if_they_did_not_change(
+    photos: Path, place: Path
+) -> None:
+    shot(photos / "red" / "0.jpg", 1)
+    shot(photos / "red" / "1.jpg", 2)
+    facts = photos.parent / "facts.csv"
+    facts.write_text("path,camera\nred/0.jpg,my own\n")
+    index(photos, place, exif=False, metadata=facts)
+    (photos / "red" / "1.jpg").rename(photos / "red" / "2.jpg")
+    report = index(photos, place, rehash=True)
+    assert (report.updated, report.moved) == (1, 1)
+    told = [{**CAMERA, "camera": "my own"}, CAMERA]
+    names = ("photos/red/0.jpg", "photos/red/2.jpg")
+    assert metadata_of(place, *names) == told
+    assert index(photos, place, regions=5).updated == 14
+    assert metadata_of(place, *names) == told
+
+
 def test_several_metadata_files_add_up(photos: Path, place: Path) -> None:
     texts = (
         "path,year,city\nred/0.png,1999,Bern\nred/1.png,2005,Chur\n",

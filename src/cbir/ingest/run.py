@@ -360,9 +360,15 @@ class _SourceRun:
         stamp = None if record_id in self._again else self._stamps.get(record_id)
         return stamp if stamp and stamp.parts == len(self._run.boxes) else None
 
-    def _keep(self, record_id: str, item: SourceItem, stamp: Stamp) -> None:
+    def _keep(
+        self,
+        record_id: str,
+        item: SourceItem,
+        stamp: Stamp,
+        exif: Mapping[str, MetadataValue] | None = None,
+    ) -> None:
         """Keep a record whose image is unchanged; its label, metadata or file may have changed."""
-        details = self._facts(record_id, item, stamp)
+        details = self._facts(record_id, item, stamp, stamp.content_hash, exif)
         if details != (stamp.label, stamp.metadata):
             self._details[record_id] = details
         else:
@@ -394,7 +400,7 @@ class _SourceRun:
     def _take_hashed(self, record_id: str, outcome: Hashed) -> None:
         stamp, tombstone = self._stamp(record_id), self._run.buried.get(record_id)
         if stamp and stamp.content_hash == outcome.content_hash:
-            self._keep(record_id, outcome.item, stamp)
+            self._keep(record_id, outcome.item, stamp, outcome.exif)
         elif tombstone and tombstone.content_hash == outcome.content_hash:
             self._keep_out()
         elif outcome.content_hash in self._run.contents or (
@@ -415,8 +421,7 @@ class _SourceRun:
         """Add an image of known content with the vectors of the record `other`."""
         [same] = self._index.records([other])
         thumbnail = self._index.thumbnail(other) or b""
-        known, exif = self._stamps.get(record_id), self._exif[record_id]
-        record = self.record(record_id, same, known, exif)
+        record = self.record(record_id, same, self._stamps.get(record_id))
         self._entries.append(Entry(record, self._index.vectors(other), self._run.boxes, thumbnail))
         self._run.done += 1
         self._commit_if_due()
@@ -427,15 +432,14 @@ class _SourceRun:
             self._stamps.pop(record_id, None)
 
     def record(
-        self,
-        record_id: str,
-        same: ImageRecord,
-        details: Stamp | ImageRecord | None,
-        exif: Mapping[str, MetadataValue] | None = None,
+        self, record_id: str, same: ImageRecord, details: Stamp | ImageRecord | None
     ) -> ImageRecord:
-        """The record of an image that has the content of the record `same`."""
-        item, _ = self.known[record_id]
-        label, metadata = self._facts(record_id, item, details, exif)
+        """The record of an image that has the content of the record `same`.
+
+        It keeps the label and metadata of `details`.
+        """
+        item, content = self.known[record_id]
+        label, metadata = self._facts(record_id, item, details, content, self._exif[record_id])
         return replace(
             same,
             id=record_id,
@@ -460,7 +464,9 @@ class _SourceRun:
         item = described.item
         record_id = self._id(item)
         known = self._stamps.get(record_id)
-        label, metadata = self._facts(record_id, item, known, described.exif)
+        label, metadata = self._facts(
+            record_id, item, known, described.content_hash, described.exif
+        )
         record = ImageRecord(
             id=record_id,
             source=self.name,
@@ -482,16 +488,20 @@ class _SourceRun:
         record_id: str,
         item: SourceItem,
         known: Stamp | ImageRecord | None,
-        exif: Mapping[str, MetadataValue] | None = None,
+        content: str,
+        exif: Mapping[str, MetadataValue] | None,
     ) -> Details:
         """Label and metadata of an item; those of `known` are kept if this run gives none.
 
-        The EXIF fields of a described image replace those of before. A row of a metadata file
+        The EXIF fields of other content replace those of before; those of the same content only
+        complete them, because a metadata file may have overridden some. A row of a metadata file
         overrides both, and the folder's label, but only the fields that the file has.
         """
         label, stored = (known.label, known.metadata) if known else (None, {})
         label = item.label or label
-        metadata = {**stored, **(exif or {})}
+        told = exif or {}
+        same = known is not None and known.content_hash == content
+        metadata = {**told, **stored} if same else {**stored, **told}
         for given in self._run.metadata:
             row = given.lookup(record_id, item.location, self._source.uri)
             for name, value in row.items():
