@@ -46,7 +46,9 @@ def test_a_folder_found_elsewhere_and_one_in_another_are_told(photos: Path, plac
     assert f"{inner} is part of source photos; its images are indexed once" in said
 
 
-def test_removed_images_are_kept_out_and_that_is_told(photos: Path, place: Path) -> None:
+def test_removed_images_are_kept_out_and_that_is_told(
+    photos: Path, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert call("remove", place, "photos/red/*", "--where", "path!=red/1.png").out == "1 removed\n"
     assert call("remove", place, "photos/blue/0.png", "--json").json == {
         "removed": ["photos/blue/0.png"]
@@ -58,6 +60,9 @@ def test_removed_images_are_kept_out_and_that_is_told(photos: Path, place: Path)
     message, _ = call("remove", place, "photos/none", "x*").error
     assert message == f"not in {place}: photos/none, x*"
     assert call("remove", place).code == 2
+    said = call("remove", place, "--where", "location=red/9.png")
+    assert said.out == "0 removed\n"
+    assert "no image has location=red/9.png" in caplog.text
     shutil.rmtree(photos / "red")
     assert call("remove", place, "--where", "missing=true").out == "0 removed\n"
     call("index", photos, "--into", place)

@@ -126,6 +126,28 @@ def test_sources_are_relocated_by_name_or_by_the_path_above_them(
     assert records(place).keys() == before.keys()
 
 
+def test_a_source_is_not_relocated_to_where_none_of_its_images_are(
+    tmp_path: Path, place: Path
+) -> None:
+    folders = [write_photos(tmp_path / "disk" / name, per_colour=1) for name in ("one", "two")]
+    described(folders, place)
+    other = tmp_path / "other"
+    (other / "one" / "red").mkdir(parents=True)
+    known = sources(place)
+    with closing(cbir.open_index(place, write=True)) as index:
+        for old, new in (("one", other), (str(tmp_path / "disk"), other)):
+            with pytest.raises(QueryError, match="no image of one is in"):
+                relocate_source(index, old, new)
+        assert index.sources() == known
+        shutil.copy(folders[0] / "red" / "0.png", other / "one" / "red")
+        with pytest.raises(QueryError, match="no image of two is in"):
+            relocate_source(index, str(tmp_path / "disk"), other)
+        assert index.sources() == known
+        to_link = tmp_path / "link"
+        to_link.symlink_to(tmp_path / "disk")
+        assert relocate_source(index, str(to_link / "one"), other / "one")
+
+
 def test_a_removed_source_is_forgotten(tmp_path: Path, place: Path) -> None:
     folders = [write_photos(tmp_path / name, per_colour=1) for name in ("one", "two")]
     described(folders, place)

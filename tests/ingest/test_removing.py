@@ -101,6 +101,12 @@ def test_what_was_asked_for_again_may_move_and_be_copied(photos: Path, place: Pa
         assert index.tombstones() == {}
 
 
+def test_names_that_the_filters_leave_out_are_not_called_absent(place: Path) -> None:
+    names = ["photos/red/*", "photos/red/0.png", "nothing*"]
+    report = cbir.remove_images(place, names, where=["label=blue"])
+    assert (report.removed, report.absent) == ([], ["nothing*"])
+
+
 def test_asking_again_for_one_folder_keeps_the_others_out(photos: Path, place: Path) -> None:
     cbir.remove_images(place, ["photos/red/0.png", "photos/blue/0.png"])
     assert described(photos / "red", place, again=True)[1].added == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 
@@ -22,9 +24,14 @@ def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json:
         raise click.UsageError("Name the images to remove by ids, patterns or --where.")
     from cbir.cli.output import print_json
     from cbir.errors import QueryError
+    from cbir.index.open import open_index
     from cbir.ingest.removing import remove_images
+    from cbir.search.near_misses import warn_of_near_misses
 
     report = remove_images(index, names, where=where)
+    if not report.removed:
+        with closing(open_index(index)) as opened:
+            warn_of_near_misses(opened, where)
     if as_json:
         print_json({"removed": report.removed})
     else:

@@ -10,7 +10,7 @@ from cbir.errors import CbirError, QueryError
 from cbir.images.folders import FolderSource
 from cbir.images.ids import encode_path, make_id
 from cbir.images.items import ImageSource, SourceItem, content_hash
-from cbir.images.sources import is_away
+from cbir.images.sources import is_away, source_for_uri
 from cbir.index.base import Index, Stamp
 from cbir.index.source_names import check_known
 
@@ -94,7 +94,7 @@ def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
 
     `old`: the name of a source, or a path. With a path, every source at or below it moves.
     `new`: where it is now. Returns name -> new URI of each source that moved. Raises `QueryError`
-    if there is no such source, if another one is there, or if `new` does not exist.
+    if there is no such source, if another one is there, or if none of its images are there.
     """
     place = Path(new).resolve()
     if not place.exists():
@@ -103,7 +103,7 @@ def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
     if old in sources:
         moved = {old: str(place)}
     else:
-        before = Path(old).absolute()
+        before = Path(old).parent.resolve() / Path(old).name  # as the index has it
         moved = {
             name: str(place / Path(uri).relative_to(before))
             for name, uri in sources.items()
@@ -112,8 +112,21 @@ def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
     if not moved:
         check_known(sources, old)
     for name, uri in moved.items():
+        _check_holds_some(index, name, uri)
+    for name, uri in moved.items():
         index.move_source(name, uri)
     return moved
+
+
+def _check_holds_some(index: Index, name: str, uri: str) -> None:
+    """Raise `QueryError` if a source has images, but none of them are at `uri`."""
+    known = index.stamps(name)
+    found = source_for_uri(uri).items() if known and Path(uri).exists() else iter(())
+    if known and not any(make_id(name, item.key) in known for item in found):
+        raise QueryError(
+            f"no image of {name} is in {uri}",
+            "give the folder or archive that has them under the same names",
+        )
 
 
 def _contains(outer: FolderSource, inner: ImageSource) -> bool:

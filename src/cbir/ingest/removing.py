@@ -38,11 +38,11 @@ def remove_images(
     if not names and not where:
         raise QueryError("nothing to remove is named", "give ids, patterns or --where filters")
     with closing(open_index(index, write=True)) as opened:
-        ids = list(opened.ids(where))
-        known = dict.fromkeys(ids)
+        passing = dict.fromkeys(opened.ids(where))
+        known = dict.fromkeys(opened.ids()) if where else passing
         matches = {name: _matching(name, known) for name in names}
-        chosen = sorted({i for found in matches.values() for i in found}, key=str.encode)
-        chosen = chosen if names else ids
+        named = {i for found in matches.values() for i in found} if names else known
+        chosen = [i for i in passing if i in named]
         if chosen:
             opened.bury(_tombstones(opened, chosen))
             opened.refresh()
