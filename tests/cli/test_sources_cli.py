@@ -56,6 +56,7 @@ def test_removed_images_are_kept_out_and_that_is_told(
     said = call("index", photos, "--into", place).out
     assert "2 removed images kept out; --again adds them" in said
     assert call("info", place, "--json").json["kept_out"] == 2
+    assert " 2 (kept out; cbir index --again adds them)\n" in call("info", place).out
     assert "2 added, 4 unchanged" in call("index", photos, "--into", place, "--again").out
     message, _ = call("remove", place, "photos/none", "x*").error
     assert message == f"not in {place}: photos/none, x*"

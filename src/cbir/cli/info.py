@@ -43,6 +43,8 @@ def command(index: str, as_json: bool) -> None:
         ["failed", f"{info['failed']:,}"],
         ["on disk", shown_size(info["bytes"])],
     ]
+    if kept_out := info["kept_out"]:
+        rows.insert(-1, ["removed", f"{kept_out:,} (kept out; cbir index --again adds them)"])
     print_table(["what", index], rows)
     print_failures(failures, info["sources"], index)
     if newer:
