@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import cbir
 from cbir.types import AddReport
 from tests.descriptors.support_photos import MeanColour, write_photos
+from tests.ingest.support_runs import described, records
 
 GREEN = [f"photos/green/{number}.png" for number in range(4)]
 
@@ -58,6 +60,22 @@ def test_records_of_images_that_are_excluded_later_are_removed(photos: Path, pla
     assert ids(place) == everything
 
 
+def test_pictures_that_leave_an_excluded_folder_are_not_described_again(
+    photos: Path, place: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "facts.csv"
+    table.write_text("path,year\ngreen/0.png,1999\ngreen/1.png,2000\n")
+    index(photos, place, metadata=table)
+    (photos / "green" / "0.png").rename(photos / "moved.png")
+    shutil.copy(photos / "green" / "1.png", photos / "copy.png")
+    number, report = described(photos, place, exclude=["green", "blue"])
+    assert (number, report.moved, report.added, report.dropped) == (0, 1, 1, 7)
+    found = records(place)
+    assert found["photos/moved.png"].metadata == {"year": 1999}
+    assert found["photos/copy.png"].metadata == {}
+    assert len(found) == 6
+
+
 def test_excluding_most_images_is_no_reason_to_refuse_to_prune(photos: Path, place: Path) -> None:
     index(photos, place)
     (photos / "red" / "0.png").unlink()
@@ -95,8 +113,6 @@ def test_a_missing_file_or_an_unusable_ignore_file_drops_nothing(photos: Path, p
 
 
 def test_members_of_an_archive_are_dropped_too(tmp_path: Path, photos: Path, place: Path) -> None:
-    import shutil
-
     for kind in ("zip", "tar"):
         archive = Path(shutil.make_archive(str(tmp_path / kind), kind, photos))
         assert index(archive, place).added == 12

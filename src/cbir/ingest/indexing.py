@@ -117,7 +117,6 @@ def index_images(
         boxes = region_boxes(regions or _regions_of(index))
         report = AddReport(nested=nested)
         opened = [_placed(index, source, report) for source in opened]
-        report.dropped = sum(_drop_excluded(index, source) for source in opened)
         run = IndexingRun(
             index,
             chosen,
@@ -198,16 +197,6 @@ def _placed(index: Index, source: ImageSource, report: AddReport) -> ImageSource
     if not nested and (name := follow_source(index, source)):
         report.relocated[name] = source.uri
     return part
-
-
-def _drop_excluded(index: Index, source: ImageSource) -> int:
-    """Remove the records of excluded images, and return their number."""
-    if not isinstance(source, FolderSource | ArchiveMembers) or not source.may_leave_out():
-        return 0
-    names = [name for name, uri in index.sources().items() if uri == source.uri]
-    starts = tuple(f"{name}/" for name in names)
-    mine = (record_id for record_id in index.ids() if record_id.startswith(starts))
-    return len(index.remove([i for i in mine if source.leaves_out(i.partition("/")[2])]))
 
 
 def _tell_excludes(report: AddReport, sources: Sequence[ImageSource], rules: Excludes) -> None:

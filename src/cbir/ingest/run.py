@@ -12,6 +12,7 @@ from typing import Literal
 
 from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
+from cbir.images.excludes import ArchiveMembers
 from cbir.images.exif import EXIF_FIELDS
 from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
@@ -260,16 +261,19 @@ class _SourceRun:
         self.known: dict[str, tuple[SourceItem, str]] = {}
         self._exif: dict[str, Mapping[str, MetadataValue]] = {}
         self.described: set[str] = set()
+        self._excluded: set[str] = set()
 
     def read(self) -> None:
         """Read all new and changed images, and describe those of new content."""
         self._set_run(finished=False)
         self._describe(self._changed(), self._only_hash)
+        self._excluded = self._find_excluded()
 
     def finish(self, prune: Prune) -> None:
         """Describe what was put off, then mark or remove missing images."""
         if self._put_off:
             self._describe(iter(self._put_off.values()))
+        self._drop_excluded()
         self._settle_missing(prune)
         if self._run.again:
             self._index.unbury([i for i in self._index.tombstones() if self.covers(i)])
@@ -427,7 +431,7 @@ class _SourceRun:
         self._commit_if_due()
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Forget what is known about records that moved away."""
+        """Forget what is known about records that are gone."""
         for record_id in ids:
             self._stamps.pop(record_id, None)
 
@@ -570,7 +574,8 @@ class _SourceRun:
     def covers(self, record_id: str) -> bool:
         """Whether the source yields the image of this id, if it is there."""
         start = len(self.name) + 1
-        return record_id[:start] == f"{self.name}/" and self._covers(record_id[start:])
+        mine = record_id[:start] == f"{self.name}/" and self._covers(record_id[start:])
+        return mine and record_id not in self._excluded
 
     def is_there(self, record_id: str) -> bool:
         """Whether an image that the source covers is, or may be, where it was.
@@ -594,6 +599,19 @@ class _SourceRun:
         if any(failure.location == ROOT for failure in self._failures):
             return (f"{self.name}/",)
         return tuple(f"{make_id(self.name, failure.location)}/" for failure in self._failures)
+
+    def _find_excluded(self) -> set[str]:
+        """The ids of the records whose images are excluded now."""
+        source, start = self._source, len(self.name) + 1
+        if not isinstance(source, FolderSource | ArchiveMembers) or not source.may_leave_out():
+            return set()
+        return {i for i in self._stamps if source.leaves_out(i[start:])}
+
+    def _drop_excluded(self) -> None:
+        """Remove the records of excluded images, unless they have moved to others."""
+        if excluded := [i for i in self._stamps if i in self._excluded]:
+            self._report.dropped += len(self._index.remove(excluded))
+            self.forget(excluded)
 
     def _settle_missing(self, prune: Prune) -> None:
         """Mark as missing, or with `prune` remove, the records whose files were not found."""
