@@ -1,6 +1,7 @@
 """Camera RAW files show their largest preview, or say that there is none."""
 
 import struct
+from time import process_time
 
 import numpy as np
 import pytest
@@ -138,3 +139,12 @@ def test_directories_in_a_circle_end():
     raw[-4:] = raw[4:8]
     with pytest.raises(ImageError, match="camera RAW"):
         decode(bytes(raw))
+
+
+def test_a_file_made_to_keep_a_reader_busy_is_soon_refused():
+    # The segments after each start of a JPEG are those after all later starts, too.
+    raw = b"IIU\0\0\0\0\0" + b"\xff\xe0\x00\x04\xff\xd8" * 50_000
+    start = process_time()
+    with pytest.raises(ImageError):
+        decode(raw)
+    assert process_time() - start < 5

@@ -38,7 +38,8 @@ _JPEG_TABLES = 347
 _OLD_JPEG, _NEW_JPEG, _YCBCR = 6, 7, 6
 _READABLE = (1, 5, 7, 8, 32773, 32946)  # compression: none, LZW, JPEG, deflate, PackBits
 _INTEGERS = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I"}
-_MOST_IFDS, _MOST_VALUES, _MOST_JPEGS = 64, 64, 1000
+# More than any camera writes. Without limits, a small file could keep a reader busy for hours.
+_MOST_IFDS, _MOST_VALUES, _MOST_JPEGS, _MOST_SEGMENTS = 64, 64, 1000, 200
 
 Tags = Mapping[int, tuple[int, ...]]
 
@@ -134,7 +135,9 @@ def _anywhere(data: bytes) -> Iterator[_Found]:
 def _jpeg_size(data: bytes, start: int) -> tuple[int, int] | None:
     """Width and height of a baseline or progressive JPEG; None for lossless ones (sensor data)."""
     at = start + 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if at + 9 > len(data) or data[at] != 0xFF:
+            return None
         marker, length = struct.unpack_from(">BH", data, at + 1)
         if marker in (0xC0, 0xC1, 0xC2):
             height, width = struct.unpack_from(">HH", data, at + 5)
