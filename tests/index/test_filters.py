@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from time import process_time
 from unicodedata import normalize
 
 import numpy as np
@@ -72,6 +73,8 @@ def test_a_filter_is_read(text: str, condition: tuple[str, str, tuple[str, ...]]
         ("folder>a", "folder takes"),
         ("folder=*a*b*c/*", "at most 2"),
         (f"label~{'x' * 300}", "too long"),
+        ("label~" + "\U0001f600" * 500, "too long"),  # as the server counts them
+        (f"label={','.join('x' * 4001)}", "at most 4,000"),
         ("width<1,2", "takes one value"),
         ("width=wide", "width is a number"),
         ("height<tall", "height is a number"),
@@ -176,6 +179,7 @@ PLACES = {
     "4": "trips/x/2024",
     "5": "old trips",
     "6": "Zu\u0308rich",
+    "7": "n\u3000\xa0\udce1 x",
 }
 DATES: list[MetadataValue] = [
     *("2023-12-31T23:59:59", "2024-05", "2024-05-01T00:00:00", "2024-05-31 12:30:10"),
@@ -192,11 +196,12 @@ DATES: list[MetadataValue] = [
         ("folder=trips/?*", "34"),
         ("folder=*/2024", "4"),
         ("folder=t*s/*/*", "34"),
-        ("folder=*", "123456"),
+        ("folder=*", "1234567"),
+        ("folder=n????x", "7"),
         ('folder=""', "1"),
         ('folder="trips/*"', ""),
         ("folder=trips/a b", "3"),
-        ("folder!=trips/*", "156"),
+        ("folder!=trips/*", "1567"),
         ("folder=trips,old*", "25"),
         ("folder~TRIPS", "2345"),
         ("folder~2.24", ""),
@@ -257,3 +262,22 @@ def test_dates_compare_as_dates(index: Index, where: str, found: str) -> None:
 def test_dates_are_written_in_one_way(text: str, date: str) -> None:
     assert iso_date(text) == date
     assert is_date(date) == date.startswith("2024")
+
+
+def test_long_filters_are_answered_or_refused(index: Index) -> None:
+    vector = unit(np.ones((1, 8)))
+    index.remove(list(index.ids()))
+    index.add([make_entry("a/1", vector, metadata={"day": "2024-05-01T00:00:00"})])
+    days = ",".join([*("2023-01-01" for _ in range(3999)), "2024-05-01"])
+    assert index.search(vector, 1, where=["id!=x"] * 99 + ["day=2024"])[0].ids == ["a/1"]
+    assert index.search(vector, 1, where=[f"day={days}"])[0].ids == ["a/1"]
+    with pytest.raises(QueryError, match="101 filters are too many"):
+        index.search(vector, 1, where=["id!=x"] * 101)
+
+
+def test_a_folder_of_many_encoded_bytes_takes_no_time() -> None:
+    (read,) = parse([f"folder={'?' * 10}"])
+    location = f"{'%A4' * 40}{'y' * 14}/1.png"
+    start = process_time()
+    assert not re.fullmatch(read.pattern, location, re.DOTALL)
+    assert process_time() - start < 1

@@ -52,6 +52,11 @@ _WITHIN = {
 _LAST = "\U0010ffff"
 _LONGEST_PATTERN = 1000  # Elasticsearch's default for index.max_regex_length
 _MOST_STARS = 2  # in a folder, apart from a final /*
+_MOST_FILTERS = 100
+_MOST_VALUES = 4_000  # of all filters; each may take seven variables of the 32,766 of SQLite
+# One character of a location: as it is, one byte, or white space of two or three bytes. Anything
+# looser could be matched in so many ways that one location takes seconds.
+_ONE = "([^%/]|%[0-9A-F]{2}|%C2%[89AB][0-9A-F]|%E[1-3](%[89AB][0-9A-F]){2})"
 _ESCAPED = re.compile(r"[!-/:-@\[-`{-~]")
 _UNSAFE = re.compile("[%\\s\x00-\x1f\x7f-\x9f]")  # as in images.ids.encode_path
 
@@ -84,11 +89,17 @@ def parse(where: Sequence[str], metadata_fields: Iterable[str] = ()) -> list[Con
     """Parse the filters in `where`, which are combined with AND.
 
     `metadata_fields` are the index's metadata keys. Raises `QueryError` for bad syntax, an unknown
-    field, or a numeric field compared with text.
+    field, a numeric field compared with text, and for too many filters or values.
     """
+    if len(where) > _MOST_FILTERS:
+        raise QueryError(f"{len(where):,} filters are too many", f"give at most {_MOST_FILTERS}")
     metadata = set(metadata_fields)
     known = [*FIELDS, FOLDER, *sorted(metadata)]
-    return [_parse_one(text, known, FOLDER not in metadata) for text in where]
+    found = [_parse_one(text, known, FOLDER not in metadata) for text in where]
+    values = sum(len(condition.values) for condition in found)
+    if values > _MOST_VALUES:
+        raise QueryError(f"the filters have {values:,} values", f"give at most {_MOST_VALUES:,}")
+    return found
 
 
 def field_of(text: str, fields: Iterable[str]) -> str | None:
@@ -263,13 +274,13 @@ def _folder(glob: str) -> str:
     folder, below = (glob[:-2], "(/.*)?") if glob.endswith("/*") else (glob, "")
     if not folder:
         return "[^/]*"
-    wild = {"*": ".*", "?": "([^%/]|(%[0-9A-F][0-9A-F])+)"}
+    wild = {"*": ".*", "?": _ONE}
     parts = [wild.get(part) or _escape(_encoded(part)) for part in re.split(r"([*?])", folder)]
     return "".join(parts) + below + "/[^/]*"
 
 
 def _checked_pattern(text: str, pattern: str) -> str:
-    if len(pattern) > _LONGEST_PATTERN:
+    if len(pattern.encode("utf-16-le")) > 2 * _LONGEST_PATTERN:  # the server counts as Java does
         raise QueryError(f"filter '{text}' is too long", "search for a shorter part of the value")
     return pattern
 

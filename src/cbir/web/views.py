@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import ImageError, QueryError
 from cbir.images.decode import sniff
 from cbir.images.exif import POSITION
+from cbir.index import filters
 from cbir.search.near_misses import near_misses
 from cbir.search.searcher import Searcher
 from cbir.search.why import why
@@ -175,12 +175,11 @@ def _refusals(question: Question) -> Iterator[None]:
 
 
 def _wrong_filter(where: Sequence[str]) -> int | None:
-    """The number, from 1, of the first filter that the index refuses by itself."""
-    index = _searcher().index
-    vector = np.full((1, index.spec.dim), index.spec.dim**-0.5, dtype=np.float32)
+    """The number, from 1, of the first filter that is refused by itself."""
+    fields = _searcher().index.metadata_fields()
     for number, text in enumerate(where, 1):
         try:
-            index.search(vector, 1, where=[text])
+            filters.parse([text], fields)
         except QueryError:
             return number
     return None

@@ -632,7 +632,9 @@ def _among(column: str, condition: Condition, values: list[MetadataValue]) -> _C
         return f"{_MATCHES}({column}, ?)", [condition.pattern]
     sql = [f"{column} IN ({', '.join('?' * len(values))})"]
     sql += [f"({column} >= ? AND {column} < ?)" for _ in condition.spans]
-    return " OR ".join(sql), [*values, *(text for span in condition.spans for text in span)]
+    while len(sql) > 1:  # SQLite limits the depth, so the clauses become a tree
+        sql = [f"({' OR '.join(sql[at : at + 2])})" for at in range(0, len(sql), 2)]
+    return sql[0], [*values, *(text for span in condition.spans for text in span)]
 
 
 def _matches(value: MetadataValue | None, pattern: str) -> bool | None:
