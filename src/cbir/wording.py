@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+_COMPARED = 100
 _PLURALS = {"query": "queries", "class": "classes", "index": "indexes"}
 
 
@@ -27,11 +28,23 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def most_similar(name: str, known: Iterable[str], most: int) -> list[str]:
+    """The `known` names that are similar to `name`, the most similar first.
+
+    Only those that share the most pairs of letters are compared, as difflib takes seconds for
+    thousands of long names.
+    """
+    from difflib import get_close_matches
+    from heapq import nlargest
+
+    pairs = _pairs(name)
+    candidates = nlargest(_COMPARED, known, key=lambda other: len(pairs & _pairs(other)))
+    return get_close_matches(name, candidates, most)
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The `known` name most similar to `name`, or None."""
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(name, known, n=1)), None)
+    return next(iter(most_similar(name, known, 1)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
@@ -44,3 +57,7 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
 def percent(share: float) -> str:
     """A fraction as a percentage: `88.4%`, `100%`."""
     return f"{100 * share:.1f}%" if share < 0.9995 else "100%"
+
+
+def _pairs(text: str) -> set[str]:
+    return {text[at : at + 2] for at in range(len(text))}

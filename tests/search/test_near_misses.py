@@ -87,6 +87,13 @@ def test_only_filters_that_nothing_matches_alone_are_told(
         near_misses(index, ["prise=0"])
 
 
+def test_only_the_first_of_many_filters_and_values_are_compared(index: Index) -> None:
+    found = near_misses(index, [f"label=x{number},plian" for number in range(50)])
+    assert [miss.filter for miss in found] == ["label=x0,plian", "label=x1,plian", "label=x2,plian"]
+    assert found[0].near == ["label=plain"]
+    assert near_misses(index, [f"label={','.join('uvwxyz')},plian"])[0].near == []
+
+
 def test_an_empty_index_has_no_near_misses(tmp_path: Path) -> None:
     made = new_index(tmp_path / "empty.cbir")
     assert near_misses(made, ["label=cat"]) == []

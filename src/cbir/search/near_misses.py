@@ -6,7 +6,6 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +13,7 @@ from urllib.parse import unquote
 from cbir.index.base import Index
 from cbir.index.filters import FIELDS, FLAG_FIELDS, FOLDER, equals, field_of, parse
 from cbir.types import MetadataValue
-from cbir.wording import one_line
+from cbir.wording import most_similar, one_line
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +41,20 @@ class NearMiss:
 
 
 def near_misses(index: Index, where: Sequence[str]) -> list[NearMiss]:
-    """The filters of `where` that no record of the index matches, not even alone.
+    """The first filters of `where` that no record of the index matches, not even alone.
 
-    An empty index has none. Raises `QueryError` for a filter that
-    cannot be read.
+    An empty index has none. Raises `QueryError` for a filter that cannot be read.
     """
     if not index.count():
         return []
-    missed = [text for text in where if next(index.ids([text]), None) is None]
-    return [_near(index, text) for text in missed]
+    missed = (text for text in where if next(index.ids([text]), None) is None)
+    return [_near(index, text) for text in islice(missed, _SHOWN)]
 
 
 def warn_of_near_misses(index: Index, where: Sequence[str]) -> None:
     """Log the near misses of a search without hits, quoted for a shell."""
+    if not log.isEnabledFor(logging.WARNING):
+        return
     for miss in near_misses(index, where):
         log.warning("%s", one_line(miss.sentence(shlex.quote)))
 
@@ -73,7 +73,7 @@ def _near(index: Index, text: str) -> NearMiss:
         return NearMiss(text, [], [equals(field, value) for value in ends])
     right = text.strip()[len(field) :].lstrip("!<>=~ ")
     # A value with commas may have been written without quotes.
-    asked = [right, *condition.values]
+    asked = list(dict.fromkeys([right, *condition.values]))[: 1 + _SHOWN]
     near = _similar(asked, [value for value in values if isinstance(value, str)])
     return NearMiss(
         text,
@@ -105,8 +105,6 @@ def _similar(asked: Sequence[str], values: Sequence[str]) -> list[str]:
     """The values most similar to what was asked for, whatever the case."""
     by_fold = {value.strip().casefold(): value for value in reversed(values)}
     close = [
-        match
-        for text in asked
-        for match in get_close_matches(text.strip().casefold(), by_fold, _SHOWN)
+        match for text in asked for match in most_similar(text.strip().casefold(), by_fold, _SHOWN)
     ]
     return [by_fold[match] for match in dict.fromkeys(close)][:_SHOWN]

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -22,7 +21,7 @@ from cbir.search.query import MAX_K, IndexedId, OptionChanges, Picture, Query, S
 from cbir.search.query import pixels_of as query_pixels
 from cbir.search.searcher import Searcher
 from cbir.types import Box, Hit, ImageRecord
-from cbir.wording import counted
+from cbir.wording import counted, most_similar
 
 _AT_ONCE = 10_000
 """Records that one search ranks; every engine can."""
@@ -376,7 +375,7 @@ def _near(index: Index, record_id: str) -> list[str]:
             same_folder.append(other)
         if len(first) < _COMPARED:
             first.append(other)
-    return same_name or get_close_matches(record_id, same_folder or first, _NEAR)
+    return same_name or most_similar(record_id, same_folder or first, _NEAR)
 
 
 def _quoted(record_id: str) -> str:
