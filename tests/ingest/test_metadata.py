@@ -183,6 +183,8 @@ JSON_ERRORS = [
     ('{"id": "b", "height": 1}', "'height' is a reserved name"),
     ('{"id": "b", "a=b": 1}', "'a=b' is not a valid column name"),
     ('{"id": "a"}', "id 'a' appears twice"),
+    ('{"id": "b", "n": "\\ud800"}', "not JSON: "),
+    ('{"id": "b\\u0000"}', "id 'b\\x00' is not text"),
     ('{"id": 1}', "id 1 is not text"),
     ('{"id": ""}', "id '' is not text"),
     ('{"id": null, "n": 1}', "the row has neither 'id' nor 'path'"),
@@ -197,6 +199,11 @@ def test_bad_json_is_refused_with_its_line(tmp_path: Path, text: str, message: s
     with pytest.raises(CbirError) as error:
         read_metadata(path)
     assert error.value.message.startswith(f"{path}:3: {message}")
+
+
+def test_an_absolute_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CbirError, match="is not text"):
+        read_metadata(written(tmp_path, "a.jsonl", '{"path": "/a\\u0000b/c.png"}'))
 
 
 def test_a_file_that_says_nothing_is_refused(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _joined(rows: Sequence[_Row]) -> Metadata:
         if _key_of(row) != key:
             raise _LineError(row.line, f"this row has no '{key}', but the first has", _ONE_KEY)
         name = row.fields[key]
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or "\0" in name:
             raise _LineError(row.line, f"{key} {name!r} is not text", _ONE_KEY)
         place = name if key == "id" else _place(name)
         if place in names:
@@ -235,6 +235,7 @@ def _json_object(line: int, text: str) -> list[tuple[str, Any]]:
     try:
         # Pairs instead of a dict, so that duplicate names are noticed.
         found = json.loads(text, object_pairs_hook=_Pairs, parse_constant=refuse_constant)
+        json.dumps(found, ensure_ascii=False).encode()  # refuses half a pair of surrogates
     except (ValueError, RecursionError) as error:
         raise _LineError(line, f"not JSON: {error}", "write one object per line") from error
     if not isinstance(found, _Pairs):
