@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable, Sequence
 
 _COMPARED = 100
@@ -26,6 +28,18 @@ def listed(words: Sequence[str], shown: int = 10) -> str:
 def one_line(text: str) -> str:
     """`text` with control characters escaped: file names may contain any."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word of a shell, quoted only if needed."""
+    if os.name == "nt":
+        import subprocess
+
+        return subprocess.list2cmdline([text])
+    if text.isprintable():
+        # shlex writes it's as 'it'"'"'s'.
+        return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
+    return "$'" + "".join(map(_escaped, text)) + "'"  # as GNU ls prints it
 
 
 def most_similar(name: str, known: Iterable[str], most: int) -> list[str]:
@@ -61,3 +75,11 @@ def percent(share: float) -> str:
 
 def _pairs(text: str) -> set[str]:
     return {text[at : at + 2] for at in range(len(text))}
+
+
+def _escaped(character: str) -> str:
+    if character in "'\\":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from zipfile import ZipFile, ZipInfo
 
 import pytest
 from PIL import Image
 
-from cbir.cli.places import shell_word
+from cbir.wording import shell_word
 from tests.cli.support_cli import call, run
 
 WORDS = [
@@ -167,6 +168,27 @@ def test_ways_to_print_exclude_each_other(folder: Path) -> None:
     ):
         answer = call("search", "photos/b%20.png", "--in", "p.cbir", *wrong)
         assert (answer.code, answer.out) == (2, ""), wrong
+
+
+@needs_posix
+def test_names_of_files_do_not_reach_the_terminal_raw(folder: Path) -> None:
+    odd = folder / "odd \x1b[31m"
+    (odd / "a\x1b[1m.lrdata").mkdir(parents=True)
+    (odd / "note.\x1b[1m").write_text("no picture")
+    (odd / "dead.png").symlink_to("/nowhere")
+    (odd / "one.png").write_bytes((folder / "-k.png").read_bytes())
+    with ZipFile(folder / "a.zip", "w") as archive:
+        link = ZipInfo("link.png")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, "\x1b[31mred.png")
+    answer = call("index", odd, folder / "a.zip", "--into", "my index.cbir")
+    assert "\x1b" not in answer.out + answer.err
+    assert "a link to \\x1b[31mred.png, which is not in the archive" in answer.out
+    with ZipFile(folder / "b.zip", "w") as archive:
+        for number in range(11):
+            archive.writestr(f"{number}.png", "no picture")
+    many = call("index", folder / "b.zip", "--into", "my index.cbir")
+    assert "cbir info 'my index.cbir' --json" in many.out
 
 
 def test_labels_do_not_reach_the_terminal_raw(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import click
 
 from cbir.cli.output import own_command, progress_bar, progress_stages, say
 from cbir.files import write_whole
+from cbir.wording import shell_word
 
 DESCRIPTORS = {"cifar10": "cifar10-cnn", "digits": "classic"}
 FORMAT = 3
@@ -192,4 +192,4 @@ def _evaluate(data: str, place: str) -> dict[str, Any]:
 def _show(figures: dict[str, Any], data: str, place: str) -> None:
     say(f"{data}: {figures['n_indexed']:,} images in {place}")
     click.echo(figures["shown"], nl=False)
-    say(f"In a terminal: {own_command()} search PICTURE --in {shlex.quote(place)}")
+    say(f"In a terminal: {own_command()} search PICTURE --in {shell_word(place)}")

@@ -14,7 +14,7 @@ import click
 
 from cbir.cli.options import INDEX
 from cbir.cli.output import print_failures, print_json, print_notes, progress_bar, say
-from cbir.wording import counted, listed
+from cbir.wording import counted, listed, one_line
 
 if TYPE_CHECKING:
     from cbir.types import AddReport
@@ -165,7 +165,7 @@ def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str
 
         def on_message(message: str) -> None:
             first.close()
-            say(f"{strftime('%T')} {message}")
+            say(one_line(f"{strftime('%T')} {message}"))
 
         watch_images(
             sources,
@@ -201,48 +201,53 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     }
     done = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     rate = f", {described / report.seconds:,.0f} per second" if described else ""
-    click.echo(f"{into}: {done or 'nothing added'} in {report.seconds:.1f} s{rate}")
+    _print(f"{into}: {done or 'nothing added'} in {report.seconds:.1f} s{rate}")
     for name, uri in report.relocated.items():
-        click.echo(f"source {name} was found at {uri}; its images keep their ids")
+        _print(f"source {name} was found at {uri}; its images keep their ids")
     for path, name in report.nested.items():
-        click.echo(f"{path} is part of source {name}; its images are indexed once")
+        _print(f"{path} is part of source {name}; its images are indexed once")
     if report.decoded_anew:
         again = counted(report.decoded_anew, "unchanged image")
-        click.echo(f"{again} described again, because this version of cbir reads them better")
+        _print(f"{again} described again, because this version of cbir reads them better")
     if report.kept_out:
-        click.echo(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
+        _print(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
     if report.missing:
         hint = "" if prune else "; --prune removes their records"
-        click.echo(f"{counted(report.missing, 'file')} missing{hint}")
+        _print(f"{counted(report.missing, 'file')} missing{hint}")
     if report.removed:
-        click.echo(f"{counted(report.removed, 'record')} removed (file missing)")
+        _print(f"{counted(report.removed, 'record')} removed (file missing)")
     if report.dropped:
-        click.echo(f"{counted(report.dropped, 'record')} removed (excluded)")
+        _print(f"{counted(report.dropped, 'record')} removed (excluded)")
     if report.excluded:
-        click.echo(f"excluded: {_named(report.excluded)}")
+        _print(f"excluded: {_named(report.excluded)}")
     if report.passed_over:
         names = _named(report.passed_over)
-        click.echo(f"passed over: {names}; --no-default-excludes includes them")
+        _print(f"passed over: {names}; --no-default-excludes includes them")
     if report.unused_excludes:
-        click.echo(f"--exclude matched nothing: {listed(report.unused_excludes)}")
+        _print(f"--exclude matched nothing: {listed(report.unused_excludes)}")
     if report.ignored:
         kinds = sorted(
             report.ignored_by_extension.items(), key=lambda kind: (-kind[1], not kind[0], kind[0])
         )
         named = listed([f"{count:,} {name or 'without extension'}" for name, count in kinds])
-        click.echo(f"{counted(report.ignored, 'file')} ignored (not an image): {named}")
+        _print(f"{counted(report.ignored, 'file')} ignored (not an image): {named}")
     if report.skipped_indexes:
         skipped = counted(len(report.skipped_indexes), "index")
-        click.echo(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
+        _print(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
     if not report.notes and not report.failures:
         return
     sources = _sources_of(into)
     if report.notes:
-        click.echo(f"{counted(len(report.notes), 'note')}:")
+        _print(f"{counted(len(report.notes), 'note')}:")
         print_notes(report.notes, sources)
     if report.failures:
-        click.echo(f"{len(report.failures):,} failed:")
+        _print(f"{len(report.failures):,} failed:")
         print_failures(report.failures, sources, into)
+
+
+def _print(line: str) -> None:
+    """Print a line that may contain names of files."""
+    click.echo(one_line(line))
 
 
 def _warn_of_rows(report: AddReport) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.errors import CbirError
-from cbir.wording import one_line
+from cbir.wording import one_line, shell_word
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -40,7 +39,7 @@ def own_command() -> str:
     if called.stem != "cbir" or not called.is_file() or (found and called.samefile(found)):
         return "cbir"
     beside = os.path.relpath(called)
-    return shlex.quote(str(called.absolute()) if beside.startswith("..") else beside)
+    return shell_word(str(called.absolute()) if beside.startswith("..") else beside)
 
 
 def print_json(value: Any) -> None:
@@ -69,7 +68,7 @@ def print_failures(failures: Sequence[Failure], sources: Mapping[str, str], inde
     for failure in failures[:SHOWN_FAILURES]:
         _print_about(failure, failure.reason, sources)
     if len(failures) > SHOWN_FAILURES:
-        click.echo(f"  ... for all of them: cbir info {index} --json")
+        click.echo(f"  ... for all of them: cbir info {shell_word(index)} --json")
 
 
 def print_notes(notes: Sequence[Note], sources: Mapping[str, str]) -> None:
@@ -86,7 +85,7 @@ def _print_about(about: Failure | Note, text: str, sources: Mapping[str, str]) -
 
     place = place_of(sources[about.source], about.location)
     shown = shown_place(place) if place else f"{about.source}/{about.location}"
-    click.echo(f"  {shown}: {text}")
+    click.echo(f"  {shown}: {one_line(text)}")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from cbir.errors import CbirError
 from cbir.images.sources import Place
-from cbir.wording import one_line
+from cbir.wording import one_line, shell_word
 
 _VIEWER_SECONDS = 2.0
 """A viewer that has not ended by then is showing the picture."""
@@ -30,16 +29,6 @@ def from_here(path: str) -> str:
     except (ValueError, FileNotFoundError):  # not below it, or the working directory is gone
         return path
     return f"./{inner}" if str(inner).startswith("-") else str(inner)
-
-
-def shell_word(text: str) -> str:
-    """`text` as one word of a shell, quoted only if needed."""
-    if os.name == "nt":
-        return subprocess.list2cmdline([text])
-    if text.isprintable():
-        # shlex writes it's as 'it'"'"'s'.
-        return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
-    return "$'" + "".join(map(_escaped, text)) + "'"  # as GNU ls prints it
 
 
 def is_gone(place: Place | None, missing: bool) -> bool:
@@ -74,11 +63,3 @@ def open_in_viewer(path: str) -> None:
             f"{name} cannot open {path} (exit status {code})",
             "choose a default program for such files in your desktop's settings",
         )
-
-
-def _escaped(character: str) -> str:
-    if character in "'\\":
-        return f"\\{character}"
-    if character.isprintable():
-        return character
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

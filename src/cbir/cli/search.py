@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ import click
 
 from cbir.cli.options import INDEX, descriptor_option
 from cbir.cli.output import print_json, print_table, progress_bar, say
-from cbir.wording import counted
+from cbir.wording import counted, one_line, shell_word
 
 if TYPE_CHECKING:
     from cbir.images.sources import Place
@@ -148,7 +147,7 @@ def command(
         )
     for (name, _), found in zip([] if as_json else queries, placed, strict=not as_json):
         if len(placed) > 1 and not paths:
-            click.echo(f"{name}:")
+            click.echo(f"{one_line(name)}:")
         if not found:
             say(f"no hits: {_why_none(index, indexed, where)}")
         elif paths:
@@ -184,9 +183,9 @@ def _named(query: str) -> Iterator[None]:
 
 def _why_none(index: str, indexed: int, where: tuple[str, ...]) -> str:
     if not indexed:
-        return f"{index} is empty; cbir index FOLDER --into {index}"
+        return f"{index} is empty; cbir index FOLDER --into {shell_word(index)}"
     if where:
-        filters = " ".join(f"--where {shlex.quote(one)}" for one in where)
+        filters = " ".join(f"--where {shell_word(one)}" for one in where)
         return f"no other image of {index} matches {filters}"
     return f"{index} contains no other image"
 
@@ -249,12 +248,11 @@ def _open(found: list[Placed], number: int, index: str) -> None:
     if number > len(found):
         raise CbirError(f"there is no hit {number}, only {len(found)}", "ask for more with -k")
     hit, place = found[number - 1]
+    serve = f"cbir serve {shell_word(index)}"
     if is_gone(place, hit.record.missing):
-        raise CbirError(
-            f"the file of hit {number} is gone", f"cbir serve {index} shows its thumbnail"
-        )
+        raise CbirError(f"the file of hit {number} is gone", f"{serve} shows its thumbnail")
     if hit.path is None:
-        raise CbirError(f"hit {number} has no file of its own", f"cbir serve {index} shows it")
+        raise CbirError(f"hit {number} has no file of its own", f"{serve} shows it")
     open_in_viewer(hit.path)
 
 

@@ -16,7 +16,7 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
 
     from cbir.cli.output import print_json, say
     from cbir.index.open import open_index
-    from cbir.wording import counted
+    from cbir.wording import counted, shell_word
 
     with closing(open_index(index, write=repair)) as opened:
         found = opened.verify(repair=repair)
@@ -30,6 +30,6 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
         problems = counted(len(left), "problem") + (" left" if repair and found else "")
         click.echo(f"{index}: {counted(count, 'image')}, {problems}")
     if left and not repair:
-        say(f"cbir verify {index} --repair repairs what can be rebuilt")
+        say(f"cbir verify {shell_word(index)} --repair repairs what can be rebuilt")
     if left:
         ctx.exit(1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.search import command as search
+from cbir.wording import counted, one_line, shell_word, shown_size
 
 if TYPE_CHECKING:
     from cbir.search.why import Why
@@ -64,10 +65,11 @@ def command(
         print_json({"query": name, **answer.to_json()})
         return
     for sentence in answer.sentences:
-        click.echo(sentence)
+        click.echo(one_line(sentence))
     if answer.state == "unknown" and Path(target).is_file():
-        where = "its source again" if record_id != target else f"its folder with --into {index}"
-        click.echo(f"Its file is there: index {where}.")
+        into = f"its folder with --into {shell_word(index)}"
+        what = into if record_id == target else "its source again"
+        click.echo(f"Its file is there: index {what}.")
     if rows := list(_rows(answer)):
         print_table(rows[0], rows[1:])
 
@@ -75,7 +77,6 @@ def command(
 def _rows(answer: Why) -> Iterator[tuple[str, str]]:
     """The facts behind the sentences: names and values."""
     from cbir.types import WHOLE
-    from cbir.wording import counted, shown_size
 
     if answer.reason:
         yield "reason", answer.reason

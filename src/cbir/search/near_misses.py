@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +12,7 @@ from urllib.parse import unquote
 from cbir.index.base import Index
 from cbir.index.filters import FIELDS, FLAG_FIELDS, FOLDER, equals, field_of, parse
 from cbir.types import MetadataValue
-from cbir.wording import most_similar, one_line
+from cbir.wording import most_similar, shell_word
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ def warn_of_near_misses(index: Index, where: Sequence[str]) -> None:
     if not log.isEnabledFor(logging.WARNING):
         return
     for miss in near_misses(index, where):
-        log.warning("%s", one_line(miss.sentence(shlex.quote)))
+        log.warning("%s", miss.sentence(shell_word))
 
 
 def _near(index: Index, text: str) -> NearMiss:
