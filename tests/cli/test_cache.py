@@ -84,3 +84,12 @@ def _doctor() -> list[dict[str, str]]:
 
     rows: list[dict[str, str]] = json.loads(call("doctor", "--json").out)
     return rows
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_clear_empties_a_folder_that_is_a_link_to_another_disk(home: Path, tmp_path: Path) -> None:
+    disk = (home / "data").rename(tmp_path / "disk")
+    (home / "data").symlink_to(disk)
+    assert call("cache", "--clear", "--yes").code == 0
+    assert list(disk.iterdir()) == []
+    assert (home / "data").is_symlink()

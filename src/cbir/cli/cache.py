@@ -52,7 +52,7 @@ def command(clear: bool, yes: bool, as_json: bool) -> int | None:
             say("nothing was removed")
             return 1
         for one in chosen:
-            shutil.rmtree(one.place)
+            _remove(one.place)
         if not as_json:
             say(f"{total} removed" if chosen else "there is nothing to remove")
             for one in kept():
@@ -98,3 +98,15 @@ def _size(folder: Path) -> int:
     """The size in bytes of the files in `folder`; what links lead to counts where it is."""
     files = (path.lstat() for path in folder.rglob("*") if path.is_file())
     return sum(facts.st_size for facts in files)
+
+
+def _remove(folder: Path) -> None:
+    """Remove `folder`; empty it if it is a link, perhaps to another disk."""
+    if not folder.is_symlink():
+        shutil.rmtree(folder)
+        return
+    for member in folder.iterdir():
+        if member.is_dir() and not member.is_symlink():
+            shutil.rmtree(member)
+        else:
+            member.unlink()
