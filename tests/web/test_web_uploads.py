@@ -110,6 +110,18 @@ def test_programs_keep_a_picture_only_where_they_ask_for_it(
     assert [h["id"] for h in answer["hits"]] == [h.id for h in searcher.search(picture(7), k=2)]
 
 
+def test_an_explanation_is_json_and_keeps_no_picture(searcher: Searcher) -> None:
+    app = create_app(searcher)
+    app.extensions["cbir.uploads"] = Uploads(most=1)
+    client = app.test_client()
+    token = token_in(sent(client, picture(7)).text)
+    asked = {"image": (io.BytesIO(picture(8)), "other.png"), "target": ID}
+    assert client.post("/why", data=asked, headers={"Accept": "*/*"}).status_code == 200
+    assert client.post("/search", data={"upload": token}, headers=PAGE).status_code == 200
+    refused = client.get("/why", query_string={"id": ID}, headers={"Accept": "*/*"})
+    assert error_of(refused)["message"] == "No picture was named"
+
+
 def test_a_part_of_an_indexed_picture_is_searched_with(
     client: FlaskClient, searcher: Searcher
 ) -> None:

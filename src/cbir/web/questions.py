@@ -57,7 +57,9 @@ class Question:
 
 
 def wants_json(request: Request) -> bool:
-    """Whether the client prefers JSON to the page."""
+    """Whether the client prefers JSON to the page, or asks for what has no page."""
+    if request.endpoint == "views.explanation":
+        return True
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]
 
