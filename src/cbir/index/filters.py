@@ -125,7 +125,12 @@ def quote(value: str) -> str:
         and not _DATE.fullmatch(value)
         and iso_date(value) == value
     )
-    return value if means_itself else '"' + value.replace('"', '""') + '"'
+    return value if means_itself else in_quotes(value)
+
+
+def in_quotes(value: str) -> str:
+    """`value` as a filter takes exactly this text, and no other Unicode form of it."""
+    return '"' + value.replace('"', '""') + '"'
 
 
 def as_number(text: str) -> int | float | None:

@@ -200,7 +200,7 @@ class _Search:
 
     def own(self) -> tuple[float, Box | None, str | None]:
         """Score and part of the record, and the orientation of the query."""
-        found, names = self.matches(1, [f"id={_quoted(self.record.id)}"])
+        found, names = self.matches(1, [f"id={filters.in_quotes(self.record.id)}"])
         if not found.ids:
             raise RecordGoneError(self.record.id)  # a writer has just removed it
         return float(found.scores[0]), found.boxes[0], names[0] if names else None
@@ -210,7 +210,7 @@ class _Search:
         return [
             text
             for text in self.options.where
-            if not self.matches(1, [text, f"id={_quoted(self.record.id)}"])[0].ids
+            if not self.matches(1, [text, f"id={filters.in_quotes(self.record.id)}"])[0].ids
         ]
 
     def rank(self, score: float, where: Sequence[str]) -> int:
@@ -378,13 +378,8 @@ def _near(index: Index, record_id: str) -> list[str]:
     return same_name or most_similar(record_id, same_folder or first, _NEAR)
 
 
-def _quoted(record_id: str) -> str:
-    """As a filter takes exactly this id, in no other Unicode form."""
-    return '"' + record_id.replace('"', '""') + '"'
-
-
 def _id_ranges(index: Index) -> Iterator[list[str]]:
     """Filters that split the index into ranges of ids that one search can rank."""
     ids = index.ids()
     while some := list(islice(ids, _AT_ONCE)):
-        yield [f"id>={_quoted(some[0])}", f"id<={_quoted(some[-1])}"]
+        yield [f"id>={filters.in_quotes(some[0])}", f"id<={filters.in_quotes(some[-1])}"]
