@@ -55,7 +55,7 @@ class RecordGoneError(QueryError):
     """The id is not in the index: never indexed, or removed since a search found it."""
 
     def __init__(self, record_id: str) -> None:
-        super().__init__(f"no record '{record_id}' in the index", "ids have the form SOURCE/path")
+        super().__init__(f"no record '{record_id}' in the index", "cbir search --ids shows ids")
         self.record_id = record_id
 
 

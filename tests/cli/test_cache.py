@@ -41,6 +41,13 @@ def test_the_cache_is_listed_with_sizes_and_cures(home: Path) -> None:
     assert "cbir models remove NAME" in doctor["models"]
 
 
+def test_an_empty_cache_says_so() -> None:
+    listed = call("cache")
+    assert (listed.code, listed.out) == (0, "")
+    assert listed.err == f"{os.environ['CBIR_HOME']} is empty\n"
+    assert call("cache", "--json").json == {"kept": []}
+
+
 def test_clear_asks_and_keeps_models_and_checkpoints(home: Path) -> None:
     asked = call("cache", "--clear")
     assert (asked.code, asked.err) == (

@@ -198,3 +198,9 @@ def test_labels_do_not_reach_the_terminal_raw(folder: Path) -> None:
     assert call("index", "more", "--into", "m.cbir", "--label-from-folder").code == 0
     found = call("search", odd / "-k.png", "--in", "m.cbir")
     assert rows(found.out)[0][2] == "red\\x1b[1m"
+
+
+def test_an_indexed_picture_is_named_by_its_path_or_its_id(folder: Path) -> None:
+    expected = call("search", "--id", "photos/my%20cat's.png", "--in", "p.cbir").out
+    for name in ("photos/my cat's.png", str(folder / "my cat's.png")):
+        assert call("search", "--id", name, "--in", "p.cbir").out == expected

@@ -181,6 +181,31 @@ PLACES = {
     "6": "Zu\u0308rich",
     "7": "n\u3000\xa0\udce1 x",
 }
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("path=a b/1 2.png", "1"),
+        ('path="a b/1 2.png"', "1"),
+        ("path=a%20b/1%202.png", "1"),
+        ("id=a/a b/1 2.png", "1"),
+        ("path~A B", "12"),
+        ("path=a b/50% x.png", "2"),
+        ("path=50%20x.png", "3"),
+        ("path!=a b/1 2.png", "23"),
+    ],
+)
+def test_paths_and_ids_may_have_white_space(index: Index, where: str, found: str) -> None:
+    vector = unit(np.ones((1, 8)))
+    index.remove(list(index.ids()))
+    names = {"1": "a b/1 2.png", "2": "a b/50% x.png", "3": "50 x.png"}
+    stored = {number: f"a/{encode_path(name)}" for number, name in names.items()}
+    index.add([make_entry(record_id, vector) for record_id in stored.values()])
+    ids = index.search(vector, 10, where=[where])[0].ids
+    assert sorted(ids) == sorted(stored[number] for number in found)
+
+
 DATES: list[MetadataValue] = [
     *("2023-12-31T23:59:59", "2024-05", "2024-05-01T00:00:00", "2024-05-31 12:30:10"),
     *("2024-06-01", "2024x", 2024, "Mai 2024"),

@@ -45,6 +45,18 @@ def test_ids_patterns_and_filters_name_what_to_remove(
     assert before.keys() - records(place).keys() == gone
 
 
+def test_names_may_be_written_as_on_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "Ko\u0308ln 50% a"
+    folder.mkdir(parents=True)
+    for number, colour in enumerate(("red", "blue", "green")):
+        Image.new("RGB", (8, 8), colour).save(folder / f"{number}.png")
+    described(tmp_path / "photos", tmp_path / "photos.cbir")
+    report = cbir.remove_images(tmp_path / "photos.cbir", ["photos/Köln 50% a/0.png"])
+    assert (len(report.removed), report.absent) == (1, [])
+    report = cbir.remove_images(tmp_path / "photos.cbir", ["photos/Köln 50%*/[12].png"])
+    assert (len(report.removed), report.absent) == (2, [])
+
+
 def test_names_that_match_nothing_are_told_and_the_rest_is_removed(place: Path) -> None:
     report = cbir.remove_images(place, ["photos/red/0.png", "photos/none", "x/*"])
     assert (report.removed, report.absent) == (["photos/red/0.png"], ["photos/none", "x/*"])

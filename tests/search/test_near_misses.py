@@ -41,6 +41,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
         ("label!=plain,trail", []),  # matches others
         ("label=trail", ['label="trail "']),
         ("label=PLAIM", ["label=plain"]),
+        ("label=Tinca", ['label="tench, Tinca tinca"']),
+        ("folder=trip", ["folder=my trips"]),
         ("note=odd", ['note="=odd"']),
         ("note~plian", ["note=plain"]),
         ("folder=my trip", ["folder=my trips"]),

@@ -90,6 +90,11 @@ def test_objects_that_are_no_picture_are_refused(searcher: cbir.Searcher, folder
     for wrong in (io.StringIO("a picture"), 5, ["query.jpg"], object()):
         with pytest.raises(QueryError, match="a file opened in binary mode"):
             searcher.search(wrong)  # type: ignore[arg-type]
+    with (
+        (folder / "red" / "0.png").open(encoding="utf-8") as text,
+        pytest.raises(QueryError, match="a file opened in binary mode"),
+    ):
+        searcher.search(text)  # type: ignore[arg-type]
     lazy = Image.open(io.BytesIO((folder / "red" / "0.png").read_bytes()[:200]))
     for broken in (Image.new("RGB", (0, 5)), lazy, io.BytesIO()):
         with pytest.raises(ImageError):

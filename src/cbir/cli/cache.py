@@ -35,6 +35,7 @@ def command(clear: bool, yes: bool, as_json: bool) -> int | None:
     trainings stay, too.
     """
     from cbir.cli.output import print_json, print_table, require_yes, say
+    from cbir.home import cbir_home
     from cbir.wording import shown_size
 
     if yes and not clear:
@@ -46,6 +47,8 @@ def command(clear: bool, yes: bool, as_json: bool) -> int | None:
             ["what", "size", "place", "to remove"],
             [[one.what, shown_size(one.size), str(one.place), one.cure] for one in chosen],
         )
+    if not (found or clear or as_json):
+        say(f"{cbir_home()} is empty")
     if clear:
         total = shown_size(sum(one.size for one in chosen))
         if chosen and not yes and not require_yes(f"Remove this ({total})?", f"{CLEAR} --yes"):

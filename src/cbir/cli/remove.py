@@ -38,5 +38,5 @@ def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json:
         click.echo(f"{len(report.removed):,} removed")
     if report.absent:
         raise QueryError(
-            f"not in {index}: {', '.join(report.absent)}", "use the ids that cbir search prints"
+            f"not in {index}: {', '.join(report.absent)}", "cbir search --ids shows ids"
         )

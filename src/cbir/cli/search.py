@@ -41,7 +41,13 @@ def _region(ctx: click.Context, param: click.Parameter, value: str | None) -> Bo
 @click.option(
     "--in", "index", required=True, type=INDEX, metavar="INDEX", help="The index to search."
 )
-@click.option("--id", "ids", multiple=True, metavar="ID", help="Search with an indexed image.")
+@click.option(
+    "--id",
+    "ids",
+    multiple=True,
+    metavar="ID",
+    help="Search with an indexed image, named by id or path.",
+)
 @click.option("--text", metavar="WORDS", help="Search by words, or add them to each picture.")
 @click.option(
     "--text-weight",
@@ -111,6 +117,7 @@ def command(
         raise click.UsageError("--open is for one IMAGE, --id ID or --text WORDS")
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
+    from cbir.search.why import id_of
 
     options = SearchOptions(k, where, exact, expand, any_orientation, verify)
     if text_weight is not None:
@@ -119,12 +126,13 @@ def command(
         (image, Query(sys.stdin.buffer.read() if image == "-" else image, region, text))
         for image in images
     ]
-    queries += [(record_id, Query(IndexedId(record_id), region, text)) for record_id in ids]
-    if not queries:
-        words = Query(None, region, text)
-        queries = [(words.text or "", words)]
     answers = []
     with closing(Searcher.open(index, descriptor)) as searcher:
+        found_ids = [id_of(searcher.index, name) for name in ids]
+        queries += [(found, Query(IndexedId(found), region, text)) for found in found_ids]
+        if not queries:
+            words = Query(None, region, text)
+            queries = [(words.text or "", words)]
         for name, query in queries:
             started = time.perf_counter()
             with _named(name), _progress(verify) as on_done:

@@ -53,11 +53,14 @@ def command(
     from cbir.search.searcher import Searcher
     from cbir.search.why import id_of, why
 
-    of = [sys.stdin.buffer.read() if image == "-" else image for image in images]
-    query = Query(next(iter([*of, *map(IndexedId, ids)]), None), region, text)
+    of: list[bytes | str | IndexedId] = [
+        sys.stdin.buffer.read() if image == "-" else image for image in images
+    ]
     if text_weight is not None:
         options["text_weight"] = text_weight
     with closing(Searcher.open(index, descriptor)) as searcher:
+        of += [IndexedId(id_of(searcher.index, name)) for name in ids]
+        query = Query(next(iter(of), None), region, text)
         record_id = id_of(searcher.index, target)
         answer = why(searcher, query, record_id, options=SearchOptions(**options))
     if as_json:

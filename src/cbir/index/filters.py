@@ -22,6 +22,7 @@ from cbir.wording import did_you_mean
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
 
 TEXT_FIELDS = ("label", "id", "source", "location", "path")
+ENCODED_FIELDS = ("id", "location")
 NUMBER_FIELDS = ("width", "height")
 FLAG_FIELDS = ("missing",)
 FIELDS = TEXT_FIELDS + NUMBER_FIELDS + FLAG_FIELDS
@@ -59,6 +60,7 @@ _MOST_VALUES = 4_000  # of all filters; each may take seven variables of the 32,
 _ONE = "([^%/]|%[0-9A-F]{2}|%C2%[89AB][0-9A-F]|%E[1-3](%[89AB][0-9A-F]){2})"
 _ESCAPED = re.compile(r"[!-/:-@\[-`{-~]")
 _UNSAFE = re.compile("[%\\s\x00-\x1f\x7f-\x9f]")  # as in images.ids.encode_path
+_NEVER_IN_IDS = re.compile("%(?![0-9A-Fa-f]{2})|[\\s\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,15 @@ def in_quotes(value: str) -> str:
     return '"' + value.replace('"', '""') + '"'
 
 
+def spellings(text: str) -> list[str]:
+    """The ids that `text` may stand for.
+
+    White space, and `%` that encodes nothing, are encoded; accented letters are composed or
+    decomposed.
+    """
+    return list(dict.fromkeys([text, *_forms(_as_stored(text))]))
+
+
 def as_number(text: str) -> int | float | None:
     """`text` as a number, or None."""
     if _WHOLE.fullmatch(text):
@@ -171,6 +182,9 @@ def _parse_one(text: str, known: Sequence[str], has_folder: bool) -> Condition:
     if name == FOLDER and has_folder:
         return _in_folder(text, operator, found)
     field = "location" if name == "path" else name
+    if field in ENCODED_FIELDS:
+        found = [(_as_stored(value), as_is) for value, as_is in found]
+        values = tuple(value for value, _ in found)
     if operator == "~":
         pattern = _checked_pattern(text, f".*({_either(values)}).*")
         return Condition(field, "=", values, pattern=pattern)
@@ -307,8 +321,17 @@ def _escape(text: str) -> str:
 
 
 def _encoded(text: str) -> str:
-    """`text` as it stands in a location."""
-    return _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), text)
+    """A path on disk as it stands in a location."""
+    return _UNSAFE.sub(_as_bytes, text)
+
+
+def _as_stored(text: str) -> str:
+    """An id or a location whose white space may not be encoded yet, as it is stored."""
+    return _NEVER_IN_IDS.sub(_as_bytes, text)
+
+
+def _as_bytes(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
 
 
 def _forms(text: str) -> list[str]:

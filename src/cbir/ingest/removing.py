@@ -12,6 +12,7 @@ from fnmatch import translate
 
 from cbir.errors import QueryError
 from cbir.index.base import Index, Tombstone
+from cbir.index.filters import spellings
 from cbir.index.open import open_index
 
 _GLOB = re.compile(r"[*?[]")
@@ -51,9 +52,12 @@ def remove_images(
 
 def _matching(name: str, ids: Mapping[str, None]) -> list[str]:
     """The id `name`, or if there is none, the ids that it matches as a pattern."""
-    if name in ids:
-        return [name]
-    return list(filter(re.compile(translate(name)).match, ids)) if _GLOB.search(name) else []
+    forms = spellings(name)
+    if exact := [form for form in forms if form in ids]:
+        return exact
+    if not _GLOB.search(name):
+        return []
+    return list(filter(re.compile("|".join(map(translate, forms))).match, ids))
 
 
 def _tombstones(index: Index, ids: Sequence[str]) -> list[Tombstone]:

@@ -101,9 +101,9 @@ def _values(index: Index, field: str, metadata: Sequence[str]) -> Sequence[Metad
 
 
 def _similar(asked: Sequence[str], values: Sequence[str]) -> list[str]:
-    """The values most similar to what was asked for, whatever the case."""
+    """The values most similar to what was asked for, then those that contain it, in any case."""
     by_fold = {value.strip().casefold(): value for value in reversed(values)}
-    close = [
-        match for text in asked for match in most_similar(text.strip().casefold(), by_fold, _SHOWN)
-    ]
+    folded = [text.strip().casefold() for text in asked]
+    close = [match for text in folded for match in most_similar(text, by_fold, _SHOWN)]
+    close += [value for text in folded if text for value in by_fold if text in value]
     return [by_fold[match] for match in dict.fromkeys(close)][:_SHOWN]

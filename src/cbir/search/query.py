@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def _pixels_of_object(picture: ReadableFile | Image) -> RgbImage:
 
     if isinstance(picture, Image):
         return pixels_of_image(picture)
-    data = picture.read() if hasattr(picture, "read") else picture
+    data: object = picture
+    if hasattr(picture, "read"):
+        data = "" if isinstance(picture, io.TextIOBase) else picture.read()
     if not isinstance(data, bytes | bytearray | memoryview):
         raise QueryError(
             f"the query is {type(data).__name__}, not a picture",

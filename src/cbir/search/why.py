@@ -165,9 +165,13 @@ def why(
 
 
 def id_of(index: Index, text: str) -> str:
-    """The id of the indexed file with the path `text`; `text` itself if it is no such path."""
+    """The id `text` or, if there is none, that of the indexed file with this path.
+
+    Names match as in filters: white space need not be encoded. Returns `text` itself if nothing
+    matches.
+    """
     ids = list(_ids_of_path(index, text))
-    for record_id in (text, *ids):
+    for record_id in (*filters.spellings(text), *ids):
         with suppress(RecordGoneError):
             return index.records([record_id])[0].id
     return ids[0] if ids else text
