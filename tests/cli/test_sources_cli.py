@@ -112,3 +112,18 @@ def test_sources_are_renamed_relocated_and_removed(photos: Path, place: Path) ->
     answer = call("sources", place, "--remove", "pictures", "--json")
     assert (json.loads(answer.out), answer.err) == ([], "pictures removed: 6 images\n")
     assert call("info", place, "--json").json["count"] == 0
+
+
+def test_a_source_may_be_named_as_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "my pics", per_colour=1)
+    assert call("index", "my pics", "--into", "p.cbir").code == 0
+    assert call("sources", "p.cbir", "--relocate", "my pics", "my pics").code == 0
+    assert call("sources", "p.cbir", "--rename", "my pics", "mine").code == 0
+    assert [row["name"] for row in call("sources", "p.cbir", "--json").json] == ["mine"]
+    (tmp_path / "my pics").rename(tmp_path / "my other pics")
+    assert call("index", "my other pics", "--into", "q.cbir").code == 0
+    assert call("sources", "q.cbir", "--remove", "my other pics").code == 0
+    assert call("sources", "q.cbir", "--json").json == []

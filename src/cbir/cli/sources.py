@@ -43,12 +43,15 @@ def command(
 
     with closing(open_index(index, write=bool(rename or relocate or remove))) as opened:
         if rename:
+            rename = (_stored(opened, rename[0]), rename[1])
             count = rename_source(opened, *rename)
             say(f"{rename[0]} is now {rename[1]}: {counted(count, 'image')} renamed")
         if relocate:
-            for name, uri in relocate_source(opened, *relocate).items():
+            moved = relocate_source(opened, _stored(opened, relocate[0]), relocate[1])
+            for name, uri in moved.items():
                 say(f"{name} is at {uri}")
         if remove:
+            remove = _stored(opened, remove)
             say(f"{remove} removed: {counted(len(opened.remove_source(remove)), 'image')}")
         if rename or remove:
             opened.refresh()
@@ -57,6 +60,14 @@ def command(
         print_json(rows)
     else:
         _print(rows)
+
+
+def _stored(index: Index, name: str) -> str:
+    """The name of a source whose white space may not be encoded yet, as it is stored."""
+    from cbir.index.filters import spellings
+
+    known = index.sources()
+    return next((form for form in spellings(name) if form in known), name)
 
 
 def _rows(index: Index) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,9 @@ def _at_most_all(index: Index, k: int) -> int:
     check_k(k)
     count = index.count()
     if not count:
-        raise QueryError(f"{index.url} is empty", f"cbir index FOLDER --into {index.url}")
+        raise QueryError(
+            f"{index.url} is empty", f"cbir index FOLDER --into {shlex.quote(index.url)}"
+        )
     return min(k, count)
 
 

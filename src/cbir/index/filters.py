@@ -22,7 +22,7 @@ from cbir.wording import did_you_mean
 Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
 
 TEXT_FIELDS = ("label", "id", "source", "location", "path")
-ENCODED_FIELDS = ("id", "location")
+ENCODED_FIELDS = ("id", "location", "source")
 NUMBER_FIELDS = ("width", "height")
 FLAG_FIELDS = ("missing",)
 FIELDS = TEXT_FIELDS + NUMBER_FIELDS + FLAG_FIELDS

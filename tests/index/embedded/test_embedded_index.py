@@ -288,6 +288,7 @@ def test_what_is_no_index_is_said_in_words(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, words, cure in (
         ("none", "no index at .*none", f"cbir index FOLDER --into {tmp_path / 'none'}"),
+        ("no ne", "no index at .*no ne", f"cbir index FOLDER --into '{tmp_path / 'no ne'}'"),
         ("file", "it is a file", "give an index folder"),
         (
             "folder",

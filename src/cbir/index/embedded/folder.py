@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +89,7 @@ def unfinished(url: str) -> IndexStateError:
     """The error for an index that was never completed."""
     return IndexStateError(
         f"{url} is incomplete: its creation was interrupted",
-        f"cbir index FOLDER --into {url}",
+        f"cbir index FOLDER --into {shlex.quote(url)}",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -124,7 +125,7 @@ def _folder(url: str) -> Path:
 
 
 def _absence(url: str, folder: Path) -> IndexStateError:
-    cure = f"cbir index FOLDER --into {url}"
+    cure = f"cbir index FOLDER --into {shlex.quote(url)}"
     if not folder.exists():
         return IndexStateError(f"no index at {url}", cure)
     if not folder.is_dir():
