@@ -51,6 +51,14 @@ class QueryError(CbirError):
     """An invalid query: unknown id, bad filter or bad k."""
 
 
+class FilterQuotesError(QueryError):
+    """A filter whose value needs quotes; `cure` is the filter with them."""
+
+    def __init__(self, text: str, cure: str) -> None:
+        super().__init__(f"filter '{text}' cannot be read", f"quote the whole value: {cure}")
+        self.cure = cure
+
+
 class RecordGoneError(QueryError):
     """The id is not in the index: never indexed, or removed since a search found it."""
 

@@ -466,6 +466,7 @@ def test_questions_that_cannot_be_answered_say_what_can(
         "filter 'lable=red': unknown field 'lable'",
         "did you mean 'label'?",
     )
+    assert told("--where", 'label="cat')[1] == ('quote the whole value: --where \'label="""cat"\'')
     assert told("--where", "label")[0] == "filter 'label' cannot be read"
     assert told("--region", "0.5,0,0.2,1")[1].startswith("give left, top, right, bottom")
     others = shutil.copytree(photos, tmp_path / "others")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import shlex
 import sys
 import traceback
 from typing import NoReturn
 
 import click
 
-from cbir.errors import CbirError, write_hint
+from cbir.errors import CbirError, FilterQuotesError, write_hint
 from cbir.wording import did_you_mean, nearest, one_line
 
 COMMANDS = (
@@ -100,6 +101,9 @@ def main() -> NoReturn:
     try:
         exit_code = cli.main(arguments, prog_name="cbir", standalone_mode=False)
         sys.stdout.flush()
+    except FilterQuotesError as error:
+        cure = f"quote the whole value: --where {shlex.quote(error.cure)}"
+        _fail(error.message, cure, debug)
     except CbirError as error:
         _fail(error.message, error.hint, debug)
     except click.ClickException as error:

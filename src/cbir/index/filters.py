@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from cbir.errors import QueryError
+from cbir.errors import FilterQuotesError, QueryError
 from cbir.types import MetadataValue
 from cbir.wording import did_you_mean
 
@@ -223,8 +223,7 @@ def _values(text: str, field: str, operator: str, right: str) -> list[tuple[str,
         found.append((bare.strip(), False) if in_quotes is None else (_unquoted(in_quotes), True))
         at, more = match.end(), bool(comma)
     if more or not found:
-        hint = f"quote the whole value: {field}{operator}{quote(right)}"
-        raise QueryError(f"filter '{text}' cannot be read", hint)
+        raise FilterQuotesError(text, f"{field}{operator}{quote(right)}")
     return found
 
 
