@@ -357,7 +357,10 @@ def _absent(index: Index, record_id: str) -> Why:
         cure = "To have it back, index its source with --again."
         return Why(record_id, "removed", [sentence, cure])
     near = _near(index, record_id)
-    sentences = [f"{record_id} is not in the index: it was never indexed, or was pruned."]
+    sentences = [
+        f"{record_id} is not in the index: it was never indexed, was excluded (--exclude, "
+        ".cbirignore), or was pruned."
+    ]
     if near:
         sentences.append(f"Similar ids: {', '.join(near)}.")
     return Why(record_id, "unknown", sentences, near=near)
