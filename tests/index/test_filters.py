@@ -64,6 +64,8 @@ def test_a_filter_is_read(text: str, condition: tuple[str, str, tuple[str, ...]]
         ("label", "FIELD OP VALUE"),
         ("=cat", "FIELD OP VALUE"),
         ("label=", "FIELD OP VALUE"),
+        ("folder= ", 'quote the whole value: folder=""'),
+        ("folder!=", 'quote the whole value: folder!=""'),
         ("label==cat", 'quote the whole value: label="=cat"'),
         ('label="cat', 'quote the whole value: label="""cat"'),
         ('label="5" disk', 'quote the whole value: label="""5"" disk"'),

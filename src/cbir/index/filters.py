@@ -205,6 +205,9 @@ def _split(text: str, known: Sequence[str]) -> tuple[str, str, str]:
     if name is None:
         match = _ANY_FIELD.fullmatch(text)
         if match is None:
+            field, equal, _ = text.strip().partition("=")
+            if equal and field.rstrip("! ") == FOLDER:  # of images at the top of the source
+                raise FilterQuotesError(text, f'{text.strip()}""')
             raise QueryError(f"filter '{text}' cannot be read", EXAMPLE)
         raise QueryError(
             f"filter '{text}': unknown field '{match[1]}'", did_you_mean(match[1], sorted(known))
