@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cbir.index.entries import check_k
 from cbir.index.exact import Space, nearest
 from cbir.search.searcher import Searcher
 from cbir.types import OnDone, OnStage, Vectors
+from cbir.wording import shell_word
 
 TIMED = 100
 """Queries that are timed one at a time."""
@@ -146,7 +146,7 @@ def _at_most_all(index: Index, k: int) -> int:
     count = index.count()
     if not count:
         raise QueryError(
-            f"{index.url} is empty", f"cbir index FOLDER --into {shlex.quote(index.url)}"
+            f"{index.url} is empty", f"cbir index FOLDER --into {shell_word(index.url)}"
         )
     return min(k, count)
 

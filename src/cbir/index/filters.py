@@ -222,8 +222,8 @@ def _values(text: str, field: str, operator: str, right: str) -> list[tuple[str,
     found: list[tuple[str, bool]] = []
     at, more = 0, not right.startswith("=")
     while more and (match := _VALUE.match(right, at)):
-        in_quotes, bare, comma = match.groups()
-        found.append((bare.strip(), False) if in_quotes is None else (_unquoted(in_quotes), True))
+        quoted, bare, comma = match.groups()
+        found.append((bare.strip(), False) if quoted is None else (_unquoted(quoted), True))
         at, more = match.end(), bool(comma)
     if more or not found:
         raise FilterQuotesError(text, f"{field}{operator}{quote(right)}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cbir.errors import IndexStateError, write_hint
+from cbir.wording import shell_word
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -89,7 +89,7 @@ def unfinished(url: str) -> IndexStateError:
     """The error for an index that was never completed."""
     return IndexStateError(
         f"{url} is incomplete: its creation was interrupted",
-        f"cbir index FOLDER --into {shlex.quote(url)}",
+        f"cbir index FOLDER --into {shell_word(url)}",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from cbir.index.embedded import store
 from cbir.index.embedded.index import EmbeddedIndex
 from cbir.index.embedded.sqlite import Database
 from cbir.types import DescriptorSpec, ModelFile
+from cbir.wording import shell_word
 
 
 def open_index(url: str, *, write: bool) -> EmbeddedIndex:
@@ -125,7 +125,7 @@ def _folder(url: str) -> Path:
 
 
 def _absence(url: str, folder: Path) -> IndexStateError:
-    cure = f"cbir index FOLDER --into {shlex.quote(url)}"
+    cure = f"cbir index FOLDER --into {shell_word(url)}"
     if not folder.exists():
         return IndexStateError(f"no index at {url}", cure)
     if not folder.is_dir():
