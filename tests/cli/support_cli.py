@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +74,13 @@ def call(*arguments: object, stdin: bytes = b"") -> Answer:
         main()
     assert isinstance(ended.value.code, int)
     return Answer(ended.value.code, out.text(), err.text())
+
+
+def replaced(defaults: Sequence[object], options: Sequence[object]) -> list[object]:
+    """`options` after those `defaults` (an option and its value each) that they do not replace."""
+    pairs = zip(defaults[::2], defaults[1::2], strict=True)
+    kept = [part for pair in pairs if pair[0] not in options for part in pair]
+    return [*kept, *options]
 
 
 class _Stream(io.TextIOWrapper):

@@ -265,7 +265,7 @@ def test_another_descriptor_than_the_indexs_is_refused_and_harms_nothing(
 ) -> None:
     message, hint = call("index", photos, "--into", own, "--descriptor", "cifar10-cnn").error
     assert message.startswith(f"{own} was built with cifar10-cnn:embedding@")
-    assert "(64-d); you gave cifar10-cnn@" in message
+    assert "(256-d); you gave cifar10-cnn@" in message
     assert hint == "Index with --descriptor cifar10-cnn:embedding, or choose a new place"
     assert call("index", photos, "--into", own, "--descriptor", "cifar").error == (
         "unknown name 'cifar'",
@@ -422,7 +422,7 @@ def test_a_full_disk_in_the_middle_is_one_line_and_nothing_committed_is_lost(
         flat.save(many / f"!{number:04}.png")
     quick = ("--descriptor", "cifar10-cnn:embedding")
     assert call("index", many / "0000.png", "--into", place, *quick).code == 0
-    arguments = ["1200000", "index", str(many), "--into", str(place)]
+    arguments = ["1700000", "index", str(many), "--into", str(place)]
     ended = subprocess.run(
         [sys.executable, "-c", GROWS_NO_FILE_OVER, *arguments],
         capture_output=True,

@@ -12,7 +12,7 @@ import pytest
 from cbir.descriptors.models import keep_model
 from cbir.files import LINKED_BYTES, sha256_of
 from cbir.home import cbir_home
-from tests.cli.support_cli import call, run
+from tests.cli.support_cli import call, replaced, run
 from tests.descriptors.support_networks import DIM, network
 from tests.descriptors.support_photos import write_photos
 
@@ -95,16 +95,16 @@ def test_each_open_question_is_one_line_with_its_option(file: Path) -> None:
     ],
 )
 def test_a_value_that_cannot_be_read_is_wrong_usage(wrong: tuple[str, str], file: Path) -> None:
-    refused = call("models", "add", file, *ANSWERS, *wrong)
+    refused = call("models", "add", file, *replaced(ANSWERS, wrong))
     assert refused.code == 2 and wrong[0] in refused.err
 
 
 def test_numbers_without_meaning_are_one_line(file: Path) -> None:
     for wrong in (("--std", "0"), ("--mean", "nan"), ("--size", "16x9999")):
-        message, _ = call("models", "add", file, *ANSWERS, *wrong).error
+        message, _ = call("models", "add", file, *replaced(ANSWERS, wrong)).error
         assert "preprocessing" in message
     wide = ("--size", "32x16", "--scale", "1/255")
-    assert call("models", "add", file, *ANSWERS, *wide).code == 0
+    assert call("models", "add", file, *replaced(ANSWERS, wide)).code == 0
     assert "32x16" in call("models", "show", "net").out
 
 
@@ -134,7 +134,7 @@ def test_a_model_folder_is_added_under_its_own_name(file: Path, tmp_path: Path) 
 
 def test_a_model_that_is_added_again_is_the_newest_with_its_new_card(file: Path) -> None:
     first = call("models", "add", file, *ANSWERS, "--json").json
-    other = call("models", "add", file, *ANSWERS, "--std", "0.4", "--json").json
+    other = call("models", "add", file, *replaced(ANSWERS, ("--std", "0.4")), "--json").json
     os.utime(first["place"], (0, 0))
     assert (
         call("models", "show", "net", "--json").json["spec"]["fingerprint"] == other["fingerprint"]
@@ -187,7 +187,9 @@ def test_nothing_is_removed_without_a_yes(file: Path) -> None:
 
 def test_only_the_model_that_is_named_is_removed(file: Path) -> None:
     first = call("models", "add", file, *ANSWERS, "--json").json["fingerprint"]
-    second = call("models", "add", file, *ANSWERS, "--std", "0.4", "--json").json["fingerprint"]
+    second = call("models", "add", file, *replaced(ANSWERS, ("--std", "0.4")), "--json").json[
+        "fingerprint"
+    ]
     call("models", "add", file, *ANSWERS, "--name", "net2")
     message, hint = call("models", "remove", "net", "--yes").error
     assert "2 models" in message and "cbir models remove net@" in hint
@@ -244,5 +246,5 @@ def test_nothing_but_one_line_is_said_of_a_broken_network(tmp_path: Path) -> Non
     assert message.startswith("broken.onnx cannot be loaded") and "ONNX" in hint
     fails = tmp_path / "fails.onnx"
     fails.write_bytes(network())
-    message, _ = run("models", "add", fails, *ANSWERS, "--size", "4").error
+    message, _ = run("models", "add", fails, *replaced(ANSWERS, ("--size", "4"))).error
     assert message.startswith("fails.onnx fails")

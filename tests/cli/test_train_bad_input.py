@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cbir.home import cbir_home
-from tests.cli.support_cli import Answer, call
+from tests.cli.support_cli import Answer, call, replaced
 from tests.training.support_patterns import write_patterns
 
 pytest.importorskip("sklearn", reason="needs the `bovw` extra")
@@ -24,7 +24,7 @@ def train(kind: str, folder: Path, *options: object) -> Answer:
     """`cbir train KIND` of labelled folders, with a head, for one epoch if not told otherwise."""
     own = ("--recipe", "hog", "--head", "ridge") if kind == "bovw" else ("--epochs", 1)
     name = ("--label-from-folder", "--name", "m")
-    return call("train", kind, folder, *name, *own, *options)
+    return call("train", kind, folder, *name, *replaced(own, options))
 
 
 def noise(folder: Path, sizes: dict[str, int], side: int = 32) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 import cbir
 from cbir.images.decode import decode
-from tests.cli.support_cli import call, needs_signals, start
+from tests.cli.support_cli import call, needs_signals, replaced, start
 from tests.training.support_patterns import PATTERNS, write_patterns
 
 pytest.importorskip("sklearn", reason="needs the `bovw` extra")
@@ -142,7 +142,7 @@ def test_the_card_says_of_the_images_what_it_is_told_to(folder: Path, tmp_path: 
 
 def test_wrong_input_is_one_line_with_its_cure(folder: Path, tmp_path: Path) -> None:
     def error(*options: object, source: Path = folder) -> tuple[str, str]:
-        return call("train", "bovw", source, "--name", "m", *options).error
+        return call("train", "bovw", source, *replaced(("--name", "m"), options)).error
 
     message, hint = error("--recipe", "pathces")
     assert "unknown recipe 'pathces'" in message and "patches" in hint

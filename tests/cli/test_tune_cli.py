@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cbir.errors import CbirError
-from tests.cli.support_cli import Answer, call
+from tests.cli.support_cli import Answer, call, replaced
 from tests.training.support_patterns import write_patterns
 
 pytestmark = pytest.mark.training
@@ -28,8 +28,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tune(folder: Path, *options: object) -> Answer:
     """`cbir tune` with two trials of two epochs."""
-    given = ("--out", folder.parent / "out", "--trials", 2, "--epochs", 2, "--label-from-folder")
-    return call("tune", folder, *given, "--space", folder.parent / "space.toml", *options)
+    given = ("--out", folder.parent / "out", "--trials", 2, "--epochs", 2)
+    space = ("--space", folder.parent / "space.toml")
+    return call("tune", folder, "--label-from-folder", *replaced((*given, *space), options))
 
 
 def test_the_table_shows_the_best_trial_first_and_names_the_next_command(folder: Path) -> None:

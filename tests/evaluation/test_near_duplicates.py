@@ -199,16 +199,24 @@ def test_what_is_found_does_not_depend_on_how_many_are_looked_at_at_once(
         np.testing.assert_array_equal(near_duplicates(searcher.index, described), whole)
 
 
-def test_a_thumbnail_that_cannot_be_read_is_named(searcher: cbir.Searcher, tmp_path: Path) -> None:
+@pytest.mark.parametrize("same", [True, False])
+def test_a_thumbnail_that_cannot_be_read_is_named(
+    searcher: cbir.Searcher, tmp_path: Path, same: bool
+) -> None:
+    """That of the indexed picture, or of a query with its content, which takes the stored one."""
     place = Path(shutil.copytree(searcher.index.url, tmp_path / "p.cbir"))
     damaged = sorted(searcher.index.ids())[0]
     with closing(sqlite3.connect(place / "thumbs.sqlite")) as thumbs, thumbs:
         first = "SELECT min(key) FROM thumbs"
         thumbs.execute(f"UPDATE thumbs SET picture = x'00ff' WHERE key = ({first})")
-    source = cbir.open_source(str(queries(tmp_path / "asked", 1, 4)), label_from_folder=True)
+    asked = queries(tmp_path / "asked", 1, 4)
+    if not same:
+        Image.fromarray(texture(0) // 4 * 4).save(asked / "class0" / "q0.png")
+    source = cbir.open_source(str(asked), label_from_folder=True)
+    named = "asked/class0/q0.png" if same else damaged
     with (
         closing(cbir.Searcher.open(place, MeanColour())) as opened,
-        pytest.raises(CbirError, match=f"the thumbnail of {damaged} cannot be read"),
+        pytest.raises(CbirError, match=f"the thumbnail of {named} cannot be read"),
     ):
         evaluate(opened, source, without_near_duplicates=True)
 

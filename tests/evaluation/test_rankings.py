@@ -170,7 +170,7 @@ def test_codes_are_measured_by_hamming_distance_with_ties_by_seed() -> None:
     trial = coded_trial(16)
     coder = fit_codes(trial.matrix, 16)
     values = hamming_measures(trial, coder, ["P@10"], seed=3)
-    assert list(values) == ["AP", "P@10"]
+    assert list(values) == ["P@10", "AP"]
     indexed = [int("".join(map(str, row)), 2) for row in (coder.codes(trial.matrix) > 0) * 1]
     places = shuffled(500, 3)
     for query, bits in enumerate((coder.codes(trial.vectors) > 0) * 1):

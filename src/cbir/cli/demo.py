@@ -162,6 +162,7 @@ def _index(data: str, place: str) -> None:
             place,
             descriptor=DESCRIPTORS[data],
             prune="force",  # the index must match the data set, even if most of it changed
+            again=True,
             on_progress=lambda progress: update(progress.done, progress.total),
         )
     if report.interrupted:

@@ -110,7 +110,8 @@ def near_duplicates(
     count = len(queries.ids)
     found = np.zeros(count, dtype=np.bool_)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        plain = np.stack(_on_all_cores(pool, _small, queries.thumbnails))
+        asked_for = list(zip(queries.ids, queries.thumbnails, strict=True))
+        plain = np.stack(_on_all_cores(pool, _small_of, asked_for))
         asked = np.concatenate((plain, plain[:, :, ::-1]))
         of_picture = _candidates(index, queries.ids, asked, pool, on_done)
         for done, ids, pictures in _pictures(index, pool, of_picture.__contains__):
@@ -178,17 +179,18 @@ def _pictures(
     cannot be read.
     """
     entries = (
-        (number, each.record.id, each.thumbnail)
+        (number, (each.record.id, each.thumbnail))
         for number, each in enumerate(index.entries(), 1)
         if each.thumbnail and is_wanted(each.record.id)
     )
     while some := list(islice(entries, _PICTURES_AT_ONCE)):
-        pictures = np.stack(_on_all_cores(pool, _small_indexed, some))
-        yield some[-1][0], [record_id for _, record_id, _ in some], pictures
+        records = [record for _, record in some]
+        pictures = np.stack(_on_all_cores(pool, _small_of, records))
+        yield some[-1][0], [record_id for record_id, _ in records], pictures
 
 
-def _small_indexed(record: tuple[int, str, bytes]) -> RgbImage:
-    _, record_id, data = record
+def _small_of(record: tuple[str, bytes]) -> RgbImage:
+    record_id, data = record
     try:
         return _small(data)
     except ImageError as error:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cli.support_cli import COMMAND
+from tests.cli.support_cli import COMMAND, replaced
 from tests.training.support_patterns import write_patterns
 
 SPACE = """
@@ -51,7 +51,7 @@ class Place:
     ) -> subprocess.Popen[str]:
         """`cbir tune` on so many cores of this machine: on one, its trials run in order."""
         arguments = ("tune", self.images, "--label-from-folder", "--space", self.space)
-        chosen = ("--out", out, "--epochs", 2, *options)
+        chosen = replaced(("--out", out, "--epochs", 2), options)
         allowed = sorted(os.sched_getaffinity(0))[:cores]
         homes = {"HOME": str(self.home), "CBIR_HOME": str(self.cbir_home)}
         return subprocess.Popen(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.support_cli import replaced
 from tests.training.tuning.support_tuning import Place, answers, free_port, read_until, wait_for
 
 pytestmark = [
@@ -40,7 +41,7 @@ def test_two_trials_at_a_time_on_this_machine_alone(place: Place) -> None:
     out, err = child.communicate(timeout=400)
     assert child.returncode == 0, err
     # Nothing stays but the two files: no process, no folder of Ray's, nothing in HOME.
-    assert place.processes() == {}
+    assert wait_for(lambda: place.processes() == {}), place.processes()
     assert [*place.cbir_home.iterdir(), *place.home.iterdir()] == []
     left = {path.name for path in (place.folder / "out").iterdir()}
     assert left == {"best.json", "trials.json", ".lock"}
@@ -104,7 +105,7 @@ def test_ctrl_c_leaves_a_run_to_resume_and_no_process(place: Place) -> None:
     assert wait_for(lambda: not place.processes()), place.processes()
     assert [*place.cbir_home.iterdir(), *place.home.iterdir()] == []
     for options, other in ((("--seed", 1), "images"), (("--trials", 3), "--trials")):
-        code, _, err = place.tune("out", "--trials", 2, *options)
+        code, _, err = place.tune("out", *replaced(("--trials", 2), options))
         assert code == 1
         assert f"holds a run with other {other}" in err and "choose another --out" in err
 
