@@ -80,7 +80,7 @@ def test_only_filters_that_nothing_matches_alone_are_told(
     index: Index, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert near_misses(index, ["label=plain", "price=0"]) == []
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "cbir.search.near_misses"):
         warn_of_near_misses(index, ["price=0", "label=tench, tinca"])
     assert caplog.messages == [
         "no image has 'label=tench, tinca'; did you mean 'label=\"tench, Tinca tinca\"'?"
