@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cbir.ingest.compose import compose_indexes
     from cbir.ingest.copy import copy_index
     from cbir.ingest.indexing import index_images
-    from cbir.ingest.removing import remove_images
+    from cbir.ingest.record_removal import remove_images
     from cbir.ingest.watching import watch_images
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
@@ -59,7 +59,7 @@ _HOMES = {
     "load_descriptor": "cbir.descriptors.models",
     "open_index": "cbir.index.open",
     "open_source": "cbir.images.sources",
-    "remove_images": "cbir.ingest.removing",
+    "remove_images": "cbir.ingest.record_removal",
     "watch_images": "cbir.ingest.watching",
 }
 

@@ -25,7 +25,7 @@ def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json:
     from cbir.cli.output import print_json
     from cbir.errors import QueryError
     from cbir.index.open import open_index
-    from cbir.ingest.removing import remove_images
+    from cbir.ingest.record_removal import remove_images
     from cbir.search.near_misses import warn_of_near_misses
 
     report = remove_images(index, names, where=where)

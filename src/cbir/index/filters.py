@@ -136,7 +136,7 @@ def in_quotes(value: str) -> str:
 
 
 def spellings(text: str) -> list[str]:
-    """The ids that `text` may stand for.
+    """The ids that `text` can name.
 
     White space, and `%` that encodes nothing, are encoded; accented letters are composed or
     decomposed.

@@ -164,7 +164,7 @@ class _Watcher:
             ) from error
 
     def _try_pass(self) -> None:
-        """A pass whose errors are told, once for several in a row, and mended by a later one."""
+        """Run one pass; report an error once, until a pass succeeds."""
         self._due_at = float("inf")
         started = time.monotonic()
         try:
