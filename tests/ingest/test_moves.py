@@ -23,10 +23,10 @@ from tests.ingest.support_runs import check_equal_to_fresh, described, records
 DIES_AT = """
 import os, signal, sys
 import cbir
-from cbir.index.embedded import store
+from cbir.index.embedded import thumbnail_rows
 from tests.descriptors.support_photos import MeanColour
 moment, photos, place = sys.argv[1:]
-real = store.delete_thumbnails
+real = thumbnail_rows.delete_thumbnails
 def die(connection, keys):
     if moment != "delete_thumbnails" or keys:  # it is called when a writer opens the index, too
         os.kill(os.getpid(), signal.SIGKILL)

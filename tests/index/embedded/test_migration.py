@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cbir.index.base import Entry, SourceRun
-from cbir.index.embedded import store
+from cbir.index.embedded import schema
 from cbir.index.open import open_index
 from cbir.ingest.copy import copy_index
 from tests.index.embedded.support_index import made_index, python
@@ -85,7 +85,7 @@ def test_a_writer_migrates_and_changes_nothing_else(place: Path, tmp_path: Path)
         open_index(place, write=True).close()
         assert reader.records([before[0].record.id]) == seen
         assert reader.runs() == {}
-    assert format_of(place) == store.FORMAT
+    assert format_of(place) == schema.FORMAT
     assert columns(place) == columns(made_index(tmp_path / "new.cbir"))
     assert same(entries(place), before)
     with closing(open_index(place, write=True)) as index:
@@ -100,7 +100,7 @@ def test_a_writer_migrates_and_changes_nothing_else(place: Path, tmp_path: Path)
 def test_a_kill_between_the_two_files_costs_nothing(place: Path, tmp_path: Path) -> None:
     before = entries(place)
     assert python(DIES_BETWEEN_THE_FILES, place).returncode == -signal.SIGKILL
-    assert format_of(place) == store.FORMAT
+    assert format_of(place) == schema.FORMAT
     new = columns(made_index(tmp_path / "new.cbir"))
     assert columns(place)["thumbs"] != new["thumbs"]
     assert same(entries(place), before)

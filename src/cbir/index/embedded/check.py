@@ -9,7 +9,7 @@ import numpy as np
 
 from cbir.errors import IndexStateError
 from cbir.files import sha256_of
-from cbir.index.embedded import cache, store
+from cbir.index.embedded import cache, record_rows, schema, thumbnail_rows
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import read_block
 from cbir.index.embedded.sqlite import Database
@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 4096
 _ORPHANS = "WHERE record NOT IN (SELECT key FROM records)"
 
 
-def check(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
+def check(records: Database, thumbnails: Database, folder: Path, meta: schema.Meta) -> list[str]:
     """The problems of the index in `folder`, one line each."""
     problems = _damage(records, files.RECORDS)
     if problems:  # its content cannot be trusted
@@ -35,7 +35,7 @@ def check(records: Database, thumbnails: Database, folder: Path, meta: store.Met
     return problems
 
 
-def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Meta) -> list[str]:
+def repair(records: Database, thumbnails: Database, folder: Path, meta: schema.Meta) -> list[str]:
     """Repair the index and return the remaining problems, one line each.
 
     Removes records with damaged vectors and the search cache, and marks records without a
@@ -49,7 +49,7 @@ def repair(records: Database, thumbnails: Database, folder: Path, meta: store.Me
     left = _model_problems(folder, meta)
     with records.write() as connection:
         broken = _broken_records(connection, meta.spec.dim)
-        store.delete(connection, broken)
+        record_rows.delete(connection, broken)
         for table in ("vectors", "metadata"):
             connection.execute(f"DELETE FROM {table} {_ORPHANS}")
     if damage := _damage(thumbnails, files.THUMBNAILS):
@@ -108,7 +108,7 @@ def _vector_problems(connection: sqlite3.Connection, dim: int) -> list[str]:
 
 def _orphan_problems(connection: sqlite3.Connection) -> list[str]:
     counts = {
-        table: store.number(connection, f"SELECT count(*) FROM {table} {_ORPHANS}")
+        table: schema.number(connection, f"SELECT count(*) FROM {table} {_ORPHANS}")
         for table in ("vectors", "metadata")
     }
     return [f"{n} rows of {table} belong to no record" for table, n in counts.items() if n]
@@ -135,15 +135,15 @@ def _unmatched(records: Database, thumbnails: Database) -> tuple[set[int], set[i
 def _mend_thumbnails(records: Database, thumbnails: Database) -> list[str]:
     without, orphans = _unmatched(records, thumbnails)
     with thumbnails.write() as connection:
-        store.delete_thumbnails(connection, orphans)
+        thumbnail_rows.delete_thumbnails(connection, orphans)
     if not without:
         return []
     with records.write() as connection:
-        store.mark_changed(connection, without)
+        record_rows.mark_changed(connection, without)
     return [f"{len(without)} records have no thumbnail; index their sources again"]
 
 
-def _model_problems(folder: Path, meta: store.Meta) -> list[str]:
+def _model_problems(folder: Path, meta: schema.Meta) -> list[str]:
     problems = []
     for name, digest in meta.model.items():
         path = folder / files.MODEL / name
@@ -154,7 +154,7 @@ def _model_problems(folder: Path, meta: store.Meta) -> list[str]:
     return problems
 
 
-def _cache_problems(records: Database, folder: Path, meta: store.Meta) -> list[str]:
+def _cache_problems(records: Database, folder: Path, meta: schema.Meta) -> list[str]:
     if not (folder / files.CACHE).exists():
         return []  # it is built on demand
     try:
@@ -162,7 +162,7 @@ def _cache_problems(records: Database, folder: Path, meta: store.Meta) -> list[s
     except cache.UnusableCacheError as error:
         return [f"{files.CACHE}: {error}"]
     with records.read() as connection:
-        generation = store.generation(connection)
+        generation = schema.generation(connection)
         truth = read_block(connection, meta.spec.dim)
     if cached.generation > generation:
         return [f"{files.CACHE}: it is newer than the records"]

@@ -24,7 +24,7 @@ from cbir.index.base import (
     Tombstone,
     descriptor_info,
 )
-from cbir.index.embedded import check, store
+from cbir.index.embedded import check, filter_sql, record_rows, schema, source_rows, thumbnail_rows
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
@@ -60,13 +60,13 @@ class EmbeddedIndex:
         try:
             self._records = self._open(files.RECORDS)
             with self._records.read() as connection:
-                meta = store.read_meta(connection, url)
+                meta = schema.read_meta(connection, url)
             if meta is None:
                 raise files.unfinished(url)
-            if write and meta.format < store.FORMAT:
+            if write and meta.format < schema.FORMAT:
                 with self._records.write() as connection:
-                    store.migrate(connection)
-                meta = replace(meta, format=store.FORMAT)
+                    schema.migrate(connection)
+                meta = replace(meta, format=schema.FORMAT)
             self._meta = meta
             self._views = Views(self._records, folder, url, self._meta)
             if write:
@@ -84,70 +84,70 @@ class EmbeddedIndex:
 
     def register_source(self, name: str, uri: str) -> str:
         with self._records.write() as connection:
-            name = source_name(store.sources(connection), name, uri)
-            store.set_source(connection, name, uri)
+            name = source_name(source_rows.sources(connection), name, uri)
+            source_rows.set_source(connection, name, uri)
         return name
 
     def move_source(self, name: str, uri: str) -> None:
         with self._records.write() as connection:
-            check_move(store.sources(connection), name, uri)
-            store.set_source(connection, name, uri)
+            check_move(source_rows.sources(connection), name, uri)
+            source_rows.set_source(connection, name, uri)
 
     def remove_source(self, name: str) -> list[str]:
         with self._records.write() as connection:
-            check_known(store.sources(connection), name)
+            check_known(source_rows.sources(connection), name)
             rows = connection.execute("SELECT key, id FROM records WHERE source = ?", (name,))
             found = dict(rows.fetchall())
-            store.delete(connection, found)
-            store.forget_source(connection, name)
+            record_rows.delete(connection, found)
+            source_rows.forget_source(connection, name)
         self._drop_thumbnails(found)
         return sorted(found.values(), key=str.encode)
 
     def sources(self) -> dict[str, str]:
         with self._records.read() as connection:
-            return store.sources(connection)
+            return source_rows.sources(connection)
 
     def source_counts(self) -> dict[str, tuple[int, int]]:
         with self._records.read() as connection:
-            return store.source_counts(connection)
+            return source_rows.source_counts(connection)
 
     def runs(self) -> dict[str, SourceRun]:
         with self._records.read() as connection:
-            return store.runs(connection)
+            return source_rows.runs(connection)
 
     def set_run(self, source: str, run: SourceRun) -> None:
         with self._records.write() as connection:
-            store.set_run(connection, source, run)
+            source_rows.set_run(connection, source, run)
 
     def stamps(self, source: str) -> dict[str, Stamp]:
         with self._records.read() as connection:
-            return store.stamps(connection, source)
+            return record_rows.stamps(connection, source)
 
     def contents(self, parts: int) -> dict[str, list[str]]:
         with self._records.read() as connection:
-            return store.contents(connection, parts)
+            return record_rows.contents(connection, parts)
 
     def add(self, entries: Sequence[Entry]) -> None:
         batch = checked_entries(entries, self.spec.dim)
         if not batch:
             return
         with self._records.write() as connection:
-            first = store.last_key(connection) + 1
+            first = schema.last_key(connection) + 1
             # Committed first, under unused keys, so that no record is ever without its thumbnail.
             with self._thumbnails.write() as thumbnails:
-                store.insert_thumbnails(thumbnails, batch, first)
-            replaced = store.keys_of(connection, (entry.record.id for entry in batch))
-            store.delete(connection, replaced.values())
-            store.insert(connection, batch, first)
-            store.delete_tombstones(connection, (entry.record.id for entry in batch))
+                thumbnail_rows.insert_thumbnails(thumbnails, batch, first)
+            replaced = record_rows.keys_of(connection, (entry.record.id for entry in batch))
+            record_rows.delete(connection, replaced.values())
+            record_rows.insert(connection, batch, first)
+            source_rows.delete_tombstones(connection, (entry.record.id for entry in batch))
         self._drop_thumbnails(replaced.values())
 
     def remove(self, ids: Iterable[str]) -> list[str]:
         wanted = list(dict.fromkeys(ids))
         with self._records.write() as connection:
-            found = store.keys_of(connection, wanted)
+            found = record_rows.keys_of(connection, wanted)
             if found:
-                store.delete(connection, found.values())
+                record_rows.delete(connection, found.values())
         self._drop_thumbnails(found.values())
         return [record_id for record_id in wanted if record_id in found]
 
@@ -158,61 +158,61 @@ class EmbeddedIndex:
         tombstones: Sequence[Tombstone] = (),
     ) -> None:
         with self._records.write() as connection:
-            keys = store.keys_of(connection, renamed)
+            keys = record_rows.keys_of(connection, renamed)
             records = {key: renamed[old] for old, key in keys.items()}
-            first = store.last_key(connection) + 1
+            first = schema.last_key(connection) + 1
             with self._thumbnails.write() as thumbnails:
-                store.copy_thumbnails(thumbnails, records, first)
+                thumbnail_rows.copy_thumbnails(thumbnails, records, first)
             new = [record.id for record in records.values()]
             replaced = {
                 key
-                for record_id, key in store.keys_of(connection, new).items()
+                for record_id, key in record_rows.keys_of(connection, new).items()
                 if record_id not in keys
             }
-            store.delete(connection, replaced)
-            store.rename(connection, records, first)
-            store.rename_sources(connection, sources or {})
-            store.delete_tombstones(connection, new)
-            store.insert_tombstones(connection, tombstones)
+            record_rows.delete(connection, replaced)
+            record_rows.rename(connection, records, first)
+            source_rows.rename_sources(connection, sources or {})
+            source_rows.delete_tombstones(connection, new)
+            source_rows.insert_tombstones(connection, tombstones)
         self._drop_thumbnails([*records, *replaced])
 
     def bury(self, tombstones: Sequence[Tombstone]) -> list[str]:
         with self._records.write() as connection:
-            found = store.keys_of(connection, (tombstone.id for tombstone in tombstones))
+            found = record_rows.keys_of(connection, (tombstone.id for tombstone in tombstones))
             if found:
-                store.delete(connection, found.values())
-            store.insert_tombstones(connection, tombstones)
+                record_rows.delete(connection, found.values())
+            source_rows.insert_tombstones(connection, tombstones)
         self._drop_thumbnails(found.values())
         return list(found)
 
     def unbury(self, ids: Iterable[str]) -> None:
         with self._records.write() as connection:
-            store.delete_tombstones(connection, ids)
+            source_rows.delete_tombstones(connection, ids)
 
     def tombstones(self) -> dict[str, Tombstone]:
         with self._records.read() as connection:
-            return store.tombstones(connection)
+            return source_rows.tombstones(connection)
 
     def set_details(self, details: Details) -> None:
         for record_id, (_, metadata) in details.items():
             check_metadata(record_id, metadata)
         with self._records.write() as connection:
-            store.next_generation(connection)
-            store.set_details(connection, details)
+            schema.next_generation(connection)
+            record_rows.set_details(connection, details)
 
     def touch(self, files: FileStates) -> None:
         with self._records.write() as connection:
-            store.next_generation(connection)
-            store.touch(connection, files)
+            schema.next_generation(connection)
+            record_rows.touch(connection, files)
 
     def mark_missing(self, ids: Iterable[str]) -> None:
         with self._records.write() as connection:
-            store.next_generation(connection)
-            store.mark_missing(connection, ids)
+            schema.next_generation(connection)
+            record_rows.mark_missing(connection, ids)
 
     def set_failures(self, source: str, failures: Sequence[Failure]) -> None:
         with self._records.write() as connection:
-            store.set_failures(connection, source, failures)
+            source_rows.set_failures(connection, source, failures)
 
     def failures(self) -> list[Failure]:
         with self._records.read() as connection:
@@ -239,33 +239,33 @@ class EmbeddedIndex:
 
     def records(self, ids: Sequence[str]) -> list[ImageRecord]:
         with self._records.read() as connection:
-            return store.records(connection, ids)
+            return record_rows.records(connection, ids)
 
     def vectors(self, record_id: str) -> Vectors:
         with self._records.read() as connection:
-            key = store.key_of(connection, record_id)
-            return store.part_vectors(connection, [key], self.spec.dim)[key][0]
+            key = record_rows.key_of(connection, record_id)
+            return record_rows.part_vectors(connection, [key], self.spec.dim)[key][0]
 
     def thumbnail(self, record_id: str) -> bytes | None:
         seen = None
         while True:  # retry if the record was replaced between the two reads
             with self._records.read() as connection:
-                key = store.key_of(connection, record_id)
+                key = record_rows.key_of(connection, record_id)
             if key == seen:
                 return None
             with self._thumbnails.read() as connection:
-                pictures = store.thumbnails(connection, [key])
+                pictures = thumbnail_rows.thumbnails(connection, [key])
             if pictures:
                 return pictures[key]
             seen = key
 
     def metadata_fields(self) -> list[str]:
         with self._records.read() as connection:
-            return store.metadata_fields(connection)
+            return record_rows.metadata_fields(connection)
 
     def values(self, field: str, most: int, among: int | None = None) -> list[MetadataValue]:
         with self._records.read() as connection:
-            return store.values(connection, field, most, among)
+            return record_rows.values(connection, field, most, among)
 
     def labels(self) -> dict[str, str | None]:
         with self._records.read() as connection:
@@ -287,17 +287,17 @@ class EmbeddedIndex:
 
     def ids(self, where: Sequence[str] = ()) -> Iterator[str]:
         with self._records.read() as connection:
-            conditions = filters.parse(where, store.metadata_fields(connection))
-            for (record_id,) in store.matching(connection, "id", conditions):
+            conditions = filters.parse(where, record_rows.metadata_fields(connection))
+            for (record_id,) in filter_sql.matching(connection, "id", conditions):
                 yield record_id
 
     def entries(self, after: str = "") -> Iterator[Entry]:
         last = after
         with self._records.read() as connection, self._thumbnails.read() as thumbnails:
-            while listed := store.records_after(connection, last, _COPIED_AT_ONCE):
+            while listed := record_rows.records_after(connection, last, _COPIED_AT_ONCE):
                 keys = [key for key, _ in listed]
-                parts = store.part_vectors(connection, keys, self.spec.dim)
-                pictures = store.thumbnails(thumbnails, keys)
+                parts = record_rows.part_vectors(connection, keys, self.spec.dim)
+                pictures = thumbnail_rows.thumbnails(thumbnails, keys)
                 for key, record in listed:
                     vectors, boxes = parts[key]
                     picture = pictures.get(key)
@@ -375,19 +375,19 @@ class EmbeddedIndex:
     def _tidy(self) -> None:
         """Migrate the thumbnails, and remove those that a killed writer left without a record."""
         with self._records.read() as connection:
-            last = store.last_key(connection)
-            removed = store.removed_since(connection, 0)
+            last = schema.last_key(connection)
+            removed = record_rows.removed_since(connection, 0)
         with self._thumbnails.write() as connection:
-            store.create_thumbnails(connection)
+            thumbnail_rows.create_thumbnails(connection)
             connection.execute("DELETE FROM thumbs WHERE key > ?", (last,))
-            store.delete_thumbnails(connection, removed)
+            thumbnail_rows.delete_thumbnails(connection, removed)
 
     def _drop_thumbnails(self, keys: Iterable[int]) -> None:
         keys = list(keys)
         if keys:
             with self._thumbnails.write() as connection:
-                store.delete_thumbnails(connection, keys)
+                thumbnail_rows.delete_thumbnails(connection, keys)
 
     def _value(self, query: str) -> int:
         with self._records.read() as connection:
-            return store.number(connection, query)
+            return schema.number(connection, query)

@@ -12,7 +12,7 @@ from cbir.errors import CbirError, IndexStateError, write_hint
 from cbir.files import sha256_of, write_files
 from cbir.home import cbir_home
 from cbir.index.embedded import folder as files
-from cbir.index.embedded import store
+from cbir.index.embedded import schema, thumbnail_rows
 from cbir.index.embedded.index import EmbeddedIndex
 from cbir.index.embedded.sqlite import Database
 from cbir.types import DescriptorSpec, ModelFile
@@ -69,7 +69,7 @@ def _create(
     The index exists once its tables are committed, which is the last step. Overwrites files left
     by an interrupted creation.
     """
-    meta = store.Meta(store.FORMAT, uuid.uuid4().hex, spec, _digests(model_files))
+    meta = schema.Meta(schema.FORMAT, uuid.uuid4().hex, spec, _digests(model_files))
     with _writable(url):
         folder.mkdir(parents=True, exist_ok=True)
     lock = files.lock_for_writing(folder, url)
@@ -91,14 +91,14 @@ def _write_files(folder: Path, model_files: Mapping[str, ModelFile]) -> None:
     write_files(model_files, folder / files.MODEL, shared=cbir_home())
 
 
-def _write_tables(url: str, folder: Path, meta: store.Meta) -> None:
+def _write_tables(url: str, folder: Path, meta: schema.Meta) -> None:
     for name in (files.THUMBNAILS, files.RECORDS):
         database = Database(folder / name, url, write=True)
         with closing(database), database.write() as connection:
             if name == files.THUMBNAILS:
-                store.create_thumbnails(connection)
+                thumbnail_rows.create_thumbnails(connection)
             else:
-                store.create(connection, meta)
+                schema.create(connection, meta)
 
 
 def _is_unfinished(url: str, folder: Path) -> bool:
@@ -106,7 +106,7 @@ def _is_unfinished(url: str, folder: Path) -> bool:
     try:
         database = Database(folder / files.RECORDS, url)
         with closing(database), database.read() as connection:
-            return store.read_meta(connection, url) is None
+            return schema.read_meta(connection, url) is None
     except IndexStateError:
         return False
 

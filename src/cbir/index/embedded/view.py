@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cbir.errors import IndexStateError, write_hint
 from cbir.index import filters
 from cbir.index.base import Matches
-from cbir.index.embedded import cache, store
+from cbir.index.embedded import cache, filter_sql, record_rows, schema
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import Block, read_block
 from cbir.index.embedded.cache import Cached, UnusableCacheError
@@ -147,7 +147,7 @@ class View:
 class Views:
     """Tracks the database and provides the view of the latest committed generation."""
 
-    def __init__(self, database: Database, folder: Path, name: str, meta: store.Meta) -> None:
+    def __init__(self, database: Database, folder: Path, name: str, meta: schema.Meta) -> None:
         self._database = database
         self._folder = folder
         self._name = name
@@ -160,7 +160,7 @@ class Views:
         """The view of the latest committed generation."""
         view = self._view
         with self._database.read() as connection:
-            if view is not None and view.generation == store.generation(connection):
+            if view is not None and view.generation == schema.generation(connection):
                 return view
         with self._lock:
             self._view = self._load()
@@ -206,10 +206,10 @@ class Views:
     def _select(self, view: View, where: tuple[str, ...]) -> tuple[Target, Target] | None:
         """The records that pass the filters, kept for the next search; None if `view` is stale."""
         with self._database.read() as connection:
-            if store.generation(connection) != view.generation:
+            if schema.generation(connection) != view.generation:
                 return None
-            conditions = filters.parse(where, store.metadata_fields(connection))
-            keys = store.matching_keys(connection, conditions)
+            conditions = filters.parse(where, record_rows.metadata_fields(connection))
+            keys = filter_sql.matching_keys(connection, conditions)
         found = (_target(view.base, keys, view.alive), _target(view.newer, keys, None))
         if sum(target.space.matrix.nbytes for target in found) <= _FILTER_BYTES_KEPT:
             with self._lock:
@@ -220,7 +220,7 @@ class Views:
 
     def _refresh(self) -> None:
         with self._database.read() as connection:
-            present = store.generation(connection)
+            present = schema.generation(connection)
         usable = self._usable()
         if usable is not None and usable.generation == present:
             return
@@ -231,7 +231,7 @@ class Views:
         except PermissionError:
             return
         with self._database.write() as connection:
-            store.forget_removed(connection, cached.generation)
+            record_rows.forget_removed(connection, cached.generation)
 
     def _load(self) -> View:
         """The current view, based on the cache if usable, else on a new cache."""
@@ -247,14 +247,14 @@ class Views:
         if cached is None:
             return None
         with self._database.read() as connection:
-            generation = store.generation(connection)
-            if not store.log_from(connection) <= cached.generation <= generation:
+            generation = schema.generation(connection)
+            if not schema.log_from(connection) <= cached.generation <= generation:
                 return None
-            newer_rows = store.rows_after(connection, cached.max_key)
+            newer_rows = record_rows.rows_after(connection, cached.max_key)
             if newer_rows > _FEW_NEWER_ROWS + len(cached.block.matrix) // 8:
                 return None
             newer = read_block(connection, self._meta.spec.dim, after=cached.max_key)
-            removed = store.removed_since(connection, cached.generation)
+            removed = record_rows.removed_since(connection, cached.generation)
         self._cached = cached
         gone = np.isin(cached.block.keys, np.array(removed, dtype=np.int64))
         return View(generation, cached.block, newer, ~gone if gone.any() else None)
@@ -298,8 +298,8 @@ class Views:
         with self._database.read() as connection:
             return Cached(
                 read_block(connection, self._meta.spec.dim),
-                store.generation(connection),
-                store.last_key(connection),
+                schema.generation(connection),
+                schema.last_key(connection),
             )
 
 
