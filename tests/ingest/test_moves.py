@@ -23,7 +23,7 @@ from tests.ingest.support_runs import check_equal_to_fresh, described, records
 DIES_AT = """
 import os, signal, sys
 import cbir
-from cbir.index.embedded import thumbnail_rows
+from cbir.index.embedded import record_rows, source_rows, thumbnail_rows
 from tests.descriptors.support_photos import MeanColour
 moment, photos, place = sys.argv[1:]
 real = thumbnail_rows.delete_thumbnails
@@ -31,7 +31,9 @@ def die(connection, keys):
     if moment != "delete_thumbnails" or keys:  # it is called when a writer opens the index, too
         os.kill(os.getpid(), signal.SIGKILL)
     real(connection, keys)
-setattr(store, moment, die if moment == "delete_thumbnails" else lambda *_: die(None, None))
+modules = {"rename": record_rows, "rename_sources": source_rows}
+dies = die if moment == "delete_thumbnails" else lambda *_: die(None, None)
+setattr(modules.get(moment, thumbnail_rows), moment, dies)
 cbir.index_images([photos], place, descriptor=MeanColour())
 """
 
