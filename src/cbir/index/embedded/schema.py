@@ -13,6 +13,7 @@ from cbir.types import DescriptorSpec
 
 FORMAT = 2
 """2 added what `_MIGRATION` lists: stamps of files, decoding rules, runs, tombstones, checksums."""
+
 # As format 1 had it, so that a new index and a migrated one have the same columns.
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -45,6 +46,7 @@ CREATE TABLE tombstones (
     file_size INTEGER, mtime_ns INTEGER, stamp TEXT, at INTEGER NOT NULL) WITHOUT ROWID;
 """
 THESE = "(SELECT value FROM json_each(?))"
+"""The values that `listed` wrote, as a subquery."""
 
 
 @dataclass(frozen=True, slots=True)
