@@ -35,6 +35,15 @@ class IndexStateError(CbirError):
     """The index is missing, damaged or locked, or has another spec or a newer format."""
 
 
+class IndexReplacedError(IndexStateError):
+    """The index was replaced, moved or deleted since it was opened; no call answers any more."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} was replaced, moved or deleted while it was open", "open the index again"
+        )
+
+
 class RecordsRefusedError(CbirError):
     """The engine refused some records of a batch and kept the others.
 

@@ -15,11 +15,13 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
     from contextlib import closing
 
     from cbir.cli.output import print_json, say
-    from cbir.index.open import open_index
+    from cbir.index.open import mend, open_index
+    from cbir.search.spares import spares_for
     from cbir.wording import counted, shell_word
 
+    told = mend(index) if repair else []
     with closing(open_index(index, write=repair)) as opened:
-        found = opened.verify(repair=repair)
+        found = told + opened.verify(repair=repair, spares=spares_for(opened))
         left = opened.verify() if repair and found else found
         count = opened.count()
     if as_json:

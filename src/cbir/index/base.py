@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -93,6 +93,21 @@ class Matches:
     ids: list[str]
     scores: NDArray[np.float32]
     boxes: list[Box | None]
+
+
+@dataclass(frozen=True)
+class Spares:
+    """Where a repair finds good copies.
+
+    `thumbnail`: the thumbnail of a record drawn from its original, None if that is gone or another
+    picture. `model_files`: the descriptor's files, from elsewhere than the index; may be empty.
+    """
+
+    thumbnail: Callable[[ImageRecord], bytes | None] = lambda _: None
+    model_files: Callable[[], Mapping[str, ModelFile]] = dict
+
+
+NO_SPARES = Spares()
 
 
 Details: TypeAlias = Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
@@ -258,8 +273,8 @@ class Index(Protocol):
     def entries(self, after: str = "") -> Iterator[Entry]:
         """All entries with an id above `after`, in id order, for copying."""
 
-    def verify(self, repair: bool = False) -> list[str]:
-        """The problems found, one line each; `repair` fixes what it can."""
+    def verify(self, repair: bool = False, spares: Spares = NO_SPARES) -> list[str]:
+        """The problems found, one line each; `repair` fixes what it can, also from `spares`."""
 
     def info(self) -> dict[str, Any]:
         """The content of `cbir info --json`: count, dim, engine, descriptor, failed, size, ..."""

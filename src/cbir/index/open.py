@@ -34,6 +34,8 @@ class Engine(Protocol):
 
     def index_exists(self, url: str) -> bool: ...
 
+    def mend(self, url: str) -> list[str]: ...
+
 
 def open_index(url: str | os.PathLike[str], *, write: bool = False) -> Index:
     """Open the index at `url` for reading, or as its only writer.
@@ -72,6 +74,11 @@ def create_index(
         f"you gave {spec.short} ({spec.dim}-d)",
         hint,
     )
+
+
+def mend(url: str) -> list[str]:
+    """Mend what keeps the index at `url` from opening, one line for each thing; see `verify`."""
+    return _engine(url).mend(url)
 
 
 def index_exists(url: str) -> bool:

@@ -44,6 +44,8 @@ class Originals:
 
     def _source(self, name: str) -> ImageSource:
         with self._lock:
+            if name not in self._uris:
+                raise ImageError(f"its source '{name}' is not registered", "index its folder again")
             if name not in self._sources:
                 self._sources[name] = source_for_uri(self._uris[name])
             return self._sources[name]

@@ -14,7 +14,7 @@ import numpy as np
 
 from cbir.descriptors.contract import Descriptor, describe, describe_texts, has_text, prepare
 from cbir.descriptors.models import descriptor_of, load_descriptor
-from cbir.errors import CbirError, MissingExtraError, RecordGoneError
+from cbir.errors import CbirError, IndexStateError, MissingExtraError, RecordGoneError
 from cbir.images.sources import file_path
 from cbir.index.base import Index, Matches
 from cbir.index.open import open_index
@@ -55,6 +55,10 @@ class Searcher:
         """
         given = load_descriptor(descriptor) if isinstance(descriptor, str) else descriptor
         return cls(open_index(os.fspath(url)), given)
+
+    def reopened(self) -> Searcher:
+        """A searcher over the index that now lies at the same URL, for `IndexReplacedError`."""
+        return Searcher(open_index(self.index.url), self._given)
 
     @property
     def descriptor(self) -> Descriptor:
@@ -113,6 +117,11 @@ class Searcher:
         """Matches with their records and paths; raises `RecordGoneError`."""
         folders = self.index.sources()
         records = self.index.records(found.ids)
+        if lost := {record.source for record in records} - folders.keys():
+            raise IndexStateError(
+                f"{self.index.url} is damaged: its source '{min(lost)}' is not registered",
+                "index its folder again",
+            )
         return [
             Hit(
                 rank=rank,

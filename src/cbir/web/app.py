@@ -9,10 +9,10 @@ from flask import Flask, Request, Response, request
 
 from cbir.search.searcher import Searcher
 from cbir.web.failures import register_failures
+from cbir.web.opened import use_searcher
 from cbir.web.pages import register_pages
 from cbir.web.positions import ON_LOOPBACK
 from cbir.web.questions import MAX_UPLOAD, RequestError
-from cbir.web.showcase import Showcase
 from cbir.web.uploads import Uploads
 from cbir.web.views import views
 
@@ -89,8 +89,7 @@ def create_app(searcher: Searcher, *, on_loopback: bool = False) -> Flask:
     # URLs hold ids unchanged; merged slashes would name another id.
     app.url_map.merge_slashes = False
     app.config[ON_LOOPBACK] = on_loopback
-    app.extensions["cbir.searcher"] = searcher
-    app.extensions["cbir.showcase"] = Showcase(searcher.index)
+    use_searcher(app, searcher)
     app.extensions["cbir.uploads"] = Uploads()
     app.before_request(_limit)
     app.register_blueprint(views)

@@ -6,7 +6,8 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
-from cbir.errors import CbirError, ImageError, QueryError, RecordGoneError
+from cbir.errors import CbirError, ImageError, IndexReplacedError, QueryError, RecordGoneError
+from cbir.web.opened import reopen
 from cbir.web.pages import failure_page, refused_page
 from cbir.web.questions import MAX_UPLOAD, RequestError, wants_json
 
@@ -36,6 +37,14 @@ def _from_cbir_error(error: CbirError) -> Answer:
         return _answer(404, message, "It may have been removed; search again for current ids.")
     if isinstance(error, ImageError | QueryError):
         return _answer(400, _sentence(error.message), error.hint)
+    if isinstance(error, IndexReplacedError):
+        try:
+            reopen()
+        except CbirError as still:
+            error = still
+        else:
+            current_app.logger.warning("%s; it was opened again", error.message)
+            return _answer(503, "The index was just replaced", "Ask again: the new one is open.")
     # Anything else is about this installation; its message may hold paths of the server.
     current_app.logger.error("%s", error)
     return _answer(503, "The index cannot be searched now", "The server's log has the reason.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flask import Flask, current_app, g, render_template
+from flask import Flask, g, render_template
 from markupsafe import Markup
 
 from cbir.descriptors.cards import ModelCard
@@ -18,8 +18,8 @@ from cbir.search.query import IndexedId, SearchOptions
 from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, version_of
+from cbir.web.opened import searcher, showcase
 from cbir.web.questions import MAX_K, MAX_UPLOAD, Asked, as_fields
-from cbir.web.showcase import Showcase
 from cbir.wording import counted
 
 SHOWN_CLASSES = 12
@@ -51,12 +51,12 @@ class Wrong:
 
 def home_page(draw: int) -> str:
     """The start page: the form and sample pictures of the index."""
-    showcase = _showcase()
+    samples = showcase()
     return render_template(
         "home.html",
         about=_about(),
-        labels=showcase.labels(),
-        samples=showcase.draw(draw),
+        labels=samples.labels(),
+        samples=samples.draw(draw),
         next_draw=draw + 1,
     )
 
@@ -66,9 +66,9 @@ def results_page(asked: Asked, words: str | None, hits: Sequence[Hit], took_ms: 
     where = () if hits else _search_options().where
     return render_template(
         "results.html",
-        near_misses=near_misses(_searcher().index, where),
+        near_misses=near_misses(searcher().index, where),
         about=_about(),
-        labels=_showcase().labels(),
+        labels=showcase().labels(),
         query=_query_picture(asked),
         words=words,
         hits=hits,
@@ -79,7 +79,7 @@ def results_page(asked: Asked, words: str | None, hits: Sequence[Hit], took_ms: 
 def refused_page(message: str, hint: str, field: str) -> str:
     """Why a search was refused, beside its picture if it has one, and the form to try again."""
     g.wrong = Wrong(field, message, hint)
-    values = {"about": _about(), "labels": _showcase().labels(), "message": message, "hint": hint}
+    values = {"about": _about(), "labels": showcase().labels(), "message": message, "hint": hint}
     asked: Asked | None = g.get("asked")
     try:
         query = _query_picture(asked) if asked else None
@@ -130,26 +130,16 @@ def _search_options() -> SearchOptions:
     return options
 
 
-def _searcher() -> Searcher:
-    searcher: Searcher = current_app.extensions["cbir.searcher"]
-    return searcher
-
-
-def _showcase() -> Showcase:
-    showcase: Showcase = current_app.extensions["cbir.showcase"]
-    return showcase
-
-
 def _about() -> dict[str, object]:
     """Facts about the index for the header and the forms: its name, never its path."""
-    searcher = _searcher()
-    index = searcher.index
+    opened = searcher()
+    index = opened.index
     return {
         "name": index.url.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1],
         "count": index.count(),
         "descriptor": index.spec.short,
-        "has_text": searcher.has_text,
-        "knows": known_classes(searcher),
+        "has_text": opened.has_text,
+        "knows": known_classes(opened),
     }
 
 
@@ -168,7 +158,7 @@ def _listed(classes: Sequence[str]) -> str:
 def _query_picture(asked: Asked) -> QueryPicture | None:
     """The picture of a query, None if it is only words."""
     if isinstance(asked.of, IndexedId):
-        (record,) = _searcher().index.records([asked.of.id])
+        (record,) = searcher().index.records([asked.of.id])
         return QueryPicture(file_name(record.location), record.width, record.height, record)
     if asked.of is None or asked.upload is None:
         return None

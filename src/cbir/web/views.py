@@ -15,10 +15,10 @@ from cbir.images.decode import sniff
 from cbir.images.exif import POSITION
 from cbir.index import filters
 from cbir.search.near_misses import near_misses
-from cbir.search.searcher import Searcher
 from cbir.search.why import why
 from cbir.types import Hit, ImageRecord
 from cbir.web.image_responses import file_name, picture_response, png, version_of
+from cbir.web.opened import searcher
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
 from cbir.web.positions import refuse_positions, sees_positions, without_positions
 from cbir.web.questions import Question, RequestError, as_fields, read_question, wants_json
@@ -65,7 +65,7 @@ def search() -> AnyResponse | str:
         found |= {"hits": [_hit_json(hit) for hit in hits], "took_ms": took_ms}
         found |= {"upload": asked.token} if asked.token else {}
         if not hits and question.options.where:
-            missed = near_misses(_searcher().index, question.options.where)
+            missed = near_misses(searcher().index, question.options.where)
             found["notes"] = [miss.sentence() for miss in missed]
         return jsonify(found)
     return results_page(asked, text, hits, took_ms)
@@ -80,7 +80,7 @@ def explanation() -> Response:
     if not target:
         raise RequestError(400, "No picture was named", "Send its id in the field 'target'.")
     with _refusals(question):
-        found = why(_searcher(), question.query, target, options=question.options).to_json()
+        found = why(searcher(), question.query, target, options=question.options).to_json()
     if found["picture"]:
         found["picture"] |= {"path": None, "reason": None}  # they name paths of the server
     return jsonify({"query": question.asked.name, **found, "reason": None})
@@ -90,7 +90,7 @@ def explanation() -> Response:
 def thumb(record_id: str) -> Response:
     """The thumbnail of an indexed image, at most 256 px."""
     record = _record(record_id)
-    data = _searcher().index.thumbnail(record_id)
+    data = searcher().index.thumbnail(record_id)
     if data is None:
         raise RequestError(404, f"{record_id} has no thumbnail", "Index it again.")
     return _picture(record, data)
@@ -113,34 +113,29 @@ def image(record_id: str) -> Response | tuple[str, int]:
 @views.get("/healthz")
 def healthz() -> Response:
     """A health check: whether the index responds, and its size."""
-    index = _searcher().index
+    index = searcher().index
     return jsonify({"status": "ok", "count": index.count(), "descriptor": index.spec.short})
 
 
 @views.get("/info")
 def info() -> Response:
     """Facts about the index, without paths of the server."""
-    index = _searcher().index
+    index = searcher().index
     known: dict[str, Any] = index.info()
     public = {name: known[name] for name in _PUBLIC_INFO if name in known}
     if not sees_positions(request):
         public["fields"] = [f for f in known["fields"] if f["name"] not in POSITION]
-    public["text"] = _searcher().has_text
+    public["text"] = searcher().has_text
     public["knows"] = [
         {"name": card.name, "classes": card.classes, "trained_on": card.trained_on}
-        for card in known_classes(_searcher())
+        for card in known_classes(searcher())
     ]
     return jsonify({**public, "sources": sorted(index.sources())})
 
 
-def _searcher() -> Searcher:
-    searcher: Searcher = current_app.extensions["cbir.searcher"]
-    return searcher
-
-
 def _question() -> Question:
     uploads: Uploads = current_app.extensions["cbir.uploads"]
-    question = read_question(request, uploads, _searcher().has_text)
+    question = read_question(request, uploads, searcher().has_text)
     if not sees_positions(request):
         with _refusals(question):
             refuse_positions(question.options.where)
@@ -149,7 +144,7 @@ def _question() -> Question:
 
 def _hits(question: Question) -> list[Hit]:
     with _refusals(question):
-        return _searcher().search(question.query, options=question.options)
+        return searcher().search(question.query, options=question.options)
 
 
 @contextmanager
@@ -176,7 +171,7 @@ def _refusals(question: Question) -> Iterator[None]:
 
 def _wrong_filter(where: Sequence[str]) -> int | None:
     """The number, from 1, of the first filter that is refused by itself."""
-    fields = _searcher().index.metadata_fields()
+    fields = searcher().index.metadata_fields()
     for number, text in enumerate(where, 1):
         try:
             filters.parse([text], fields)
@@ -186,13 +181,13 @@ def _wrong_filter(where: Sequence[str]) -> int | None:
 
 
 def _record(record_id: str) -> ImageRecord:
-    return _searcher().index.records([record_id])[0]
+    return searcher().index.records([record_id])[0]
 
 
 def _original(record: ImageRecord) -> bytes | None:
     """The original as an image file's bytes, None if it is gone."""
     try:
-        found = _searcher().original(record.id)
+        found = searcher().original(record.id)
     except ImageError as error:
         # The message holds a path: it is for the log, not for visitors.
         current_app.logger.warning("%s", error)

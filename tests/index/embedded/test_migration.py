@@ -1,4 +1,4 @@
-"""An index of format 1 (tests/fixtures/embedded) is read as it is, and migrated by a writer."""
+"""An index of format 1 or 2 is read as it is, and migrated by a writer (see tests/fixtures)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cbir.index.open import open_index
 from cbir.ingest.copy import copy_index
 from tests.index.embedded.support_index import made_index, python
 
-FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "embedded"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+STORED = {1: FIXTURES / "embedded", 2: FIXTURES / "embedded-2"}
 DIES_BETWEEN_THE_FILES = """
 import os, signal, sys
 from cbir.index.embedded.index import EmbeddedIndex
@@ -28,9 +29,14 @@ open_index(sys.argv[1], write=True)
 """
 
 
+@pytest.fixture(params=STORED)
+def old(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(FORMAT_1, tmp_path / "old.cbir"))
+def place(old: int, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STORED[old], tmp_path / "old.cbir"))
 
 
 def format_of(place: Path) -> int:
@@ -63,7 +69,7 @@ def same(one: list[Entry], other: list[Entry]) -> bool:
     )
 
 
-def test_a_reader_takes_format_1_as_it_is(place: Path) -> None:
+def test_a_reader_takes_an_older_format_as_it_is(place: Path, old: int) -> None:
     with closing(open_index(place)) as index:
         assert (index.runs(), index.tombstones()) == ({}, {})
         assert index.info()["kept_out"] == 0
@@ -74,7 +80,7 @@ def test_a_reader_takes_format_1_as_it_is(place: Path) -> None:
         assert stamp.file == (record.file_size, record.mtime_ns, None, 0)
         assert sum(map(len, index.contents(5).values())) == 12
         assert index.verify() == []
-    assert format_of(place) == 1
+    assert format_of(place) == old
 
 
 def test_a_writer_migrates_and_changes_nothing_else(place: Path, tmp_path: Path) -> None:
@@ -97,19 +103,34 @@ def test_a_writer_migrates_and_changes_nothing_else(place: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
-def test_a_kill_between_the_two_files_costs_nothing(place: Path, tmp_path: Path) -> None:
+def test_a_kill_between_the_two_files_costs_nothing(place: Path, old: int, tmp_path: Path) -> None:
     before = entries(place)
     assert python(DIES_BETWEEN_THE_FILES, place).returncode == -signal.SIGKILL
     assert format_of(place) == schema.FORMAT
     new = columns(made_index(tmp_path / "new.cbir"))
-    assert columns(place)["thumbs"] != new["thumbs"]
+    assert (columns(place)["thumbs"] != new["thumbs"]) == (old == 1)
     assert same(entries(place), before)
     open_index(place, write=True).close()
     assert columns(place) == new
     assert same(entries(place), before)
 
 
-def test_a_copy_of_format_1_is_complete(place: Path, tmp_path: Path) -> None:
+def test_a_copy_of_an_older_format_is_complete(place: Path, old: int, tmp_path: Path) -> None:
     assert copy_index(str(place), str(tmp_path / "copy.cbir")).copied == 12
     assert same(entries(tmp_path / "copy.cbir"), entries(place))
-    assert format_of(place) == 1
+    assert format_of(place) == old
+
+
+def test_damage_before_there_were_checksums_is_undone_from_the_cache(place: Path) -> None:
+    before = entries(place)
+    with closing(sqlite3.connect(place / "index.sqlite")) as connection, connection:
+        key, vector = connection.execute("SELECT rowid, vector FROM vectors LIMIT 1").fetchone()
+        flipped = bytes([*vector[:3], vector[3] ^ 0x80]) + vector[4:]
+        connection.execute("UPDATE vectors SET vector = ? WHERE rowid = ?", (flipped, key))
+    with closing(open_index(place)) as index:
+        assert index.verify() == [
+            "vectors differ from those in vectors.cache, whose checksum is right"
+        ]
+    with closing(open_index(place, write=True)) as index:
+        assert index.verify() == []
+    assert same(entries(place), before)

@@ -273,9 +273,9 @@ def test_a_reader_without_rights_follows_what_another_user_writes(open_place: Pa
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     folder = made_index(tmp_path / "x.cbir")
     with closing(sqlite3.connect(folder / "index.sqlite")) as connection, connection:
-        connection.execute("UPDATE meta SET value = 3 WHERE name = 'format'")
+        connection.execute("UPDATE meta SET value = 4 WHERE name = 'format'")
     for write in (False, True):
-        with pytest.raises(IndexStateError, match=r"has format 3; .* reads up to 2.*update cbir"):
+        with pytest.raises(IndexStateError, match=r"has format 4; .* reads up to 3.*update cbir"):
             open_index(str(folder), write=write)
 
 

@@ -12,11 +12,13 @@ import numpy as np
 from cbir.errors import IndexStateError, QueryError, RecordGoneError, RecordsRefusedError
 from cbir.index import filters
 from cbir.index.base import (
+    NO_SPARES,
     Details,
     Entry,
     FileStates,
     Matches,
     SourceRun,
+    Spares,
     Stamp,
     Tombstone,
     descriptor_info,
@@ -296,7 +298,11 @@ class ElasticIndex:
         for hit in self._requests.hits(_COPIED_AT_ONCE, bodies.EVERYTHING, after=after):
             yield documents.entry(hit, self._field)
 
-    def verify(self, repair: bool = False) -> list[str]:
+    def verify(
+        self,
+        repair: bool = False,
+        spares: Spares = NO_SPARES,  # noqa: ARG002 - the server keeps copies itself
+    ) -> list[str]:
         if repair and not self.writable:
             raise IndexStateError(f"{self.url} is open for reading only", "open it for writing")
         loading = self._facts(fresh=True).restore is not None

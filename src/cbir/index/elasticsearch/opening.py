@@ -60,6 +60,11 @@ def index_exists(url: str) -> bool:
         return life.read_facts(client, client.address.name, patience=OPENING) is not None
 
 
+def mend(url: str) -> list[str]:  # noqa: ARG001 - both engines have the same functions
+    """Nothing: the server repairs its own files."""
+    return []
+
+
 @contextmanager
 def _connected(url: str) -> Iterator[Client]:
     """A client that closes if the block raises."""

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.errors import IndexStateError
+from cbir.index.embedded import record_rows, schema
 from cbir.index.exact import Space
 from cbir.types import Box, Vectors
 
@@ -110,6 +110,8 @@ def read_block(connection: sqlite3.Connection, dim: int, after: int = 0) -> Bloc
         "SELECT key, id FROM records WHERE key > ? ORDER BY id", (after,)
     ).fetchall()
     listed = [row for row in listed if row[0] in parts_of]
+    if not all(isinstance(record_id, str) for _, record_id in listed):
+        raise schema.damaged("an id is no text")
     keys = np.array([key for key, _ in listed], dtype=np.int64)
     starts = _running_sum(np.array([parts_of[key] for key, _ in listed], dtype=np.int64))
     matrix = np.empty((int(starts[-1]), dim), dtype=np.float32)
@@ -123,13 +125,23 @@ def read_block(connection: sqlite3.Connection, dim: int, after: int = 0) -> Bloc
 def _fill(connection: sqlite3.Connection, block: Block, limit: str) -> None:
     by_key = np.argsort(block.keys)
     sorted_keys = block.keys[by_key]
-    cursor = connection.execute(f"SELECT record, part, x0, y0, x1, y1, vector FROM vectors {limit}")
+    sealed = schema.format_of(connection) >= schema.SEALED_SINCE
+    cursor = connection.execute(
+        f"SELECT record, part, x0, y0, x1, y1, vector, checksum FROM vectors {limit}"
+        if sealed
+        else f"SELECT record, part, x0, y0, x1, y1, vector, NULL FROM vectors {limit}"
+    )
     dim = block.matrix.shape[1]
     while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        table = np.array([row[:6] for row in rows], dtype=np.float64)
-        vectors = b"".join(row[6] for row in rows)
-        if len(vectors) != 4 * dim * len(rows):
-            raise _damaged("vectors of the wrong size")
+        if sealed:
+            record_rows.check_vectors(rows)
+        try:
+            table = np.array([row[:6] for row in rows], dtype=np.float64)
+            vectors = b"".join(row[6] for row in rows)
+        except (TypeError, ValueError) as error:
+            raise schema.damaged("a vector's row holds text where a number belongs") from error
+        if any(len(row[6]) != 4 * dim for row in rows):
+            raise schema.damaged("a vector has the wrong size")
         owner, part = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
         found = np.searchsorted(sorted_keys, owner)
         found = np.minimum(found, len(sorted_keys) - 1)
@@ -137,16 +149,10 @@ def _fill(connection: sqlite3.Connection, block: Block, limit: str) -> None:
         number = by_key[found[known]]
         row = block.starts[number] + part[known]
         if np.any(row >= block.starts[number + 1]):
-            raise _damaged("records whose parts are not numbered consecutively")
+            raise schema.damaged("records whose parts are not numbered consecutively")
         block.matrix[row] = np.frombuffer(vectors, dtype="<f4").reshape(-1, dim)[known]
         inner = part[known] > 0
         block.boxes[(row - number - 1)[inner]] = table[known][inner, 2:6]
-
-
-def _damaged(what: str) -> IndexStateError:
-    return IndexStateError(
-        f"the index is damaged: {what}", "cbir verify INDEX --repair, or index the sources again"
-    )
 
 
 def _running_sum(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

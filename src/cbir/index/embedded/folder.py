@@ -19,6 +19,10 @@ MODEL = "model"
 CACHE = "vectors.cache"
 CACHE_DRAFT = "vectors.cache.new"
 CACHE_LOCK = "cache.lock"
+SALVAGED = ".new"
+"""Ends the name of a database that is being read from a damaged one."""
+DAMAGED = ".damaged"
+"""Follows the name of a database that was replaced by what could be read of it."""
 
 _WRITER_LOCK = "writer.lock"
 _WRITER_PID = "writer.pid"
@@ -30,7 +34,9 @@ _OWN_NAMES = {MODEL, CACHE, CACHE_DRAFT, CACHE_LOCK, _WRITER_LOCK, _WRITER_PID} 
 
 def holds_only_own_files(folder: Path) -> bool:
     """Whether `folder` contains only index files; true if it is empty."""
-    return all(path.name in _OWN_NAMES for path in folder.iterdir())
+    return all(
+        path.name in _OWN_NAMES or f"sqlite{DAMAGED}-" in path.name for path in folder.iterdir()
+    )
 
 
 def lies_inside(name: str) -> bool:

@@ -15,17 +15,28 @@ from cbir.errors import IndexStateError, RecordGoneError
 from cbir.files import lies_in
 from cbir.index import filters
 from cbir.index.base import (
+    NO_SPARES,
     Details,
     Entry,
     FileStates,
     Matches,
     SourceRun,
+    Spares,
     Stamp,
     Tombstone,
     descriptor_info,
 )
-from cbir.index.embedded import check, filter_sql, record_rows, schema, source_rows, thumbnail_rows
+from cbir.index.embedded import (
+    check,
+    filter_sql,
+    record_rows,
+    schema,
+    source_rows,
+    thumbnail_rows,
+)
 from cbir.index.embedded import folder as files
+from cbir.index.embedded import repair as mending
+from cbir.index.embedded.checksums import RECORDS, seal_all
 from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
@@ -64,8 +75,12 @@ class EmbeddedIndex:
             if meta is None:
                 raise files.unfinished(url)
             if write and meta.format < schema.FORMAT:
+                cached = check.usable_cache(folder, meta)
                 with self._records.write() as connection:
                     schema.migrate(connection)
+                    if cached is not None:
+                        mending.agree_with_cache(connection, cached)
+                    seal_all(connection, RECORDS)
                 meta = replace(meta, format=schema.FORMAT)
             self._meta = meta
             self._views = Views(self._records, folder, url, self._meta)
@@ -219,9 +234,10 @@ class EmbeddedIndex:
             rows = connection.execute(
                 "SELECT source, location, reason FROM failures ORDER BY source, location"
             )
-            return [Failure(*row) for row in rows]
+            return [Failure(*row) for row in schema.typed(RECORDS["failures"].columns, rows)]
 
     def refresh(self) -> None:
+        self._tidy()  # before the log of removed keys is truncated
         self._views.refresh()
 
     def search(
@@ -244,7 +260,10 @@ class EmbeddedIndex:
     def vectors(self, record_id: str) -> Vectors:
         with self._records.read() as connection:
             key = record_rows.key_of(connection, record_id)
-            return record_rows.part_vectors(connection, [key], self.spec.dim)[key][0]
+            found = record_rows.part_vectors(connection, [key], self.spec.dim)
+            if key not in found:
+                raise schema.damaged(f"{record_id} has no vectors", self.url)
+            return found[key][0]
 
     def thumbnail(self, record_id: str) -> bytes | None:
         seen = None
@@ -269,7 +288,8 @@ class EmbeddedIndex:
 
     def labels(self) -> dict[str, str | None]:
         with self._records.read() as connection:
-            return dict(connection.execute("SELECT id, label FROM records ORDER BY id"))
+            rows = connection.execute("SELECT id, label FROM records ORDER BY id")
+            return dict(schema.typed(("id", "label"), rows))
 
     def matrix(self) -> tuple[list[str], Vectors]:
         view = self._views.current()
@@ -298,6 +318,11 @@ class EmbeddedIndex:
                 keys = [key for key, _ in listed]
                 parts = record_rows.part_vectors(connection, keys, self.spec.dim)
                 pictures = thumbnail_rows.thumbnails(thumbnails, keys)
+                # A copy would seal the damage.
+                record_rows.check_records(connection, keys)
+                thumbnail_rows.check_thumbnails(thumbnails, keys)
+                if lacking := [record.id for key, record in listed if key not in parts]:
+                    raise schema.damaged(f"{lacking[0]} has no vectors", self.url)
                 for key, record in listed:
                     vectors, boxes = parts[key]
                     picture = pictures.get(key)
@@ -306,16 +331,16 @@ class EmbeddedIndex:
                     yield Entry(record, vectors, boxes, picture or b"")
                 last = listed[-1][1].id
 
-    def verify(self, repair: bool = False) -> list[str]:
+    def verify(self, repair: bool = False, spares: Spares = NO_SPARES) -> list[str]:
         if repair and not self.writable:
             raise IndexStateError(f"{self.url} is open for reading only", "open it for writing")
         parts = (self._records, self._thumbnails, self._folder, self._meta)
         problems = check.check(*parts)
-        if repair and problems:
+        if repair:
             self._views.close()
-            left = check.repair(*parts)
+            left = mending.repair(*parts, spares) if problems else []
             problems += [f"not repaired: {line}" for line in left]
-            if not check.is_damaged(self._records):
+            if not check.damage(self._records, files.RECORDS):
                 self.refresh()
         return problems
 
@@ -358,7 +383,9 @@ class EmbeddedIndex:
     @cached_property
     def _thumbnails(self) -> Database:
         """Opened on first use, so that searches work without the thumbnail file."""
-        return self._open(files.THUMBNAILS)
+        database = self._open(files.THUMBNAILS)
+        self._records.check_in_place()  # else the folder, and so this file, is another one
+        return database
 
     def _open(self, name: str) -> Database:
         database = Database(self._folder / name, self.url, write=self.writable)
@@ -379,8 +406,7 @@ class EmbeddedIndex:
             removed = record_rows.removed_since(connection, 0)
         with self._thumbnails.write() as connection:
             thumbnail_rows.create_thumbnails(connection)
-            connection.execute("DELETE FROM thumbs WHERE key > ?", (last,))
-            thumbnail_rows.delete_thumbnails(connection, removed)
+            thumbnail_rows.sweep(connection, last, removed)
 
     def _drop_thumbnails(self, keys: Iterable[int]) -> None:
         keys = list(keys)

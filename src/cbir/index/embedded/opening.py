@@ -14,6 +14,8 @@ from cbir.home import cbir_home
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import schema, thumbnail_rows
 from cbir.index.embedded.index import EmbeddedIndex
+from cbir.index.embedded.repair import mend_opening
+from cbir.index.embedded.salvage import is_sound, salvage
 from cbir.index.embedded.sqlite import Database
 from cbir.types import DescriptorSpec, ModelFile
 from cbir.wording import shell_word
@@ -26,6 +28,26 @@ def open_index(url: str, *, write: bool) -> EmbeddedIndex:
         if not (folder / files.RECORDS).is_file():
             raise _absence(url, folder)
     return EmbeddedIndex(url, folder, write=write)
+
+
+def mend(url: str) -> list[str]:
+    """Mend what keeps the index in the folder `url` from opening; one line for each thing.
+
+    Unreadable pages: what can be read is read into a new file, and the old one stays beside it.
+    """
+    folder = _folder(url)
+    if not (folder / files.RECORDS).is_file():
+        raise _absence(url, folder)
+    lock = files.lock_for_writing(folder, url)
+    try:
+        present = [folder / name for name in (files.RECORDS, files.THUMBNAILS)]
+        damaged = [path for path in present if path.exists() and not is_sound(path)]
+        told = [line for path in damaged for line in salvage(path, url)]
+        database = Database(folder / files.RECORDS, url, write=True)
+        with closing(database), database.write() as connection:
+            return told + mend_opening(connection)
+    finally:
+        files.unlock(lock, folder)
 
 
 def create_index(

@@ -7,6 +7,7 @@ finds newer records above it, and deleted ones in the log `removed`.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -16,18 +17,32 @@ import numpy as np
 
 from cbir.errors import RecordGoneError
 from cbir.index.base import Details, Entry, FileStates, Stamp
-from cbir.index.embedded.schema import THESE, is_migrated, listed, next_generation, number
+from cbir.index.embedded.checksums import (
+    RECORDS,
+    any_damaged,
+    resealing,
+    row_checksum,
+    stored,
+)
+from cbir.index.embedded.schema import (
+    SEALED_SINCE,
+    THESE,
+    damaged,
+    format_of,
+    listed,
+    next_generation,
+    number,
+    typed,
+)
 from cbir.index.filters import FIELDS
 from cbir.types import Box, ImageRecord, MetadataValue, Vectors
 
-_FIELDS = (
-    *("id", "source", "location", "label", "content_hash"),
-    *("width", "height", "file_size", "mtime_ns", "stamp", "decoder", "phash", "missing"),
-)
+_FIELDS = RECORDS["records"].columns[1:]
 """The columns of `records` that are attributes of `ImageRecord`."""
 _SINCE_2 = {"stamp": "NULL", "decoder": "0", "phash": "NULL"}
 """What an index of format 1 has in the place of columns that it lacks."""
-_BOXES = ("x0", "y0", "x1", "y1")
+_VECTOR = ", ".join(RECORDS["vectors"].columns)
+_ROWS_AT_ONCE = 4096
 _row = attrgetter(*_FIELDS[:-1])
 
 
@@ -38,14 +53,17 @@ def rows_after(connection: sqlite3.Connection, key: int) -> int:
 
 def removed_since(connection: sqlite3.Connection, since: int) -> list[int]:
     """The keys removed after generation `since`, which must be at least `log_from`."""
-    rows = connection.execute("SELECT key FROM removed WHERE generation > ?", (since,))
+    rows = typed(
+        ("key",), connection.execute("SELECT key FROM removed WHERE generation > ?", (since,))
+    )
     return [key for (key,) in rows]
 
 
 def forget_removed(connection: sqlite3.Connection, until: int) -> None:
     """Truncate the log of removed keys up to generation `until`."""
     connection.execute("DELETE FROM removed WHERE generation <= ?", (until,))
-    connection.execute("UPDATE meta SET value = ? WHERE name = 'log_from'", (until,))
+    with resealing(connection, "meta", "name = 'log_from'"):
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'log_from'", (until,))
 
 
 def keys_of(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, int]:
@@ -68,16 +86,16 @@ def insert(connection: sqlite3.Connection, entries: Sequence[Entry], first_key: 
     """Insert records with new ids, under keys from `first_key` on."""
     keyed = list(enumerate(entries, first_key))
     _insert_records(connection, ((key, entry.record) for key, entry in keyed))
+    rows = (
+        (key, part, *(float(side) + 0.0 for side in box), vector.tobytes())
+        for key, entry in keyed
+        for part, (box, vector) in enumerate(
+            zip(entry.boxes, entry.vectors.astype("<f4", copy=False), strict=True)
+        )
+    )
     connection.executemany(
-        f"INSERT INTO vectors (record, part, {', '.join(_BOXES)}, vector) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [
-            (key, part, *box, vector.tobytes())
-            for key, entry in keyed
-            for part, (box, vector) in enumerate(
-                zip(entry.boxes, entry.vectors.astype("<f4", copy=False), strict=True)
-            )
-        ],
+        f"INSERT INTO vectors ({_VECTOR}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*row, row_checksum(row)) for row in rows],
     )
 
 
@@ -86,17 +104,49 @@ def rename(
 ) -> None:
     """Replace records, old key -> new record, under keys from `first_key` on; vectors stay.
 
-    No other record has one of the new ids.
+    No other record has one of the new ids. Raises `IndexStateError` if one of them is damaged.
     """
     these = listed(renamed)
+    check_records(connection, renamed)
     connection.execute(f"DELETE FROM records WHERE key IN {THESE}", (these,))
     connection.execute(f"DELETE FROM metadata WHERE record IN {THESE}", (these,))
     keyed = list(enumerate(renamed.items(), first_key))
     _insert_records(connection, ((key, record) for key, (_, record) in keyed))
-    connection.executemany(
-        "UPDATE vectors SET record = ? WHERE record = ?", [(key, old) for key, (old, _) in keyed]
-    )
+    _move_vectors(connection, {old: key for key, (old, _) in keyed})
     _log_removed(connection, these)
+
+
+def _move_vectors(connection: sqlite3.Connection, moved: Mapping[int, int]) -> None:
+    """Give vectors to other records, old key -> new key."""
+    keys = list(moved)
+    for start in range(0, len(keys), _ROWS_AT_ONCE):
+        rows = connection.execute(
+            f"SELECT {_VECTOR}, checksum FROM vectors WHERE record IN {THESE}",
+            (listed(keys[start : start + _ROWS_AT_ONCE]),),
+        ).fetchall()
+        check_vectors(rows)
+        connection.executemany(
+            "UPDATE vectors SET record = ?, checksum = ? WHERE record = ? AND part = ?",
+            [
+                (moved[old], row_checksum((moved[old], part, *rest)), old, part)
+                for old, part, *rest, _ in rows
+            ],
+        )
+
+
+def check_records(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+    """Raise `IndexStateError` if one of these records, or its metadata, is damaged."""
+    these = listed(keys)
+    if any_damaged(connection, "records", f"key IN {THESE}", these) or any_damaged(
+        connection, "metadata", f"record IN {THESE}", these
+    ):
+        raise damaged("a record has changed")
+
+
+def check_vectors(rows: Iterable[Sequence[Any]]) -> None:
+    """Raise `IndexStateError` if a row of `vectors`, with its checksum, is damaged."""
+    if any(row_checksum(row[:-1]) != row[-1] for row in rows):
+        raise damaged("a stored vector has changed")
 
 
 def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
@@ -109,19 +159,22 @@ def delete(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
 
 
 def _log_removed(connection: sqlite3.Connection, these: str) -> None:
-    connection.execute(
-        "INSERT INTO removed SELECT ?, value FROM json_each(?) WHERE true",
-        (next_generation(connection), these),
+    now = next_generation(connection)
+    rows = [(now, key) for key in json.loads(these)]
+    connection.executemany(
+        "INSERT INTO removed (generation, key, checksum) VALUES (?, ?, ?)",
+        [(*row, row_checksum(row)) for row in rows],
     )
 
 
 def set_details(connection: sqlite3.Connection, details: Details) -> None:
     """Replace the label and metadata of records, by id."""
     keys = keys_of(connection, details)
-    connection.executemany(
-        "UPDATE records SET label = ? WHERE key = ?",
-        [(details[record_id][0], key) for record_id, key in keys.items()],
-    )
+    with resealing(connection, "records", f"key IN {THESE}", listed(keys.values())):
+        connection.executemany(
+            "UPDATE records SET label = ? WHERE key = ?",
+            [(details[record_id][0], key) for record_id, key in keys.items()],
+        )
     connection.execute(f"DELETE FROM metadata WHERE record IN {THESE}", (listed(keys.values()),))
     _insert_metadata(connection, ((key, details[record_id][1]) for record_id, key in keys.items()))
 
@@ -129,26 +182,30 @@ def set_details(connection: sqlite3.Connection, details: Details) -> None:
 def touch(connection: sqlite3.Connection, files: FileStates) -> None:
     """Set the file state of records, by id, and clear `missing`."""
     keys = keys_of(connection, files)
-    connection.executemany(
-        "UPDATE records SET file_size = ?, mtime_ns = ?, stamp = ?, decoder = ?, missing = 0 "
-        "WHERE key = ?",
-        [(*files[record_id], key) for record_id, key in keys.items()],
-    )
+    with resealing(connection, "records", f"key IN {THESE}", listed(keys.values())):
+        connection.executemany(
+            "UPDATE records SET file_size = ?, mtime_ns = ?, stamp = ?, decoder = ?, missing = 0 "
+            "WHERE key = ?",
+            [(*files[record_id], key) for record_id, key in keys.items()],
+        )
 
 
 def mark_missing(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
     """Mark records as missing."""
     keys = listed(keys_of(connection, ids).values())
-    connection.execute(f"UPDATE records SET missing = 1 WHERE key IN {THESE}", (keys,))
+    with resealing(connection, "records", f"key IN {THESE}", keys):
+        connection.execute(f"UPDATE records SET missing = 1 WHERE key IN {THESE}", (keys,))
 
 
 def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Clear the file state of these records, so that the next run reads the files again."""
-    connection.execute(
-        "UPDATE records SET content_hash = '', file_size = NULL, mtime_ns = NULL, stamp = NULL "
-        f"WHERE key IN {THESE}",
-        (listed(keys),),
-    )
+    these = listed(keys)
+    with resealing(connection, "records", f"key IN {THESE}", these):
+        connection.execute(
+            "UPDATE records SET content_hash = '', file_size = NULL, mtime_ns = NULL, "
+            f"stamp = NULL WHERE key IN {THESE}",
+            (these,),
+        )
 
 
 def records(connection: sqlite3.Connection, ids: Sequence[str]) -> list[ImageRecord]:
@@ -168,6 +225,12 @@ def records_after(
     """The next `count` records after `record_id` in id order, with their keys."""
     query = f"{_select(connection)} WHERE id > ? ORDER BY id LIMIT ?"
     return _with_metadata(connection, connection.execute(query, (record_id, count)).fetchall())
+
+
+def by_key(connection: sqlite3.Connection, keys: Iterable[int]) -> list[tuple[int, ImageRecord]]:
+    """The keys and records that exist of `keys`."""
+    query = f"{_select(connection)} WHERE key IN {THESE}"
+    return _with_metadata(connection, connection.execute(query, (listed(keys),)).fetchall())
 
 
 def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
@@ -220,14 +283,17 @@ def part_vectors(
     connection: sqlite3.Connection, keys: Iterable[int], dim: int
 ) -> dict[int, tuple[Vectors, list[Box]]]:
     """Key -> vectors (parts, dim) and boxes."""
+    sealed = format_of(connection) >= SEALED_SINCE
     rows = connection.execute(
-        "SELECT record, x0, y0, x1, y1, vector FROM vectors "
+        f"SELECT {_VECTOR}, {'checksum' if sealed else 'NULL'} FROM vectors "
         f"WHERE record IN {THESE} ORDER BY record, part",
         (listed(keys),),
-    )
+    ).fetchall()
+    if sealed:
+        check_vectors(rows)
     blobs: dict[int, list[bytes]] = {}
     boxes: dict[int, list[Box]] = {}
-    for key, x0, y0, x1, y1, vector in rows:
+    for key, _, x0, y0, x1, y1, vector, _ in rows:
         blobs.setdefault(key, []).append(vector)
         boxes.setdefault(key, []).append((x0, y0, x1, y1))
     return {key: (_matrix(blobs[key], dim), boxes[key]) for key in blobs}
@@ -235,7 +301,7 @@ def part_vectors(
 
 def metadata_fields(connection: sqlite3.Connection) -> list[str]:
     """The metadata keys in use."""
-    rows = connection.execute("SELECT DISTINCT name FROM metadata ORDER BY name")
+    rows = typed(("name",), connection.execute("SELECT DISTINCT name FROM metadata ORDER BY name"))
     return [name for (name,) in rows]
 
 
@@ -253,16 +319,20 @@ def values(
     )
     everything = -1
     given += [everything if among is None else among, most]
-    return [value for (value,) in connection.execute(query, given)]
+    found = [value for (value,) in connection.execute(query, given)]
+    if not all(isinstance(value, MetadataValue) for value in found):
+        raise damaged(f"a value of '{field}' is neither text nor a number")
+    return found
 
 
 def _column(connection: sqlite3.Connection, name: str) -> str:
     """The column `name` of `records`, or what stands for it in an older index."""
-    return name if name not in _SINCE_2 or is_migrated(connection) else _SINCE_2[name]
+    return name if name not in _SINCE_2 or format_of(connection) >= 2 else _SINCE_2[name]
 
 
 def _select(connection: sqlite3.Connection) -> str:
-    names = _FIELDS if is_migrated(connection) else [_SINCE_2.get(name, name) for name in _FIELDS]
+    old = format_of(connection) < 2
+    names = [_SINCE_2.get(name, name) for name in _FIELDS] if old else _FIELDS
     return f"SELECT key, {', '.join(names)} FROM records"
 
 
@@ -270,11 +340,12 @@ def _insert_records(
     connection: sqlite3.Connection, keyed: Iterable[tuple[int, ImageRecord]]
 ) -> None:
     rows = list(keyed)
+    # An int, because Python's sqlite3 binds a bool several times slower.
+    cells = ((key, *_row(record), int(record.missing)) for key, record in rows)
     connection.executemany(
-        f"INSERT INTO records (key, {', '.join(_FIELDS)}) "
-        f"VALUES ({', '.join('?' * (1 + len(_FIELDS)))})",
-        # An int, because Python's sqlite3 binds a bool several times slower.
-        [(key, *_row(record), int(record.missing)) for key, record in rows],
+        f"INSERT INTO records (key, {', '.join(_FIELDS)}, checksum) "
+        f"VALUES ({', '.join('?' * (2 + len(_FIELDS)))})",
+        [(*row, row_checksum(row)) for row in cells],
     )
     _insert_metadata(connection, ((key, record.metadata) for key, record in rows))
 
@@ -283,9 +354,10 @@ def _insert_metadata(
     connection: sqlite3.Connection,
     keyed: Iterable[tuple[int, Mapping[str, MetadataValue]]],
 ) -> None:
+    rows = ((key, name, stored(value)) for key, values in keyed for name, value in values.items())
     connection.executemany(
-        "INSERT INTO metadata VALUES (?, ?, ?)",
-        [(key, name, value) for key, values in keyed for name, value in values.items()],
+        "INSERT INTO metadata (record, name, value, checksum) VALUES (?, ?, ?, ?)",
+        [(*row, row_checksum(row)) for row in rows],
     )
 
 
@@ -296,7 +368,7 @@ def _with_metadata(
     query = f"SELECT record, name, value FROM metadata WHERE record IN {THESE}"
     metadata = _metadata(connection.execute(query, (listed(row[0] for row in rows),)))
     found = []
-    for key, *values, stamp, decoder, phash, missing in rows:
+    for key, *values, stamp, decoder, phash, missing in typed(RECORDS["records"].columns, rows):
         values += [metadata.get(key, {}), bool(missing), stamp, decoder, phash]
         found.append((key, ImageRecord(*values)))
     return found
@@ -307,9 +379,13 @@ def _metadata(
 ) -> dict[int, dict[str, MetadataValue]]:
     values: dict[int, dict[str, MetadataValue]] = {}
     for key, name, value in rows:
+        if not isinstance(value, MetadataValue):
+            raise damaged("a value of its metadata is neither text nor a number")
         values.setdefault(key, {})[name] = value
     return values
 
 
 def _matrix(blobs: Sequence[bytes], dim: int) -> Vectors:
+    if {len(blob) for blob in blobs} != {4 * dim}:
+        raise damaged("a vector has the wrong size")
     return np.frombuffer(b"".join(blobs), dtype="<f4").reshape(-1, dim).astype(np.float32)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cbir.errors import HOW_TO_UPDATE, IndexStateError
+from cbir.index.embedded.checksums import (
+    Cell,
+    Row,
+    any_text,
+    damaged_rows,
+    has_right_types,
+    mended,
+    resealing,
+    row_checksum,
+)
 from cbir.types import DescriptorSpec
+from cbir.wording import shell_word
 
-FORMAT = 2
-"""2 added what `_MIGRATION` lists: stamps of files, decoding rules, runs, tombstones, checksums."""
-
+FORMAT = 3
+"""2 added what `_MIGRATION_2` lists: stamps of files, decoding rules, runs, tombstones; 3 checksums
+of all rows."""
+SEALED_SINCE = 3
 # As format 1 had it, so that a new index and a migrated one have the same columns.
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -33,7 +45,7 @@ CREATE TABLE removed (
     generation INTEGER NOT NULL, key INTEGER NOT NULL, PRIMARY KEY (generation, key)
 ) WITHOUT ROWID;
 """
-_MIGRATION = """
+_MIGRATION_2 = """
 ALTER TABLE records ADD COLUMN stamp TEXT;
 ALTER TABLE records ADD COLUMN decoder INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE records ADD COLUMN phash BLOB;
@@ -44,6 +56,14 @@ ALTER TABLE sources ADD COLUMN run_finished INTEGER;
 CREATE TABLE tombstones (
     id TEXT PRIMARY KEY, source TEXT NOT NULL, location TEXT NOT NULL, content_hash TEXT NOT NULL,
     file_size INTEGER, mtime_ns INTEGER, stamp TEXT, at INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_MIGRATION_3 = """
+ALTER TABLE meta ADD COLUMN checksum BLOB;
+ALTER TABLE sources ADD COLUMN checksum BLOB;
+ALTER TABLE metadata ADD COLUMN checksum BLOB;
+ALTER TABLE failures ADD COLUMN checksum BLOB;
+ALTER TABLE tombstones ADD COLUMN checksum BLOB;
+ALTER TABLE removed ADD COLUMN checksum BLOB;
 """
 THESE = "(SELECT value FROM json_each(?))"
 """The values that `listed` wrote, as a subquery."""
@@ -61,41 +81,88 @@ class Meta:
 
 def create(connection: sqlite3.Connection, meta: Meta) -> None:
     """Create the tables of an index."""
-    _run(connection, _SCHEMA + _MIGRATION)
+    _run(connection, _SCHEMA + _MIGRATION_2 + _MIGRATION_3)
+    rows: list[tuple[Cell, ...]] = [
+        ("format", meta.format),
+        ("index_id", meta.index_id),
+        ("spec", json.dumps(asdict(meta.spec))),
+        ("model", json.dumps(dict(meta.model))),
+        ("generation", 0),
+        ("log_from", 0),
+    ]
     connection.executemany(
-        "INSERT INTO meta VALUES (?, ?)",
-        [
-            ("format", meta.format),
-            ("index_id", meta.index_id),
-            ("spec", json.dumps(asdict(meta.spec))),
-            ("model", json.dumps(dict(meta.model))),
-            ("generation", 0),
-            ("log_from", 0),
-        ],
+        "INSERT INTO meta (name, value, checksum) VALUES (?, ?, ?)",
+        [(*row, row_checksum(row)) for row in rows],
+    )
+
+
+def note_sources(connection: sqlite3.Connection) -> None:
+    """Note that sources are registered, so that records of an unknown one are damage."""
+    row = ("registered", 1)
+    connection.execute(
+        "INSERT OR IGNORE INTO meta (name, value, checksum) VALUES (?, ?, ?)",
+        (*row, row_checksum(row)),
     )
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the records of an index of format 1 to today's format."""
-    _run(connection, _MIGRATION)
+    """Bring the tables of an older index to today's format; their rows are sealed afterwards."""
+    if format_of(connection) < 2:
+        _run(connection, _MIGRATION_2)
+    _run(connection, _MIGRATION_3)
+    note_sources(connection)
     connection.execute("UPDATE meta SET value = ? WHERE name = 'format'", (FORMAT,))
 
 
 def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
     """The metadata of the index `name`, None if it was never completed.
 
-    Raises `IndexStateError` for a newer format.
+    Raises `IndexStateError` for a newer format, and if the metadata are damaged.
     """
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
         return None
-    values = dict(connection.execute("SELECT name, value FROM meta"))
-    if values["format"] > FORMAT:
+    with any_text(connection):
+        values = dict(connection.execute("SELECT name, value FROM meta"))
+    found = values.get("format")
+    changed = damaged_rows(connection, "meta")
+    if isinstance(found, int) and found > FORMAT and not any(map(_is_flipped_format, changed)):
         raise IndexStateError(
-            f"{name} has format {values['format']}; this version of cbir reads up to {FORMAT}",
-            HOW_TO_UPDATE,
+            f"{name} has format {found}; this version of cbir reads up to {FORMAT}", HOW_TO_UPDATE
         )
-    spec = DescriptorSpec(**json.loads(values["spec"]))
-    return Meta(values["format"], values["index_id"], spec, json.loads(values["model"]))
+    if changed:
+        names = ", ".join(f"{row.keys[0]!r}" for row in changed)
+        raise damaged(f"{names} in its table 'meta' has changed", name)
+    try:
+        spec = DescriptorSpec(**json.loads(values["spec"]))
+        meta = Meta(values["format"], values["index_id"], spec, dict(json.loads(values["model"])))
+        numbers = [meta.format, values["generation"], values["log_from"], spec.dim]
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("a number is none")
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(f"its table 'meta' cannot be read: {error!r}", name) from error
+    return meta
+
+
+def damaged(what: str, name: str = "") -> IndexStateError:
+    """The error of a reader that comes upon damage of the index `name`, which it may not know."""
+    return IndexStateError(
+        f"{name or 'the index'} is damaged: {what}",
+        f"cbir verify {shell_word(name) if name else 'INDEX'} --repair, or index the sources again",
+    )
+
+
+def _is_flipped_format(row: Row) -> bool:
+    """Whether the row holds our format but for a flipped bit, and no newer one."""
+    good = mended(row.cells, row.checksum) if row.keys == ("format",) else None
+    return good is not None and isinstance(good[1], int) and good[1] <= FORMAT
+
+
+def typed(columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows; raises `IndexStateError` if a cell is not what its column holds."""
+    found = list(rows)
+    if not all(has_right_types(columns, row) for row in found):
+        raise damaged("a cell of it does not hold what its column is for")
+    return found
 
 
 def generation(connection: sqlite3.Connection) -> int:
@@ -105,7 +172,8 @@ def generation(connection: sqlite3.Connection) -> int:
 
 def next_generation(connection: sqlite3.Connection) -> int:
     """Start a new generation and return it."""
-    connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'generation'")
+    with resealing(connection, "meta", "name = 'generation'"):
+        connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'generation'")
     return generation(connection)
 
 
@@ -120,14 +188,17 @@ def log_from(connection: sqlite3.Connection) -> int:
     return number(connection, "SELECT value FROM meta WHERE name = 'log_from'")
 
 
-def is_migrated(connection: sqlite3.Connection) -> bool:
-    """Whether the index has today's format; one that only readers opened may be older."""
-    return number(connection, "SELECT value FROM meta WHERE name = 'format'") >= FORMAT
+def format_of(connection: sqlite3.Connection) -> int:
+    """The format of the index; one that only readers opened may be older than today's."""
+    return number(connection, "SELECT value FROM meta WHERE name = 'format'")
 
 
 def number(connection: sqlite3.Connection, query: str, *values: Any) -> int:
-    """The single number that `query` selects."""
-    return int(connection.execute(query, values).fetchone()[0])
+    """The single number that `query` selects; raises `IndexStateError` if it is none."""
+    row = connection.execute(query, values).fetchone()
+    if row is None or type(row[0]) is not int:
+        raise damaged("a number in it is missing or has changed")
+    return int(row[0])
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> set[str]:

@@ -7,13 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 
 from cbir.index.base import SourceRun, Tombstone
-from cbir.index.embedded.schema import is_migrated
+from cbir.index.embedded.checksums import RECORDS, resealing, row_checksum, seal
+from cbir.index.embedded.schema import format_of, note_sources, typed
 from cbir.types import Failure
+
+_TOMBSTONE = ", ".join(RECORDS["tombstones"].columns)
 
 
 def sources(connection: sqlite3.Connection) -> dict[str, str]:
     """Registered source names and their URIs."""
-    return dict(connection.execute("SELECT name, uri FROM sources ORDER BY name"))
+    rows = connection.execute("SELECT name, uri FROM sources ORDER BY name")
+    return dict(typed(("name", "uri"), rows))
 
 
 def set_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
@@ -23,6 +27,8 @@ def set_source(connection: sqlite3.Connection, name: str, uri: str) -> None:
         "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri",
         (name, uri),
     )
+    seal(connection, "sources", "name = ?", name)
+    note_sources(connection)
 
 
 def rename_sources(connection: sqlite3.Connection, renamed: Mapping[str, str]) -> None:
@@ -35,7 +41,9 @@ def rename_sources(connection: sqlite3.Connection, renamed: Mapping[str, str]) -
             forget_source(connection, old)
         else:
             connection.execute("UPDATE sources SET name = ? WHERE name = ?", (new, old))
+            seal(connection, "sources", "name = ?", new)
             connection.execute("UPDATE failures SET source = ? WHERE source = ?", (new, old))
+            seal(connection, "failures", "source = ?", new)
             connection.execute("DELETE FROM tombstones WHERE source = ?", (old,))
 
 
@@ -54,33 +62,36 @@ def source_counts(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
 
 def runs(connection: sqlite3.Connection) -> dict[str, SourceRun]:
     """Source name -> its last run."""
-    if not is_migrated(connection):
+    if format_of(connection) < 2:
         return {}
     query = "SELECT name, run_at, run_finished FROM sources WHERE run_at IS NOT NULL ORDER BY name"
-    return {name: SourceRun(at, bool(done)) for name, at, done in connection.execute(query)}
+    rows = typed(("name", "run_at", "run_finished"), connection.execute(query))
+    return {name: SourceRun(at, bool(done)) for name, at, done in rows}
 
 
 def set_run(connection: sqlite3.Connection, source: str, run: SourceRun) -> None:
     """Store the last run of `source`."""
-    connection.execute(
-        "UPDATE sources SET run_at = ?, run_finished = ? WHERE name = ?",
-        (run.at, int(run.finished), source),
-    )
+    with resealing(connection, "sources", "name = ?", source):
+        connection.execute(
+            "UPDATE sources SET run_at = ?, run_finished = ? WHERE name = ?",
+            (run.at, int(run.finished), source),
+        )
 
 
 def tombstones(connection: sqlite3.Connection) -> dict[str, Tombstone]:
     """Id -> tombstone."""
-    if not is_migrated(connection):
+    if format_of(connection) < 2:
         return {}
-    rows = connection.execute("SELECT * FROM tombstones ORDER BY id")
-    return {row[0]: Tombstone(*row) for row in rows}
+    rows = connection.execute(f"SELECT {_TOMBSTONE} FROM tombstones ORDER BY id")
+    return {row[0]: Tombstone(*row) for row in typed(RECORDS["tombstones"].columns, rows)}
 
 
 def insert_tombstones(connection: sqlite3.Connection, tombstones: Iterable[Tombstone]) -> None:
     """Add tombstones, or replace them by id."""
     connection.executemany(
-        "INSERT OR REPLACE INTO tombstones VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        map(astuple, tombstones),
+        f"INSERT OR REPLACE INTO tombstones ({_TOMBSTONE}, checksum) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*row, row_checksum(row)) for row in map(astuple, tombstones)],
     )
 
 
@@ -92,7 +103,8 @@ def delete_tombstones(connection: sqlite3.Connection, ids: Iterable[str]) -> Non
 def set_failures(connection: sqlite3.Connection, source: str, failures: Sequence[Failure]) -> None:
     """Replace the failures of `source`."""
     connection.execute("DELETE FROM failures WHERE source = ?", (source,))
+    rows = [(source, failure.location, failure.reason) for failure in failures]
     connection.executemany(
-        "INSERT INTO failures VALUES (?, ?, ?)",
-        [(source, failure.location, failure.reason) for failure in failures],
+        "INSERT INTO failures (source, location, reason, checksum) VALUES (?, ?, ?, ?)",
+        [(*row, row_checksum(row)) for row in rows],
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cbir.errors import CbirError, IndexStateError
+from cbir.errors import CbirError, IndexReplacedError, IndexStateError
 from cbir.index.embedded.folder import THUMBNAILS
 
 _BUSY_TIMEOUT = 30.0
@@ -19,7 +19,8 @@ class Database:
 
     A connection serves one thread at a time; `read` borrows an idle one. SQLite errors become
     `IndexStateError`. In a read-only folder the file is opened as immutable, which is safe only
-    while nobody writes, so its size and modification time are checked before each use.
+    while nobody writes, so its size and modification time are checked before each use. Another file
+    in its place is never mixed with the one that was opened: `IndexReplacedError` is raised.
     """
 
     def __init__(self, path: Path, name: str, *, write: bool = False) -> None:
@@ -37,6 +38,12 @@ class Database:
                 self._writer.execute("PRAGMA synchronous=FULL")
             else:
                 self._idle.append(self._open_for_reading())
+            self._identity = self._file()
+
+    def check_in_place(self) -> None:
+        """Raise `IndexReplacedError` if the file was replaced, moved or deleted since opening."""
+        if self._file() != self._identity:
+            raise IndexReplacedError(self._name)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -57,6 +64,7 @@ class Database:
         if self._writer is None:
             raise IndexStateError(f"{self._name} is open for reading only")
         with self._write_lock, self._errors():
+            self.check_in_place()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -75,6 +83,7 @@ class Database:
             self._writer = None
 
     def _borrow(self) -> sqlite3.Connection:
+        self.check_in_place()
         if self._frozen is not None and self._frozen != self._signature():
             while self._idle:
                 self._idle.pop().close()
@@ -82,7 +91,13 @@ class Database:
         try:
             return self._idle.pop()
         except IndexError:
-            return self._open_for_reading()
+            connection = self._open_for_reading()
+        try:
+            self.check_in_place()
+        except IndexReplacedError:
+            connection.close()
+            raise
+        return connection
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         if self._closed:
@@ -132,6 +147,14 @@ class Database:
         log = self._path.with_name(self._path.name + "-wal")
         return log.stat().st_size if log.exists() else 0
 
+    def _file(self) -> tuple[int, int] | None:
+        """Device and inode of the file that lies there now."""
+        try:
+            state = self._path.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
+
     def _signature(self) -> tuple[int, int]:
         state = self._path.stat()
         return state.st_size + self._log_size(), state.st_mtime_ns
@@ -165,6 +188,9 @@ class Database:
             case sqlite3.SQLITE_CORRUPT:
                 what = f"{file} is damaged"
                 hint = delete if pictures else f"{repair}, or index the sources again"
+            case 0 if "UTF-8" in str(error):
+                what = f"{file} is damaged: a text in it is not UTF-8"
+                hint = repair
             case sqlite3.SQLITE_BUSY:
                 what = f"{file} is locked by another program"
                 hint = "close that program and try again"

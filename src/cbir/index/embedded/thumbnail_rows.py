@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from cbir.index.base import Entry
-from cbir.index.embedded.schema import THESE, columns_of, listed
+from cbir.index.embedded.checksums import THUMBNAILS, any_damaged, row_checksum, seal_all
+from cbir.index.embedded.schema import FORMAT, THESE, columns_of, damaged, listed
 
 _THUMBNAILS = "CREATE TABLE IF NOT EXISTS thumbs (key INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
 _THUMBNAILS_MIGRATION = "ALTER TABLE thumbs ADD COLUMN checksum BLOB"
@@ -14,9 +15,13 @@ _THUMBNAILS_MIGRATION = "ALTER TABLE thumbs ADD COLUMN checksum BLOB"
 
 def create_thumbnails(connection: sqlite3.Connection) -> None:
     """Create the thumbnail table if it does not exist, or bring it to today's format."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] >= FORMAT:
+        return
     connection.execute(_THUMBNAILS)
     if "checksum" not in columns_of(connection, "thumbs"):
         connection.execute(_THUMBNAILS_MIGRATION)
+    seal_all(connection, THUMBNAILS)
+    connection.execute(f"PRAGMA user_version={FORMAT}")
 
 
 def insert_thumbnails(
@@ -24,17 +29,52 @@ def insert_thumbnails(
 ) -> None:
     """Store the thumbnails of `entries` under keys from `first_key` on."""
     connection.executemany(
-        "INSERT OR REPLACE INTO thumbs (key, picture) VALUES (?, ?)",
-        [(key, entry.thumbnail) for key, entry in enumerate(entries, first_key) if entry.thumbnail],
+        "INSERT OR REPLACE INTO thumbs (key, picture, checksum) VALUES (?, ?, ?)",
+        [
+            (key, entry.thumbnail, row_checksum((key, entry.thumbnail)))
+            for key, entry in enumerate(entries, first_key)
+            if entry.thumbnail
+        ],
     )
 
 
 def copy_thumbnails(connection: sqlite3.Connection, keys: Iterable[int], first_key: int) -> None:
-    """Store the thumbnails of `keys` a second time, under keys from `first_key` on."""
-    connection.executemany(
-        "INSERT OR REPLACE INTO thumbs (key, picture, checksum) "
-        "SELECT ?, picture, checksum FROM thumbs WHERE key = ?",
-        list(enumerate(keys, first_key)),
+    """Store the thumbnails of `keys` a second time, under keys from `first_key` on.
+
+    Damaged ones are left out, so that `verify` finds them missing.
+    """
+    for new, old in enumerate(keys, first_key):
+        query = "SELECT picture, checksum FROM thumbs WHERE key = ?"
+        for picture, checksum in connection.execute(query, (old,)).fetchall():
+            if row_checksum((old, picture)) == checksum:
+                insert_thumbnail(connection, new, picture)
+
+
+def insert_thumbnail(connection: sqlite3.Connection, key: int, picture: bytes) -> None:
+    """Store one thumbnail under `key`."""
+    connection.execute(
+        "INSERT OR REPLACE INTO thumbs (key, picture, checksum) VALUES (?, ?, ?)",
+        (key, picture, row_checksum((key, picture))),
+    )
+
+
+def check_thumbnails(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
+    """Raise `IndexStateError` if a thumbnail of `keys` is damaged."""
+    if any_damaged(connection, "thumbs", f"key IN {THESE}", listed(keys)):
+        raise damaged("a thumbnail has changed")
+
+
+def sweep(connection: sqlite3.Connection, last: int, removed: Iterable[int]) -> None:
+    """Delete the thumbnails of `removed` keys and of keys above `last`, which have no record.
+
+    Damaged ones stay: their keys may be wrong.
+    """
+    rows = connection.execute(
+        f"SELECT key, picture, checksum FROM thumbs WHERE key > ? OR key IN {THESE}",
+        (last, listed(removed)),
+    )
+    delete_thumbnails(
+        connection, [key for key, *rest in rows if [row_checksum((key, rest[0]))] == rest[1:]]
     )
 
 
