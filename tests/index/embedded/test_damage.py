@@ -223,6 +223,20 @@ def test_cells_of_the_wrong_kind_are_named_and_no_bug(
         repaired(whole)
 
 
+def test_a_record_with_an_unreadable_cell_keeps_the_others(tmp_path: Path) -> None:
+    folder = made_index(tmp_path / "x.cbir", sample_entries(3, metadata={"year": 7}))
+    change(folder, "UPDATE records SET width = CAST(x'ff41' AS TEXT) WHERE key = 2")
+    assert repaired(folder) == [
+        "1 row of records changed outside of cbir, starting with '2 a/0001'"
+    ]
+    with closing(open_index(folder, write=True)) as index:
+        record = index.records(["a/0001"])[0]
+        assert (record.width, record.label, record.metadata) == (0, "dog", {"year": 7})
+        assert index.stamps("a")["a/0001"].content_hash == ""
+        index.add([sample_entries(3)[1]])
+        assert index.verify() == []
+
+
 @pytest.mark.parametrize("name", ["spec", "model", "format", "generation", "log_from", "index_id"])
 @pytest.mark.parametrize("value", ["'{}'", "'[1'", "NULL", "x'00'", "-1"])
 def test_bad_metadata_of_the_index_are_named_in_one_line(
@@ -249,8 +263,11 @@ def test_a_source_that_is_not_registered_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
-def test_what_can_be_read_of_damaged_pages_is_saved(part: float, tmp_path: Path) -> None:
-    folder = made_index(tmp_path / "x.cbir", sample_entries(600, metadata={"n": 1}))
+def test_what_can_be_read_of_damaged_pages_is_saved(
+    part: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = made_index(Path("x.cbir"), sample_entries(600, metadata={"n": 1}))
     before = {entry[0].id: entry for entry in content(folder)[0]}  # type: ignore[index]
     path = folder / "index.sqlite"
     data = bytearray(path.read_bytes())

@@ -133,7 +133,7 @@ def _mend_table(connection: sqlite3.Connection, table: str, copies: Copies) -> l
     owners = [row.keys[0] for row in lost]
     match table:
         case "records":
-            _lose_records(connection, lost)
+            return _lose_records(connection, lost)
         case "metadata" | "vectors":
             record_rows.mark_changed(connection, [key for key in owners if isinstance(key, int)])
         case "removed" if lost:
@@ -141,7 +141,7 @@ def _mend_table(connection: sqlite3.Connection, table: str, copies: Copies) -> l
         case "sources" if lost:
             names = ", ".join(map(repr, owners))
             return [f"source {names} has changed: index its folder again"]
-    if table in ("records", "meta", "sources"):
+    if table in ("meta", "sources"):
         return []
     for row in lost:
         delete(connection, table, row.keys)
@@ -163,14 +163,26 @@ def _mend(connection: sqlite3.Connection, table: str, row: Row, copies: Copies) 
     return True
 
 
-def _lose_records(connection: sqlite3.Connection, lost: Iterable[Row]) -> None:
-    """Mark damaged records as changed; delete those that cannot even be read."""
+def _lose_records(connection: sqlite3.Connection, lost: Iterable[Row]) -> list[str]:
+    """Mark damaged records as changed, without cells that cannot be read.
+
+    Deletes a record only if nobody can say which image it is.
+    """
+    nameless = 0
     for row in lost:
-        key = row.keys[0]
-        if isinstance(key, int) and has_right_types(RECORDS["records"].columns, row.cells):
-            record_rows.mark_changed(connection, [key])
-        else:
+        cells = dict(zip(RECORDS["records"].columns, row.cells, strict=True))
+        bad = [column for column in cells if not has_right_types([column], [cells[column]])]
+        if {"key", "id", "source", "location"} & set(bad):
             delete(connection, "records", row.keys)
+            nameless += 1
+            continue
+        for column in bad:
+            empty = next(v for v in (None, 0, "") if has_right_types([column], [v]))
+            query = f"UPDATE records SET {column} = ? WHERE key = ?"
+            connection.execute(query, (empty, row.keys[0]))
+        record_rows.mark_changed(connection, [int(str(row.keys[0]))])
+    lines = [f"{nameless} records without a readable id were removed; index their sources again"]
+    return lines if nameless else []
 
 
 def _mend_vectors(connection: sqlite3.Connection, copies: Copies, dim: int) -> set[int]:

@@ -48,7 +48,9 @@ def salvage(path: Path, name: str) -> list[str]:
     tables = RECORDS if path.name == files.RECORDS else THUMBNAILS
     counts = {}
     try:
-        with closing(sqlite3.connect(draft.as_uri(), uri=True, isolation_level=None)) as new:
+        with closing(
+            sqlite3.connect(draft.absolute().as_uri(), uri=True, isolation_level=None)
+        ) as new:
             new.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
             _create_like(new, set(tables))
             counts = {table: _copy(new, table) for table in tables}
@@ -75,8 +77,9 @@ def salvage(path: Path, name: str) -> list[str]:
     ]
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
 def _create_like(new: sqlite3.Connection, tables: set[str]) -> None:
