@@ -48,9 +48,7 @@ def salvage(path: Path, name: str) -> list[str]:
     tables = RECORDS if path.name == files.RECORDS else THUMBNAILS
     counts = {}
     try:
-        with closing(
-            sqlite3.connect(draft.absolute().as_uri(), uri=True, isolation_level=None)
-        ) as new:
+        with closing(_connect(draft, "rwc")) as new:
             new.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
             _create_like(new, set(tables))
             counts = {table: _copy(new, table) for table in tables}
