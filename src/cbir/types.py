@@ -38,6 +38,10 @@ ModelFile: TypeAlias = bytes | Path
 
 MetadataValue: TypeAlias = str | int | float
 
+LABEL = "label"
+EXIF_FIELDS = ("taken", "camera", "lens", "latitude", "longitude")
+"""The metadata fields that are read from pictures."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
@@ -50,7 +54,8 @@ class ImageRecord:
     set when a later indexing run does not find the file. `stamp` is opaque text that differs if the
     file was replaced; None if unknown. `decoder` is the version of the decoding rules under which
     the image was described, 0 before there were versions. `phash` is a perceptual hash, None if
-    there is none.
+    there is none. `given` names the fields, metadata or "label", that a metadata file gave; the
+    others were read from the picture or its folder.
     """
 
     id: str
@@ -67,6 +72,7 @@ class ImageRecord:
     stamp: str | None = None
     decoder: int = 0
     phash: bytes | None = None
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 import cbir
 from cbir.errors import CbirError, IndexStateError
-from cbir.index.base import Entry, FileState, Index, difference
+from cbir.index.base import Detail, Entry, FileState, Index, difference
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.ingest.copy import CopyReport, copy_index
 from cbir.search.searcher import IndexedId, Searcher
@@ -187,7 +187,7 @@ def fill(index: Index) -> None:
             "none": FileState(1, 1, None, 0),
         }
     )
-    index.set_details({"a/0022": ("bird", {"price": 8.25}), "none": (None, {})})
+    index.set_details({"a/0022": Detail("bird", {"price": 8.25}), "none": Detail(None, {})})
     index.set_failures("a", [Failure("a", "y", "bad"), Failure("a", "x", "worse")])
 
 
@@ -260,7 +260,7 @@ def test_both_engines_refuse_the_same(filled: tuple[Index, Index]) -> None:
         lambda index: index.move_source("none", "/x"),
         lambda index: index.move_source("a", "/photos/a-too"),
         lambda index: index.add([make_entry("x/1", zeros)]),
-        lambda index: index.set_details({"a/0001": (None, {"x": float("nan")})}),
+        lambda index: index.set_details({"a/0001": Detail(None, {"x": float("nan")})}),
     ):
         kind, *_ = both(filled, ask)
         assert issubclass(kind, CbirError)
@@ -317,7 +317,7 @@ def test_a_copy_goes_on_where_it_was_broken_off(url: str, place: str) -> None:
     assert isinstance(again, CopyReport)
     assert (again.copied, again.unchanged) == (0, count)
     with closing(open_index(place, write=True)) as index:
-        index.set_details({"b/0001": ("changed", {})})
+        index.set_details({"b/0001": Detail("changed", {})})
         index.move_source("a", "/elsewhere")
     assert copy_index(place, url, conflicts="overwrite").copied == 1
     with closing(open_index(url)) as index:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cbir.descriptors.composed import ComposedDescriptor
 from cbir.descriptors.models import keep_model
 from cbir.errors import CbirError
-from cbir.index.base import Entry, SourceRun, Tombstone, difference
+from cbir.index.base import Detail, Entry, SourceRun, Tombstone, difference
 from cbir.index.open import create_index, open_index
 from cbir.ingest.compose import CHANGED, LACKING, OTHER_PARTS, compose_indexes
 from cbir.ingest.copy import copy_index
@@ -203,7 +203,7 @@ def test_labels_and_metadata_come_from_the_first_that_has_them(tmp_path: Path) -
     known = [(e.record.label, dict(e.record.metadata)) for e in listed(str(target)).values()]
     assert known == [("cat", {"year": 1999, "shop": "s1"}), ("dog", {"year": 5}), ("cat", {})]
     with closing(open_index(str(target), write=True)) as index:
-        index.set_details({"a/0002": ("cat", {"price": 2.5})})
+        index.set_details({"a/0002": Detail("cat", {"price": 2.5})})
     report = call("compose", *sources, "--into", target, "--json").json
     assert (report["added"], report["unchanged"]) == (0, 3)
     assert listed(str(target))["a/0002"].record.metadata == {"price": 2.5}

@@ -272,8 +272,7 @@ def test_what_the_camera_told_can_be_left_out(photos: Path, place: Path) -> None
     shot(photos / "red" / "0.jpg", 1)
     index(photos, place, exif=False)
     assert metadata_of(place, "photos/red/0.jpg") == [{}]
-    # A record that was described before keeps what it has.
-    assert index(photos, place).unchanged == 13
+    assert index(photos, place).unchanged == 13  # nothing is read again
     assert metadata_of(place, "photos/red/0.jpg") == [{}]
 
 

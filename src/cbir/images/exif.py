@@ -16,7 +16,6 @@ from typing import Any
 
 from cbir.images.decode import JPEG, PNG, TIFF, sniff
 
-EXIF_FIELDS = ("taken", "camera", "lens", "latitude", "longitude")
 POSITION = ("latitude", "longitude")
 """The fields that say where a picture was taken; only this machine may see them."""
 

@@ -41,6 +41,7 @@ class Stamp:
     metadata: Mapping[str, MetadataValue]
     stamp: str | None = None
     decoder: int = 0
+    given: frozenset[str] = frozenset()
 
     @property
     def file(self) -> FileState:
@@ -110,8 +111,16 @@ class Spares:
 NO_SPARES = Spares()
 
 
-Details: TypeAlias = Mapping[str, tuple[str | None, Mapping[str, MetadataValue]]]
-"""Id -> label and metadata."""
+class Detail(NamedTuple):
+    """Label and metadata of an image, and which of them were given; see `ImageRecord`."""
+
+    label: str | None
+    metadata: Mapping[str, MetadataValue]
+    given: frozenset[str] = frozenset()
+
+
+Details: TypeAlias = Mapping[str, Detail]
+"""By id."""
 
 FileStates: TypeAlias = Mapping[str, FileState]
 """Id -> state of the file."""

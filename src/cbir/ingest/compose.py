@@ -223,6 +223,7 @@ class _Joined:
                 record,
                 label=stamp.label,
                 metadata=stamp.metadata,
+                given=stamp.given,
                 decoder=min(entry.record.decoder for entry in group),
             ),
             fuse(blocks, self._composed.weights),

@@ -24,7 +24,7 @@ from cbir.index.base import (
     difference,
 )
 from cbir.index.open import create_index, open_index
-from cbir.types import Failure, ModelFile, OnDone
+from cbir.types import LABEL, Failure, MetadataValue, ModelFile, OnDone
 from cbir.wording import counted
 
 AT_ONCE = 1000
@@ -139,7 +139,10 @@ class Merging:
         self.example = ""
 
     def stamp(self, record_id: str, mine: Stamp, theirs: Stamp) -> Stamp:
-        """The stamp of the first index with the label and metadata of both."""
+        """The stamp of the first index with the label and metadata of both.
+
+        A value that either index says was given stays so.
+        """
         label = theirs.label
         if mine.label is not None:
             label = self.value(f"label of '{record_id}'", mine.label, label)
@@ -147,7 +150,14 @@ class Merging:
             name: self.value(f"{name} of '{record_id}'", value, theirs.metadata.get(name))
             for name, value in mine.metadata.items()
         }
-        return replace(mine, label=label, metadata={**theirs.metadata, **metadata})
+        merged = replace(mine, label=label, metadata={**theirs.metadata, **metadata})
+        given = {
+            name
+            for one in (mine, theirs)
+            for name in one.given
+            if _fact(one, name) == _fact(merged, name)
+        }
+        return replace(merged, given=frozenset(given))
 
     def uri(self, name: str, mine: str, theirs: str | None) -> str:
         """The location of the source `name`."""
@@ -160,6 +170,10 @@ class Merging:
         self.example = self.example or f"{name}: {mine!r} and {theirs!r}"
         self.conflicts += 1
         return theirs if self._keep else mine
+
+
+def _fact(stamp: Stamp, name: str) -> MetadataValue | None:
+    return stamp.label if name == LABEL else stamp.metadata.get(name)
 
 
 class Copying:
@@ -261,7 +275,9 @@ class Copying:
             if record.id in self.wanted:
                 merged = self.wanted[record.id]
                 if merged:
-                    record = replace(record, label=merged.label, metadata=merged.metadata)
+                    record = replace(
+                        record, label=merged.label, metadata=merged.metadata, given=merged.given
+                    )
                 yield replace(entry, record=record)
 
     def _write_failures(self) -> None:

@@ -60,8 +60,8 @@ def index_images(
 ) -> AddReport:
     """Add every image of `sources` to the index at `into`, which is created if it does not exist.
 
-    Unchanged images are skipped. Changed images replace their records, which keep their labels and
-    metadata unless this run provides others. The report and the index list the images that cannot
+    Unchanged images are skipped. Changed images replace their records, which keep the fields that
+    metadata files gave, and their labels, unless this run provides others. The report and the index list the images that cannot
     be read. If there is no image at all, no index is created.
 
     `exclude`: patterns in gitignore syntax, relative to each source that is given by name. They
@@ -70,7 +70,7 @@ def index_images(
 
     `metadata`: one file or several, whose fields add up; of equal fields the last file's counts.
     `exif`: the date taken, camera, lens and position of new and changed images become metadata,
-    too, unless a file gives these fields.
+    too, unless a file gives these fields; False also removes those that were read before.
 
     `regions` (1, 5 or 14): how many parts of each image get a vector; by default as many as in the
     index, or 1. `prune`: remove the records of missing files instead of marking them. A source that

@@ -13,13 +13,12 @@ from typing import Literal
 from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, RecordsRefusedError
 from cbir.images.excludes import ArchiveMembers
-from cbir.images.exif import EXIF_FIELDS
 from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.rules import RULES, reads_differently
 from cbir.images.sources import is_away
-from cbir.index.base import Entry, FileState, Index, SourceRun, Stamp, Tombstone
+from cbir.index.base import Detail, Entry, FileState, Index, SourceRun, Stamp, Tombstone
 from cbir.ingest.describe import (
     Described,
     Hashed,
@@ -31,7 +30,17 @@ from cbir.ingest.describe import (
 )
 from cbir.ingest.metadata import Metadata
 from cbir.ingest.moves import Whereabouts, plan_moves, source_of, unbelievable
-from cbir.types import AddReport, Box, Failure, ImageRecord, MetadataValue, Note, RgbImage
+from cbir.types import (
+    EXIF_FIELDS,
+    LABEL,
+    AddReport,
+    Box,
+    Failure,
+    ImageRecord,
+    MetadataValue,
+    Note,
+    RgbImage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +52,6 @@ ROOT = "."
 
 Prune = bool | Literal["force"]
 """Whether to remove the records of files that no longer exist; "force": even if most are gone."""
-
-Details = tuple[str | None, Mapping[str, MetadataValue]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +261,7 @@ class _SourceRun:
         self._again: set[str] = set()
         self._failures: list[Failure] = []
         self._entries: list[Entry] = []
-        self._details: dict[str, Details] = {}
+        self._details: dict[str, Detail] = {}
         self._touched: dict[str, FileState] = {}
         self._put_off: dict[str, SourceItem] = {}
         self._last_commit = time.monotonic()
@@ -320,7 +327,7 @@ class _SourceRun:
             self._seen.add(record_id)
             stamp = self._stamp(record_id)
             tombstone = self._run.buried.get(record_id)
-            if stamp and self._is_same(item, stamp):
+            if stamp and self._is_same(item, stamp) and not self._uncovers(item, stamp):
                 self._keep(record_id, item, stamp)
                 self._commit_if_due()
             elif tombstone and self._is_same(item, tombstone):
@@ -333,6 +340,11 @@ class _SourceRun:
         if isinstance(known, Stamp) and known.decoder < RULES:
             return False
         return not self._run.rehash and _same_file(item, known)
+
+    def _uncovers(self, item: SourceItem, stamp: Stamp) -> bool:
+        """Whether a metadata file takes a field back that hid one of the picture."""
+        hiding = stamp.given.intersection(EXIF_FIELDS) if self._run.exif else None
+        return bool(hiding and hiding - self._detail(self._id(item), item, stamp).given)
 
     def _only_hash(self, item: SourceItem, data: bytes | RgbImage, content: str) -> bool:
         """Whether an image has known content, or changed and can be read again in the end."""
@@ -372,9 +384,9 @@ class _SourceRun:
         exif: Mapping[str, MetadataValue] | None = None,
     ) -> None:
         """Keep a record whose image is unchanged; its label, metadata or file may have changed."""
-        details = self._facts(record_id, item, stamp, stamp.content_hash, exif)
-        if details != (stamp.label, stamp.metadata):
-            self._details[record_id] = details
+        detail = self._detail(record_id, item, stamp, exif)
+        if detail != (stamp.label, stamp.metadata, stamp.given):
+            self._details[record_id] = detail
         else:
             self._report.unchanged += 1
         state = FileState(item.file_size, item.mtime_ns, item.stamp, RULES)
@@ -442,19 +454,17 @@ class _SourceRun:
 
         It keeps the label and metadata of `details`.
         """
-        item, content = self.known[record_id]
-        label, metadata = self._facts(record_id, item, details, content, self._exif[record_id])
+        item, _ = self.known[record_id]
         return replace(
             same,
             id=record_id,
             source=self.name,
             location=item.location,
-            label=label,
             file_size=item.file_size,
             mtime_ns=item.mtime_ns,
-            metadata=metadata,
             missing=False,
             stamp=item.stamp,
+            **self._detail(record_id, item, details, self._exif[record_id])._asdict(),
         )
 
     def tombstone(self, record_id: str) -> Tombstone:
@@ -467,55 +477,58 @@ class _SourceRun:
     def _entry(self, described: Described) -> Entry:
         item = described.item
         record_id = self._id(item)
-        known = self._stamps.get(record_id)
-        label, metadata = self._facts(
-            record_id, item, known, described.content_hash, described.exif
-        )
+        detail = self._detail(record_id, item, self._stamps.get(record_id), described.exif)
         record = ImageRecord(
             id=record_id,
             source=self.name,
             location=item.location,
-            label=label,
+            label=detail.label,
             content_hash=described.content_hash,
             width=described.width,
             height=described.height,
             file_size=item.file_size,
             mtime_ns=item.mtime_ns,
-            metadata=metadata,
+            metadata=detail.metadata,
             stamp=item.stamp,
             decoder=RULES,
+            given=detail.given,
         )
         return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
 
-    def _facts(
+    def _detail(
         self,
         record_id: str,
         item: SourceItem,
         known: Stamp | ImageRecord | None,
-        content: str,
-        exif: Mapping[str, MetadataValue] | None,
-    ) -> Details:
-        """Label and metadata of an item; those of `known` are kept if this run gives none.
+        exif: Mapping[str, MetadataValue] | None = None,
+    ) -> Detail:
+        """Label and metadata of an item, as a new index with the same metadata files has them.
 
-        The EXIF fields of other content replace those of before; those of the same content only
-        complete them, because a metadata file may have overridden some. A row of a metadata file
-        overrides both, and the folder's label, but only the fields that the file has.
+        What was read from the picture (`exif`; None: as in `known`) is replaced as a whole. What a
+        metadata file gave overrides it, and the folder's label, until a file changes it. A label
+        without a folder's name to replace it stays.
         """
-        label, stored = (known.label, known.metadata) if known else (None, {})
-        label = item.label or label
-        told = exif or {}
-        same = known is not None and known.content_hash == content
-        metadata = {**told, **stored} if same else {**stored, **told}
-        for given in self._run.metadata:
-            row = given.lookup(record_id, item.location, self._source.uri)
+        if exif is None and not self._run.exif:
+            exif = {}
+        stored, label, given = (
+            (known.metadata, known.label, known.given) if known else ({}, None, frozenset[str]())
+        )
+        # Others can come from nowhere else, such as those of records that a program added.
+        told = {name: value for name, value in stored.items() if name not in EXIF_FIELDS}
+        told |= {name: value for name, value in stored.items() if name in given}
+        read = {name: value for name, value in stored.items() if name not in told}
+        if LABEL in given and label is not None:
+            told[LABEL], label = label, None
+        for file in self._run.metadata:
+            row = file.lookup(record_id, item.location, self._source.uri)
             for name, value in row.items():
-                if name == "label":
-                    label = label if value is None else str(value)
-                elif value is not None:
-                    metadata[name] = value
-                elif name not in EXIF_FIELDS:  # what the camera told stays
-                    metadata.pop(name, None)
-        return label, metadata
+                if value is not None:
+                    told[name] = value
+                elif name != LABEL:
+                    told.pop(name, None)
+        given = frozenset(told)
+        label = str(told.pop(LABEL)) if LABEL in told else item.label or label
+        return Detail(label, {**(read if exif is None else exif), **told}, given)
 
     def _fail(self, location: str, reason: str) -> None:
         failure = Failure(self.name, location, reason)

@@ -12,6 +12,7 @@ import numpy as np
 from cbir.errors import CbirError, QueryError, RecordGoneError
 from cbir.index.base import (
     SCORE_TOLERANCE,
+    Detail,
     Entry,
     FileState,
     Index,
@@ -146,16 +147,24 @@ def _check_replacing_and_removing(index: Index) -> None:
 
 def _check_details_and_marks(index: Index) -> None:
     index.add(sample_entries(4, metadata={"old": 1}))
-    index.set_details({"a/0001": ("bird", {"new": "x"}), "a/0002": (None, {})})
+    given = frozenset(["label", "new"])
+    index.set_details(
+        {"a/0001": Detail("bird", {"new": "x", "taken": "2024"}, given), "a/0002": Detail(None, {})}
+    )
     index.mark_missing(["a/0001", "a/0003"])
     index.touch({"a/0003": FileState(77, 88, "new", 2)})
     index.refresh()
     records = index.records(["a/0000", "a/0001", "a/0002"])
     expect(
-        [(record.label, dict(record.metadata)) for record in records]
-        == [("cat", {"old": 1}), ("bird", {"new": "x"}), (None, {})],
-        "set_details must replace label and metadata of the given records only",
+        [(record.label, dict(record.metadata), record.given) for record in records]
+        == [
+            ("cat", {"old": 1}, frozenset()),
+            ("bird", {"new": "x", "taken": "2024"}, given),
+            (None, {}, frozenset()),
+        ],
+        "set_details must replace label, metadata and `given` of the named records only",
     )
+    expect(index.stamps("a")["a/0001"].given == given, "stamps must return what was given")
     marks = {record_id: stamp.missing for record_id, stamp in index.stamps("a").items()}
     expect(
         marks == {"a/0000": False, "a/0001": True, "a/0002": False, "a/0003": False},
@@ -213,7 +222,12 @@ def _check_renaming(index: Index) -> None:
     index.add(list(entries.values()))
     index.refresh()
     new = replace(
-        entries["a/0001"].record, id="b/new", source="b", location="new", metadata={"x": "y"}
+        entries["a/0001"].record,
+        id="b/new",
+        source="b",
+        location="new",
+        metadata={"x": "y", "lens": "z"},
+        given=frozenset(["label", "lens"]),
     )
     over = replace(entries["a/0002"].record, id="a/0003", location="0003")
     index.rename({"a/0001": new, "a/0002": over, "a/none": replace(new, id="b/none")})

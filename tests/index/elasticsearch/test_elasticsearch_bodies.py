@@ -53,7 +53,7 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
             "dynamic": "strict",
             "_meta": {
                 "cbir": {
-                    "schema": 2,
+                    "schema": 3,
                     "type": "flat",
                     "spec": asdict(SPEC),
                     "load": {"restore": {"refresh_interval": None, "auto_expand_replicas": "0-1"}},
@@ -80,6 +80,7 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
                 "decoder": {"type": "integer", "index": False, "doc_values": False},
                 "phash": {"type": "binary"},
                 "checksum": {"type": "keyword", "index": False, "doc_values": False},
+                "given": {"type": "keyword", "index": False, "doc_values": False},
                 "part_count": {"type": "long"},
                 "metadata": {
                     "properties": {
@@ -371,6 +372,18 @@ def test_what_a_record_has_not_is_not_in_its_document() -> None:
     assert not lacking & made.keys()
     assert documents.record(made) == bare
     assert documents.boxes(made) == [WHOLE]
+
+
+def test_a_document_says_what_was_given_and_an_old_one_is_told_by_its_fields() -> None:
+    metadata = {"year": 1999, "camera": "X100", "lens": "mine"}
+    (entry,) = sample_entries(1, metadata=metadata)
+    given = frozenset(["label", "lens"])
+    made = documents.document(replace(entry, record=replace(entry.record, given=given)), FIELD)
+    assert made["given"] == ["label", "lens"]
+    assert documents.record(made).given == documents.stamp(made).given == given
+    assert documents.record({**made, "given": []}).given == frozenset()
+    old = {name: value for name, value in made.items() if name != "given"}
+    assert documents.record(old).given == documents.stamp(old).given == {"year"}
 
 
 def test_a_whole_number_of_more_than_64_bits_is_refused() -> None:

@@ -19,7 +19,7 @@ import pytest
 import cbir
 from cbir import testing
 from cbir.errors import CbirError, IndexStateError, QueryError, RecordsRefusedError
-from cbir.index.base import SCORE_TOLERANCE, Entry
+from cbir.index.base import SCORE_TOLERANCE, Detail, Entry
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.types import Failure
@@ -351,7 +351,7 @@ def test_changes_of_details_by_two_writers_keep_vectors_and_thumbnails(url: str)
             if number % 2:
                 index.mark_missing(ids)
             else:
-                index.set_details({i: ("new", {"n": 1}) for i in ids})
+                index.set_details({i: Detail("new", {"n": 1}) for i in ids})
 
     threads = [threading.Thread(target=mark, args=(number,)) for number in range(4)]
     for thread in threads:

@@ -15,7 +15,7 @@ import pytest
 
 from cbir import testing
 from cbir.errors import CbirError, QueryError
-from cbir.index.base import Entry, Index
+from cbir.index.base import Detail, Entry, Index
 from cbir.index.elasticsearch import bodies as queries
 from cbir.index.elasticsearch import documents, words
 from cbir.index.elasticsearch.address import Options, parse
@@ -343,7 +343,7 @@ def test_changed_records_keep_their_words_their_vectors_and_their_thumbnails(url
     asked = histograms(5, seed=2)
     with closing(made(url, entries)) as index:
         before = answers(index, asked, 40)
-        index.set_details({entry.record.id: ("new", {"n": 1}) for entry in entries})
+        index.set_details({entry.record.id: Detail("new", {"n": 1}) for entry in entries})
         index.mark_missing([entry.record.id for entry in entries[:3]])
         index.refresh()
         assert answers(index, asked, 40) == before

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import flips
 from cbir.errors import CbirError, IndexReplacedError, IndexStateError
-from cbir.index.base import SourceRun, Spares, Tombstone
+from cbir.index.base import Detail, SourceRun, Spares, Tombstone
 from cbir.index.embedded.checksums import RECORDS, THUMBNAILS, mended, row_checksum
 from cbir.index.open import mend, open_index
 from cbir.ingest.copy import copy_index
@@ -42,7 +42,7 @@ def whole(tmp_path: Path) -> Path:
         index.remove(["a/0006", "a/0007"])
         index.touch({"a/0001": (9, 9, "9", 1)})  # type: ignore[dict-item]
         index.mark_missing(["a/0002"])
-        index.set_details({"a/0003": ("bird", {"year": 7})})
+        index.set_details({"a/0003": Detail("bird", {"year": 7})})
     return folder
 
 
@@ -141,7 +141,7 @@ def test_a_change_of_a_damaged_record_does_not_hide_the_damage(act: str, tmp_pat
     folder = made_index(tmp_path / "x.cbir", sample_entries(3))
     change(folder, "UPDATE records SET width = 7, height = 9 WHERE key = 2")
     with closing(open_index(folder, write=True)) as index:
-        given = {"touch": {"a/0001": (1, 1, "1", 1)}, "set_details": {"a/0001": ("x", {})}}
+        given = {"touch": {"a/0001": (1, 1, "1", 1)}, "set_details": {"a/0001": Detail("x", {})}}
         getattr(index, act)(given.get(act, ["a/0001"]))
         assert index.verify() == [
             "1 row of records changed outside of cbir, starting with '2 a/0001'"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cbir.errors import CbirError, IndexStateError, QueryError, RecordGoneError
-from cbir.index.base import Entry
+from cbir.index.base import Detail, Entry
 from cbir.index.open import create_index, index_exists, open_index
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.testing.samples import LEFT_HALF, RIGHT_HALF
@@ -174,7 +174,7 @@ def test_a_filter_holds_over_cached_newer_and_removed_records(tmp_path: Path) ->
             assert answers(index, queries, k, where=["label=cat"]) == wanted  # from what was kept
         for number in range(8):  # more filters than are kept
             index.search(queries, 1, where=[f"width>{number}"])
-        index.set_details({"a/0003": ("dog", {})})
+        index.set_details({"a/0003": Detail("dog", {})})
         kept = [entry for entry in kept if entry.record.id != "a/0003"]
         wanted = [expected(kept, row, 50) for row in queries]
         assert answers(index, queries, 50, where=["label=cat"]) == wanted

@@ -76,6 +76,7 @@ def test_a_reader_takes_an_older_format_as_it_is(place: Path, old: int) -> None:
         record = index.records(["photos/dots/1.png"])[0]
         assert (record.stamp, record.decoder, record.phash) == (None, 0, None)
         assert record.metadata == {"year": 2005, "place": "Genève"}
+        assert record.given == {"year", "place"}
         stamp = index.stamps("photos")[record.id]
         assert stamp.file == (record.file_size, record.mtime_ns, None, 0)
         assert sum(map(len, index.contents(5).values())) == 12
@@ -119,6 +120,17 @@ def test_a_copy_of_an_older_format_is_complete(place: Path, old: int, tmp_path: 
     assert copy_index(str(place), str(tmp_path / "copy.cbir")).copied == 12
     assert same(entries(tmp_path / "copy.cbir"), entries(place))
     assert format_of(place) == old
+
+
+def test_fields_of_an_older_format_are_told_by_their_names(place: Path) -> None:
+    with closing(sqlite3.connect(place / "index.sqlite")) as connection, connection:
+        connection.execute("UPDATE metadata SET name = 'lens' WHERE name = 'place'")
+    with closing(open_index(place)) as index:
+        assert index.records(["photos/dots/1.png"])[0].given == {"year"}
+    with closing(open_index(place, write=True)) as index:
+        assert index.records(["photos/dots/1.png"])[0].given == {"year"}
+        assert index.stamps("photos")["photos/dots/1.png"].given == {"year"}
+        assert index.verify() == []
 
 
 def test_damage_before_there_were_checksums_is_undone_from_the_cache(place: Path) -> None:

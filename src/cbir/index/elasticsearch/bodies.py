@@ -21,8 +21,8 @@ from cbir.index.elasticsearch.address import WORDS, Options
 from cbir.index.filters import FIELDS, FLAG_FIELDS, NUMBER_FIELDS, Condition
 from cbir.types import DescriptorSpec
 
-SCHEMA = 2
-"""2 added the fields of `_added`."""
+SCHEMA = 3
+"""2 and 3 added the fields of `_added`."""
 DEFAULT_TYPE = "flat"
 LIMIT = 10_000
 """The server's limit for k, num_candidates and the length of one page."""
@@ -138,7 +138,7 @@ def mappings(
 
 
 def migration(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The mapping update that brings an index of schema 1 to today's."""
+    """The mapping update that brings an index of an older schema to today's."""
     return {"_meta": meta(spec, kind, restore), "properties": _added()}
 
 
@@ -311,13 +311,17 @@ def without(field: str) -> dict[str, Any]:
 
 
 def _added() -> dict[str, Any]:
-    """The fields that schema 2 added: kept, not searched. The checksum is for what comes."""
+    """The fields that schema 2 added, and schema 3: `given`. Kept, not searched.
+
+    The checksum is for what comes.
+    """
     kept = {"index": False, "doc_values": False}
     return {
         "stamp": {"type": "keyword", **kept},
         "decoder": {"type": "integer", **kept},
         "phash": {"type": "binary"},
         "checksum": {"type": "keyword", **kept},
+        "given": {"type": "keyword", **kept},
     }
 
 

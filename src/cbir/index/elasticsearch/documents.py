@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import CbirError
-from cbir.index.base import Entry, SourceRun, Stamp, Tombstone
+from cbir.index.base import Detail, Entry, SourceRun, Stamp, Tombstone
 from cbir.index.elasticsearch.bodies import BOX, METADATA, metadata_field, metadata_name
-from cbir.types import WHOLE, Box, ImageRecord, MetadataValue, Vectors
+from cbir.types import EXIF_FIELDS, WHOLE, Box, ImageRecord, MetadataValue, Vectors
 
 SOURCES, FAILURES, TOMBSTONES = "cbir sources", "cbir failures", "cbir tombstones"
 """Ids of the documents that are not records; record ids contain no white space.
@@ -25,7 +25,7 @@ _FIELDS = (
     *("width", "height", "file_size", "mtime_ns", "missing", "stamp", "decoder"),
 )
 """The document fields that are attributes of `ImageRecord`; None is left out."""
-_OF_RECORD = {*_FIELDS, "phash", "metadata", "checksum"}
+_OF_RECORD = {*_FIELDS, "phash", "metadata", "given", "checksum"}
 _WHOLE_LIMIT = 2**63
 _LONGEST_ID = 512
 
@@ -61,8 +61,13 @@ def record_fields(record: ImageRecord) -> dict[str, Any]:
     made = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
     if record.phash is not None:
         made["phash"] = base64.b64encode(record.phash).decode("ascii")
-    made["metadata"] = metadata_groups(record.id, record.metadata)
-    return made
+    return {**made, **metadata_fields(record.id, record)}
+
+
+def metadata_fields(record_id: str, detail: ImageRecord | Detail) -> dict[str, Any]:
+    """The metadata, and what was given, as fields of a document."""
+    groups = metadata_groups(record_id, detail.metadata)
+    return {"metadata": groups, "given": sorted(detail.given)}
 
 
 def metadata_groups(
@@ -91,19 +96,22 @@ def record(source: Mapping[str, Any]) -> ImageRecord:
     known: dict[str, Any] = {name: source.get(name) for name in _FIELDS}
     known["decoder"] = source.get("decoder", 0)
     phash = base64.b64decode(source["phash"]) if "phash" in source else None
-    return ImageRecord(**known, metadata=_metadata(source), phash=phash)
+    metadata = _metadata(source)
+    return ImageRecord(**known, metadata=metadata, phash=phash, given=_given(source, metadata))
 
 
 def stamp(source: Mapping[str, Any]) -> Stamp:
     """The stamp of a document."""
     names = ("content_hash", "file_size", "mtime_ns", "missing", "label")
     known: dict[str, Any] = {name: source.get(name) for name in names}
+    metadata = _metadata(source)
     return Stamp(
         **known,
         parts=source["part_count"],
-        metadata=_metadata(source),
+        metadata=metadata,
         stamp=source.get("stamp"),
         decoder=source.get("decoder", 0),
+        given=_given(source, metadata),
     )
 
 
@@ -211,6 +219,11 @@ def _value(bucket: Mapping[str, Any]) -> MetadataValue:
 
 def _places(dim: int) -> str:
     return "<u2" if dim <= 1 << 16 else "<u4"
+
+
+def _given(source: Mapping[str, Any], metadata: Iterable[str]) -> frozenset[str]:
+    """The fields that were given; in documents of older versions, those that are not EXIF."""
+    return frozenset(source.get("given", set(metadata).difference(EXIF_FIELDS)))
 
 
 def _metadata(source: Mapping[str, Any]) -> dict[str, MetadataValue]:

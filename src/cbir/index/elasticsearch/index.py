@@ -191,12 +191,14 @@ class ElasticIndex:
         return documents.tombstones(self._requests.rows(documents.TOMBSTONES))
 
     def set_details(self, details: Details) -> None:
-        changes = {}
-        for record_id, (label, metadata) in details.items():
-            check_metadata(record_id, metadata)
-            groups = documents.metadata_groups(record_id, metadata)
-            changes[record_id] = {"label": label, "metadata": groups}
-        self._change(changes)
+        for record_id, detail in details.items():
+            check_metadata(record_id, detail.metadata)
+        self._change(
+            {
+                record_id: {"label": detail.label, **documents.metadata_fields(record_id, detail)}
+                for record_id, detail in details.items()
+            }
+        )
 
     def touch(self, files: FileStates) -> None:
         self._change(

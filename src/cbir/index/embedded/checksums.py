@@ -47,10 +47,10 @@ RECORDS: Mapping[str, Sealed] = {
         ("key",),
         (
             *("key", "id", "source", "location", "label", "content_hash", "width", "height"),
-            *("file_size", "mtime_ns", "stamp", "decoder", "phash", "missing"),
+            *("file_size", "mtime_ns", "stamp", "decoder", "phash", "label_given", "missing"),
         ),
     ),
-    "metadata": Sealed(("record", "name"), ("record", "name", "value")),
+    "metadata": Sealed(("record", "name"), ("record", "name", "value", "given")),
     "vectors": Sealed(("record", "part"), ("record", "part", "x0", "y0", "x1", "y1", "vector")),
     "failures": Sealed(("rowid",), ("source", "location", "reason")),
     "tombstones": Sealed(
@@ -66,7 +66,10 @@ RECORDS: Mapping[str, Sealed] = {
 THUMBNAILS: Mapping[str, Sealed] = {"thumbs": Sealed(("key",), ("key", "picture"))}
 """The tables of `thumbs.sqlite`."""
 _ALL = {**RECORDS, **THUMBNAILS}
-_NUMBERS = ("key", "record", "part", "width", "height", "missing", "decoder", "generation", "at")
+_NUMBERS = (
+    *("key", "record", "part", "width", "height", "missing", "decoder", "generation", "at"),
+    *("given", "label_given"),
+)
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("id", "source", "location", "content_hash", "name", "uri", "reason"), (str,)),
     **dict.fromkeys(("label", "stamp"), (str, NoneType)),
@@ -78,7 +81,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "value": (str, int, float),
 }
 """What the columns of any table may hold."""
-_LACKING = {"decoder": "0"}
+_LACKING = {"decoder": "0", "given": "1", "label_given": "0"}
 """What older indexes have in the place of columns that they lack, unless NULL."""
 
 

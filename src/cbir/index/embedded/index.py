@@ -209,8 +209,8 @@ class EmbeddedIndex:
             return source_rows.tombstones(connection)
 
     def set_details(self, details: Details) -> None:
-        for record_id, (_, metadata) in details.items():
-            check_metadata(record_id, metadata)
+        for record_id, facts in details.items():
+            check_metadata(record_id, facts.metadata)
         with self._records.write() as connection:
             schema.next_generation(connection)
             record_rows.set_details(connection, details)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import RecordGoneError
-from cbir.index.base import Details, Entry, FileStates, Stamp
+from cbir.index.base import Detail, Details, Entry, FileStates, Stamp
 from cbir.index.embedded.checksums import (
     RECORDS,
     any_damaged,
@@ -25,6 +25,7 @@ from cbir.index.embedded.checksums import (
     stored,
 )
 from cbir.index.embedded.schema import (
+    EXIF_NAMES,
     SEALED_SINCE,
     THESE,
     damaged,
@@ -35,15 +36,21 @@ from cbir.index.embedded.schema import (
     typed,
 )
 from cbir.index.filters import FIELDS
-from cbir.types import Box, ImageRecord, MetadataValue, Vectors
+from cbir.types import LABEL, Box, ImageRecord, MetadataValue, Vectors
 
 _FIELDS = RECORDS["records"].columns[1:]
-"""The columns of `records` that are attributes of `ImageRecord`."""
-_SINCE_2 = {"stamp": "NULL", "decoder": "0", "phash": "NULL"}
-"""What an index of format 1 has in the place of columns that it lacks."""
+"""The columns of `records`; all but the last two are attributes of `ImageRecord`."""
+_NOT_BEFORE = {
+    "stamp": (2, "NULL"),
+    "decoder": (2, "0"),
+    "phash": (2, "NULL"),
+    "label_given": (3, "0"),
+    "given": (3, f"name NOT IN ({EXIF_NAMES})"),
+}
+"""Columns that older indexes lack: their first format, and what stands for them before."""
 _VECTOR = ", ".join(RECORDS["vectors"].columns)
 _ROWS_AT_ONCE = 4096
-_row = attrgetter(*_FIELDS[:-1])
+_row = attrgetter(*_FIELDS[:-2])
 
 
 def rows_after(connection: sqlite3.Connection, key: int) -> int:
@@ -172,11 +179,14 @@ def set_details(connection: sqlite3.Connection, details: Details) -> None:
     keys = keys_of(connection, details)
     with resealing(connection, "records", f"key IN {THESE}", listed(keys.values())):
         connection.executemany(
-            "UPDATE records SET label = ? WHERE key = ?",
-            [(details[record_id][0], key) for record_id, key in keys.items()],
+            "UPDATE records SET label = ?, label_given = ? WHERE key = ?",
+            [
+                (details[record_id].label, int(LABEL in details[record_id].given), key)
+                for record_id, key in keys.items()
+            ],
         )
     connection.execute(f"DELETE FROM metadata WHERE record IN {THESE}", (listed(keys.values()),))
-    _insert_metadata(connection, ((key, details[record_id][1]) for record_id, key in keys.items()))
+    _insert_metadata(connection, ((key, details[record_id]) for record_id, key in keys.items()))
 
 
 def touch(connection: sqlite3.Connection, files: FileStates) -> None:
@@ -235,17 +245,11 @@ def by_key(connection: sqlite3.Connection, keys: Iterable[int]) -> list[tuple[in
 
 def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
     """Id -> stamp of every record of `source`."""
-    metadata = _metadata(
-        connection.execute(
-            "SELECT m.record, m.name, m.value FROM metadata m "
-            "JOIN records r ON r.key = m.record WHERE r.source = ?",
-            (source,),
-        )
-    )
+    metadata, given = _metadata(connection, "(SELECT key FROM records WHERE source = ?)", source)
     parts = dict(connection.execute("SELECT record, count(*) FROM vectors GROUP BY record"))
-    stamp, decoder = (_column(connection, name) for name in ("stamp", "decoder"))
+    names = _columns(connection, ("label", "stamp", "decoder", "label_given"))
     rows = connection.execute(
-        f"SELECT key, id, content_hash, file_size, mtime_ns, missing, label, {stamp}, {decoder} "
+        f"SELECT key, id, content_hash, file_size, mtime_ns, missing, {', '.join(names)} "
         "FROM records WHERE source = ?",
         (source,),
     )
@@ -260,8 +264,9 @@ def stamps(connection: sqlite3.Connection, source: str) -> dict[str, Stamp]:
             metadata.get(key, {}),
             stamp,
             rules,
+            _given(given.get(key), by_file),
         )
-        for key, record_id, content_hash, size, mtime, missing, label, stamp, rules in rows
+        for key, record_id, content_hash, size, mtime, missing, label, stamp, rules, by_file in rows
     }
 
 
@@ -325,38 +330,44 @@ def values(
     return found
 
 
-def _column(connection: sqlite3.Connection, name: str) -> str:
-    """The column `name` of `records`, or what stands for it in an older index."""
-    return name if name not in _SINCE_2 or format_of(connection) >= 2 else _SINCE_2[name]
+def _columns(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """The columns `names`, or what stands for them in an older index."""
+    now = format_of(connection)
+    found = ((name, *_NOT_BEFORE.get(name, (1, name))) for name in names)
+    return [name if now >= since else instead for name, since, instead in found]
 
 
 def _select(connection: sqlite3.Connection) -> str:
-    old = format_of(connection) < 2
-    names = [_SINCE_2.get(name, name) for name in _FIELDS] if old else _FIELDS
-    return f"SELECT key, {', '.join(names)} FROM records"
+    return f"SELECT key, {', '.join(_columns(connection, _FIELDS))} FROM records"
 
 
 def _insert_records(
     connection: sqlite3.Connection, keyed: Iterable[tuple[int, ImageRecord]]
 ) -> None:
     rows = list(keyed)
-    # An int, because Python's sqlite3 binds a bool several times slower.
-    cells = ((key, *_row(record), int(record.missing)) for key, record in rows)
+    # Integers, because Python's sqlite3 binds a bool several times slower.
+    cells = (
+        (key, *_row(record), int(LABEL in record.given), int(record.missing))
+        for key, record in rows
+    )
     connection.executemany(
         f"INSERT INTO records (key, {', '.join(_FIELDS)}, checksum) "
         f"VALUES ({', '.join('?' * (2 + len(_FIELDS)))})",
         [(*row, row_checksum(row)) for row in cells],
     )
-    _insert_metadata(connection, ((key, record.metadata) for key, record in rows))
+    _insert_metadata(connection, rows)
 
 
 def _insert_metadata(
-    connection: sqlite3.Connection,
-    keyed: Iterable[tuple[int, Mapping[str, MetadataValue]]],
+    connection: sqlite3.Connection, keyed: Iterable[tuple[int, ImageRecord | Detail]]
 ) -> None:
-    rows = ((key, name, stored(value)) for key, values in keyed for name, value in values.items())
+    rows = (
+        (key, name, stored(value), int(name in facts.given))
+        for key, facts in keyed
+        for name, value in facts.metadata.items()
+    )
     connection.executemany(
-        "INSERT INTO metadata (record, name, value, checksum) VALUES (?, ?, ?, ?)",
+        "INSERT INTO metadata (record, name, value, given, checksum) VALUES (?, ?, ?, ?, ?)",
         [(*row, row_checksum(row)) for row in rows],
     )
 
@@ -365,24 +376,36 @@ def _with_metadata(
     connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]
 ) -> list[tuple[int, ImageRecord]]:
     """The key and record of each of `rows`, which `_SELECT` returned."""
-    query = f"SELECT record, name, value FROM metadata WHERE record IN {THESE}"
-    metadata = _metadata(connection.execute(query, (listed(row[0] for row in rows),)))
+    metadata, given = _metadata(connection, THESE, listed(row[0] for row in rows))
     found = []
-    for key, *values, stamp, decoder, phash, missing in typed(RECORDS["records"].columns, rows):
+    for key, *values, stamp, decoder, phash, by_file, missing in typed(
+        RECORDS["records"].columns, rows
+    ):
         values += [metadata.get(key, {}), bool(missing), stamp, decoder, phash]
+        values.append(_given(given.get(key), by_file))
         found.append((key, ImageRecord(*values)))
     return found
 
 
 def _metadata(
-    rows: Iterable[tuple[int, str, MetadataValue]],
-) -> dict[int, dict[str, MetadataValue]]:
-    values: dict[int, dict[str, MetadataValue]] = {}
-    for key, name, value in rows:
+    connection: sqlite3.Connection, keys: str, *values: str
+) -> tuple[dict[int, dict[str, MetadataValue]], dict[int, set[str]]]:
+    """Key -> metadata, and key -> names of the fields that were given, of the records in `keys`."""
+    [is_given] = _columns(connection, ["given"])
+    query = f"SELECT record, name, value, {is_given} FROM metadata WHERE record IN {keys}"
+    metadata: dict[int, dict[str, MetadataValue]] = {}
+    given: dict[int, set[str]] = {}
+    for key, name, value, by_file in connection.execute(query, values):
         if not isinstance(value, MetadataValue):
             raise damaged("a value of its metadata is neither text nor a number")
-        values.setdefault(key, {})[name] = value
-    return values
+        metadata.setdefault(key, {})[name] = value
+        if by_file:
+            given.setdefault(key, set()).add(name)
+    return metadata, given
+
+
+def _given(names: Iterable[str] | None, label: int) -> frozenset[str]:
+    return frozenset([*(names or ()), *([LABEL] if label else [])])
 
 
 def _matrix(blobs: Sequence[bytes], dim: int) -> Vectors:

@@ -19,12 +19,12 @@ from cbir.index.embedded.checksums import (
     resealing,
     row_checksum,
 )
-from cbir.types import DescriptorSpec
+from cbir.types import EXIF_FIELDS, DescriptorSpec
 from cbir.wording import shell_word
 
 FORMAT = 3
 """2 added what `_MIGRATION_2` lists: stamps of files, decoding rules, runs, tombstones; 3 checksums
-of all rows."""
+of all rows, and which fields were given by people."""
 SEALED_SINCE = 3
 # As format 1 had it, so that a new index and a migrated one have the same columns.
 _SCHEMA = """
@@ -57,13 +57,17 @@ CREATE TABLE tombstones (
     id TEXT PRIMARY KEY, source TEXT NOT NULL, location TEXT NOT NULL, content_hash TEXT NOT NULL,
     file_size INTEGER, mtime_ns INTEGER, stamp TEXT, at INTEGER NOT NULL) WITHOUT ROWID;
 """
-_MIGRATION_3 = """
+EXIF_NAMES = ", ".join(f"'{name}'" for name in EXIF_FIELDS)
+_MIGRATION_3 = f"""
 ALTER TABLE meta ADD COLUMN checksum BLOB;
 ALTER TABLE sources ADD COLUMN checksum BLOB;
 ALTER TABLE metadata ADD COLUMN checksum BLOB;
 ALTER TABLE failures ADD COLUMN checksum BLOB;
 ALTER TABLE tombstones ADD COLUMN checksum BLOB;
 ALTER TABLE removed ADD COLUMN checksum BLOB;
+ALTER TABLE records ADD COLUMN label_given INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE metadata ADD COLUMN given INTEGER NOT NULL DEFAULT 1;
+UPDATE metadata SET given = 0 WHERE name IN ({EXIF_NAMES});
 """
 THESE = "(SELECT value FROM json_each(?))"
 """The values that `listed` wrote, as a subquery."""
