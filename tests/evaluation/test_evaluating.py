@@ -390,6 +390,28 @@ def test_queries_are_labelled_by_a_table(indexed: cbir.Searcher, tmp_path: Path)
     assert call("qrels", photos, *asked, "-o", tmp_path / "q").code == 0
     judged = read_qrels(tmp_path / "q")
     assert all("/blue/" in document for document in judged["asked/red/0.png"])
+    # Several tables add up: a later label counts, an empty cell changes nothing.
+    later = tmp_path / "later.csv"
+    later.write_text("path,label\nred/0.png,red\nred/1.png,\n")
+    result = evaluate(indexed, source, ["P@1"], metadata=[table, later])
+    by_id = dict(zip(result.queries.ids, result.queries.labels, strict=True))
+    assert (by_id["asked/red/0.png"], by_id["asked/red/1.png"]) == ("red", "blue")
+    assert call("qrels", photos, *asked, "--metadata", later, "-o", tmp_path / "q").code == 0
+    judged = read_qrels(tmp_path / "q")
+    assert all("/red/" in document for document in judged["asked/red/0.png"])
+    assert all("/blue/" in document for document in judged["asked/red/1.png"])
+    told = call(
+        "evaluate",
+        "--queries",
+        photos,
+        *asked,
+        "--metadata",
+        later,
+        "--json",
+        "--descriptor",
+        "tests.descriptors.support_photos:MeanColour",
+    ).json
+    assert told["measures"]["P@10"] > 0
 
 
 def test_an_indexed_query_has_the_label_that_the_index_knows(

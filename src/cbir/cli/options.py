@@ -25,9 +25,10 @@ descriptor_option = click.option(
 
 metadata_option = click.option(
     "--metadata",
+    multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take the labels of queries from this CSV or JSONL file, by id or path.",
+    help="Take the labels of queries from this CSV or JSONL file, by id or path; may repeat.",
 )
 
 expand_option = click.option(

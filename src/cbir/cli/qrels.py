@@ -27,7 +27,7 @@ _Query = tuple[str, str | None]
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
 @metadata_option
 def command(
-    source: str, index: str, output: str, label_from_folder: bool, metadata: Path | None
+    source: str, index: str, output: str, label_from_folder: bool, metadata: tuple[Path, ...]
 ) -> None:
     """For each image of SOURCE, judge the indexed images with its label as relevant."""
     import sys
@@ -38,7 +38,7 @@ def command(
     from cbir.evaluation.queries import require_relevant
     from cbir.images.sources import open_source
     from cbir.index.open import open_index
-    from cbir.ingest.metadata import read_metadata
+    from cbir.ingest.metadata import read_metadata_files
     from cbir.measures.by_class import class_qrels
     from cbir.measures.trec import check_target, write_qrels
     from cbir.wording import counted, listed
@@ -47,8 +47,7 @@ def command(
     check_target(target)
     images = open_source(source, label_from_folder)
     with closing(open_index(index)) as opened:
-        told = read_metadata(metadata) if metadata else None
-        queries = query_labels(opened, images, told)
+        queries = query_labels(opened, images, read_metadata_files(metadata))
         absent = require_relevant(opened, images, (label for _, label in queries))
         labels, place = opened.labels(), opened.url
     labelled = [(query, label) for query, label in queries if label is not None]

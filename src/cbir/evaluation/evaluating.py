@@ -38,7 +38,7 @@ from cbir.evaluation.rankings import Trial, answers, kept, trial_measures
 from cbir.evaluation.result import NOT_FOR_A_SAMPLE, Evaluation
 from cbir.images.items import ImageSource
 from cbir.index.base import Index, Matches
-from cbir.ingest.metadata import read_metadata
+from cbir.ingest.metadata import read_metadata_files
 from cbir.measures.by_class import require_class_measures
 from cbir.measures.names import DEFAULT_MEASURES, with_pairs
 from cbir.search.searcher import Searcher
@@ -56,7 +56,7 @@ def evaluate(
     bits: int | None = None,
     shuffle: int | None = None,
     without_near_duplicates: bool = False,
-    metadata: Path | None = None,
+    metadata: Path | Sequence[Path] | None = None,
     on_stage: OnStage = lambda _stage, _done, _total: None,
 ) -> Evaluation:
     """Search for every image of `source` in the index and measure the results by label.
@@ -67,7 +67,7 @@ def evaluate(
     "both". `sample`: how many queries to draw at random. `expand`: average each query with this
     many first hits. `bits`: also measure binary codes of this length. `shuffle`: break ties at
     random by this seed, not by id. `without_near_duplicates`: leave out queries that have a
-    near-duplicate in the index. `metadata`: a file with the queries' labels, as for
+    near-duplicate in the index. `metadata`: files with the queries' labels, as for
     `index_images`. `on_stage`: a progress callback. Raises `QueryError` if no query has a label,
     or nothing is relevant.
     """
@@ -128,12 +128,12 @@ def _described(
     searcher: Searcher,
     source: ImageSource,
     options: EvaluationOptions,
-    metadata: Path | None,
+    metadata: Path | Sequence[Path] | None,
     seconds: dict[str, float],
     on_stage: OnStage,
 ) -> tuple[Queries, list[str]]:
     """The labelled queries, and those of their labels that no indexed image has."""
-    told = read_metadata(metadata) if metadata else None
+    told = read_metadata_files(metadata)
     require_labels_in(searcher, source, told)
     with _timed(seconds, "describe"):
         on_described = partial(on_stage, "describing")

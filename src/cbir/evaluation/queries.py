@@ -16,7 +16,7 @@ from cbir.ingest.describe import Described, Unreadable, describe_items
 from cbir.ingest.metadata import Metadata
 from cbir.measures.by_class import class_names
 from cbir.search.searcher import Searcher
-from cbir.types import Failure, OnDone, RgbImage, Vectors
+from cbir.types import LABEL, Failure, OnDone, RgbImage, Vectors
 
 SAMPLE_SEED = 0
 
@@ -54,13 +54,14 @@ def describe_queries(
     source: ImageSource,
     sample: int | None = None,
     on_done: OnDone = lambda _done, _total: None,
-    metadata: Metadata | None = None,
+    metadata: Sequence[Metadata] = (),
 ) -> Queries:
     """Vectors of the images of `source`, or of a seeded random `sample` of them, in its order.
 
     An image whose content is indexed has the stored vector; only the others are described. Labels
-    come from `metadata`, else from the source, else from the index. If an archive holds several
-    images with the same name, the last one is the query, as ingest keeps that one.
+    come from the last of `metadata` that has one, else from the source, else from the index. If an
+    archive holds several images with the same name, the last one is the query, as ingest keeps that
+    one.
     """
     name = _registered_name(searcher.index, source)
     items = source.items() if sample is None else _sampled(source, sample)
@@ -120,7 +121,7 @@ class _IndexedContent:
 
 
 def query_labels(
-    index: Index, source: ImageSource, metadata: Metadata | None = None
+    index: Index, source: ImageSource, metadata: Sequence[Metadata] = ()
 ) -> list[tuple[str, str | None]]:
     """Ids and labels of the images of `source` as queries to `index`, without describing them.
 
@@ -134,7 +135,7 @@ def query_labels(
 
 
 def require_labels_in(
-    searcher: Searcher, source: ImageSource, metadata: Metadata | None = None
+    searcher: Searcher, source: ImageSource, metadata: Sequence[Metadata] = ()
 ) -> None:
     """Raise `QueryError` if nothing can be relevant, before anything is described."""
     _require_indexed_labels(searcher.index, searcher.index.labels())
@@ -194,7 +195,7 @@ def _examples(labels: Sequence[str]) -> str:
 
 
 def _labelled_ids(
-    index: Index, source: ImageSource, metadata: Metadata | None
+    index: Index, source: ImageSource, metadata: Sequence[Metadata]
 ) -> Iterator[tuple[str, str | None]]:
     name = _registered_name(index, source)
     label_of = _labels(index, metadata, source.uri)
@@ -204,15 +205,16 @@ def _labelled_ids(
 
 
 def _labels(
-    index: Index, metadata: Metadata | None, uri: str
+    index: Index, metadata: Sequence[Metadata], uri: str
 ) -> Callable[[str, SourceItem], str | None]:
     """A function that returns a query's label: from metadata, else the source, else the index."""
     indexed = index.labels()
 
     def label_of(query: str, item: SourceItem) -> str | None:
-        told = metadata.lookup(query, item.location, uri).get("label") if metadata else None
-        if told is not None:
-            return str(told)
+        rows = [file.lookup(query, item.location, uri) for file in metadata]
+        told = [label for row in rows if (label := row.get(LABEL)) is not None]
+        if told:
+            return str(told[-1])
         return indexed.get(query) if item.label is None else item.label
 
     return label_of

@@ -25,7 +25,7 @@ from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
 from cbir.index.base import Index
 from cbir.index.open import create_index, index_exists, open_index
-from cbir.ingest.metadata import read_metadata
+from cbir.ingest.metadata import read_metadata_files
 from cbir.ingest.places import follow_source, placed, without_nested
 from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError, skipped_indexes
 from cbir.types import AddReport
@@ -61,8 +61,8 @@ def index_images(
     """Add every image of `sources` to the index at `into`, which is created if it does not exist.
 
     Unchanged images are skipped. Changed images replace their records, which keep the fields that
-    metadata files gave, and their labels, unless this run provides others. The report and the index list the images that cannot
-    be read. If there is no image at all, no index is created.
+    metadata files gave, and their labels, unless this run provides others. The report and the index
+    list the images that cannot be read. If there is no image at all, no index is created.
 
     `exclude`: patterns in gitignore syntax, relative to each source that is given by name. They
     take precedence over `.cbirignore` files, and these over `images.excludes.DEFAULT_PATTERNS`,
@@ -102,8 +102,7 @@ def index_images(
         return report
     if regions is not None:
         region_boxes(regions)
-    files = [metadata] if isinstance(metadata, (str, Path)) else metadata or ()
-    details = [read_metadata(Path(file)) for file in files]
+    details = read_metadata_files(metadata)
     chosen = _descriptor(opened, url if exists else None, descriptor)
     # A descriptor that cannot run at all should fail once, not once per image. One picture alone
     # would load the session for queries.

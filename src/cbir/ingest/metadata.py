@@ -102,6 +102,13 @@ def read_metadata(path: Path) -> Metadata:
         raise CbirError(f"{path} is not UTF-8 text", "save it as UTF-8") from error
 
 
+def read_metadata_files(files: Path | str | Sequence[Path | str] | None) -> list[Metadata]:
+    """The metadata of one file, of several, or of none; see `read_metadata`."""
+    if isinstance(files, (str, Path)):
+        files = [files]
+    return [read_metadata(Path(file)) for file in files or ()]
+
+
 def _joined(rows: Sequence[_Row]) -> Metadata:
     key = _key_of(rows[0])
     fields: dict[str, Fields] = {}
