@@ -44,6 +44,13 @@ class IndexReplacedError(IndexStateError):
         )
 
 
+class IndexClosedError(IndexStateError):
+    """The index, or its searcher, was used after it was closed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} was closed", "open the index again")
+
+
 class RecordsRefusedError(CbirError):
     """The engine refused some records of a batch and kept the others.
 

@@ -130,3 +130,10 @@ def test_a_source_may_be_named_as_its_folder(
     assert call("index", "my other pics", "--into", "q.cbir").code == 0
     assert call("sources", "q.cbir", "--remove", "my other pics").code == 0
     assert call("sources", "q.cbir", "--json").json == []
+
+
+def test_an_index_without_sources_says_how_to_add_one(place: Path) -> None:
+    assert call("sources", place, "--remove", "photos").code == 0
+    told = call("sources", place)
+    assert (told.code, told.out) == (0, "")
+    assert f"{place} has no sources; cbir index FOLDER --into" in told.err

@@ -237,3 +237,11 @@ def test_runs_tombstones_and_stamps_of_files_go_along(source: str, target: str) 
         assert list(index.tombstones().values()) == buried
     assert listed(target) == listed(source)
     assert {(record.stamp, record.decoder) for record in listed(target)} == {("7-6", 1)}
+
+
+def test_an_index_is_not_copied_onto_itself(source: str, tmp_path: Path) -> None:
+    create_index(source, SPEC).close()
+    (tmp_path / "link.cbir").symlink_to(source)
+    for target in (source, f"{tmp_path}/./source.cbir", str(tmp_path / "link.cbir")):
+        with pytest.raises(CbirError, match="is the index to copy"):
+            copy_index(source, target)

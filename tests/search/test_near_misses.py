@@ -69,6 +69,15 @@ def test_similar_values_are_suggested_as_filters_that_match(
         ("price>99", "no image has price>99; there is, for example, price=0, price=4"),
         ("missing=true", "no image has missing=true; there is, for example, missing=false"),
         ("label=plian", "no image has label=plian; did you mean label=plain?"),
+        (
+            "taken=2030",
+            "no image has taken=2030; there is, for example, taken=2024",
+        ),
+        (
+            "taken=2024-02-20",
+            "no image has taken=2024-02-20; there is, for example, taken=2024-02-01, "
+            "taken=2024-03-01",
+        ),
     ],
 )
 def test_a_sentence_says_what_there_is(index: Index, where: str, sentence: str) -> None:

@@ -109,6 +109,8 @@ def test_a_searcher_closes_its_index_at_the_end_of_a_with_block(
         closed = []
         own.index.close = lambda close=own.index.close: (closed.append(True), close())  # type: ignore[method-assign]
     assert closed == [True]
+    with pytest.raises(CbirError, match="was closed"):
+        own.search(folder / "red" / "0.png", k=1)
 
 
 def test_the_package_tells_its_version_and_has_types() -> None:
@@ -186,6 +188,28 @@ def test_query_expansion_searches_with_the_weighted_mean(
     np.testing.assert_allclose(
         expanded_query(query[0], neighbours, first.scores), mixed / np.linalg.norm(mixed), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": "a"}, "k is 'a'"),
+        ({"k": 2.5}, "k is 2.5"),
+        ({"where": 3}, "filter 3 is not text"),
+        ({"where": ["label=red", None]}, "filter None is not text"),
+        ({"expand": "2"}, "expand is '2'"),
+        ({"text_weight": "half"}, "text_weight is 'half'"),
+        ({"region": 7}, "7 is not a valid region"),
+        ({"region": (0, 0, 1)}, r"\(0, 0, 1\) is not a valid region"),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_refused(
+    searcher: cbir.Searcher, folder: Path, options: dict[str, Any], message: str
+) -> None:
+    region = {name: value for name, value in options.items() if name == "region"}
+    others = {name: value for name, value in options.items() if name != "region"}
+    with pytest.raises(QueryError, match=message):
+        searcher.search(cbir.Query(folder / "red" / "0.png", **region), **others)
 
 
 @pytest.mark.parametrize("k", [0, -1, 10_001])

@@ -79,7 +79,7 @@ def test_ranks_are_those_of_whole_searches(
             assert answer.hidden_by == ["where"]
         else:
             assert "k" in answer.hidden_by
-            assert f"ask for {expected}" in answer.sentences[-1]
+            assert f"-k {expected} shows it" in answer.sentences[-1]
     if "expand" in options or "any_orientation" in options:
         return
     # By brute force: the best part of every record, and ties by id.

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from cbir.wording import counted, one_line, shell_word
 
 if TYPE_CHECKING:
     from cbir.images.sources import Place
+    from cbir.index.base import Index
     from cbir.types import Box, Hit
 
     Placed = tuple[Hit, Place | None]
@@ -115,6 +116,7 @@ def command(
         raise click.UsageError("-0 is for --paths")
     if opened is not None and len(images) + len(ids) > 1:
         raise click.UsageError("--open is for one IMAGE, --id ID or --text WORDS")
+    from cbir.search.near_misses import without_warnings
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.search.why import id_of
@@ -135,10 +137,12 @@ def command(
             queries = [(words.text or "", words)]
         for name, query in queries:
             started = time.perf_counter()
-            with _named(name), _progress(verify) as on_done:
+            # A search without hits is told below, in one line.
+            quiet = nullcontext() if as_json else without_warnings()
+            with _named(name), _progress(verify) as on_done, quiet:
                 hits = searcher.search(query, options=options, on_done=on_done)
             answers.append((hits, (time.perf_counter() - started) * 1000))
-        indexed = searcher.index.count()
+        none = "" if as_json or all(answers) else _why_none(searcher.index, where)
         folders = searcher.index.sources()
     placed = [_placed(hits, folders) for hits, _ in answers]
     if as_json:
@@ -157,7 +161,7 @@ def command(
         if len(placed) > 1 and not paths:
             click.echo(f"{one_line(name)}:")
         if not found:
-            say(f"no hits: {_why_none(index, indexed, where)}")
+            say(f"no hits: {none}")
         elif paths:
             _print_paths(found, b"\0" if null else b"\n")
         else:
@@ -189,13 +193,17 @@ def _named(query: str) -> Iterator[None]:
         raise ImageError(f"standard input: {error.message}", error.hint) from error
 
 
-def _why_none(index: str, indexed: int, where: tuple[str, ...]) -> str:
-    if not indexed:
-        return f"{index} is empty; cbir index FOLDER --into {shell_word(index)}"
+def _why_none(index: Index, where: tuple[str, ...]) -> str:
+    from cbir.search.near_misses import near_misses
+
+    if not index.count():
+        return f"{index.url} is empty; cbir index FOLDER --into {shell_word(index.url)}"
+    if missed := near_misses(index, where):
+        return "; ".join(miss.sentence(shell_word) for miss in missed)
     if where:
         filters = " ".join(f"--where {shell_word(one)}" for one in where)
-        return f"no other image of {index} matches {filters}"
-    return f"{index} contains no other image"
+        return f"no other image of {index.url} matches {filters}"
+    return f"{index.url} contains no other image"
 
 
 def _placed(hits: list[Hit], folders: Mapping[str, str]) -> list[Placed]:

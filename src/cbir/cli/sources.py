@@ -39,7 +39,7 @@ def command(
     from cbir.cli.output import print_json, say
     from cbir.index.open import open_index
     from cbir.ingest.places import relocate_source, rename_source
-    from cbir.wording import counted
+    from cbir.wording import counted, shell_word
 
     with closing(open_index(index, write=bool(rename or relocate or remove))) as opened:
         if rename:
@@ -58,8 +58,10 @@ def command(
         rows = _rows(opened)
     if as_json:
         print_json(rows)
-    else:
+    elif rows:
         _print(rows)
+    else:
+        say(f"{index} has no sources; cbir index FOLDER --into {shell_word(index)}")
 
 
 def _stored(index: Index, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -77,8 +78,19 @@ def checked_queries(
     return rows if _all_unit(norms) else _scaled(rows, norms)
 
 
+def check_whole(name: str, value: object) -> None:
+    """Raise `QueryError` unless `value` is a whole number."""
+    try:
+        operator.index(value)  # type: ignore[arg-type]  # which is the question
+    except TypeError:
+        raise QueryError(
+            f"{name} is {value!r}", f"give a whole number, such as {name}=10"
+        ) from None
+
+
 def check_k(k: int, most: int | None = None) -> None:
     """Raise `QueryError` unless k is from 1 to `most`."""
+    check_whole("k", k)
     if k < 1:
         raise QueryError(f"k is {k}", "ask for at least one hit")
     if most is not None and k > most:

@@ -93,6 +93,7 @@ def parse(where: Sequence[str], metadata_fields: Iterable[str] = ()) -> list[Con
     `metadata_fields` are the index's metadata keys. Raises `QueryError` for bad syntax, an unknown
     field, a numeric field compared with text, and for too many filters or values.
     """
+    where = texts(where)
     if len(where) > _MOST_FILTERS:
         raise QueryError(f"{len(where):,} filters are too many", f"give at most {_MOST_FILTERS}")
     metadata = set(metadata_fields)
@@ -102,6 +103,23 @@ def parse(where: Sequence[str], metadata_fields: Iterable[str] = ()) -> list[Con
     if values > _MOST_VALUES:
         raise QueryError(f"the filters have {values:,} values", f"give at most {_MOST_VALUES:,}")
     return found
+
+
+def texts(where: object) -> tuple[str, ...]:
+    """The filters in `where`: one, several, or None; raises `QueryError` for anything else."""
+    if isinstance(where, str):
+        return (where,)
+    found = tuple(where) if isinstance(where, Iterable) else () if where is None else (where,)
+    for text in found:
+        if not isinstance(text, str):
+            raise QueryError(f"filter {text!r} is not text", EXAMPLE)
+    return found
+
+
+def date_in(field: str, value: str) -> str:
+    """The date that `value` stands for in a filter of the metadata `field`; "" if it is none."""
+    date = iso_date(value) if field == TAKEN else value
+    return date if _DATE.fullmatch(date) or date != value else ""
 
 
 def field_of(text: str, fields: Iterable[str]) -> str | None:
@@ -244,8 +262,8 @@ def _with_dates(condition: Condition, found: Sequence[tuple[str, bool]]) -> Cond
     """`condition` with each date outside quotes as its period."""
     texts, spans = list(condition.texts), []
     for value, as_is in found:
-        date = iso_date(value) if condition.field == TAKEN else value
-        if as_is or not (_DATE.fullmatch(date) or date != value):
+        date = date_in(condition.field, value)
+        if as_is or not date:
             continue
         within = _WITHIN.get(len(date), [])
         if condition.operator in ("=", "!="):

@@ -36,6 +36,10 @@ class Engine(Protocol):
 
     def mend(self, url: str) -> list[str]: ...
 
+    def check_place(self, url: str) -> None: ...
+
+    def same_place(self, one: str, other: str) -> bool: ...
+
 
 def open_index(url: str | os.PathLike[str], *, write: bool = False) -> Index:
     """Open the index at `url` for reading, or as its only writer.
@@ -84,6 +88,17 @@ def mend(url: str) -> list[str]:
 def index_exists(url: str) -> bool:
     """Whether an index was ever completed at `url`, even if it is now damaged."""
     return _engine(url).index_exists(url)
+
+
+def check_place(url: str) -> None:
+    """Raise `CbirError` if an index that does not exist cannot be created at `url`."""
+    _engine(url).check_place(url)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two URLs name the same index, however they are written."""
+    engine = _engine(one)
+    return engine is _engine(other) and engine.same_place(one, other)
 
 
 def _engine(url: str) -> Engine:

@@ -17,7 +17,7 @@ from cbir.descriptors.fusion import fuse
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of
 from cbir.errors import CbirError, IndexStateError
 from cbir.index.base import Entry, Index, SourceRun, Stamp, Tombstone
-from cbir.index.open import create_index, open_index
+from cbir.index.open import create_index, open_index, same_place
 from cbir.ingest.copy import Copying, Merging
 from cbir.types import DescriptorSpec, Failure, OnDone, RgbImage, Vectors
 from cbir.wording import counted
@@ -99,7 +99,7 @@ def compose_indexes(
 def _shares(urls: Sequence[str], into: str, weights: Sequence[float] | None) -> Sequence[float]:
     if len(urls) < 2:
         raise CbirError(f"{counted(len(urls), 'index')} to compose", "name two or more")
-    if os.path.realpath(into) in map(os.path.realpath, urls):
+    if any(same_place(into, url) for url in urls):
         raise CbirError(f"{into} is one of the indexes to compose", "choose a new place")
     if weights is not None and len(weights) != len(urls):
         raise CbirError(

@@ -23,7 +23,7 @@ from cbir.index.base import (
     Tombstone,
     difference,
 )
-from cbir.index.open import create_index, open_index
+from cbir.index.open import create_index, open_index, same_place
 from cbir.types import LABEL, Failure, MetadataValue, ModelFile, OnDone
 from cbir.wording import counted
 
@@ -76,6 +76,8 @@ def copy_index(
     other records or another spec. `fast_load`: see `index.open.create_index`.
     """
     started = time.perf_counter()
+    if same_place(source, target):
+        raise CbirError(f"{target} is the index to copy", "choose a new place")
     with closing(open_index(source)) as old:
         files = _model_of(old)
         with closing(create_index(target, old.spec, files, fast_load=fast_load)) as new:

@@ -24,7 +24,7 @@ from cbir.images.members import has_image_suffix
 from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
 from cbir.index.base import Index
-from cbir.index.open import create_index, index_exists, open_index
+from cbir.index.open import check_place, create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata_files
 from cbir.ingest.places import follow_source, placed, without_nested
 from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError, skipped_indexes
@@ -93,6 +93,8 @@ def index_images(
     opened, nested = without_nested(_opened(sources, label_from_folder, rules))
     url = os.fspath(into)
     exists = index_exists(url)
+    if not exists:
+        check_place(url)
     if not exists and not any(_has_items(source) for source in opened):
         report = AddReport()
         for source in opened:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
 from cbir.index.base import Index
-from cbir.index.filters import FIELDS, FLAG_FIELDS, FOLDER, equals, field_of, parse
+from cbir.index.filters import (
+    FIELDS,
+    FLAG_FIELDS,
+    FOLDER,
+    date_in,
+    equals,
+    field_of,
+    is_date,
+    parse,
+)
 from cbir.types import MetadataValue
 from cbir.wording import most_similar, shell_word
 
@@ -18,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _COMPARED = 10_000
 _SHOWN = 3
+_DAY = len("2024-05-03")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,16 @@ def warn_of_near_misses(index: Index, where: Sequence[str]) -> None:
         log.warning("%s", miss.sentence(shell_word))
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Log no near misses in this block, whose caller tells them."""
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
 def _near(index: Index, text: str) -> NearMiss:
     metadata = index.metadata_fields()
     field = field_of(text, [*FIELDS, FOLDER, *metadata])
@@ -67,6 +89,8 @@ def _near(index: Index, text: str) -> NearMiss:
         return NearMiss(text, [], [f"{field}={'true' if flag else 'false'}" for flag in flags])
     values = _values(index, field, metadata)
     (condition,) = parse([text], metadata)
+    if field in metadata and (dates := _dates(field, condition.values[0], values)):
+        return NearMiss(text, [], dates)
     if condition.operator not in ("=", "!="):
         ends = _extremes(values, numeric=bool(condition.numbers()))
         return NearMiss(text, [], [equals(field, value) for value in ends])
@@ -79,6 +103,23 @@ def _near(index: Index, text: str) -> NearMiss:
         near=[equals(field, value) for value in near],
         others=[equals(field, value) for value in values[:_SHOWN]],
     )
+
+
+def _dates(field: str, value: str, values: Sequence[MetadataValue]) -> list[str]:
+    """Filters with the dates just before and after the one asked for, as exact, up to a day.
+
+    If it is outside of all dates, or no date, those with the first and the last one. None if the
+    field does not hold dates.
+    """
+    asked = date_in(field, value)
+    known = [value for value in values if isinstance(value, str) and is_date(value)]
+    if not known or not (asked or len(known) == len(values)):
+        return []
+    exact = len(asked[:_DAY]) or _DAY
+    dates = sorted({date[:exact] for date in known})
+    after = bisect(dates, asked[:exact])
+    around = dates[after - 1 : after + 1] if 0 < after < len(dates) else [dates[0], dates[-1]]
+    return [f"{field}={date}" for date in dict.fromkeys(around)]
 
 
 def _extremes(values: Sequence[MetadataValue], numeric: bool) -> list[MetadataValue]:

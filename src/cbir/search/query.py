@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from cbir.errors import ImageError, QueryError
 from cbir.images.decode import decode, pixels_of_image
-from cbir.index.entries import check_k
+from cbir.index import filters
+from cbir.index.entries import check_k, check_whole
 from cbir.types import Box, RgbImage
 
 if TYPE_CHECKING:
@@ -85,13 +87,13 @@ class SearchOptions:
     text_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.where, str):
-            object.__setattr__(self, "where", (self.where,))
+        object.__setattr__(self, "where", filters.texts(self.where))
         check_k(self.k, MAX_K)
+        check_whole("expand", self.expand)
         if self.expand < 0:
             raise QueryError(f"expand is {self.expand}", "choose 0 or more")
-        if not 0 <= self.text_weight <= 1:
-            raise QueryError(f"text_weight is {self.text_weight}", "choose a number from 0 to 1")
+        if not isinstance(self.text_weight, Real) or not 0 <= self.text_weight <= 1:
+            raise QueryError(f"text_weight is {self.text_weight!r}", "choose a number from 0 to 1")
 
     def check_for(self, query: Query) -> None:
         """Raise `QueryError` if an option needs a picture and `query` has only words."""
@@ -164,6 +166,8 @@ def _pixels_of_object(picture: ReadableFile | Image) -> RgbImage:
 
 def _checked_text(text: str) -> str:
     """`text` without white space around it; raises `QueryError`."""
+    if not isinstance(text, str):
+        raise QueryError(f"the text is {text!r}", "say in a few words what to look for")
     stripped = text.strip()
     if not stripped:
         raise QueryError("the text is empty", "say in a few words what to look for")
@@ -177,10 +181,14 @@ def _checked_text(text: str) -> str:
 
 
 def _check_region(region: Box, of: Picture | IndexedId | None) -> None:
-    left, top, right, bottom = region
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+    try:
+        left, top, right, bottom = region
+        is_box = 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+    except (TypeError, ValueError):
+        is_box = False
+    if not is_box:
         raise QueryError(
-            f"{region} is not a valid region",
+            f"{region!r} is not a valid region",
             "give left, top, right, bottom as fractions between 0 and 1",
         )
     if of is None:

@@ -294,7 +294,7 @@ def _reasons(
         reasons["verify"] = told.strip()
     if "exact" in reasons and rank <= k:
         return reasons  # it is good enough; only the approximation missed it
-    cure = f"ask for {rank:,}" if rank <= MAX_K else "that is more than a search returns"
+    cure = f"-k {rank} shows it" if rank <= MAX_K else "that is more than a search returns"
     last = "" if place.last is None else f"; the last hit has {place.last:.4f}"
     reasons["k"] = (
         f"Its score is {place.score:.4f}{last}. It ranks {rank:,} in this search, "

@@ -268,7 +268,7 @@ def described(**changes: Any) -> dict[str, Any]:
     ("answer", "complaint"),
     [
         ({"photos": {"mappings": {"properties": {}}}}, "was not created by cbir"),
-        (described(schema=3), "has schema 3"),
+        (described(schema=bodies.SCHEMA + 1), f"has schema {bodies.SCHEMA + 1}"),
         ({**described(), "photos-000009": {}}, "names 2 indices"),
     ],
 )

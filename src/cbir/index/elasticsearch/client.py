@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from cbir.errors import CbirError, IndexStateError, MissingExtraError
+from cbir.errors import CbirError, IndexClosedError, IndexStateError, MissingExtraError
 from cbir.index.elasticsearch.address import Address
 from cbir.index.elasticsearch.server_errors import in_words, is_passing
 
@@ -42,6 +42,7 @@ class Client:
         self.address = address
         self.url = address.url
         self._client = _connected(address)
+        self._closed = False
 
     def request(
         self,
@@ -61,6 +62,8 @@ class Client:
         from elastic_transport import ConnectionError, TlsError, TransportError
         from elasticsearch import ApiError, UnsupportedProductError
 
+        if self._closed:
+            raise IndexClosedError(self.url)
         pauses = Pauses(patience)
         headers = {"accept": _JSON}
         if body is not None:
@@ -111,6 +114,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        self._closed = True
         self._client.close()
 
     def _not_elasticsearch(self) -> CbirError:

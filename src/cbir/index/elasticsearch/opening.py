@@ -60,6 +60,17 @@ def index_exists(url: str) -> bool:
         return life.read_facts(client, client.address.name, patience=OPENING) is not None
 
 
+def check_place(url: str) -> None:
+    """Raise `CbirError` for an invalid URL; an index can be created under any name."""
+    parse(url)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether both have the name and a node in common."""
+    mine, theirs = parse(one), parse(other)
+    return mine.name == theirs.name and not set(mine.nodes).isdisjoint(theirs.nodes)
+
+
 def mend(url: str) -> list[str]:  # noqa: ARG001 - both engines have the same functions
     """Nothing: the server repairs its own files."""
     return []

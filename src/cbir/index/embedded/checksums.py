@@ -146,11 +146,13 @@ def damaged_rows(connection: sqlite3.Connection, table: str) -> list[Row]:
     ]
 
 
-def any_damaged(connection: sqlite3.Connection, table: str, condition: str, *values: Any) -> bool:
-    """Whether a row that meets `condition` is damaged, in an index with checksums."""
+def damaged_among(
+    connection: sqlite3.Connection, table: str, condition: str, *values: Any
+) -> list[Row]:
+    """The rows that meet `condition` and are damaged, in an index with checksums."""
     sealed = is_sealed(connection, table)
     rows = list(_rows(connection, table, sealed, condition, *values)) if sealed else []
-    return any(row_checksum(row.cells) != row.checksum for row in rows)
+    return [row for row in rows if row_checksum(row.cells) != row.checksum]
 
 
 def is_sealed(connection: sqlite3.Connection, table: str) -> bool:

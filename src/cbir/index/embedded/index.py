@@ -320,7 +320,9 @@ class EmbeddedIndex:
                 pictures = thumbnail_rows.thumbnails(thumbnails, keys)
                 # A copy would seal the damage.
                 record_rows.check_records(connection, keys)
-                thumbnail_rows.check_thumbnails(thumbnails, keys)
+                thumbnail_rows.check_thumbnails(
+                    thumbnails, {key: record.id for key, record in listed}
+                )
                 if lacking := [record.id for key, record in listed if key not in parts]:
                     raise schema.damaged(f"{lacking[0]} has no vectors", self.url)
                 for key, record in listed:
@@ -383,6 +385,7 @@ class EmbeddedIndex:
     @cached_property
     def _thumbnails(self) -> Database:
         """Opened on first use, so that searches work without the thumbnail file."""
+        self._records.check_in_place()
         database = self._open(files.THUMBNAILS)
         self._records.check_in_place()  # else the folder, and so this file, is another one
         return database

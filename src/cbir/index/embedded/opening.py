@@ -69,9 +69,7 @@ def create_index(
         )
     folder = _folder(url)
     if not index_exists(url):
-        with _readable(url):
-            if folder.exists() and not (folder.is_dir() and files.holds_only_own_files(folder)):
-                raise _obstacle(url, folder)
+        check_place(url)
         _create(url, folder, spec, model_files)
     return EmbeddedIndex(url, folder, write=True)
 
@@ -81,6 +79,22 @@ def index_exists(url: str) -> bool:
     folder = _folder(url)
     with _readable(url):
         return (folder / files.RECORDS).is_file() and not _is_unfinished(url, folder)
+
+
+def check_place(url: str) -> None:
+    """Raise `IndexStateError` if `url` is a file or an unrelated folder."""
+    folder = _folder(url)
+    with _readable(url):
+        if folder.exists() and not (folder.is_dir() and files.holds_only_own_files(folder)):
+            raise _obstacle(url, folder)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether both are the same folder."""
+    mine, theirs = _folder(one), _folder(other)
+    if mine.resolve() == theirs.resolve():
+        return True
+    return mine.exists() and theirs.exists() and mine.samefile(theirs)
 
 
 def _create(

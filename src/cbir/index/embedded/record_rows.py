@@ -19,7 +19,7 @@ from cbir.errors import RecordGoneError
 from cbir.index.base import Detail, Details, Entry, FileStates, Stamp
 from cbir.index.embedded.checksums import (
     RECORDS,
-    any_damaged,
+    damaged_among,
     resealing,
     row_checksum,
     stored,
@@ -144,7 +144,7 @@ def _move_vectors(connection: sqlite3.Connection, moved: Mapping[int, int]) -> N
 def check_records(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Raise `IndexStateError` if one of these records, or its metadata, is damaged."""
     these = listed(keys)
-    if any_damaged(connection, "records", f"key IN {THESE}", these) or any_damaged(
+    if damaged_among(connection, "records", f"key IN {THESE}", these) or damaged_among(
         connection, "metadata", f"record IN {THESE}", these
     ):
         raise damaged("a record has changed")

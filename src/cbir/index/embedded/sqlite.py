@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cbir.errors import CbirError, IndexReplacedError, IndexStateError
+from cbir.errors import CbirError, IndexClosedError, IndexReplacedError, IndexStateError
 from cbir.index.embedded.folder import THUMBNAILS
 
 _BUSY_TIMEOUT = 30.0
@@ -41,9 +41,14 @@ class Database:
             self._identity = self._file()
 
     def check_in_place(self) -> None:
-        """Raise `IndexReplacedError` if the file was replaced, moved or deleted since opening."""
+        """Raise `IndexReplacedError` if the file was replaced, moved or deleted since opening.
+
+        Raises `IndexClosedError` if it was closed.
+        """
         if self._file() != self._identity:
             raise IndexReplacedError(self._name)
+        if self._closed:
+            raise IndexClosedError(self._name)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -62,6 +67,7 @@ class Database:
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction: durable when the block ends, rolled back if it raises."""
         if self._writer is None:
+            self.check_in_place()
             raise IndexStateError(f"{self._name} is open for reading only")
         with self._write_lock, self._errors():
             self.check_in_place()

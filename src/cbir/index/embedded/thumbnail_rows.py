@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cbir.index.base import Entry
-from cbir.index.embedded.checksums import THUMBNAILS, any_damaged, row_checksum, seal_all
+from cbir.index.embedded.checksums import THUMBNAILS, damaged_among, row_checksum, seal_all
 from cbir.index.embedded.schema import FORMAT, THESE, columns_of, damaged, listed
 
 _THUMBNAILS = "CREATE TABLE IF NOT EXISTS thumbs (key INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
@@ -58,10 +58,12 @@ def insert_thumbnail(connection: sqlite3.Connection, key: int, picture: bytes) -
     )
 
 
-def check_thumbnails(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
-    """Raise `IndexStateError` if a thumbnail of `keys` is damaged."""
-    if any_damaged(connection, "thumbs", f"key IN {THESE}", listed(keys)):
-        raise damaged("a thumbnail has changed")
+def check_thumbnails(connection: sqlite3.Connection, ids: Mapping[int, str]) -> None:
+    """Raise `IndexStateError` if a thumbnail of these keys, with the ids of records, is damaged."""
+    rows = damaged_among(connection, "thumbs", f"key IN {THESE}", listed(ids))
+    changed = {row.cells[0] for row in rows}
+    if named := [name for key, name in ids.items() if key in changed]:
+        raise damaged(f"the thumbnail of {named[0]} has changed")
 
 
 def sweep(connection: sqlite3.Connection, last: int, removed: Iterable[int]) -> None:
