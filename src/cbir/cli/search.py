@@ -142,7 +142,9 @@ def command(
             with _named(name), _progress(verify) as on_done, quiet:
                 hits = searcher.search(query, options=options, on_done=on_done)
             answers.append((hits, (time.perf_counter() - started) * 1000))
-        none = "" if as_json or all(answers) else _why_none(searcher.index, where)
+        none = (
+            "" if as_json or all(hits for hits, _ in answers) else _why_none(searcher.index, where)
+        )
         folders = searcher.index.sources()
     placed = [_placed(hits, folders) for hits, _ in answers]
     if as_json:
