@@ -125,6 +125,12 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     )
 
 
+def check_no_process_is_left(child: subprocess.Popen[str]) -> None:
+    """No process of the session that `child` led, which has ended, is running."""
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+
+
 @contextmanager
 def serving(*arguments: object, **options: Any) -> Iterator[tuple[list[str], str]]:
     """`cbir ARGUMENTS` until its page answers; yields what it said and the page's address."""

@@ -25,6 +25,7 @@ from cbir.index.open import open_index
 from tests.cli.support_cli import (
     COMMAND,
     call,
+    check_no_process_is_left,
     look_at,
     many_pictures,
     needs_signals,
@@ -569,15 +570,17 @@ def wait_for_a_commit(child: subprocess.Popen[str], place: Path) -> int:
 
 
 @needs_signals
-def test_ctrl_c_keeps_what_was_committed_and_the_same_command_goes_on(
-    many: Path, tmp_path: Path
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_keep_what_was_committed_and_the_same_command_goes_on(
+    many: Path, tmp_path: Path, how: signal.Signals, code: int
 ) -> None:
     place = tmp_path / "m.cbir"
-    with start("index", many, "--into", place, *QUICK) as child:
+    with start("index", many, "--into", place, *QUICK, start_new_session=True) as child:
         committed = wait_for_a_commit(child, place)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(how)
         out, err = child.communicate(timeout=60)
-    assert child.returncode == 130
+    assert child.returncode == code
+    check_no_process_is_left(child)
     assert err.splitlines() == ["interrupted: added images are kept; the same command resumes"]
     kept = count(place)
     assert committed <= kept < MANY

@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 import cbir
-from tests.cli.support_cli import call, many_pictures, needs_signals, run, serving, start
+from tests.cli.support_cli import (
+    call,
+    check_no_process_is_left,
+    many_pictures,
+    needs_signals,
+    run,
+    serving,
+    start,
+)
 
 DEADLINE = 60.0
 QUICK = ("--descriptor", "cifar10-cnn:embedding")
@@ -87,7 +95,7 @@ def test_a_source_of_excluded_pictures_only_is_an_error_that_says_so(
 def watching(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """`cbir index ARGUMENTS --watch` after its first pass."""
     pytest.importorskip("watchfiles")
-    child = start("index", *arguments, "--watch", *QUICK)
+    child = start("index", *arguments, "--watch", *QUICK, start_new_session=True)
     try:
         assert child.stderr is not None
         said = []
@@ -104,8 +112,9 @@ def watching(*arguments: object) -> Iterator[subprocess.Popen[str]]:
 
 
 @needs_signals
-def test_each_pass_that_changed_something_is_a_line_and_ctrl_c_ends_well(
-    photos: Path, place: Path
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_each_pass_that_changed_something_is_a_line_and_a_signal_ends_it_well(
+    photos: Path, place: Path, how: signal.Signals
 ) -> None:
     with watching(photos, "--into", place) as child:
         assert child.stdout is not None
@@ -116,9 +125,10 @@ def test_each_pass_that_changed_something_is_a_line_and_ctrl_c_ends_well(
         assert "photos/bad.jpg: " in child.stdout.readline()
         (photos / "copy.bmp").unlink()
         assert re.fullmatch(r"\d\d:\d\d:\d\d missing 1\n", child.stdout.readline())
-        child.send_signal(signal.SIGINT)
+        child.send_signal(how)
         out, err = child.communicate(timeout=DEADLINE)
         assert (child.returncode, out, err) == (0, "", "")
+        check_no_process_is_left(child)
     assert call("index", photos, "--into", place, *QUICK).code == 0  # the lock is free
 
 
@@ -146,7 +156,7 @@ def watching_json(photos: Path, place: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @needs_signals
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_watch_that_is_ended_in_a_pass_keeps_what_was_committed(
     tmp_path: Path, photos: Path, place: Path, how: signal.Signals
 ) -> None:
@@ -157,8 +167,10 @@ def test_a_watch_that_is_ended_in_a_pass_keeps_what_was_committed(
         until(lambda: count(place) > 6)
         child.send_signal(how)
         _, err = child.communicate(timeout=DEADLINE)
-        assert child.returncode == (0 if how == signal.SIGINT else -signal.SIGKILL)
+        assert child.returncode == (-how if how == signal.SIGKILL else 0)
         assert "Traceback" not in err
+        if how != signal.SIGKILL:
+            check_no_process_is_left(child)
     assert 6 < count(place) <= 1806
     assert run("verify", place).code == 0
     report = call("index", photos, "--into", place, *QUICK, "--json").json

@@ -6,8 +6,13 @@ import importlib
 import io
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -36,7 +41,8 @@ COMMANDS = (
     "doctor",
     "cache",
 )
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 
 
 class _Commands(click.Group):
@@ -93,7 +99,42 @@ def cli(debug: bool) -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line; exit 0 on success, 1 on a reported error, 2 on wrong usage."""
+    """Run the command line; exit 0 on success, 1 on a reported error, 2 on wrong usage.
+
+    Exits 130 when interrupted with Ctrl-C and 143 when interrupted with SIGTERM, except where an
+    interruption is the normal end.
+    """
+    with _terminable():
+        _main()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, but with an exit code of its own.
+
+    Only the main thread can receive signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except SystemExit as ended:
+        if asked and ended.code == INTERRUPTED:
+            sys.exit(TERMINATED)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _main() -> NoReturn:
     arguments, debug = _without_debug(sys.argv[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may be invalid text; escaped like this, it is valid JSON.

@@ -126,19 +126,23 @@ def _cure(reason: str) -> str:
 
 @contextmanager
 def _without_interruption() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block.
+    """Delay Ctrl-C and SIGTERM until the end of the block.
 
     If interrupted during its import, ONNX Runtime raises "ImportError: initialization failed",
     which hides the Ctrl-C.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives Ctrl-C
+        yield  # only the main thread receives signals
         return
-    asked = []
-    before = signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(asked[0])
