@@ -233,7 +233,7 @@ class Index(Protocol):
         """The images of all sources that could not be added."""
 
     def refresh(self) -> None:
-        """Update the search structures; writers call this at the end of a run."""
+        """Update the search structures if that is due; writers call this at the end of a run."""
 
     def search(
         self,

@@ -412,10 +412,62 @@ def test_the_log_of_removed_records_does_not_grow_for_ever(tmp_path: Path) -> No
     folder = tmp_path / "x.cbir"
     with closing(new_index(folder)) as index:
         for _ in range(5):
-            index.add(sample_entries(40))
+            index.add(sample_entries(400))
             index.refresh()
+            with closing(sqlite3.connect(folder / "index.sqlite")) as connection:
+                (logged,) = connection.execute("SELECT count(*) FROM removed").fetchone()
+            assert logged < 1024
+    with closing(sqlite3.connect(folder / "index.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM vectors").fetchone() == (400,)
+    with closing(sqlite3.connect(folder / "thumbs.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM thumbs").fetchone() == (400,)
+
+
+def test_the_log_is_forgotten_up_to_the_cache_that_a_reader_has_written(tmp_path: Path) -> None:
+    folder = made_index(tmp_path / "x.cbir")
+    with closing(open_index(str(folder), write=True)) as index:
+        index.remove(["a/0000"])
+        (folder / "vectors.cache").unlink()
+        with closing(open_index(str(folder))) as reader:
+            assert "a/0000" not in reader.search(unit(np.ones((1, 8))), 50)[0].ids
+        written = (folder / "vectors.cache").read_bytes()
+        index.refresh()
+    assert (folder / "vectors.cache").read_bytes() == written
     with closing(sqlite3.connect(folder / "index.sqlite")) as connection:
         assert connection.execute("SELECT count(*) FROM removed").fetchone() == (0,)
-        assert connection.execute("SELECT count(*) FROM vectors").fetchone() == (40,)
-    with closing(sqlite3.connect(folder / "thumbs.sqlite")) as connection:
-        assert connection.execute("SELECT count(*) FROM thumbs").fetchone() == (40,)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_the_cache_is_written_again_after_many_changes_not_after_few(
+    parts: int, tmp_path: Path
+) -> None:
+    held = {entry.record.id: entry for entry in sample_entries(60, parts=parts)}
+    folder = made_index(tmp_path / "x.cbir", list(held.values()))
+    cache, queries = folder / "vectors.cache", unit(np.random.default_rng(5).normal(size=(4, 8)))
+
+    def change(entries: list[Entry], removed: list[str]) -> bytes:
+        """The bytes of the cache after a run with these changes; searches must be right."""
+        with closing(open_index(str(folder), write=True)) as index:
+            index.add(entries)
+            index.remove(removed)
+            index.refresh()
+        held.update({entry.record.id: entry for entry in entries})
+        for record_id in removed:
+            del held[record_id]
+        content = cache.read_bytes()
+        with closing(open_index(str(folder))) as index:
+            wanted = [expected(held.values(), query, 20) for query in queries]
+            assert answers(index, queries, 20) == wanted
+            assert index.verify() == []
+        assert cache.read_bytes() == content
+        return content
+
+    first = cache.read_bytes()
+    assert change(sample_entries(1, parts=parts, seed=1, prefix="b"), []) == first
+    changed = sample_entries(3, parts=parts, seed=2)  # replaces three
+    assert change([*changed, *sample_entries(2, parts=parts, prefix="c")], ["a/0040"]) == first
+    more = sample_entries(1100, parts=parts, seed=3, prefix="d")
+    many = change(more, [])
+    assert many != first
+    assert change(sample_entries(1, parts=parts, seed=4, prefix="e"), ["a/0041"]) == many
+    assert change([], [entry.record.id for entry in more[5:]]) != many

@@ -31,11 +31,12 @@ write(sys.argv[1], int(sys.argv[2]))
 """
 KEEPS_REFRESHING = """
 import sys
+from pathlib import Path
 from cbir.index.open import open_index
 index = open_index(sys.argv[1], write=True)
 print("ready", flush=True)
 while True:
-    index.mark_missing(["a/0000"])
+    Path(sys.argv[1], "vectors.cache").unlink(missing_ok=True)
     index.refresh()
     print("refreshed", flush=True)
 """

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _FEW_NEWER_ROWS = 4096
+_FEW_CHANGES = 1024
+"""As many newer rows and removed records leave the cache file as it is: a search hardly notices."""
 _FILTERS_KEPT = 4
 _FILTER_BYTES_KEPT = 64 << 20
 _WRITER_WAITS = 60.0
@@ -177,10 +179,11 @@ class Views:
                 return view, targets
 
     def refresh(self) -> None:
-        """Update the cache file; only the writer calls this.
+        """Write the cache file again if much has changed since; only the writer calls this.
 
-        If the file cannot be replaced because another process has it mapped (Windows), the old one
-        stays: it is still valid, but leaves more newer records to search.
+        A few changes cost searches less than writing all vectors would cost each run. If the file
+        cannot be replaced because another process has it mapped (Windows), the old one stays: it
+        is still valid, but leaves more newer records to search.
         """
         from filelock import Timeout
 
@@ -219,19 +222,29 @@ class Views:
         return found
 
     def _refresh(self) -> None:
+        cached = self._usable()
+        if cached is None or not self._is_recent(cached):
+            self._view = self._cached = cached = None  # some systems cannot replace a mapped file
+            cached = self._read_truth()
+            try:
+                self._write(cached)
+            except PermissionError:
+                return
         with self._database.read() as connection:
-            present = schema.generation(connection)
-        usable = self._usable()
-        if usable is not None and usable.generation == present:
-            return
-        self._view = self._cached = usable = None  # some systems cannot replace a mapped file
-        cached = self._read_truth()
-        try:
-            self._write(cached)
-        except PermissionError:
-            return
-        with self._database.write() as connection:
-            record_rows.forget_removed(connection, cached.generation)
+            log_from = schema.log_from(connection)
+        if log_from < cached.generation:  # a reader may have written the cache
+            with self._database.write() as connection:
+                record_rows.forget_removed(connection, cached.generation)
+
+    def _is_recent(self, cached: Cached) -> bool:
+        """Whether few rows were added and few records removed since."""
+        with self._database.read() as connection:
+            generation = schema.generation(connection)
+            if not schema.log_from(connection) <= cached.generation <= generation:
+                return False
+            changes = record_rows.rows_after(connection, cached.max_key)
+            changes += len(record_rows.removed_since(connection, cached.generation))
+        return changes <= _FEW_CHANGES
 
     def _load(self) -> View:
         """The current view, based on the cache if usable, else on a new cache."""
