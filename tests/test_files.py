@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cbir.files import replacing, write_files, write_whole
+from cbir.files import alone, replacing, write_files, write_whole
 
 
 def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -69,3 +69,13 @@ def test_a_pipe_is_written_and_not_replaced(tmp_path: Path) -> None:
         write_whole(pipe, b"through")
         assert read.result(timeout=10) == b"through"
     assert pipe.is_fifo()
+
+
+def test_only_one_holds_a_lock(tmp_path: Path) -> None:
+    lock, refused = tmp_path / "x.lock", RuntimeError("in use")
+    with pytest.raises(KeyboardInterrupt), alone(lock, refused):
+        with pytest.raises(RuntimeError, match="in use"), alone(lock, refused):
+            pytest.fail("two hold it")
+        raise KeyboardInterrupt
+    with alone(lock, refused):
+        pass

@@ -33,6 +33,25 @@ def replacing(path: Path) -> Iterator[Path]:
         put_in_place(draft, path)
 
 
+@contextmanager
+def alone(lock: Path, refused: Exception) -> Iterator[None]:
+    """Hold the file `lock` for the block; raises `refused` if another process holds it.
+
+    The system releases the lock of a process that dies.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        raise refused from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def require_writable(folder: Path) -> None:
     """Raise `OSError`, with the system's reason, unless something can be created in `folder`."""
     TemporaryDirectory(dir=folder, prefix=".cbir-").cleanup()

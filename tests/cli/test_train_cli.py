@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cbir
+from cbir.home import cbir_home
 from cbir.images.decode import decode
 from tests.cli.support_cli import call, needs_signals, replaced, start
 from tests.training.support_patterns import PATTERNS, write_patterns
@@ -263,6 +264,30 @@ def test_an_interrupted_training_leaves_nothing(folder: Path, tmp_path: Path) ->
     _, rest = child.communicate(timeout=120)
     assert (child.returncode, rest.strip().splitlines()[-1]) == (130, "interrupted")
     assert not out.exists()
+
+
+@needs_signals
+@pytest.mark.training
+def test_a_second_training_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> None:
+    asked = ("train", "cnn", folder, "--label-from-folder", "--epochs", 400, "--name")
+    child = start(*asked, "m", "--out", tmp_path / "first")
+    assert child.stderr is not None
+    next(line for line in child.stderr if line.startswith("epoch 1/"))
+    checkpoint = cbir_home() / "training" / "m.safetensors"
+    assert call(*asked, "m", "--out", tmp_path / "second").error == (
+        "another cbir train cnn is training m",
+        "wait for its end, or choose another --name",
+    )
+    assert checkpoint.exists()
+    child.kill()
+    child.communicate()
+    again = start(*asked, "m", "--out", tmp_path / "second")  # the lock of the dead is free
+    assert again.stderr is not None
+    first = next(line for line in again.stderr if line.startswith("epoch "))
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=120)
+    assert again.returncode == 143
+    assert not first.startswith("epoch 1/")
 
 
 @needs_signals

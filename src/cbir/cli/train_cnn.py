@@ -97,6 +97,7 @@ def cnn(
     from cbir.descriptors.about import NOT_STATED
     from cbir.descriptors.models import check_name
     from cbir.errors import CbirError
+    from cbir.files import alone
     from cbir.home import cbir_home
     from cbir.images.sources import open_source
     from cbir.registry import require_extra
@@ -123,23 +124,27 @@ def cnn(
         raise CbirError("--loss-weight needs a metric loss", "choose one with --loss")
     checkpoint = cbir_home() / "training" / f"{name}.safetensors"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with progress_stages() as on_stage:
-            files = train_model(
-                opened,
-                name,
-                chosen,
-                licence=licence or NOT_STATED,
-                command=shlex.join(["cbir", *sys.argv[1:]]),
-                test=tested,
-                checkpoint=checkpoint,
-                say=say,
-                on_stage=on_stage,
-            )
-    except KeyboardInterrupt:
-        if checkpoint.exists():
-            say("complete epochs are kept; the same command resumes")
-        raise
-    keep(files, out)
-    checkpoint.unlink(missing_ok=True)
-    features_file(checkpoint).unlink(missing_ok=True)
+    in_use = CbirError(
+        f"another cbir train cnn is training {name}", "wait for its end, or choose another --name"
+    )
+    with alone(checkpoint.with_suffix(".lock"), in_use):
+        try:
+            with progress_stages() as on_stage:
+                files = train_model(
+                    opened,
+                    name,
+                    chosen,
+                    licence=licence or NOT_STATED,
+                    command=shlex.join(["cbir", *sys.argv[1:]]),
+                    test=tested,
+                    checkpoint=checkpoint,
+                    say=say,
+                    on_stage=on_stage,
+                )
+        except KeyboardInterrupt:
+            if checkpoint.exists():
+                say("complete epochs are kept; the same command resumes")
+            raise
+        keep(files, out)
+        checkpoint.unlink(missing_ok=True)
+        features_file(checkpoint).unlink(missing_ok=True)

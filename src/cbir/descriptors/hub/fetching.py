@@ -10,18 +10,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from os.path import relpath
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from cbir.descriptors.hub.offers import HubFile, Offer
 from cbir.descriptors.hub.refusals import passing, refusal
 from cbir.errors import CbirError, write_hint
-from cbir.files import put_in_place, write_whole
+from cbir.files import alone, put_in_place, write_whole
 from cbir.types import OnDone
 
 WAITS = (1.0, 2.0, 4.0)
@@ -44,8 +41,11 @@ def fetch(offer: Offer, on_progress: OnDone) -> Path:
     """
     cache = _cache_folder(offer.model.repository)
     folder = cache / "snapshots" / offer.commit
+    lock = cache.parent / ".locks" / cache.name / _LOCK
+    in_use = CbirError(f"another process is fetching {offer.model.repository}", "wait for its end")
     try:
-        with _alone(cache, offer.model.repository):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with alone(lock, in_use):
             missing = [file for file in offer.files if not _is_whole(folder / file.name, file)]
             _require_space(cache, missing)
             done = offer.size - sum(file.size for file in missing)
@@ -180,22 +180,6 @@ def _digest(path: Path, digits: int) -> str:
         header = f"blob {path.stat().st_size}\0".encode()
         blob = hashlib.sha1(header, usedforsecurity=False)
         return hashlib.file_digest(data, lambda: blob).hexdigest()
-
-
-@contextmanager
-def _alone(cache: Path, repository: str) -> Iterator[None]:
-    """Keep other processes from appending to the same files."""
-    locks = cache.parent / ".locks" / cache.name
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise CbirError(f"another process is fetching {repository}", "wait for its end") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _require_space(cache: Path, missing: Sequence[HubFile]) -> None:

@@ -10,17 +10,13 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from cbir.descriptors.onnx import square_input
 from cbir.errors import CbirError
-from cbir.files import write_whole
+from cbir.files import alone, write_whole
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE
@@ -78,7 +74,9 @@ def tune(
     size = _checked_size(space, trials, given)  # before the images are read
     cpus = cpus or (1 if address else max(1, usable_cores() // trials))
     gpus = _gpus() if gpus is None else gpus
-    with _locked(out):
+    out.mkdir(parents=True, exist_ok=True)
+    in_use = CbirError(f"another cbir tune is using {out}", "wait, or choose another --out")
+    with alone(out / ".lock", in_use):
         everything = read_labelled(
             source, square_input(size).prepare, limit=limit, seed=seed, say=say
         )
@@ -156,19 +154,6 @@ class _Progress:
             return f"{trial} stopped after {epoch}: {reached}: {changed(record)}"
         last = record.epochs[-1]
         return f"{trial}, {epoch}: loss {last['loss']:.4f}, {reached}, {last['seconds']:.0f} s"
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Create `out` and keep other runs away from it."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise CbirError(
-            f"another cbir tune is using {out}", "wait, or choose another --out"
-        ) from error
 
 
 def _default_space(given: dict[str, Any]) -> SearchSpace:
