@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+
+import numpy as np
 
 import cbir
 from cbir.types import AddReport, ImageRecord, RgbImage, Vectors
@@ -19,6 +22,15 @@ class Counting(MeanColour):
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
         self.described += len(images)
+        return super().describe(images)
+
+
+class Told(MeanColour):
+    """Adds a byte to the file DESCRIBED for each image, but the plain ones that try it."""
+
+    def describe(self, images: Sequence[RgbImage]) -> Vectors:
+        with Path(os.environ["DESCRIBED"]).open("ab", buffering=0) as file:
+            file.write(b"." * sum(np.ptp(image) > 0 for image in images))
         return super().describe(images)
 
 

@@ -1,7 +1,8 @@
 """An afternoon with 500 photos in two folders: whatever is done, the index follows.
 
 After each step the index equals a fresh one over the same files, and only content that it did not
-hold was described, even though each run is killed once with kill -9 before it may finish.
+hold was described, even though each run and each command is killed with kill -9 before it may
+finish, or `cbir index --watch` follows the changes while other commands come in between.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,6 @@ from PIL import Image
 import cbir
 from cbir.images.ids import encode_path, make_id
 from cbir.index.open import index_exists
-from cbir.ingest.places import relocate_source
 from cbir.types import AddReport
 from tests.ingest.support_runs import described, held, records
 
@@ -39,7 +39,31 @@ place, options, *folders = sys.argv[1:]
 print("ready", flush=True)
 cbir.index_images(folders, place, descriptor=MeanColour(), **json.loads(options))
 """
+COMMAND = """
+import atexit, os, signal, sys
+import cbir.cli.output, cbir.cli.remove, cbir.cli.sources
+import cbir.ingest.places, cbir.ingest.record_removal
+from cbir.cli.main import main
+last, calls = int(sys.argv[1]), 0
+def count(*_):
+    global calls
+    calls += 1
+    if calls == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+def end():
+    sys.setprofile(None)
+    print(calls, file=sys.stderr)
+sys.argv[:2] = ["cbir"]
+atexit.register(end)
+sys.setprofile(count)
+main()
+"""
+"""A command that is killed when it has made as many calls and returns as the first argument says;
+with 0 it ends, and prints how many it made."""
+WATCHES_WITH = "tests.ingest.support_runs:Told"
 FEW = 10
+KILLS = 3
+DEADLINE = 60.0
 
 
 @dataclass
@@ -65,6 +89,11 @@ class Afternoon:
     @property
     def place(self) -> Path:
         return self.home / "photos.cbir"
+
+    def call_sources(self, one: str, two: str) -> None:
+        """Expect these names of the sources."""
+        for folder, name in ((self.one, one), (self.two, two)):
+            self.names |= {folder.name: name, encode_path(folder.name): name}
 
     def files(self) -> dict[str, Path]:
         """Id -> file of everything in the folders."""
@@ -104,6 +133,59 @@ class Afternoon:
         years = {r.content_hash: r.metadata.get("year") for r in found.values()}
         assert {one: years[one] for one in self.facts} == self.facts
         return report
+
+    def command(self, *arguments: object, left_out: AbstractSet[str] | None = None) -> None:
+        """Run a command that is killed at random moments, and then again; index after each.
+
+        `left_out`: what `left_out` is when it has run.
+        """
+        saved = self.home / "before.cbir"
+        shutil.copytree(self.place, saved)
+        moments = [0]
+        while moments:
+            shutil.rmtree(self.place)
+            shutil.copytree(saved, self.place)
+            if moment := moments.pop():
+                assert self._cbir(moment, *arguments)[0] == -signal.SIGKILL
+                self.kills += 1
+            code, told = self._cbir(0, *arguments)
+            if not moment:
+                assert code == 0, told
+                total = int(told.splitlines()[-1])
+                moments = [self.dice.randrange(1, total - 100) for _ in range(KILLS)]
+            # What was killed may have done its work.
+            assert code == 0 or "error: not in " in told or "error: no source" in told, told
+            self.left_out = self.left_out if left_out is None else set(left_out)
+            self.index()
+        shutil.rmtree(saved)
+
+    def is_followed(self, missing: AbstractSet[str] = frozenset()) -> None:
+        """Wait until the watched index equals a fresh one. `missing`: ids."""
+        fresh, end = self._fresh(), time.monotonic() + DEADLINE
+        while self._watched() != (fresh, missing):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        records(self.place)
+
+    def _watched(self) -> tuple[dict[str, tuple[object, ...]], set[str]]:
+        """What the index holds of images that are there, and the ids of the missing ones."""
+        if not index_exists(str(self.place)):
+            return {}, set()
+        with closing(cbir.open_index(self.place)) as index:
+            missing = {entry.record.id for entry in index.entries() if entry.record.missing}
+        return {i: what for i, what in held(self.place).items() if i not in missing}, missing
+
+    def _cbir(self, moment: int, name: str, *arguments: object) -> tuple[int, str]:
+        """Exit status and messages of `cbir NAME INDEX ARGUMENTS`, killed at `moment`, if not 0."""
+        asked = [str(moment), name, str(self.place), *map(str, arguments)]
+        ended = subprocess.run(
+            [sys.executable, "-c", COMMAND, *asked],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            cwd=Path(__file__).parents[2],
+        )
+        return ended.returncode, ended.stderr
 
     def _fresh(self) -> dict[str, tuple[object, ...]]:
         """What a fresh index holds, with the ids that are expected of this one."""
@@ -159,12 +241,39 @@ def known(place: Path) -> set[str]:
         return {entry.record.content_hash for entry in index.entries()}
 
 
+@contextmanager
+def watching(day: Afternoon, ends_with: signal.Signals) -> Iterator[None]:
+    """`cbir index --watch` for the block, ended by a signal."""
+    arguments = ["index", day.one, day.two, "--into", day.place, "--watch"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cbir", *arguments, "--descriptor", WATCHES_WITH],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        yield
+        assert child.poll() is None
+        child.send_signal(ends_with)
+        code = child.wait(timeout=DEADLINE)
+        assert code == (-ends_with if ends_with == signal.SIGKILL else 0)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def begin(home: Path) -> Afternoon:
+    """500 photos in two folders."""
+    day = Afternoon(home, home / "one", home / "two", random.Random(15))
+    for number in range(500):
+        day.save((day.one, day.two)[number % 2] / "abcde"[number % 5] / f"{number:03}.png")
+    return day
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
 def test_after_each_step_of_an_afternoon_the_index_equals_a_fresh_one(tmp_path: Path) -> None:
-    day = Afternoon(tmp_path, tmp_path / "one", tmp_path / "two", random.Random(15))
-    for number in range(500):
-        day.save((day.one, day.two)[number % 2] / "abcde"[number % 5] / f"{number:03}.png")
+    day = begin(tmp_path)
     table = tmp_path / "facts.csv"
     with_facts = sorted((day.one / "a").iterdir())[:FEW] + sorted((day.two / "b").iterdir())[:FEW]
     table.write_text(
@@ -242,9 +351,10 @@ def test_after_each_step_of_an_afternoon_the_index_equals_a_fresh_one(tmp_path: 
 
     # remove: what was removed stays out, also when its files move
     out = set(day.some(day.two))
-    cbir.remove_images(day.place, [i for i, path in day.files().items() if path in out])
-    cbir.remove_images(day.place, ["one/new/*"])
+    ids = {path: i for i, path in day.files().items()}
+    day.command("remove", *[ids[path] for path in out], left_out={ids[path] for path in out})
     out |= set((day.one / "new").iterdir())
+    day.command("remove", "one/new/*", left_out={ids[path] for path in out})
     for path in sorted(out)[:3]:
         out.remove(path)
         out.add(path.rename(path.with_name(f"moved {path.name}")))
@@ -262,9 +372,64 @@ def test_after_each_step_of_an_afternoon_the_index_equals_a_fresh_one(tmp_path: 
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
         shutil.copytree(folder, tmp_path / "elsewhere" / f"my {folder.name}")  # other inodes
         shutil.rmtree(folder)
-    with closing(cbir.open_index(day.place, write=True)) as index:
-        relocate_source(index, "two", tmp_path / "elsewhere" / "my two")
     day.one, day.two = tmp_path / "elsewhere" / "my one", tmp_path / "elsewhere" / "my two"
-    day.names = {"my%20one": "one", "my%20two": "two", "my one": "one", "my two": "two"}
-    day.index()
-    assert day.kills >= 10
+    day.call_sources("one", "two")
+    day.command("sources", "--relocate", "two", day.two)
+
+    # rename a source, and remove one: the next run adds its images again
+    day.call_sources("one", "zwei")
+    day.command("sources", "--rename", "two", "zwei")
+    day.call_sources("one", "my%20two")
+    in_one = {content(path) for path in day.one.rglob("*.png")}
+    day.facts = {one: year for one, year in day.facts.items() if one in in_one}
+    day.command("sources", "--remove", "zwei")
+    assert day.kills >= 30
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
+def test_a_watched_index_follows_an_afternoon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("watchfiles")
+    told = tmp_path / "described"
+    monkeypatch.setenv("DESCRIBED", str(told))
+    day = begin(tmp_path)
+
+    with watching(day, signal.SIGKILL):
+        day.is_followed()
+        assert told.stat().st_size == 500
+
+        # add and edit; copies and a moved folder are not described
+        for number in range(FEW):
+            day.save(day.one / "new" / f"{number}.png")
+        for path in day.some(day.two):
+            day.save(path)
+        for path in day.some(day.one / "b"):
+            shutil.copy(path, day.two / f"copy of {path.name}")
+        day.is_followed()
+        (day.one / "a").rename(day.two / "c" / "a of one")
+        day.is_followed()
+        assert told.stat().st_size == 500 + 2 * FEW
+
+        # another command comes in between: what it removed stays out
+        day.left_out = {i for i in day.files() if i.startswith("one/new/")}
+        end = time.monotonic() + DEADLINE
+        while day._cbir(0, "remove", "one/new/*")[0]:  # it is refused during a pass
+            assert time.monotonic() < end
+        day.save(day.one / "b" / "another.png")
+        day.is_followed()
+        assert told.stat().st_size == 500 + 2 * FEW + 1
+
+        for number in range(200):
+            day.save(day.two / "many" / f"{number}.png")
+        time.sleep(day.dice.uniform(0, 1))
+
+    # what was killed goes on; what was deleted meanwhile is marked
+    deleted = day.some(day.one / "b")
+    ids = {path: i for i, path in day.files().items()}
+    for path in deleted:
+        path.unlink()
+    with watching(day, signal.SIGTERM):
+        day.is_followed(missing={ids[path] for path in deleted})
+    day.index(missing={ids[path] for path in deleted})

@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 from cbir.descriptors.contract import Descriptor
+from cbir.descriptors.models import load_descriptor
 from cbir.errors import CbirError
 from cbir.images.excludes import excludes
 from cbir.images.folders import FolderSource
@@ -191,8 +192,10 @@ class _Watcher:
         else:
             self._problem = ""
         self._indexed = _indexed_places(self._into)
-        if self._indexed and (self._descriptor is None or isinstance(self._descriptor, str)):
-            self._descriptor = descriptor_of_index(self._into)  # once, not in every pass
+        if isinstance(self._descriptor, str):  # loaded once, not in every pass
+            self._descriptor = load_descriptor(self._descriptor)
+        elif self._descriptor is None and self._indexed:
+            self._descriptor = descriptor_of_index(self._into)
         self.on_pass(report, self._reports.get(paths))
         self._reports[paths] = report
         if report.interrupted:
