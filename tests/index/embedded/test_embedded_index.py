@@ -471,3 +471,25 @@ def test_the_cache_is_written_again_after_many_changes_not_after_few(
     assert many != first
     assert change(sample_entries(1, parts=parts, seed=4, prefix="e"), ["a/0041"]) == many
     assert change([], [entry.record.id for entry in more[5:]]) != many
+
+
+def test_a_restored_database_does_not_use_the_cache_of_its_lost_future(tmp_path: Path) -> None:
+    folder = made_index(tmp_path / "x.cbir")
+    backup = (folder / "index.sqlite").read_bytes()
+    for seed in range(2):
+        with closing(open_index(str(folder), write=True)) as index:
+            index.add(sample_entries(20, seed=9, prefix=f"lost{seed}"))
+            (folder / "vectors.cache").unlink(missing_ok=True)
+            index.refresh()
+    (folder / "index.sqlite").write_bytes(backup)
+    other = sample_entries(20, seed=10, prefix="other")
+    with closing(open_index(str(folder), write=True)) as index:
+        for entry in other:  # as many generations as were lost, and more
+            index.add([entry])
+            index.mark_missing([entry.record.id])
+        index.refresh()
+    with closing(open_index(str(folder))) as index:
+        query = unit(np.random.default_rng(3).normal(size=(1, 8)))
+        (found,) = index.search(query, 500)
+        assert sorted(found.ids) == sorted(index.ids())
+        assert set(found.ids) >= {entry.record.id for entry in other}

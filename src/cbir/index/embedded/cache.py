@@ -101,6 +101,15 @@ def read(path: Path, index_id: str, dim: int) -> Cached:
     return Cached(block, facts["generation"], facts["max_key"])
 
 
+def generation(path: Path) -> int | None:
+    """The generation of the cache at `path` as its header says; None without a valid header."""
+    try:
+        with path.open("rb") as file:
+            return int(_facts(file.read(_PAGE))["generation"])
+    except (OSError, UnusableCacheError):
+        return None
+
+
 def _arrays(block: Block) -> dict[str, NDArray[Any]]:
     arrays = {
         "keys": block.keys,

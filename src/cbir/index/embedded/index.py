@@ -85,6 +85,7 @@ class EmbeddedIndex:
             self._meta = meta
             self._views = Views(self._records, folder, url, self._meta)
             if write:
+                self._views.discard_foreign()
                 self._tidy()
         except BaseException:
             self._close_files()

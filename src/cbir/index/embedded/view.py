@@ -202,6 +202,17 @@ class Views:
                 + write_hint(error, "free some space and run the same command again"),
             ) from error
 
+    def discard_foreign(self) -> None:
+        """Remove a cache of a later state than the database's; a writer calls this first.
+
+        The database was restored from a backup: once it reaches that generation by other changes,
+        the cache would pass for its own.
+        """
+        path = self._folder / files.CACHE
+        with self._database.read() as connection:
+            if (cache.generation(path) or 0) > schema.generation(connection):
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Release the mapped file."""
         self._view = self._cached = None
