@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 LINKED_BYTES = 16 * 2**20
 """Size from which `place` links a file."""
 READ_BYTES = 2**20
+
+
+def special_kind(mode: int) -> str | None:
+    """The kind of a file with this mode: "named pipe", "socket", "device"; None for others."""
+    if stat.S_ISFIFO(mode):
+        return "named pipe"
+    if stat.S_ISSOCK(mode):
+        return "socket"
+    return "device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else None
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading, unbuffered.
+
+    Raises OSError, also for a named pipe, a socket or a device: reading these may never end.
+    """
+    # Before opening: opening a device can have effects. And after it: the name may change hands.
+    _require_regular(os.stat(path).st_mode, path)  # noqa: PTH116
+    # A pipe that has taken the place of the file would wait for a writer.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    number = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    try:
+        _require_regular(os.fstat(number).st_mode, path)
+        return open(number, "rb", buffering=0)  # noqa: PTH123
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file; raises OSError as `open_file` does."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def _require_regular(mode: int, path: str | os.PathLike[str]) -> None:
+    if kind := special_kind(mode):
+        raise OSError(errno.EINVAL, f"a {kind}, not a file", os.fspath(path))
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
 
 
 @contextmanager

@@ -30,9 +30,9 @@ class Kept:
 def command(clear: bool, yes: bool, as_json: bool) -> int | None:
     """Show the files kept outside indexes: where, their size, and how to remove them.
 
-    --clear removes downloads and the index of the demonstration. Models stay, because an
-    Elasticsearch index may need them; `cbir models remove` removes one. Checkpoints of unfinished
-    trainings stay, too.
+    --clear removes downloads, expanded archives and the index of the demonstration. Models stay,
+    because an Elasticsearch index may need them; `cbir models remove` removes one. Checkpoints of
+    unfinished trainings stay, too.
     """
     from cbir.cli.output import print_json, print_table, require_yes, say
     from cbir.home import cbir_home
@@ -78,6 +78,7 @@ def kept() -> Iterator[Kept]:
         ("models", home / "models", "cbir models remove NAME (cbir models list)"),
         ("downloads", home / "data", CLEAR),
         ("demonstration", home / "demo", CLEAR),
+        ("expanded archives", home / "archives", CLEAR),
         ("checkpoints", home / "training", "delete the folder if you will resume no training"),
         *((HUB_CACHE, folder, CLEAR) for folder in _hub_folders()),
     ]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cbir.errors import CbirError, ImageError
 from cbir.images.items import SourceItem
-from cbir.images.tars import stream_tar
+from cbir.images.tar_members import stream_tar
 from cbir.types import RgbImage
 
 CLASSES = (
@@ -33,6 +33,7 @@ FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
 
 _SIDE = 32
+_MOST_BYTES = 2**28
 _PICKLE_ERRORS = (
     *(pickle.UnpicklingError, EOFError, ValueError, TypeError),
     *(LookupError, AttributeError, OverflowError),
@@ -95,7 +96,7 @@ def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
     for member in stream_tar(path):
         name = member.key.rpartition("/")[2]
         if name in names and member.file is not None:
-            found[name] = member.read()
+            found[name] = member.read(min(member.info.size, _MOST_BYTES))
             if len(found) == len(names):
                 break
     for name in names:

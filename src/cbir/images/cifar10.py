@@ -16,7 +16,8 @@ from cbir.home import cbir_home
 from cbir.images.batches import ARCHIVE, BATCHES, CLASSES, FOLDER, batch_items, open_row
 from cbir.images.folders import FolderSource
 from cbir.images.items import SourceItem
-from cbir.images.tars import open_member, tar_items
+from cbir.images.kept_tars import open_member
+from cbir.images.tars import tar_items
 from cbir.types import OnDone, RgbImage
 
 DEFAULT_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cbir.errors import ImageError
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import sniff
 from cbir.images.ids import decode_path, encode_path
 
 HEAD_SIZE = 256
 """The number of bytes that `sniff` needs."""
+
+MOST_NAME_BYTES, MOST_FOLDERS = 4096, 256
+"""The longest path in an archive, and the most folders in it."""
+
+_SHOWN_NAME = 200
 
 ARCHIVE_SUFFIXES = (
     *(".zip", ".tar", ".tgz", ".txz", ".tbz", ".tbz2", ".tzst"),
@@ -61,6 +67,23 @@ def archive_name(path: Path) -> str:
 def member_key(parts: Iterable[str]) -> str:
     """The key of the archive member that is unpacked to the path `parts`."""
     return "/".join(map(encode_path, parts))
+
+
+def is_too_long(name: str) -> bool:
+    """Whether the path of an archive member is longer than any that is read."""
+    return len(name) > MOST_NAME_BYTES or name.count("/") > MOST_FOLDERS
+
+
+def cut_key(key: str, place: int) -> str:
+    """A key for the member at `place` of an archive, whose own is too long."""
+    return f"{key[:_SHOWN_NAME].replace('/', '_').lstrip('.')}~{place}"
+
+
+def refuse_long_name() -> bytes:
+    """The `read` of a member whose name is too long."""
+    raise ImageError(
+        f"its path in the archive has more than {MOST_NAME_BYTES:,} bytes or {MOST_FOLDERS} folders"
+    )
 
 
 def is_hidden_key(key: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from cbir.images.folders import FolderSource, is_index
 from cbir.images.ids import decode_path
 from cbir.images.items import ImageSource
 from cbir.images.members import ARCHIVE_SUFFIXES, HEAD_SIZE, has_image_suffix
+from cbir.images.tar_members import is_tar
 from cbir.images.tars import TarSource
 from cbir.images.zips import ZipSource
 from cbir.wording import did_you_mean
@@ -126,13 +126,13 @@ def _open_file(path: Path, label_from_folder: bool) -> ImageSource:
             return FolderSource(path.parent, label_from_folder, only=path.name)
         if zipfile.is_zipfile(path):
             return ZipSource(path, label_from_folder)
-        if tarfile.is_tarfile(path):
+        if is_tar(path):
             return TarSource(path, label_from_folder)
     except OSError as error:
         raise CbirError(f"{path}: cannot be read: {error.strerror or error}") from error
     except EOFError as error:  # a compressed file truncated in its first bytes
         raise CbirError(
-            f"{path}: the archive is truncated", "download or create it again"
+            f"{path}: the archive is damaged or truncated", "download or create it again"
         ) from error
     return _refuse_file(path, head)
 

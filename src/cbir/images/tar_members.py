@@ -1,0 +1,319 @@
+"""Reads a tar, compressed or not, member by member, with a bound on everything it can demand."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Self, TypeVar
+
+from cbir.errors import CbirError
+from cbir.files import open_file
+from cbir.images.expanding import DAMAGE, PORTION, decompressor, portions
+from cbir.images.members import MOST_NAME_BYTES, is_too_long, member_key
+from cbir.images.unpacked import Unpacked
+
+EXPANDED_TIMES, EXPANDED_BYTES = 1000, 1_000_000_000
+"""A tar may expand to this multiple of its size plus this many bytes."""
+
+_HEADER_BYTES = 4 * 2**20
+"""The longest extended header that is read; longer ones are passed over."""
+_HEADERS_BYTES = 2 * _HEADER_BYTES
+"""All headers of one member together, with the map of a sparse file."""
+_LONGEST_NAME = MOST_NAME_BYTES + 512
+"""Names are cut here: enough to see that they are too long."""
+_DIGITS = 20
+_FIELDS = {b"path", b"linkpath", b"size", b"mtime", b"hdrcharset"}
+_NAMES = {b"path", b"linkpath", b"GNU.sparse.name"}
+_GLOBAL_FIELDS = {"path", "linkpath", "size", "mtime", "hdrcharset"}
+_ERRORS = (tarfile.TarError, *DAMAGE, ValueError, OverflowError, RecursionError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A member of the tar `path`; `key` is where it is unpacked, `file` None if it is no file.
+
+    It can be read only until the next member is requested. `too_long`: its name or headers exceed
+    the limit, so that `key` is only the beginning of its name.
+    """
+
+    path: Path
+    key: str
+    info: tarfile.TarInfo
+    file: IO[bytes] | None
+    too_long: bool = False
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end; raises `CbirError` if the tar is damaged."""
+        assert self.file is not None
+        left = size
+        taken = []
+        with naming(self.path):
+            # In portions: tarfile joins the parts of a sparse file one by one.
+            while left > 0 and (data := self.file.read(min(left, PORTION))):
+                taken.append(data)
+                left -= len(data)
+        return b"".join(taken)
+
+
+def stream_tar(path: Path, start: int = 0) -> Generator[TarMember]:
+    """The members of a tar from the offset `start`, in order.
+
+    Raises `CbirError` where it is damaged or expands too far.
+    """
+    with naming(path), open_content(path) as content:
+        content.seek(start)
+        with _reading_headers(content):
+            tar = _tar(content)
+        while True:
+            with _reading_headers(content):
+                info = tar.next()
+            if info is None:
+                return
+            if info.size < 0 or tar.offset <= info.offset:
+                raise tarfile.ReadError("a member of negative size")
+            if info.sparse is not None:  # its holes are in no stream
+                content.spend(info.size)
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
+            kept = tar.pax_headers.items()
+            tar.pax_headers = {name: text for name, text in kept if name in _GLOBAL_FIELDS}
+            if key := unpacked_key(info.name[:_LONGEST_NAME]):
+                cut = isinstance(info, _Header) and info.too_long
+                too_long = cut or is_too_long(info.name) or is_too_long(info.linkname)
+                is_link = info.islnk() or info.issym()
+                file = None if is_link or too_long else tar.extractfile(info)
+                yield TarMember(path, key, info, file, too_long)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether `path` begins like a tar, compressed or not; raises EOFError if it is cut off."""
+    try:
+        with open_content(path) as content, _reading_headers(content):
+            _tar(content)
+    except EOFError:
+        raise
+    except _ERRORS:
+        return False
+    return True
+
+
+def put_member(unpacked: Unpacked[T], member: TarMember, content: T) -> None:
+    """Put what unpacking `member` leaves; `content` says where its bytes are."""
+    info, key = member.info, member.key
+    if member.too_long:
+        return
+    if info.isdir():
+        unpacked.put_folder(key)
+    elif info.issym():
+        unpacked.put_symlink(key, info.linkname)
+    elif info.islnk():
+        unpacked.put_hard_link(key, unpacked_key(info.linkname))
+    elif member.file is not None:
+        unpacked.put_file(key, content)
+
+
+def unpacked_key(name: str) -> str:
+    """The key at which `name` is unpacked; empty for the archive's own top folder.
+
+    A leading `/` is dropped, as tar does. Python's tarfile follows `..`, GNU tar and bsdtar refuse
+    it; here it leads to the parent folder, but never out of the archive.
+    """
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return member_key(parts)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns errors about damage into a `CbirError` that names the archive."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise CbirError(
+            f"{path}: the archive is damaged or truncated ({error})", "download or create it again"
+        ) from error
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[Content]:
+    """The bytes of a tar, decompressed; raises OSError."""
+    with open_file(path) as file:
+        new = decompressor(file.read(8))
+        file.seek(0)
+        most = EXPANDED_TIMES * os.fstat(file.fileno()).st_size + EXPANDED_BYTES
+        yield Content(path, file, new and portions(file.read, new, whole=True), most)
+
+
+class Content:
+    """What tarfile reads: the decompressed bytes of a file; in a compressed one, only forwards.
+
+    Raises `CbirError` once more than `most` bytes are expanded.
+    """
+
+    def __init__(
+        self, path: Path, file: BinaryIO, expanded: Iterator[bytes] | None, most: int
+    ) -> None:
+        self.name = str(path)
+        self.is_compressed = expanded is not None
+        self.allowed: float = float("inf")
+        self._path = path
+        self._file = file
+        self._expanded = expanded
+        self._left = most
+        self._buffer = bytearray()
+        self._at = 0
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int) -> int:
+        """Go to `place` without using up what is allowed."""
+        if self._expanded is None:
+            self._buffer.clear()
+            self._at = self._file.seek(place)
+            return self._at
+        if place < self._at:
+            raise tarfile.StreamError("the members overlap")
+        while self._at < place and self._take(min(place - self._at, PORTION)):
+            pass
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        if size > self.allowed:
+            raise tarfile.ReadError(f"headers of more than {_HEADERS_BYTES >> 20} MiB")
+        self.allowed -= size
+        return self._take(size)
+
+    def put_back(self, data: bytes) -> None:
+        """The next read returns `data`, in place of the bytes that were read last."""
+        self._buffer[:0] = data
+        self._at -= len(data)
+
+    def spend(self, size: int) -> None:
+        """Count `size` expanded bytes."""
+        self._left -= size
+        if self._left < 0:
+            raise CbirError(
+                f"{self._path}: the archive expands to more than {EXPANDED_TIMES:,} times its size",
+                "if you trust it, unpack it and index the folder",
+            )
+
+    def _take(self, size: int) -> bytes:
+        if self._expanded is None:
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            if len(data) < size:
+                data += self._file.read(size - len(data))
+        else:
+            while len(self._buffer) < size and (more := next(self._expanded, b"")):
+                self.spend(len(more))
+                self._buffer += more
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
+        self._at += len(data)
+        return data
+
+
+def _tar(content: Content) -> tarfile.TarFile:
+    return tarfile.open(fileobj=content, mode="r:", tarinfo=_Header)  # type: ignore[call-overload,no-any-return]
+
+
+@contextmanager
+def _reading_headers(content: Content) -> Iterator[None]:
+    content.allowed = _HEADERS_BYTES
+    try:
+        yield
+    finally:
+        content.allowed = float("inf")
+
+
+class _Header(tarfile.TarInfo):
+    """Refuses damaged headers, which tarfile treats as the end, and passes over endless ones."""
+
+    too_long = False
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ in ("EOFHeaderError", "EmptyHeaderError"):  # the regular end
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+    def _proc_gnulong(self, tar: Any) -> Self:
+        if self.size <= _LONGEST_NAME:
+            return self._marked(super()._proc_gnulong(tar))  # type: ignore[misc]
+        return self._without(tar)
+
+    def _proc_pax(self, tar: Any) -> Self:
+        """As tarfile, whose search takes quadratic time, with only the records that matter."""
+        if not 0 <= self.size <= _HEADER_BYTES:
+            return self._without(tar)
+        data = _needed(tar.fileobj.read(self._block(self.size))[: self.size])  # type: ignore[attr-defined]
+        self.size = len(data)
+        tar.fileobj.put_back(data.ljust(self._block(self.size), b"\0"))  # type: ignore[attr-defined]
+        return self._marked(super()._proc_pax(tar))  # type: ignore[misc]
+
+    def _without(self, tar: Any) -> Self:
+        """The next header, without what this one says about it."""
+        size = self._block(max(self.size, 0))  # type: ignore[attr-defined]
+        tar.fileobj.seek(tar.fileobj.tell() + size)
+        self.too_long = True
+        try:
+            following = self.fromtarfile(tar)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+        following.offset = self.offset
+        return self._marked(following)
+
+    def _marked(self, following: Self) -> Self:
+        following.too_long = following.too_long or self.too_long
+        return following
+
+
+def _needed(records: bytes) -> bytes:
+    """The records of a pax header (`LENGTH KEY=VALUE\\n`) that say what and where a file is."""
+    kept = []
+    at = 0
+    while at < len(records):
+        space = records.find(b" ", at, at + _DIGITS)
+        if space < 0 or not records[at:space].isdigit():
+            break
+        end = at + int(records[at:space])
+        key, _, value = records[space + 1 : end - 1].partition(b"=")
+        if end <= space + 1:
+            raise tarfile.ReadError("an invalid header")
+        if key in _NAMES:
+            value = value[:_LONGEST_NAME]
+        is_map = key == b"GNU.sparse.map" and all(
+            len(number) <= _DIGITS for number in value.split(b",")
+        )
+        if key in _NAMES or is_map or (_is_wanted(key) and len(value) <= 2 * _DIGITS):
+            kept.append(_record(key, value))
+        at = end
+    return b"".join(kept)
+
+
+def _is_wanted(key: bytes) -> bool:
+    return key in _FIELDS or key.startswith(b"GNU.sparse.")
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    rest = b" " + key + b"=" + value + b"\n"
+    size = len(rest) + len(str(len(rest)))
+    if len(str(size)) > len(str(len(rest))):
+        size += 1
+    return str(size).encode() + rest
