@@ -33,12 +33,12 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     Raises OSError, also for a named pipe, a socket or a device: reading these may never end.
     """
     # Before opening: opening a device can have effects. And after it: the name may change hands.
-    _require_regular(os.stat(path).st_mode, path)  # noqa: PTH116
+    require_regular(path)
     # A pipe that has taken the place of the file would wait for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     number = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
     try:
-        _require_regular(os.fstat(number).st_mode, path)
+        require_regular(path, os.fstat(number).st_mode)
         return open(number, "rb", buffering=0)  # noqa: PTH123
     except BaseException:
         os.close(number)
@@ -51,7 +51,9 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def _require_regular(mode: int, path: str | os.PathLike[str]) -> None:
+def require_regular(path: str | os.PathLike[str], mode: int | None = None) -> None:
+    """Raise OSError unless `path` is a regular file; `mode`: of the opened file, if it is open."""
+    mode = os.stat(path).st_mode if mode is None else mode  # noqa: PTH116
     if kind := special_kind(mode):
         raise OSError(errno.EINVAL, f"a {kind}, not a file", os.fspath(path))
     if stat.S_ISDIR(mode):
@@ -130,7 +132,7 @@ def write_files(
 
 def content(file: bytes | Path) -> bytes:
     """The bytes of a file, which is given by content or by path."""
-    return file if isinstance(file, bytes) else file.read_bytes()
+    return file if isinstance(file, bytes) else read_regular(file)
 
 
 def size_of(file: bytes | Path) -> int:
@@ -145,7 +147,7 @@ def sha256_of(*files: bytes | Path) -> str:
         if isinstance(file, bytes):
             digest.update(file)
             continue
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             while portion := opened.read(READ_BYTES):
                 digest.update(portion)
     return digest.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from typing import Any, TextIO, cast
 
 _COMPARED = 100
 _PLURALS = {"query": "queries", "class": "classes", "index": "indexes"}
@@ -27,7 +28,40 @@ def listed(words: Sequence[str], shown: int = 10) -> str:
 
 def one_line(text: str) -> str:
     """`text` with control characters escaped: file names may contain any."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def escaped(text: str) -> str:
+    """`text` with control characters escaped, except line breaks."""
+    return text if text.isprintable() else "\n".join(map(one_line, text.split("\n")))
+
+
+class EscapedStream:
+    """A text stream that escapes control characters, except line breaks.
+
+    Bytes written to its `buffer` stay as they are.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.plain = stream
+
+    def write(self, text: str) -> int:
+        self.plain.write(escaped(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+
+def plain_stream(stream: TextIO) -> TextIO:
+    """The stream inside an `EscapedStream`, for text that is escaped already."""
+    return cast("EscapedStream", stream).plain if isinstance(stream, EscapedStream) else stream
 
 
 def shell_word(text: str) -> str:

@@ -27,7 +27,7 @@ def command(sources: tuple[str, ...], into: str, weights: str | None, as_json: b
     """
     from dataclasses import asdict
 
-    from cbir.cli.output import print_json, progress_bar, say
+    from cbir.cli.output import print_json, progress_bar, say, show
     from cbir.ingest.compose import compose_indexes
     from cbir.wording import counted
 
@@ -41,15 +41,15 @@ def command(sources: tuple[str, ...], into: str, weights: str | None, as_json: b
     if as_json:
         print_json(asdict(report))
         return
-    click.echo(
+    show(
         f"{into}: {counted(report.added, 'image')} added, {report.unchanged:,} already there, "
         f"in {report.seconds:.1f} s ({report.descriptor})"
     )
     for reason, count in report.left_out.items():
         example = report.left_out_examples[reason]
-        click.echo(f"{counted(count, 'image')} left out, {reason}: for example {example!r}")
+        show(f"{counted(count, 'image')} left out, {reason}: for example {example!r}")
     if report.conflicts:
-        click.echo(
+        show(
             f"{counted(report.conflicts, 'conflict')}; the first index with a value counts: "
             f"for example the {report.conflict_example}"
         )

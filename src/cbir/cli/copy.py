@@ -24,7 +24,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from cbir.cli.output import print_json, progress_bar, say
+    from cbir.cli.output import print_json, progress_bar, say, show
     from cbir.ingest.copy import Conflicts, copy_index
     from cbir.wording import counted
 
@@ -43,12 +43,12 @@ def command(
         print_json(asdict(report))
         return
     rate = f", {report.copied / report.seconds:,.0f} per second" if report.copied else ""
-    click.echo(
+    show(
         f"{target}: {counted(report.copied, 'image')} copied, {report.unchanged:,} already there, "
         f"in {report.seconds:.1f} s{rate}"
     )
     if report.conflicts:
         winner = source if overwrite else target
-        click.echo(f"{counted(report.conflicts, 'conflict')}: {target} has the values of {winner}")
+        show(f"{counted(report.conflicts, 'conflict')}: {target} has the values of {winner}")
     compared = "the same results for" if report.exact else "the same vectors for"
-    click.echo(f"compared: {compared} {counted(report.compared, 'query')}")
+    show(f"compared: {compared} {counted(report.compared, 'query')}")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.options import INDEX
-from cbir.cli.output import print_failures, print_json, print_notes, progress_bar, say
-from cbir.wording import counted, listed, one_line
+from cbir.cli.output import print_failures, print_json, print_notes, progress_bar, say, show
+from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
     from cbir.types import AddReport
@@ -155,7 +155,7 @@ def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str
                 watching = f"watching {listed(sources, 3)}  (Ctrl-C stops)"
                 say(kept if report.interrupted else watching)
             elif news:
-                click.echo(f"{strftime('%T')} {', '.join(news)}")
+                show(f"{strftime('%T')} {', '.join(news)}")
                 known = set(before.failures)
                 failures = [f for f in report.failures if f not in known]
                 if report.notes or failures:
@@ -165,7 +165,7 @@ def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str
 
         def on_message(message: str) -> None:
             first.close()
-            say(one_line(f"{strftime('%T')} {message}"))
+            say(f"{strftime('%T')} {message}")
 
         watch_images(
             sources,
@@ -201,53 +201,48 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     }
     done = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     rate = f", {described / report.seconds:,.0f} per second" if described else ""
-    _print(f"{into}: {done or 'nothing added'} in {report.seconds:.1f} s{rate}")
+    show(f"{into}: {done or 'nothing added'} in {report.seconds:.1f} s{rate}")
     for name, uri in report.relocated.items():
-        _print(f"source {name} was found at {uri}; its images keep their ids")
+        show(f"source {name} was found at {uri}; its images keep their ids")
     for path, name in report.nested.items():
-        _print(f"{path} is part of source {name}; its images are indexed once")
+        show(f"{path} is part of source {name}; its images are indexed once")
     if report.decoded_anew:
         again = counted(report.decoded_anew, "unchanged image")
-        _print(f"{again} described again, because this version of cbir reads them better")
+        show(f"{again} described again, because this version of cbir reads them better")
     if report.kept_out:
-        _print(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
+        show(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
     if report.missing:
         hint = "" if prune else "; --prune removes their records"
-        _print(f"{counted(report.missing, 'file')} missing{hint}")
+        show(f"{counted(report.missing, 'file')} missing{hint}")
     if report.removed:
-        _print(f"{counted(report.removed, 'record')} removed (file missing)")
+        show(f"{counted(report.removed, 'record')} removed (file missing)")
     if report.dropped:
-        _print(f"{counted(report.dropped, 'record')} removed (excluded)")
+        show(f"{counted(report.dropped, 'record')} removed (excluded)")
     if report.excluded:
-        _print(f"excluded: {_named(report.excluded)}")
+        show(f"excluded: {_named(report.excluded)}")
     if report.passed_over:
         names = _named(report.passed_over)
-        _print(f"passed over: {names}; --no-default-excludes includes them")
+        show(f"passed over: {names}; --no-default-excludes includes them")
     if report.unused_excludes:
-        _print(f"--exclude matched nothing: {listed(report.unused_excludes)}")
+        show(f"--exclude matched nothing: {listed(report.unused_excludes)}")
     if report.ignored:
         kinds = sorted(
             report.ignored_by_extension.items(), key=lambda kind: (-kind[1], not kind[0], kind[0])
         )
         named = listed([f"{count:,} {name or 'without extension'}" for name, count in kinds])
-        _print(f"{counted(report.ignored, 'file')} ignored (not an image): {named}")
+        show(f"{counted(report.ignored, 'file')} ignored (not an image): {named}")
     if report.skipped_indexes:
         skipped = counted(len(report.skipped_indexes), "index")
-        _print(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
+        show(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
     if not report.notes and not report.failures:
         return
     sources = _sources_of(into)
     if report.notes:
-        _print(f"{counted(len(report.notes), 'note')}:")
+        show(f"{counted(len(report.notes), 'note')}:")
         print_notes(report.notes, sources)
     if report.failures:
-        _print(f"{len(report.failures):,} failed:")
+        show(f"{len(report.failures):,} failed:")
         print_failures(report.failures, sources, into)
-
-
-def _print(line: str) -> None:
-    """Print a line that may contain names of files."""
-    click.echo(one_line(line))
 
 
 def _warn_of_rows(report: AddReport) -> None:

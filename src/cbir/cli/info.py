@@ -18,7 +18,7 @@ def command(index: str, as_json: bool) -> None:
     from contextlib import closing
     from dataclasses import asdict
 
-    from cbir.cli.output import print_failures, print_json, print_table
+    from cbir.cli.output import print_failures, print_json, print_table, show
     from cbir.descriptors.models import newer_model
     from cbir.index.open import open_index
     from cbir.wording import shown_size
@@ -48,7 +48,7 @@ def command(index: str, as_json: bool) -> None:
     print_table(["what", index], rows)
     print_failures(failures, info["sources"], index)
     if newer:
-        click.echo(f"a newer model is available: {newer.short}; to use it, create a new index")
+        show(f"a newer model is available: {newer.short}; to use it, create a new index")
 
 
 def _shown(field: Mapping[str, Any]) -> str:

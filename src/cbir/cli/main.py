@@ -43,6 +43,8 @@ COMMANDS = (
 )
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+_UNCHANGED = True
+"""click's `color`: it would delete escape sequences from names in a pipe; they are escaped."""
 
 
 class _Commands(click.Group):
@@ -135,12 +137,18 @@ def _terminable() -> Iterator[None]:
 
 
 def _main() -> NoReturn:
-    arguments, debug = _without_debug(sys.argv[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name may be invalid text; escaped like this, it is valid JSON.
         sys.stdout.reconfigure(errors="backslashreplace")
+    from cbir.cli.output import escaping_output
+
+    with escaping_output():
+        _run(*_without_debug(sys.argv[1:]))
+
+
+def _run(arguments: list[str], debug: bool) -> NoReturn:
     try:
-        exit_code = cli.main(arguments, prog_name="cbir", standalone_mode=False)
+        exit_code = cli.main(arguments, prog_name="cbir", standalone_mode=False, color=_UNCHANGED)
         sys.stdout.flush()
     except FilterQuotesError as error:
         cure = f"quote the whole value: --where {shlex.quote(error.cure)}"

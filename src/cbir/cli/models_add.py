@@ -133,7 +133,7 @@ def add(
 
 def print_imported(imported: Imported, as_json: bool) -> None:
     """Print what a new model is, what was assumed, and the next command."""
-    from cbir.cli.output import print_json, say
+    from cbir.cli.output import print_json, say, show
     from cbir.wording import shown_size
 
     spec, speed = imported.spec, imported.images_per_second
@@ -158,11 +158,11 @@ def print_imported(imported: Imported, as_json: bool) -> None:
         *([f"{speed:,.1f} images/s on one core"] if speed else []),
         shown_size(imported.size),
     ]
-    click.echo(f"{spec.short}: {', '.join(facts)}")
+    show(f"{spec.short}: {', '.join(facts)}")
     if imported.has_text:
-        click.echo("  words can be searched: cbir search --text")
+        show("  words can be searched: cbir search --text")
     for line in imported.assumptions:
-        click.echo(f"  {line}")
+        show(f"  {line}")
     say(f"next: cbir index FOLDER --into INDEX --descriptor {spec.name}")
 
 

@@ -13,7 +13,7 @@ from cbir.cli.output import say
 from cbir.descriptors.bovw import BovwDescriptor
 from cbir.descriptors.contract import Descriptor
 from cbir.errors import CbirError, ImageError
-from cbir.files import write_files
+from cbir.files import read_regular, write_files
 from cbir.images.decode import decode
 from cbir.images.sources import open_source
 from cbir.report.model import SWEEP_HINT, sweep_rows
@@ -109,7 +109,7 @@ def _test_picture() -> RgbImage:
 
 def _pixels(path: Path) -> RgbImage:
     try:
-        return decode(path.read_bytes())
+        return decode(read_regular(path))
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}", "give the path of an image file") from error
     except ImageError as error:
@@ -122,7 +122,7 @@ def _of_sweep(model: BovwDescriptor, path: Path | None) -> dict[str, bytes]:
     if path is not None:
         where = str(path)
         try:
-            sweep = json.loads(path.read_bytes())
+            sweep = json.loads(read_regular(path))
         except OSError as error:
             raise CbirError(f"{path}: {error.strerror}", SWEEP_HINT) from error
         except ValueError as error:

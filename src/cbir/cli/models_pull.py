@@ -38,7 +38,8 @@ def pull(name: str | None, yes: bool, as_json: bool) -> int | None:
         say(f"{before.spec.name} is in the model store already, at commit {offered.commit}")
         print_imported(before, as_json)
         return None
-    say("\n".join(_description(offered)))
+    for line in _description(offered):
+        say(line)
     if not yes and not require_yes("Fetch it?", f"cbir models pull {name} --yes"):
         say("nothing was fetched")
         return 1

@@ -16,7 +16,7 @@ def remove(name: str, yes: bool, as_json: bool) -> int | None:
     it can no longer be searched, until the model is added again.
     """
     from cbir.cli.cache import CLEAR, HUB_CACHE, kept
-    from cbir.cli.output import print_json, require_yes, say
+    from cbir.cli.output import print_json, require_yes, say, show
     from cbir.descriptors.removing import remove_model, stored_folder
     from cbir.wording import shown_size
 
@@ -29,7 +29,7 @@ def remove(name: str, yes: bool, as_json: bool) -> int | None:
     if as_json:
         print_json({"removed": folder.name, "bytes": freed})
     else:
-        click.echo(f"{folder.name} removed, {freed:,} bytes freed")
+        show(f"{folder.name} removed, {freed:,} bytes freed")
         if downloads := sum(one.size for one in kept() if one.what == HUB_CACHE):
             say(f"downloads from the hub stay ({shown_size(downloads)}); to remove: {CLEAR}")
     return None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from cbir.errors import CbirError
-from cbir.wording import one_line, shell_word
+from cbir.wording import EscapedStream, one_line, plain_stream, shell_word
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -27,9 +28,36 @@ BAR_WIDTH = 24
 """Narrow enough that a line and a ^C fit in 80 columns."""
 
 
+_BEYOND_ASCII = re.compile(r"[^\n -~]")
+
+
+@contextmanager
+def escaping_output() -> Iterator[None]:
+    """Nothing that is printed reaches the terminal as control characters: names may contain any.
+
+    Covers also what other libraries, warnings and tracebacks print. rich draws on `plain_stream`.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast("TextIO", EscapedStream(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def data_output() -> TextIO:
+    """Standard output for data: unchanged in a file or a pipe, escaped in a terminal."""
+    return sys.stdout if sys.stdout.isatty() else plain_stream(sys.stdout)
+
+
 def say(message: str) -> None:
-    """Print a message for the user on standard error."""
-    click.echo(message, err=True)
+    """Print a line for the user on standard error."""
+    click.echo(one_line(message), err=True)
+
+
+def show(line: str) -> None:
+    """Print a line, which may contain any name, on standard output."""
+    click.echo(one_line(line))
 
 
 def own_command() -> str:
@@ -43,8 +71,9 @@ def own_command() -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print `value` as JSON on standard output, control characters as JSON's own escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(_BEYOND_ASCII.sub(_json_escaped, text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -85,7 +114,7 @@ def _print_about(about: Failure | Note, text: str, sources: Mapping[str, str]) -
 
     place = place_of(sources[about.source], about.location)
     shown = shown_place(place) if place else f"{about.source}/{about.location}"
-    click.echo(f"  {shown}: {one_line(text)}")
+    show(f"  {shown}: {text}")
 
 
 @contextmanager
@@ -109,10 +138,13 @@ def progress_stages(unit: str = "") -> Iterator[OnStage]:
         def render(self, task: Task) -> Text:
             return Text(_pace(task, 1_000_000 if unit == "MB" else 1, unit))
 
-    columns = (TextColumn("{task.description}"), BarColumn(BAR_WIDTH), Pace())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(BAR_WIDTH), Pace())
+    console = Console(file=plain_stream(sys.stderr))
+    # While it is drawn, rich prints what others write: that is escaped before.
+    with Progress(*columns, console=console, transient=True) as progress, escaping_output():
 
         def update(stage: str, done: int, total: int | None) -> None:
+            stage = one_line(stage)
             tasks = progress.tasks
             if not tasks or _stage_name(tasks[0].description) != _stage_name(stage):
                 for old in progress.task_ids:
@@ -129,6 +161,10 @@ def progress_bar(title: str, unit: str = "") -> Iterator[OnDone]:
     with progress_stages(unit) as update:
         update(title, 0, None)
         yield partial(update, title)
+
+
+def _json_escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def _stage_name(stage: str) -> str:

@@ -30,10 +30,9 @@ def command(
     source: str, index: str, output: str, label_from_folder: bool, metadata: tuple[Path, ...]
 ) -> None:
     """For each image of SOURCE, judge the indexed images with its label as relevant."""
-    import sys
     from contextlib import closing
 
-    from cbir.cli.output import progress_bar, say
+    from cbir.cli.output import data_output, progress_bar, say
     from cbir.evaluation import query_labels
     from cbir.evaluation.queries import require_relevant
     from cbir.images.sources import open_source
@@ -43,7 +42,7 @@ def command(
     from cbir.measures.trec import check_target, write_qrels
     from cbir.wording import counted, listed
 
-    target = sys.stdout if output == "-" else Path(output)
+    target = data_output() if output == "-" else Path(output)
     check_target(target)
     images = open_source(source, label_from_folder)
     with closing(open_index(index)) as opened:

@@ -24,11 +24,10 @@ def command(
     source: str, index: str, k: int, output: str, expand: int, descriptor: str | None
 ) -> None:
     """Search exactly with every image of SOURCE, and write the rankings in trec_eval's format."""
-    import sys
     from contextlib import closing
     from functools import partial
 
-    from cbir.cli.output import progress_stages, say
+    from cbir.cli.output import data_output, progress_stages, say
     from cbir.evaluation import describe_queries, rank
     from cbir.images.sources import open_source
     from cbir.measures.trec import check_target, write_run
@@ -36,7 +35,7 @@ def command(
     from cbir.search.searcher import Searcher
     from cbir.wording import counted
 
-    target = sys.stdout if output == "-" else Path(output)
+    target = data_output() if output == "-" else Path(output)
     check_target(target)
     with (
         closing(Searcher.open(index, descriptor)) as searcher,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cbir.cli.options import INDEX, descriptor_option
-from cbir.cli.output import print_json, print_table, progress_bar, say
-from cbir.wording import counted, one_line, shell_word
+from cbir.cli.output import print_json, print_table, progress_bar, say, show
+from cbir.wording import counted, shell_word
 
 if TYPE_CHECKING:
     from cbir.images.sources import Place
@@ -161,7 +161,7 @@ def command(
         )
     for (name, _), found in zip([] if as_json else queries, placed, strict=not as_json):
         if len(placed) > 1 and not paths:
-            click.echo(f"{one_line(name)}:")
+            show(f"{name}:")
         if not found:
             say(f"no hits: {none}")
         elif paths:
@@ -249,12 +249,18 @@ def _print_hits(found: list[Placed], with_ids: bool) -> None:
 
 
 def _print_paths(found: list[Placed], end: bytes) -> None:
-    """Print the paths as they are, unquoted; hits without a file are only counted."""
+    """Print the paths as they are, unquoted; hits without a file are only counted.
+
+    A terminal gets one escaped path a line.
+    """
     from cbir.cli.places import from_here
 
     paths = [hit.path for hit, _ in found if hit.path and Path(hit.path).exists()]
     for path in paths:
-        click.echo(os.fsencode(from_here(path)) + end, nl=False)
+        if sys.stdout.isatty():
+            show(from_here(path))
+        else:
+            click.echo(os.fsencode(from_here(path)) + end, nl=False)
     if left_out := len(found) - len(paths):
         say(f"{counted(left_out, 'hit')} left out: gone, or without a file of its own")
 

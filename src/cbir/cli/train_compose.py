@@ -68,11 +68,11 @@ def compose(
 
 
 def _print(chosen: PartWeights) -> None:
-    from cbir.cli.output import print_table
+    from cbir.cli.output import print_table, show
     from cbir.wording import counted
 
     single, best = chosen.best_single, chosen.best
-    click.echo(
+    show(
         f"leave-one-out among {counted(chosen.images, 'training image')}, "
         f"{counted(chosen.queries, 'query')}, {counted(chosen.classes, 'class')}"
     )
@@ -85,12 +85,12 @@ def _print(chosen: PartWeights) -> None:
         [_row(row, measures) for row in rows],
     )
     if len(rows) < len(chosen.tried):
-        click.echo(f"the best {len(rows)} of {len(chosen.tried)}; --json prints all")
+        show(f"the best {len(rows)} of {len(chosen.tried)}; --json prints all")
     if best is single:
-        click.echo(f"no weights are better than {single.name} alone")
+        show(f"no weights are better than {single.name} alone")
     elif best.interval[0] <= 0:
-        click.echo(f"the gain over {single.name} may be chance: its interval contains 0")
-    click.echo(f"use it: --descriptor {best.name}")
+        show(f"the gain over {single.name} may be chance: its interval contains 0")
+    show(f"use it: --descriptor {best.name}")
 
 
 def _row(row: WeightsTried, measures: list[str]) -> list[str]:

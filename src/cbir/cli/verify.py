@@ -14,7 +14,7 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
     """Check every record, vector, thumbnail and cache of an index. Exits with 1 on a problem."""
     from contextlib import closing
 
-    from cbir.cli.output import print_json, say
+    from cbir.cli.output import print_json, say, show
     from cbir.index.open import mend, open_index
     from cbir.search.spares import spares_for
     from cbir.wording import counted, shell_word
@@ -28,9 +28,9 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
         print_json({"count": count, "problems": found, "left": left})
     else:
         for problem in found:
-            click.echo(problem)
+            show(problem)
         problems = counted(len(left), "problem") + (" left" if repair and found else "")
-        click.echo(f"{index}: {counted(count, 'image')}, {problems}")
+        show(f"{index}: {counted(count, 'image')}, {problems}")
     if left and not repair:
         say(f"cbir verify {shell_word(index)} --repair repairs what can be rebuilt")
     if left:

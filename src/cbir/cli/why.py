@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.search import command as search
-from cbir.wording import counted, one_line, shell_word, shown_size
+from cbir.wording import counted, shell_word, shown_size
 
 if TYPE_CHECKING:
     from cbir.search.why import Why
@@ -48,7 +48,7 @@ def command(
         raise click.UsageError("give a query (a picture, --id ID or --text WORDS), then an ID")
     from contextlib import closing
 
-    from cbir.cli.output import print_json, print_table
+    from cbir.cli.output import print_json, print_table, show
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
     from cbir.search.why import id_of, why
@@ -68,11 +68,11 @@ def command(
         print_json({"query": name, **answer.to_json()})
         return
     for sentence in answer.sentences:
-        click.echo(one_line(sentence))
+        show(sentence)
     if answer.state == "unknown" and Path(target).is_file():
         into = f"its folder with --into {shell_word(index)}"
         what = into if record_id == target else "its source again"
-        click.echo(f"Its file is there: index {what}.")
+        show(f"Its file is there: index {what}.")
     if rows := list(_rows(answer)):
         print_table(rows[0], rows[1:])
 

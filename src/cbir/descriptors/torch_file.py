@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
+from cbir.files import require_regular
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
@@ -35,6 +36,7 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     Raises `CbirError` if the file holds anything but tensors, or is no such file.
     """
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return _tensors(file)
     except OSError as error:

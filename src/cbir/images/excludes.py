@@ -13,6 +13,7 @@ from typing import Literal
 from unicodedata import normalize
 
 from cbir.errors import CbirError, ImageError
+from cbir.files import read_regular
 from cbir.images.ids import decode_path
 from cbir.images.items import ImageSource, SourceItem
 from cbir.types import RgbImage
@@ -108,7 +109,7 @@ class Excludes:
         what nobody is to see.
         """
         try:
-            data = Path(folder, IGNORE_FILE).read_bytes()
+            data = read_regular(Path(folder, IGNORE_FILE))
             lines = os.fsdecode(data.removeprefix(b"\xef\xbb\xbf")).split("\n")
             own = len(_comparable(path)), Patterns(lines)
         except OSError as error:

@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from cbir.errors import ImageError
+from cbir.files import open_file, special_kind
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import RAW_BYTE_LIMIT, check_size
 from cbir.images.excludes import IGNORE_FILE, Excludes, LeftOut, excludes, steps
@@ -144,7 +145,7 @@ def is_index(folder: str) -> bool:
 def read_file(path: str) -> bytes:
     """The bytes of a file; raises `ImageError` if it is unreadable or exceeds the limit."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - faster than Path
+        with open_file(path) as file:
             limit = RAW_BYTE_LIMIT if path.lower().endswith(RAW_SUFFIXES) else None
             check_size(os.fstat(file.fileno()).st_size, limit)
             return file.read()
@@ -261,11 +262,11 @@ def _list(
 
 
 def _candidate(member: _Entry) -> _Found | str:
-    """What to read, or the extension of a file that is no image."""
+    """What to read, or the extension of a file that is no image, or what it is instead of one."""
     entry = member.entry
     # A dangling link is a missing image; a pipe or device is not an image.
     if not _is(entry.is_file) and not (entry.is_symlink() and not Path(entry.path).exists()):
-        return extension(entry.name)
+        return special_kind(entry.stat().st_mode) or extension(entry.name)
     if has_image_suffix(entry.name):
         return _Found(entry.path, member.key)
     try:
@@ -293,7 +294,7 @@ def _is_plain_name(part: str) -> bool:
 
 
 def _head(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+    with open_file(path) as file:
         return file.read(HEAD_SIZE)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cbir.errors import CbirError
+from cbir.files import open_file, special_kind
 from cbir.images import cifar10, digits
 from cbir.images.decode import sniff
 from cbir.images.excludes import ArchiveMembers, Excludes, excludes
@@ -120,7 +121,12 @@ def is_away(uri: str) -> bool:
 
 def _open_file(path: Path, label_from_folder: bool) -> ImageSource:
     try:
-        with path.open("rb") as file:
+        if kind := special_kind(path.stat().st_mode):
+            raise CbirError(
+                f"{path}: a {kind}, not a folder, archive or image",
+                "write what it gives to a file, and give that",
+            )
+        with open_file(path) as file:
             head = file.read(HEAD_SIZE)
         if sniff(head):
             return FolderSource(path.parent, label_from_folder, only=path.name)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 from unicodedata import normalize
 
 from cbir.errors import CbirError
+from cbir.files import require_regular
 from cbir.images.ids import encode_path
 from cbir.index.filters import FIELDS, TAKEN, as_number, iso_date
 from cbir.types import MetadataValue
@@ -184,6 +185,7 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
 def _csv_cells(path: Path) -> tuple[list[int], list[list[str]]]:
     """The non-blank rows and the line on which each starts; cells without outer spaces."""
     lines, cells = [], []
+    require_regular(path)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, skipinitialspace=True, strict=True)
         line = 1
@@ -229,6 +231,7 @@ def _number(cell: str) -> int | float | None:
 
 
 def _json_rows(path: Path) -> Iterator[_Row]:
+    require_regular(path)
     with path.open(encoding="utf-8-sig") as stream:
         for line, text in enumerate(stream, start=1):
             if text.strip():

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError, write_hint
-from cbir.files import replacing, require_writable
+from cbir.files import replacing, require_regular, require_writable
 from cbir.measures.names import MAX_RELEVANCE
 from cbir.types import OnDone
 
@@ -250,6 +250,7 @@ def _rows(path: Path, width: int, form: str, on_done: OnDone) -> Iterator[tuple[
     """The line number and fields of every non-blank line."""
     line = 0
     try:
+        require_regular(path)
         with path.open("rb") as raw:
             size = os.fstat(raw.fileno()).st_size
             on_done(0, size)

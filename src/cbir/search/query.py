@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 import numpy as np
 
 from cbir.errors import ImageError, QueryError
+from cbir.files import read_regular
 from cbir.images.decode import decode, pixels_of_image
 from cbir.index import filters
 from cbir.index.entries import check_k, check_whole
@@ -136,7 +137,7 @@ def pixels_of(picture: Picture) -> RgbImage:
     if not str(picture):
         raise ImageError("the name of the picture is empty", "give the path of an image file")
     try:
-        data = Path(picture).read_bytes()
+        data = read_regular(picture)
     except OSError as error:
         raise ImageError(
             f"{picture}: {error.strerror}", "give the path of an image file"

@@ -12,7 +12,7 @@ from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE
 from cbir.descriptors.text_network import TEXT_FILE, TOKENIZER_FILE
 from cbir.descriptors.text_towers import tokenizer_file
 from cbir.errors import CbirError
-from cbir.files import lies_in
+from cbir.files import lies_in, require_regular, special_kind
 from cbir.wording import listed
 
 IMAGE_NETWORKS = ("vision_model.onnx", "model.onnx")
@@ -78,7 +78,9 @@ def check_inside(file: Path, folder: Path) -> None:
 
 def _image_network(folder: Path) -> Path:
     if not folder.is_dir():
-        raise CbirError(f"no file or folder {folder}", "give an ONNX file, or a folder with one")
+        kind = special_kind(folder.stat().st_mode) if folder.exists() else None
+        what = f"{folder} is a {kind}" if kind else f"no file or folder {folder}"
+        raise CbirError(what, "give an ONNX file, or a folder with one")
     for name in IMAGE_NETWORKS:
         for place in (folder / INNER, folder):
             if (place / name).is_file():
@@ -114,6 +116,7 @@ def _weights(network: Path, folder: Path) -> dict[str, Path]:
 def _locations(network: Path) -> set[str]:
     """Where `network` keeps weights, found without parsing gigabytes of them."""
     found = set()
+    require_regular(network)
     with network.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise CbirError(f"{network} is a Git LFS pointer, not the file itself", "git lfs pull")
