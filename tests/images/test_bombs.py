@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
 import struct
 import tarfile
 import tracemalloc
@@ -222,7 +224,8 @@ def test_a_header_that_expands_is_one_row_and_the_next_member_is_read(tmp_path, 
     ],
 )
 def test_a_long_name_in_a_tar_is_one_row(tmp_path, record):
-    line = b"%d %s\n" % (len(record) + 6, record)
+    size = len(record) + 2
+    line = b"%d %s\n" % (size + len(str(size + 3)), record)
     data = header(tarfile.XHDTYPE, len(line)) + padded(line) + member("cut") + member("a.png")
     (tmp_path / "x.tar").write_bytes(data + END)
     found = outcomes(tmp_path / "x.tar")
@@ -235,7 +238,10 @@ def test_a_long_name_in_a_tar_is_one_row(tmp_path, record):
     [
         # A search of tarfile for the character set takes quadratic time in digits.
         pytest.param(b"".join([b"1000012 comment=", b"1" * 999_995, b"\n"]), id="digits"),
+        # Each of its keywords would be kept: all that follows, in half as many pieces as bytes.
+        pytest.param(b"2 " * 499_999 + b"=", id="keywords"),
         pytest.param(b"13 size=-5120\n", id="backwards"),
+        pytest.param(b"15 mtime=1e999\n", id="a date that is none"),
         pytest.param(b"99999999999999 path=x\n", id="length"),
         pytest.param(b"0 path=x\n", id="no length"),
         pytest.param(b"garbage", id="garbage"),
@@ -412,3 +418,15 @@ def test_what_lies_before_the_damage_is_opened(tmp_path, packed):
     assert source.open("0.png") == PNG + b"\0"
     with pytest.raises(CbirError, match=r"cut\.tar\.gz: the archive is damaged"):
         source.open("4.png")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(packed, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(kept_tars, "put_in_place", full)
+    with pytest.raises(ImageError, match="No space left") as caught:
+        open_source(str(packed)).open("0.png")
+    assert "CBIR_HOME" in caught.value.hint
+    left = {path.suffix for path in (kept_tars.cbir_home() / "archives").iterdir()}
+    assert left <= {".lock"}

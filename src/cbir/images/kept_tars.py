@@ -28,6 +28,7 @@ FOLDER = "archives"
 MOST_KEPT = 5_000_000_000
 """The most bytes of expanded archives that are kept, and the largest that is expanded."""
 
+_COPIES = (".tar", ".draft")  # a draft that is written now is among the last used
 _PIECE = 2**20
 _ROOM_EVERY = 64 * _PIECE
 
@@ -39,7 +40,10 @@ def open_member(path: Path, location: str) -> bytes:
     except FileNotFoundError as error:
         raise ImageError(f"the original is gone: {path} no longer exists") from error
     except OSError as error:
-        raise ImageError(f"the original cannot be read: {error}") from error
+        raise ImageError(
+            f"the original in {path} cannot be read: {error.strerror or error}",
+            "an expanded copy needs room: set CBIR_HOME to a folder that has it",
+        ) from error
     table = _table(plain, state)
     if location not in table.places:
         if table.damage:  # it may lie behind the damage
@@ -144,7 +148,7 @@ def _make_room(folder: Path, draft: Path) -> None:
     total = draft.stat().st_size
     for _, size, path in copies:
         total += size if path != draft else 0
-        if total > MOST_KEPT and path.suffix == ".tar":
+        if total > MOST_KEPT and path != draft and path.suffix in _COPIES:
             with suppress(OSError):  # in use, on Windows
                 path.unlink()
 

@@ -71,7 +71,8 @@ def member_key(parts: Iterable[str]) -> str:
 
 def is_too_long(name: str) -> bool:
     """Whether the path of an archive member is longer than any that is read."""
-    return len(name) > MOST_NAME_BYTES or name.count("/") > MOST_FOLDERS
+    size = len(name.encode("utf-8", "surrogateescape"))
+    return size > MOST_NAME_BYTES or name.count("/") > MOST_FOLDERS
 
 
 def cut_key(key: str, place: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -19,16 +20,18 @@ from cbir.images.unpacked import Unpacked
 EXPANDED_TIMES, EXPANDED_BYTES = 1000, 1_000_000_000
 """A tar may expand to this multiple of its size plus this many bytes."""
 
-_HEADER_BYTES = 4 * 2**20
-"""The longest extended header that is read; longer ones are passed over."""
-_HEADERS_BYTES = 2 * _HEADER_BYTES
-"""All headers of one member together, with the map of a sparse file."""
-_LONGEST_NAME = MOST_NAME_BYTES + 512
-"""Names are cut here: enough to see that they are too long."""
-_DIGITS = 20
-_FIELDS = {b"path", b"linkpath", b"size", b"mtime", b"hdrcharset"}
-_NAMES = {b"path", b"linkpath", b"GNU.sparse.name"}
-_GLOBAL_FIELDS = {"path", "linkpath", "size", "mtime", "hdrcharset"}
+_HEADER_BYTES, _HEADERS_BYTES = 2**20, 2**23
+"""The longest extended header that is read; all headers of one member, with its map of holes."""
+_RECORD_BYTES = MOST_NAME_BYTES + 512
+"""The longest record of such a header: enough to see that a name is too long."""
+_LENGTH = re.compile(rb"(\d{1,20}) ")
+_KEYS = {
+    *(b"path", b"linkpath", b"size", b"mtime"),
+    *(b"GNU.sparse." + key for key in (b"major", b"minor", b"name", b"realsize", b"size")),
+    *(b"GNU.sparse." + key for key in (b"map", b"numblocks", b"offset", b"numbytes")),
+}
+_CHARSET = b"21 hdrcharset=BINARY\n"
+"""Found at once; older versions of tarfile search whole headers for it, in quadratic time."""
 _ERRORS = (tarfile.TarError, *DAMAGE, ValueError, OverflowError, RecursionError)
 
 T = TypeVar("T")
@@ -80,9 +83,7 @@ def stream_tar(path: Path, start: int = 0) -> Generator[TarMember]:
             if info.sparse is not None:  # its holes are in no stream
                 content.spend(info.size)
             tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
-            kept = tar.pax_headers.items()
-            tar.pax_headers = {name: text for name, text in kept if name in _GLOBAL_FIELDS}
-            if key := unpacked_key(info.name[:_LONGEST_NAME]):
+            if key := unpacked_key(info.name):
                 cut = isinstance(info, _Header) and info.too_long
                 too_long = cut or is_too_long(info.name) or is_too_long(info.linkname)
                 is_link = info.islnk() or info.issym()
@@ -227,7 +228,7 @@ class Content:
 
 
 def _tar(content: Content) -> tarfile.TarFile:
-    return tarfile.open(fileobj=content, mode="r:", tarinfo=_Header)  # type: ignore[call-overload,no-any-return]
+    return tarfile.open(fileobj=content, mode="r:", tarinfo=_Header, encoding="utf-8")  # type: ignore[call-overload,no-any-return]
 
 
 @contextmanager
@@ -254,66 +255,45 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
     def _proc_gnulong(self, tar: Any) -> Self:
-        if self.size <= _LONGEST_NAME:
-            return self._marked(super()._proc_gnulong(tar))  # type: ignore[misc]
-        return self._without(tar)
+        if 0 <= self.size <= _RECORD_BYTES:
+            return super()._proc_gnulong(tar)  # type: ignore[misc,no-any-return]
+        return self._passed_over(tar)
 
     def _proc_pax(self, tar: Any) -> Self:
-        """As tarfile, whose search takes quadratic time, with only the records that matter."""
+        """As tarfile, but only the records that say what and where a file is."""
         if not 0 <= self.size <= _HEADER_BYTES:
-            return self._without(tar)
-        data = _needed(tar.fileobj.read(self._block(self.size))[: self.size])  # type: ignore[attr-defined]
-        self.size = len(data)
-        tar.fileobj.put_back(data.ljust(self._block(self.size), b"\0"))  # type: ignore[attr-defined]
-        return self._marked(super()._proc_pax(tar))  # type: ignore[misc]
+            return self._passed_over(tar)
+        records, left_out = _needed(tar.fileobj.read(self._block(self.size))[: self.size])  # type: ignore[attr-defined]
+        self.size = len(records)
+        tar.fileobj.put_back(records.ljust(self._block(self.size), b"\0"))  # type: ignore[attr-defined]
+        following: Self = super()._proc_pax(tar)  # type: ignore[misc]
+        following.too_long |= left_out
+        return following
 
-    def _without(self, tar: Any) -> Self:
-        """The next header, without what this one says about it."""
-        size = self._block(max(self.size, 0))  # type: ignore[attr-defined]
-        tar.fileobj.seek(tar.fileobj.tell() + size)
-        self.too_long = True
+    def _passed_over(self, tar: Any) -> Self:
+        """The member that follows, without what this header says about it."""
+        tar.fileobj.seek(tar.fileobj.tell() + self._block(max(self.size, 0)))  # type: ignore[attr-defined]
         try:
             following = self.fromtarfile(tar)
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
         following.offset = self.offset
-        return self._marked(following)
-
-    def _marked(self, following: Self) -> Self:
-        following.too_long = following.too_long or self.too_long
+        following.too_long = True
         return following
 
 
-def _needed(records: bytes) -> bytes:
-    """The records of a pax header (`LENGTH KEY=VALUE\\n`) that say what and where a file is."""
-    kept = []
+def _needed(header: bytes) -> tuple[bytes, bool]:
+    """The needed records (`LENGTH KEY=VALUE\\n`) of a pax header, and whether one is too long."""
+    kept, too_long = [_CHARSET], False
     at = 0
-    while at < len(records):
-        space = records.find(b" ", at, at + _DIGITS)
-        if space < 0 or not records[at:space].isdigit():
-            break
-        end = at + int(records[at:space])
-        key, _, value = records[space + 1 : end - 1].partition(b"=")
-        if end <= space + 1:
+    while length := _LENGTH.match(header, at):
+        end = at + int(length[1])
+        if not length.end() < end <= len(header):
             raise tarfile.ReadError("an invalid header")
-        if key in _NAMES:
-            value = value[:_LONGEST_NAME]
-        is_map = key == b"GNU.sparse.map" and all(
-            len(number) <= _DIGITS for number in value.split(b",")
-        )
-        if key in _NAMES or is_map or (_is_wanted(key) and len(value) <= 2 * _DIGITS):
-            kept.append(_record(key, value))
+        if header[length.end() : end].partition(b"=")[0] in _KEYS:
+            if end - at > _RECORD_BYTES:
+                too_long = True
+            else:
+                kept.append(header[at:end])
         at = end
-    return b"".join(kept)
-
-
-def _is_wanted(key: bytes) -> bool:
-    return key in _FIELDS or key.startswith(b"GNU.sparse.")
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    rest = b" " + key + b"=" + value + b"\n"
-    size = len(rest) + len(str(len(rest)))
-    if len(str(size)) > len(str(len(rest))):
-        size += 1
-    return str(size).encode() + rest
+    return b"".join(kept), too_long
