@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from cbir.errors import ImageError
@@ -53,6 +54,7 @@ def is_hidden(part: str) -> bool:
     return part.startswith(".") and part not in (".", "..")
 
 
+@lru_cache(maxsize=8)  # asked for once a member
 def archive_name(path: Path) -> str:
     """The source name of an archive: its file name without the extension, encoded.
 

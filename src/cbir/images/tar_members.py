@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Self, TypeVar
 
@@ -56,9 +57,10 @@ class TarMember:
         assert self.file is not None
         left = size
         taken = []
+        # tarfile joins the parts of a sparse file one by one, in quadratic time.
+        step = size if self.info.sparse is None else PORTION
         with naming(self.path):
-            # In portions: tarfile joins the parts of a sparse file one by one.
-            while left > 0 and (data := self.file.read(min(left, PORTION))):
+            while left > 0 and (data := self.file.read(min(left, step))):
                 taken.append(data)
                 left -= len(data)
         return b"".join(taken)
@@ -71,13 +73,9 @@ def stream_tar(path: Path, start: int = 0) -> Generator[TarMember]:
     """
     with naming(path), open_content(path) as content:
         content.seek(start)
-        with _reading_headers(content):
-            tar = _tar(content)
-        while True:
-            with _reading_headers(content):
-                info = tar.next()
-            if info is None:
-                return
+        tar = _tar(content)
+        while (info := tar.next()) is not None:
+            content.allowed = inf
             if info.size < 0 or tar.offset <= info.offset:
                 raise tarfile.ReadError("a member of negative size")
             if info.sparse is not None:  # its holes are in no stream
@@ -89,12 +87,13 @@ def stream_tar(path: Path, start: int = 0) -> Generator[TarMember]:
                 is_link = info.islnk() or info.issym()
                 file = None if is_link or too_long else tar.extractfile(info)
                 yield TarMember(path, key, info, file, too_long)
+            content.allowed = _HEADERS_BYTES
 
 
 def is_tar(path: Path) -> bool:
     """Whether `path` begins like a tar, compressed or not; raises EOFError if it is cut off."""
     try:
-        with open_content(path) as content, _reading_headers(content):
+        with open_content(path) as content:
             _tar(content)
     except EOFError:
         raise
@@ -165,12 +164,12 @@ class Content:
     ) -> None:
         self.name = str(path)
         self.is_compressed = expanded is not None
-        self.allowed: float = float("inf")
+        self.allowed: float = inf
         self._path = path
         self._file = file
         self._expanded = expanded
         self._left = most
-        self._buffer = bytearray()
+        self._rest = memoryview(b"")
         self._at = 0
 
     def tell(self) -> int:
@@ -182,7 +181,7 @@ class Content:
     def seek(self, place: int) -> int:
         """Go to `place` without using up what is allowed."""
         if self._expanded is None:
-            self._buffer.clear()
+            self._rest = memoryview(b"")
             self._at = self._file.seek(place)
             return self._at
         if place < self._at:
@@ -199,7 +198,7 @@ class Content:
 
     def put_back(self, data: bytes) -> None:
         """The next read returns `data`, in place of the bytes that were read last."""
-        self._buffer[:0] = data
+        self._rest = memoryview(data + self._rest)
         self._at -= len(data)
 
     def spend(self, size: int) -> None:
@@ -212,32 +211,27 @@ class Content:
             )
 
     def _take(self, size: int) -> bytes:
+        taken = []
+        left = size
+        while left > 0 and (self._rest or self._refill(left)):
+            taken.append(self._rest[:left])
+            self._rest = self._rest[left:]
+            left -= len(taken[-1])
+        self._at += size - left
+        return b"".join(taken)
+
+    def _refill(self, size: int) -> bool:
         if self._expanded is None:
-            data = bytes(self._buffer[:size])
-            del self._buffer[:size]
-            if len(data) < size:
-                data += self._file.read(size - len(data))
+            self._rest = memoryview(self._file.read(size))
         else:
-            while len(self._buffer) < size and (more := next(self._expanded, b"")):
-                self.spend(len(more))
-                self._buffer += more
-            data = bytes(self._buffer[:size])
-            del self._buffer[:size]
-        self._at += len(data)
-        return data
+            self._rest = memoryview(next(self._expanded, b""))
+            self.spend(len(self._rest))
+        return len(self._rest) > 0
 
 
 def _tar(content: Content) -> tarfile.TarFile:
-    return tarfile.open(fileobj=content, mode="r:", tarinfo=_Header, encoding="utf-8")  # type: ignore[call-overload,no-any-return]
-
-
-@contextmanager
-def _reading_headers(content: Content) -> Iterator[None]:
     content.allowed = _HEADERS_BYTES
-    try:
-        yield
-    finally:
-        content.allowed = float("inf")
+    return tarfile.open(fileobj=content, mode="r:", tarinfo=_Header, encoding="utf-8")  # type: ignore[call-overload,no-any-return]
 
 
 class _Header(tarfile.TarInfo):
