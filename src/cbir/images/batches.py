@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError, ImageError
+from cbir.files import read_regular
 from cbir.images.items import SourceItem
 from cbir.images.tar_members import stream_tar
 from cbir.types import RgbImage
@@ -87,7 +88,7 @@ def _raw_batches(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, byte
     if path.is_dir():
         for name in names:
             try:
-                yield name, (path / name).read_bytes()
+                yield name, read_regular(path / name)
             except OSError as error:
                 raise _damaged(f"{path / name}: {error.strerror or error}") from error
         return

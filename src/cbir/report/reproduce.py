@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cbir.files import sha256_of
 from cbir.index.base import Index
 from cbir.machine import processor, usable_cores
 from cbir.report.content import Block, Code, Section, Table
@@ -55,11 +56,7 @@ def index_facts(index: Index) -> list[tuple[str, str]]:
 
 def file_facts(files: Sequence[Path]) -> list[tuple[str, str]]:
     """The name of each file and the sha256 of its bytes."""
-    found = []
-    for path in files:
-        with path.open("rb") as file:
-            found.append((path.name, f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"))
-    return found
+    return [(path.name, f"sha256 {sha256_of(path)}") for path in files]
 
 
 def contents_fingerprint(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cbir.errors import CbirError
+from cbir.files import read_regular
 from cbir.training.network.augment import augmented, mixed
 from cbir.training.network.backbones import plan_of
 from cbir.training.network.backbones.airbench import Whitened
@@ -346,7 +347,7 @@ def _identity(
     digest.update(np.ascontiguousarray(labels).data)
     digest.update(np.ascontiguousarray(images).data)
     if settings.weights not in ("", PRETRAINED):
-        digest.update(Path(settings.weights).read_bytes())
+        digest.update(read_regular(settings.weights))
     if answers is not None:
         digest.update(json.dumps(answers.fingerprints).encode())
     return digest.hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import CbirError
+from cbir.files import read_regular
 from cbir.training.network.settings import TrainSettings, settings_for
 from cbir.wording import counted, did_you_mean
 
@@ -64,7 +65,7 @@ def read_space(path: Path = DEFAULT_SPACE) -> SearchSpace:
     Raises `CbirError` if the file cannot be read, or holds anything but settings.
     """
     try:
-        entries = tomllib.loads(path.read_text("utf-8"))
+        entries = tomllib.loads(read_regular(path).decode())
     except OSError as error:
         raise CbirError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # no TOML, or not even text
@@ -119,7 +120,7 @@ def settings_from(path: Path) -> dict[str, Any]:
     """
     hint = "give the best.json of cbir tune"
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(read_regular(path))
     except OSError as error:
         raise CbirError(f"cannot read {path}: {error.strerror or error}", hint) from error
     except ValueError as error:

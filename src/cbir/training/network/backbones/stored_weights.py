@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
 from cbir.errors import CbirError
+from cbir.files import read_regular, require_regular
 from cbir.wording import counted
 
 Tensors = dict[str, Tensor]
@@ -53,7 +53,8 @@ def read_weights(path: str) -> Tensors:
     """The tensors by name in a .safetensors or .pth file; no other pickled object is read."""
     try:
         if path.endswith(".safetensors"):
-            return load(Path(path).read_bytes())
+            return load(read_regular(path))
+        require_regular(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats, which are refused if unreadable
             tensors = torch.load(path, map_location="cpu", weights_only=True)
