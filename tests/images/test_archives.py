@@ -196,21 +196,28 @@ def test_parent_segments_of_a_tar_lead_where_tarfile_unpacks_them(members):
 
 
 @needs_gnu_tar
-@pytest.mark.parametrize("form", ["gnu", "posix", "v7"])
-def test_long_names_holes_and_links_of_tar_itself(tmp_path, form):
+@pytest.mark.parametrize(
+    ("form", "sparse"),
+    [
+        ("gnu", ["--sparse"]),
+        *(("posix", ["--sparse", f"--sparse-version={version}"]) for version in (0.0, 0.1, 1.0)),
+        ("v7", []),
+    ],
+)
+def test_long_names_holes_and_links_of_tar_itself(tmp_path, form, sparse):
     root = tmp_path / "root"
     long = "l" * (40 if form == "v7" else 150)
+    hole = f"hole-{long}.png"
     write(root / long / "Zürich" / f"{long}.png", PNG)
-    with (root / "hole.png").open("wb") as file:
+    with (root / hole).open("wb") as file:
         file.write(PNG)
         file.truncate(2**20)
         file.seek(2**20)
         file.write(b"end")
     (root / "again").mkdir()
-    os.link(root / "hole.png", root / "again" / "hole.png")
+    os.link(root / hole, root / "again" / hole)
     (root / "latest.png").symlink_to(f"{long}/Zürich/{long}.png")
     (root / "folder").symlink_to(long)
-    sparse = [] if form == "v7" else ["--sparse"]
     subprocess.run(
         ["tar", "-c", f"--format={form}", *sparse, "-f", "root.tar", "-C", "root", "."],
         cwd=tmp_path,
@@ -220,8 +227,8 @@ def test_long_names_holes_and_links_of_tar_itself(tmp_path, form):
     expected = shown(root)
     assert set(expected) == {
         f"{long}/Zürich/{long}.png",
-        "hole.png",
-        "again/hole.png",
+        hole,
+        f"again/{hole}",
         "latest.png",
     }
     assert shown(tmp_path / "root.tar") == expected

@@ -290,4 +290,10 @@ def _needed(header: bytes) -> tuple[bytes, bool]:
             else:
                 kept.append(header[at:end])
         at = end
+    kept.sort(key=_is_sparse_name)  # the last name counts
     return b"".join(kept), too_long
+
+
+def _is_sparse_name(record: bytes) -> bool:
+    """Whether it holds the name of a sparse file; `path` is then that of its condensed form."""
+    return b" GNU.sparse.name=" in record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,16 @@ def test_a_damaged_best_file_is_one_line(text: str, message: str, tmp_path: Path
         settings_from(best)
     with pytest.raises(CbirError, match="cannot read"):
         settings_from(tmp_path / "none.json")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_named_pipe_is_refused_as_one(tmp_path: Path) -> None:
+    from cbir.training.tuning.search_space import read_space, settings_from
+
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for read in (read_space, settings_from):
+        with pytest.raises(CbirError, match=r"cannot read .*: a named pipe, not a file"):
+            read(pipe)
 
 
 def test_the_documents_show_the_default_space() -> None:
