@@ -26,6 +26,7 @@ ALL = (
     "leaderboard",  # slow; writes docs/leaderboard.md
     "robustness",
     "scanning",
+    "verification",  # needs photos
     "losses",  # takes hours, and needs the extra `train`, as the next two
     "backbones",
     "transfer",  # needs photos

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cbir.wording import counted
 
 RgbImage: TypeAlias = NDArray[np.uint8]
 """Height x width x 3, RGB, 0..255, EXIF orientation applied."""
@@ -106,8 +108,9 @@ class Hit:
     (archive member or pixels only).
 
     Verified searches set four fields. `inliers`: the number of geometrically consistent matches,
-    0 if they could be chance, None if the original could not be opened. `verified`: whether there
-    are inliers. `mirrored`: whether they match the query's mirror image. `matches`: float32
+    0 if they could be chance, None if the image was not compared. `verified`: whether there are
+    inliers; False with `inliers` None: the original is gone or has changed; None: the image was not
+    reached in time. `mirrored`: whether they match the query's mirror image. `matches`: float32
     (inliers, 4), x and y in the query and in this image, as fractions (0..1) of width and height.
     Searches in any orientation set `orientation`: the best-scoring one of
     `cbir.search.orient.ORIENTATIONS`. Fields that were not requested are None.
@@ -146,6 +149,40 @@ class Hit:
             "missing": self.record.missing,
             "metadata": dict(self.record.metadata),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification did with the first hits.
+
+    `looked_at`: how many there were. `compared`: how many of them were compared. `agreed`: how many
+    of those have inliers. `unavailable`: how many could not be compared, because their originals
+    are gone or have changed. `skipped`: how many were not reached in time; they are the last ones.
+    """
+
+    looked_at: int
+    compared: int
+    agreed: int
+    unavailable: int
+    skipped: int
+
+    def sentence(self) -> str:
+        """Such as "120 of 200 compared, none agreed; 80 not reached in time"."""
+        of_all = "" if self.compared == self.looked_at else f" of {self.looked_at:,}"
+        parts = [f"{self.compared:,}{of_all} compared, {self.agreed or 'none'} agreed"]
+        if self.unavailable:
+            parts.append(f"{counted(self.unavailable, 'original')} gone or changed")
+        if self.skipped:
+            parts.append(f"{self.skipped:,} not reached in time")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, int]:
+        """The counts as JSON, for `--json` and HTTP responses."""
+        return asdict(self)
+
+
+OnVerified: TypeAlias = Callable[[Verification], None]
+"""Gets the counts of a verification when it ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ HOME = {
     "demo/cifar10.cbir/index.sqlite": 1_000,
     "archives/0123-4567.tar": 4_000,
     "training/mine.safetensors": 500,
+    "keypoints/0.kept": 200,
 }
 
 
@@ -35,6 +36,7 @@ def test_the_cache_is_listed_with_sizes_and_cures(home: Path) -> None:
         "demonstration": (1_000, str(home / "demo")),
         "expanded archives": (4_000, str(home / "archives")),
         "checkpoints": (500, str(home / "training")),
+        "keypoints": (200, str(home / "keypoints")),
     }
     table = call("cache")
     assert "3.0 kB" in table.out and "cbir models remove NAME" in table.out
@@ -60,7 +62,7 @@ def test_clear_asks_and_keeps_models_and_checkpoints(home: Path) -> None:
     assert (home / "data").is_dir()
     done = call("cache", "--clear", "--yes")
     assert done.code == 0
-    assert done.err.splitlines()[0] == "7.0 kB removed"
+    assert done.err.splitlines()[0] == "7.2 kB removed"
     assert "models: 3.0 kB stay; to remove: cbir models remove NAME" in done.err
     left = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
     assert left == {name for name in HOME if name.startswith(("models", "training"))}

@@ -233,13 +233,21 @@ def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> No
     assert call("index", tmp_path / "t", "--into", place).code == 0
     query = tmp_path / "query.png"
     Image.fromarray(texture(3)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(query)
-    (answer,) = call("search", query, "--in", place, "--verify", "--json").json
+    asked = ("search", query, "--in", place, "--verify")
+    (answer,) = call(*asked, "--json").json
+    counts = {"looked_at": 4, "compared": 4, "agreed": 1, "unavailable": 0, "skipped": 0}
+    assert answer["verification"] == counts
     first, second = answer["hits"][:2]
     assert (first["id"], first["verified"], first["mirrored"]) == ("t/3.png", True, True)
     assert (second["inliers"], second["verified"]) == (0, False)
+    Image.fromarray(texture(9)).save(query)
+    assert call(*asked).err == "4 compared, none agreed\n"
+    Image.fromarray(texture(3)).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(query)
     (tmp_path / "t" / "1.png").unlink()
-    table = call("search", query, "--in", place, "--verify", "--any-orientation", "--ids")
-    assert (table.code, table.err) == (0, "")
+    shutil.rmtree(place / "keypoints")
+    table = call(*asked, "--any-orientation", "--ids")
+    assert table.code == 0
+    assert table.err == "3 of 4 compared, 1 agreed; 1 original gone or changed\n"
     header, *rows = (re.split(" {2,}", line) for line in table.out.splitlines())
     assert header == ["rank", "score", "label", "id", "file", "query", "inliers"]
     found = {row[3]: row[4:] for row in rows}

@@ -369,6 +369,19 @@ def test_a_huge_jpeg_is_decoded_at_reduced_scale(monkeypatch):
     assert turned.pixels.shape == (240, 160, 3)
 
 
+@pytest.mark.parametrize(
+    ("side", "scale"), [(2000, 1), (301, 1), (300, 2), (151, 2), (150, 4), (75, 8), (1, 8)]
+)
+def test_a_jpeg_is_decoded_no_larger_than_needed(side, scale):
+    picture = four_colours(400, 600)
+    found = decode_file(encoded(picture, "JPEG", quality=95), side=side)
+    assert (found.width, found.height) == (400, 600)
+    assert found.pixels.shape == (600 // scale, 400 // scale, 3)
+    reduced = np.asarray(picture.reduce(scale)).astype(int)
+    assert np.abs(found.pixels.astype(int) - reduced).mean() < 3
+    assert decode_file(encoded(picture, "PNG"), side=side).pixels.shape == (600, 400, 3)
+
+
 def test_the_limit_lets_phones_through_and_can_be_changed():
     assert module.JPEG_PIXEL_LIMIT > 16_384 * 12_288
     header = encoded(four_colours(), "JPEG")

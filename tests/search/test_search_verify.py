@@ -15,7 +15,7 @@ import cbir
 from cbir.descriptors.local.geometry import MIN_INLIERS
 from cbir.errors import ImageError
 from cbir.search.orient import ORIENTATIONS, in_every_orientation
-from cbir.types import Hit, RgbImage
+from cbir.types import Hit, RgbImage, Verification
 from tests.descriptors.local.support_textures import texture
 from tests.web.support_web import Grid
 
@@ -282,3 +282,59 @@ def test_equal_scores_are_ordered_by_id(tmp_path: Path) -> None:
     assert all(hit.score > 0.9999 for hit in hits)
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id))
     searcher.close()
+
+
+# Time
+
+
+class Patience:
+    """Goes on for the first `count` questions."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, COUNT, COUNT + 3])
+def test_what_is_not_reached_in_time_keeps_its_score_and_is_counted(
+    searcher: cbir.Searcher, count: int
+) -> None:
+    plain = searcher.search(corner(4), k=COUNT)
+    reached = min(count, COUNT)
+    position = ids(plain).index("photos/04.png")
+    told: list[Verification] = []
+    looked = searcher.search(
+        corner(4), k=COUNT, verify=True, go_on=Patience(count), on_verified=told.append
+    )
+    found = position < reached
+    assert told == [Verification(COUNT, reached, int(found), 0, COUNT - reached)]
+    late = {hit.id for hit in plain[reached:]}
+    assert {hit.id for hit in looked if hit.inliers is None} == late
+    assert {hit.id for hit in looked if hit.verified is None} == late
+    rest = [one for one in ids(plain) if not (found and one == "photos/04.png")]
+    assert ids(looked) == ["photos/04.png"] * found + rest
+
+
+def test_what_the_question_raises_ends_the_search(searcher: cbir.Searcher) -> None:
+    def gone() -> bool:
+        raise ConnectionError("the client is gone")
+
+    with pytest.raises(ConnectionError, match="the client is gone"):
+        searcher.search(corner(4), verify=True, go_on=gone)
+    assert not [t for t in threading.enumerate() if t.name.startswith("cbir-verify")]
+
+
+@pytest.mark.parametrize(
+    ("counts", "sentence"),
+    [
+        ((200, 200, 0, 0, 0), "200 compared, none agreed"),
+        ((200, 200, 3, 0, 0), "200 compared, 3 agreed"),
+        ((200, 120, 0, 0, 80), "120 of 200 compared, none agreed; 80 not reached in time"),
+        ((1500, 1499, 1, 1, 0), "1,499 of 1,500 compared, 1 agreed; 1 original gone or changed"),
+    ],
+)
+def test_counts_are_said_in_a_sentence(counts: tuple[int, ...], sentence: str) -> None:
+    assert Verification(*counts).sentence() == sentence

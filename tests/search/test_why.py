@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,10 @@ def test_verification_that_hid_it_is_named(tmp_path: Path) -> None:
     assert "It would be hit 1 without verification." in answer.sentences
     opened.close()
     (tmp_path / first).unlink()
+    rmtree(tmp_path / "t.cbir" / "keypoints")
     opened = Searcher.open(tmp_path / "t.cbir", Grid())
+    late = why(opened, query, first, k=1, verify=True, go_on=lambda: False)
+    assert late.state == "hit"  # its score is the best, and nothing was compared
     answer = why(opened, query, first, k=1, verify=True)
     assert "Its original is gone or changed, so it is not verified." in answer.sentences[1]
     assert answer.sentences[-1] == "Its original is gone; the index still finds it."

@@ -277,6 +277,30 @@ def test_a_gone_original_can_not_be_verified_and_that_is_said(
     assert "not compared" in page
 
 
+def test_verification_ends_in_time_and_says_how_far_it_came(
+    textured: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = create_app(textured).test_client()
+    asked = {"id": "photos/part.png", "verify": 1}
+    whole = client.get("/search", query_string=asked, headers=JSON).json
+    assert whole is not None
+    total = len(whole["hits"])
+    counts = {"looked_at": total, "compared": total, "agreed": 1, "unavailable": 0, "skipped": 0}
+    assert whole["verification"] == counts
+    page = client.get("/search", query_string=asked, headers=PAGE).text
+    assert f"{total} compared, 1 agreed." in page
+    assert "not compared" not in page
+    monkeypatch.setattr("cbir.web.views.VERIFY_SECONDS", 0.0)
+    cut = client.get("/search", query_string=asked, headers=JSON).json
+    assert cut is not None
+    assert cut["verification"] == counts | {"compared": 0, "agreed": 0, "skipped": total}
+    assert {(hit["inliers"], hit["verified"]) for hit in cut["hits"]} == {(None, None)}
+    page = client.get("/search", query_string=asked, headers=PAGE).text
+    assert f"0 of {total} compared, none agreed; {total} not reached in time." in page
+    assert page.count("not compared") == total
+    assert "verification" not in upload(client, picture(0)).json
+
+
 @pytest.mark.parametrize("field", ["verify", "any_orientation"])
 def test_a_switch_is_1_or_left_out(client: FlaskClient, field: str) -> None:
     refused = upload(client, picture(0), **{field: "yes"})

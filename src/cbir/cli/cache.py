@@ -30,9 +30,9 @@ class Kept:
 def command(clear: bool, yes: bool, as_json: bool) -> int | None:
     """Show the files kept outside indexes: where, their size, and how to remove them.
 
-    --clear removes downloads, expanded archives and the index of the demonstration. Models stay,
-    because an Elasticsearch index may need them; `cbir models remove` removes one. Checkpoints of
-    unfinished trainings stay, too.
+    --clear removes downloads, expanded archives, keypoints and the index of the demonstration.
+    Models stay, because an Elasticsearch index may need them; `cbir models remove` removes one.
+    Checkpoints of unfinished trainings stay, too.
     """
     from cbir.cli.output import print_json, print_table, require_yes, say
     from cbir.home import cbir_home
@@ -72,6 +72,7 @@ def command(clear: bool, yes: bool, as_json: bool) -> int | None:
 def kept() -> Iterator[Kept]:
     """The folders that are there and hold something."""
     from cbir.home import cbir_home
+    from cbir.index.embedded.folder import KEYPOINTS
 
     home = cbir_home()
     folders = [
@@ -79,6 +80,7 @@ def kept() -> Iterator[Kept]:
         ("downloads", home / "data", CLEAR),
         ("demonstration", home / "demo", CLEAR),
         ("expanded archives", home / "archives", CLEAR),
+        ("keypoints", home / KEYPOINTS, CLEAR),
         ("checkpoints", home / "training", "delete the folder if you will resume no training"),
         *((HUB_CACHE, folder, CLEAR) for folder in _hub_folders()),
     ]

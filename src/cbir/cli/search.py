@@ -20,7 +20,7 @@ from cbir.wording import counted, shell_word
 if TYPE_CHECKING:
     from cbir.images.sources import Place
     from cbir.index.base import Index
-    from cbir.types import Box, Hit
+    from cbir.types import Box, Hit, Verification
 
     Placed = tuple[Hit, Place | None]
 
@@ -129,6 +129,7 @@ def command(
         for image in images
     ]
     answers = []
+    verified: list[Verification] = []
     with closing(Searcher.open(index, descriptor)) as searcher:
         found_ids = [id_of(searcher.index, name) for name in ids]
         queries += [(found, Query(IndexedId(found), region, text)) for found in found_ids]
@@ -140,7 +141,9 @@ def command(
             # A search without hits is told below, in one line.
             quiet = nullcontext() if as_json else without_warnings()
             with _named(name), _progress(verify) as on_done, quiet:
-                hits = searcher.search(query, options=options, on_done=on_done)
+                hits = searcher.search(
+                    query, options=options, on_done=on_done, on_verified=verified.append
+                )
             answers.append((hits, (time.perf_counter() - started) * 1000))
         none = (
             "" if as_json or all(hits for hits, _ in answers) else _why_none(searcher.index, where)
@@ -155,19 +158,24 @@ def command(
                     **({} if query.text is None else {"text": query.text}),
                     "hits": [hit.to_json() for hit in hits],
                     "took_ms": round(ms, 3),
+                    **({"verification": verified[number].to_json()} if verify else {}),
                 }
-                for (name, query), (hits, ms) in zip(queries, answers, strict=True)
+                for number, ((name, query), (hits, ms)) in enumerate(
+                    zip(queries, answers, strict=True)
+                )
             ]
         )
-    for (name, _), found in zip([] if as_json else queries, placed, strict=not as_json):
+    for number, found in enumerate([] if as_json else placed):
         if len(placed) > 1 and not paths:
-            show(f"{name}:")
+            show(f"{queries[number][0]}:")
         if not found:
             say(f"no hits: {none}")
         elif paths:
             _print_paths(found, b"\0" if null else b"\n")
         else:
             _print_hits(found, with_ids)
+        if found and verify:
+            say(verified[number].sentence())
     if opened is not None:
         _open(placed[0], opened, index)
 
@@ -282,5 +290,5 @@ def _open(found: list[Placed], number: int, index: str) -> None:
 
 def _inliers(hit: Hit) -> str:
     if hit.inliers is None:
-        return "original is gone"
+        return "original is gone"  # nothing else stops a comparison in the terminal
     return f"{hit.inliers} mirrored" if hit.mirrored else str(hit.inliers)

@@ -124,7 +124,7 @@ def decode(data: bytes) -> RgbImage:
     return decode_file(data).pixels
 
 
-def decode_file(data: bytes, max_pixels: int | None = None) -> Decoded:
+def decode_file(data: bytes, max_pixels: int | None = None, side: int | None = None) -> Decoded:
     """Decode an image file to sRGB.
 
     Detects the type from the bytes, applies EXIF orientation, converts colours by the embedded ICC
@@ -132,7 +132,8 @@ def decode_file(data: bytes, max_pixels: int | None = None) -> Decoded:
     of an animation and the largest preview of a camera RAW file. Transparency is composited onto
     white, or onto black if what is drawn differs from white by less than 16 grey levels (root mean
     square, weighted by opacity). A JPEG that lacks only its end marker is decoded, with a note. A
-    JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of its size.
+    JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of its size. So is any JPEG
+    whose longest side remains at least `side`, if that is given.
 
     Raises `ImageError` with a one-line reason: not an image, damaged, truncated, more than
     `BYTE_LIMIT` bytes, or more than `max_pixels` pixels (by default `PIXEL_LIMIT`; for a JPEG
@@ -146,9 +147,9 @@ def decode_file(data: bytes, max_pixels: int | None = None) -> Decoded:
         preview = find_preview(data) if kind in (TIFF, RAW) else None
         check_size(len(data), RAW_BYTE_LIMIT if preview else BYTE_LIMIT)
         if preview is None:
-            return _decode(kind, data, max_pixels)
+            return _decode(kind, data, max_pixels, side)
         form = sniff(preview.data) or RAW
-        return _decode(form, preview.data, max_pixels, preview.orientation)
+        return _decode(form, preview.data, max_pixels, side, preview.orientation)
     except ImageError:
         raise
     except Exception as error:  # decoders may raise anything on malicious data
@@ -204,37 +205,41 @@ def decoder_name() -> str:
     return f"Pillow {PIL.__version__}, {jpeg}"
 
 
-def _decode(kind: str, data: bytes, max_pixels: int | None, orientation: int = 1) -> Decoded:
+def _decode(
+    kind: str, data: bytes, max_pixels: int | None, side: int | None, orientation: int = 1
+) -> Decoded:
     """Decode a file that is no camera RAW; `orientation`: EXIF's, if the file has none itself."""
     try:
-        return _decode_whole(kind, data, max_pixels, orientation)
+        return _decode_whole(kind, data, max_pixels, side, orientation)
     except SyntaxError:  # Pillow's, for a pixel mode that it does not know
         black_is_zero = as_black_is_zero(data) if kind == TIFF else None
         if black_is_zero is None:
             raise
-        inverted = _decode_whole(kind, black_is_zero, max_pixels, orientation)
+        inverted = _decode_whole(kind, black_is_zero, max_pixels, side, orientation)
         return replace(inverted, pixels=255 - inverted.pixels)
     except OSError as error:
         if kind != JPEG or "truncated" not in str(error) or not has_every_scan(data):
             raise
         body = data.rstrip(b"\xff")
-        found = _decode_whole(kind, body + _END, max_pixels, orientation)
+        found = _decode_whole(kind, body + _END, max_pixels, side, orientation)
         # Missing data are replaced without a word. So bits are appended before the end marker: if
         # pixels are missing they become pixels, and different bits give different ones.
         for bits in (b"\x55", b"\xaa"):
-            other = _decode_whole(kind, body + bits * 64 + _END, max_pixels, orientation)
+            other = _decode_whole(kind, body + bits * 64 + _END, max_pixels, side, orientation)
             if not np.array_equal(found.pixels, other.pixels):
                 raise
     note = "the end marker of the JPEG is missing; every pixel is there"
     return replace(found, notes=(note, *found.notes))
 
 
-def _decode_whole(kind: str, data: bytes, max_pixels: int | None, orientation: int) -> Decoded:
+def _decode_whole(
+    kind: str, data: bytes, max_pixels: int | None, side: int | None, orientation: int
+) -> Decoded:
     plain = kind == JPEG and orientation == 1 and b"Exif\0" not in data
     with nullcontext() if plain else quietly():
         image: Image = open_header(kind, BytesIO(data))
     width, height = image.size
-    scale = _reduced(kind, image, max_pixels)
+    scale = _reduced(kind, image, max_pixels, side)
     # XMP may contain an orientation, too.
     if plain and image.mode == "RGB" and "xmp" not in image.info:
         pixels = _array(to_srgb(image, image.info.get("icc_profile")))
@@ -278,15 +283,18 @@ def open_header(kind: str, file: IO[bytes]) -> ImageFile:
     return image
 
 
-def _reduced(kind: str, image: Image, max_pixels: int | None) -> int:
-    """Check the number of pixels and make a large JPEG decode at 1/scale; returns the scale."""
+def _reduced(kind: str, image: Image, max_pixels: int | None, side: int | None) -> int:
+    """Check the number of pixels and make a JPEG decode at 1/scale; returns the scale."""
     width, height = image.size
     limit = max_pixels or (JPEG_PIXEL_LIMIT if kind == JPEG else PIXEL_LIMIT)
     _check_pixels(width, height, limit)
-    if kind != JPEG or width * height <= PIXEL_LIMIT:
+    if kind != JPEG:
         return 1
-    scale = next((s for s in (2, 4) if width * height <= PIXEL_LIMIT * s * s), 8)
-    image.draft(None, (width // scale, height // scale))
+    scale = next((s for s in (1, 2, 4) if width * height <= PIXEL_LIMIT * s * s), 8)
+    if side is not None:
+        scale = max(scale, next((s for s in (8, 4, 2) if max(width, height) >= side * s), 1))
+    if scale > 1:
+        image.draft(None, (width // scale, height // scale))
     return scale
 
 

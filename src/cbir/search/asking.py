@@ -13,7 +13,7 @@ from cbir.images.regions import crop
 from cbir.index.base import Index, Matches
 from cbir.search.originals import original
 from cbir.search.query import IndexedId, Query, SearchOptions, pixels_of
-from cbir.types import Hit, OnDone, RgbImage, Vectors
+from cbir.types import Hit, OnDone, OnVerified, RgbImage, Vectors
 
 DescribeImages = Callable[[Sequence[RgbImage]], Vectors]
 DescribeTexts = Callable[[Sequence[str]], Vectors]
@@ -58,7 +58,9 @@ class Asking:
         describe_texts: DescribeTexts,
         query: Query,
         options: SearchOptions,
-        on_done: OnDone,
+        on_done: OnDone = lambda _d, _t: None,
+        on_verified: OnVerified = lambda _v: None,
+        go_on: Callable[[], bool] = lambda: True,
     ) -> None:
         options.check_for(query)
         self.index = index
@@ -67,6 +69,8 @@ class Asking:
         self.query = query
         self.options = options
         self.on_done = on_done
+        self.on_verified = on_verified
+        self.go_on = go_on
 
     @cached_property
     def pixels(self) -> RgbImage:

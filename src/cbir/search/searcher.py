@@ -23,7 +23,7 @@ from cbir.search.near_misses import warn_of_near_misses
 from cbir.search.originals import original
 from cbir.search.query import IndexedId, OptionChanges, Picture, Query, SearchOptions
 from cbir.search.steps import steps_over
-from cbir.types import Hit, OnDone, RgbImage, Vectors
+from cbir.types import Hit, OnDone, OnVerified, RgbImage, Vectors
 
 REMOVALS_OUTRUN = 3
 
@@ -80,18 +80,23 @@ class Searcher:
         *,
         options: SearchOptions | None = None,
         on_done: OnDone = lambda _d, _t: None,
+        on_verified: OnVerified = lambda _v: None,
+        go_on: Callable[[], bool] = lambda: True,
         **changes: Unpack[OptionChanges],
     ) -> list[Hit]:
         """The `options.k` most similar records, best first.
 
         Words need a `Query`: `search(Query(text="a dog"))`. `changes` are fields of `SearchOptions`
         by name: `search("query.jpg", k=5)`.
-        `on_done(done, total)` is a progress callback of verification. If there are no hits, a
-        warning is logged for each filter that no record can match.
+        `on_done(done, total)` is a progress callback of verification; `on_verified` gets its
+        counts. Verification calls `go_on()`, from several threads, before each picture: as soon as
+        it returns False, the rest stays uncompared; what it raises ends the search. If there are no
+        hits, a warning is logged for each filter that no record can match.
         """
         options = replace(options or SearchOptions(), **changes)
         asked = query if isinstance(query, Query) else Query(query)
-        asking = Asking(self.index, self._describe, self._describe_texts, asked, options, on_done)
+        describers = (self._describe, self._describe_texts)
+        asking = Asking(self.index, *describers, asked, options, on_done, on_verified, go_on)
         own = asking.views()
         hits = _outrunning_removals(lambda: self._first_hits(own, asking))
         for step in self._steps.after:
@@ -103,7 +108,7 @@ class Searcher:
     def first_query(self, query: Query, options: SearchOptions) -> tuple[Asking, Views]:
         """`query` as the first search sees it, after the steps before that."""
         describers = (self._describe, self._describe_texts)
-        asking = Asking(self.index, *describers, query, options, lambda _d, _t: None)
+        asking = Asking(self.index, *describers, query, options)
         views = asking.views()
         for step in self._steps.before:
             views = step(views, asking)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cbir.errors import ImageError
-from cbir.images.decode import load_pixels
+from cbir.images.decode import decode_file
 from cbir.images.items import content_hash
 from cbir.index.base import Index
 from cbir.machine import usable_cores
 from cbir.search.asking import Asking
+from cbir.search.keypoint_cache import KeypointCache
 from cbir.search.originals import Originals
 from cbir.search.query import SearchOptions
-from cbir.types import Hit, ImageRecord, OnDone
+from cbir.types import Hit, ImageRecord, OnDone, Verification
 
 if TYPE_CHECKING:
     from cbir.descriptors.local.geometry import Keypoints, Verdict
@@ -34,6 +35,7 @@ class Verify:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        self._cache = KeypointCache(index)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, Keypoints] = OrderedDict()
 
@@ -43,9 +45,11 @@ class Verify:
     def apply(self, hits: list[Hit], asking: Asking) -> list[Hit]:
         """`hits` ordered by inliers, then score, then previous order; ranks from 1.
 
-        A hit whose original cannot be opened, or has changed since indexing, has `inliers` None
-        and `verified` False. `asking.on_done(done, total)` is called after each hit. At most one
-        picture per core is in memory at a time.
+        A hit has `inliers` None and `verified` False if its keypoints are not kept and its original
+        cannot be opened or has changed since indexing. Hits are compared in their order while
+        `asking.go_on()`; those that are not reached have `inliers` and `verified` None.
+        `asking.on_done(done, total)` is called after each hit, `asking.on_verified` at the end. At
+        most one picture per core is in memory at a time.
         """
         if not asking.options.verify:
             return hits
@@ -54,50 +58,80 @@ class Verify:
         query = geometry.query_keypoints(asking.pixels)
         originals = Originals(self._index)
 
-        def compare(hit: Hit) -> Verdict | None:
+        def compare(hit: Hit) -> Hit:
             found = self._keypoints(hit.record, originals)
-            return None if found is None else geometry.verdict(query, found)
+            return _judged(hit, None if found is None else geometry.verdict(query, found))
 
-        verdicts = list(_on_all_cores(compare, hits, asking.on_done))
-        judged = [_judged(hit, one) for hit, one in zip(hits, verdicts, strict=True)]
-        judged.sort(key=lambda hit: (-(hit.inliers or 0), -hit.score))  # stable: ties stay by id
-        return [replace(hit, rank=rank) for rank, hit in enumerate(judged, 1)]
+        judged = _on_all_cores(compare, hits, asking.go_on, asking.on_done)
+        asking.on_verified(_counts(judged, len(hits)))
+        ordered = judged + hits[len(judged) :]
+        ordered.sort(key=lambda hit: (-(hit.inliers or 0), -hit.score))  # stable: ties stay by id
+        return [replace(hit, rank=rank) for rank, hit in enumerate(ordered, 1)]
 
     def _keypoints(self, record: ImageRecord, originals: Originals) -> Keypoints | None:
-        """The keypoints of an indexed picture, None if its original is not available."""
+        """The keypoints of an indexed picture, None if they are not kept and cannot be computed."""
+        name = record.content_hash
         with self._lock:
-            if record.content_hash in self._kept:
-                self._kept.move_to_end(record.content_hash)
-                return self._kept[record.content_hash]
-        from cbir.descriptors.local.geometry import keypoints
-
-        try:
-            data = originals.open(record)
-            if content_hash(data) != record.content_hash:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+                return self._kept[name]
+        found = self._cache.get(name)
+        if found is None:
+            found = _computed(record, originals)
+            if found is None:
                 return None
-            found = keypoints(load_pixels(data))
-        except ImageError:
-            return None  # the hit is marked as unverified
+            self._cache.put(name, found)
         with self._lock:
-            self._kept[record.content_hash] = found
+            self._kept[name] = found
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
 
 
+def _computed(record: ImageRecord, originals: Originals) -> Keypoints | None:
+    """The keypoints of an original, None if it cannot be opened or has changed."""
+    from cbir.descriptors.local.geometry import SIDE, keypoints
+
+    try:
+        data = originals.open(record)
+        if content_hash(data) != record.content_hash:
+            return None
+        # Twice the compared size: scaling down by an uneven factor needs pixels to average.
+        pixels = decode_file(data, side=2 * SIDE).pixels if isinstance(data, bytes) else data
+    except ImageError:
+        return None  # the hit is marked as unverified
+    return keypoints(pixels)
+
+
 def _on_all_cores(
-    compare: Callable[[Hit], Verdict | None], hits: Sequence[Hit], on_done: OnDone
-) -> Iterable[Verdict | None]:
-    """`compare` each of `hits`, in order; an interruption cancels comparisons not yet started."""
+    compare: Callable[[Hit], Hit], hits: Sequence[Hit], go_on: Callable[[], bool], on_done: OnDone
+) -> list[Hit]:
+    """The first of `hits`, compared: all of them, or as many as were begun while `go_on()`.
+
+    An interruption cancels comparisons that have not begun.
+    """
+    lock = threading.Lock()
+    judged: dict[int, Hit] = {}
+    positions = iter(range(len(hits)))
+
+    def compare_next() -> bool:
+        with lock:  # a position is taken only if it is compared, so there are no gaps
+            position = next(positions) if go_on() else None
+        if position is None:
+            return False
+        judged[position] = compare(hits[position])
+        return True
+
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="cbir-verify") as pool:
-        pending: list[Future[Verdict | None]] = [pool.submit(compare, hit) for hit in hits]
+        pending = [pool.submit(compare_next) for _ in hits]
         try:
             for done, future in enumerate(pending, 1):
-                yield future.result()
-                on_done(done, len(hits))
+                if future.result():
+                    on_done(done, len(hits))
         finally:
             for future in pending:
                 future.cancel()
+    return [judged[position] for position in range(len(judged))]
 
 
 def _judged(hit: Hit, found: Verdict | None) -> Hit:
@@ -109,4 +143,12 @@ def _judged(hit: Hit, found: Verdict | None) -> Hit:
         verified=found.inliers > 0,
         mirrored=found.mirrored if found.inliers else None,
         matches=found.points,
+    )
+
+
+def _counts(judged: Sequence[Hit], looked_at: int) -> Verification:
+    compared = sum(hit.inliers is not None for hit in judged)
+    agreed = sum(bool(hit.inliers) for hit in judged)
+    return Verification(
+        looked_at, compared, agreed, len(judged) - compared, looked_at - len(judged)
     )

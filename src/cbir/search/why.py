@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -145,13 +145,14 @@ def why(
     record_id: str,
     *,
     options: SearchOptions | None = None,
+    go_on: Callable[[], bool] = lambda: True,
     **changes: Unpack[OptionChanges],
 ) -> Why:
     """Why the picture with this id is or is not among the hits; `id_of` finds the id of a file.
 
-    The query and the options are those of `Searcher.search`. The ranks are exact; they cost one
-    search for each 10,000 records. Raises what `search` raises, but an id that the index does not
-    contain is an answer, not an error.
+    The query, the options and `go_on` are those of `Searcher.search`. The ranks are exact; they
+    cost one search for each 10,000 records. Raises what `search` raises, but an id that the index
+    does not contain is an answer, not an error.
     """
     try:
         (record,) = searcher.index.records([record_id])
@@ -161,7 +162,7 @@ def why(
     asked = query if isinstance(query, Query) else Query(query)
     if asked.of is not None and not isinstance(asked.of, IndexedId):
         asked = replace(asked, of=query_pixels(asked.of))  # it is searched with several times
-    return _explained(_Search(searcher, asked, options, record))
+    return _explained(_Search(searcher, asked, options, record, go_on))
 
 
 def id_of(index: Index, text: str) -> str:
@@ -181,9 +182,15 @@ class _Search:
     """A search, and the record in question."""
 
     def __init__(
-        self, searcher: Searcher, query: Query, options: SearchOptions, record: ImageRecord
+        self,
+        searcher: Searcher,
+        query: Query,
+        options: SearchOptions,
+        record: ImageRecord,
+        go_on: Callable[[], bool],
     ) -> None:
         self.searcher, self.query, self.options, self.record = searcher, query, options, record
+        self._go_on = go_on
         self.index = searcher.index
         asking, self._views = searcher.first_query(query, options)
         self._exclude = asking.exclude
@@ -195,7 +202,7 @@ class _Search:
     def hits(self, k: int, **changes: Any) -> list[Hit]:
         """The first `k` hits, with some options changed."""
         options = replace(self.options, k=k, **changes)
-        return self.searcher.search(self.query, options=options)
+        return self.searcher.search(self.query, options=options, go_on=self._go_on)
 
     def matches(self, k: int, where: Sequence[str]) -> tuple[Matches, Sequence[str]]:
         """The k best records for the query as the first search sees it, the query itself too."""
@@ -288,10 +295,11 @@ def _reasons(
         reasons.setdefault(
             "verify", f"Verification compares only the first {reach} hits, and it comes after them."
         )
-    elif hit is not None and hit.verified is False and hit.inliers is None:
+    elif options.verify and hit is not None and hit.inliers is None:
         before = reasons.get("verify", "")
-        told = f"{before} Its original is gone or changed, so it is not verified."
-        reasons["verify"] = told.strip()
+        late = "Verification did not reach it in time."
+        gone = "Its original is gone or changed, so it is not verified."
+        reasons["verify"] = f"{before} {late if hit.verified is None else gone}".strip()
     if "exact" in reasons and rank <= k:
         return reasons  # it is good enough; only the approximation missed it
     cure = f"-k {rank} shows it" if rank <= MAX_K else "that is more than a search returns"

@@ -16,7 +16,7 @@ from cbir.index.filters import equals
 from cbir.search.near_misses import near_misses
 from cbir.search.query import IndexedId, SearchOptions
 from cbir.search.searcher import Searcher
-from cbir.types import Hit, ImageRecord
+from cbir.types import Hit, ImageRecord, Verification
 from cbir.web.image_responses import file_name, version_of
 from cbir.web.opened import searcher, showcase
 from cbir.web.questions import MAX_K, MAX_UPLOAD, Asked, as_fields
@@ -61,8 +61,17 @@ def home_page(draw: int) -> str:
     )
 
 
-def results_page(asked: Asked, words: str | None, hits: Sequence[Hit], took_ms: float) -> str:
-    """The query and its hits; raises `RecordGoneError` if its picture is no longer indexed."""
+def results_page(
+    asked: Asked,
+    words: str | None,
+    hits: Sequence[Hit],
+    verification: Verification | None,
+    took_ms: float,
+) -> str:
+    """The query and its hits; raises `RecordGoneError` if its picture is no longer indexed.
+
+    `verification`: the counts of a verified search.
+    """
     where = () if hits else _search_options().where
     return render_template(
         "results.html",
@@ -72,6 +81,7 @@ def results_page(asked: Asked, words: str | None, hits: Sequence[Hit], took_ms: 
         query=_query_picture(asked),
         words=words,
         hits=hits,
+        verification=verification,
         took_ms=took_ms,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from cbir.images.exif import POSITION
 from cbir.index import filters
 from cbir.search.near_misses import near_misses
 from cbir.search.why import why
-from cbir.types import Hit, ImageRecord
+from cbir.types import Hit, ImageRecord, Verification
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.opened import searcher
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
@@ -25,6 +25,9 @@ from cbir.web.questions import Question, RequestError, as_fields, read_question,
 from cbir.web.uploads import Uploads
 
 views = Blueprint("views", __name__)
+
+VERIFY_SECONDS = 5.0
+"""How long a request compares pictures; then it answers, and the rest stays uncompared."""
 
 _PUBLIC_INFO = (
     *("count", "vectors", "dim", "engine", "descriptor"),
@@ -57,18 +60,19 @@ def search() -> AnyResponse | str:
     if asked.of is None and request.method == "POST" and not wants_json(request):
         fields = as_fields(question.options)
         return redirect(url_for("views.search_indexed", text=text, **fields), 303)
-    hits = _hits(question)
+    hits, verification = _hits(question)
     took_ms = round((time.perf_counter() - started) * 1000, 3)
     if wants_json(request):
         found: dict[str, Any] = {"query": asked.name}
         found |= {} if text is None else {"text": text}
         found |= {"hits": [_hit_json(hit) for hit in hits], "took_ms": took_ms}
         found |= {"upload": asked.token} if asked.token else {}
+        found |= {"verification": verification.to_json()} if verification else {}
         if not hits and question.options.where:
             missed = near_misses(searcher().index, question.options.where)
             found["notes"] = [miss.sentence() for miss in missed]
         return jsonify(found)
-    return results_page(asked, text, hits, took_ms)
+    return results_page(asked, text, hits, verification, took_ms)
 
 
 @views.get("/why")
@@ -80,7 +84,10 @@ def explanation() -> Response:
     if not target:
         raise RequestError(400, "No picture was named", "Send its id in the field 'target'.")
     with _refusals(question):
-        found = why(searcher(), question.query, target, options=question.options).to_json()
+        within = _within(VERIFY_SECONDS)
+        found = why(
+            searcher(), question.query, target, options=question.options, go_on=within
+        ).to_json()
     if found["picture"]:
         found["picture"] |= {"path": None, "reason": None}  # they name paths of the server
     return jsonify({"query": question.asked.name, **found, "reason": None})
@@ -142,9 +149,23 @@ def _question() -> Question:
     return question
 
 
-def _hits(question: Question) -> list[Hit]:
+def _hits(question: Question) -> tuple[list[Hit], Verification | None]:
+    """The hits of a search, and what verification did with them if it was requested."""
+    counts: list[Verification] = []
     with _refusals(question):
-        return searcher().search(question.query, options=question.options)
+        hits = searcher().search(
+            question.query,
+            options=question.options,
+            on_verified=counts.append,
+            go_on=_within(VERIFY_SECONDS),
+        )
+    return hits, counts[0] if counts else None
+
+
+def _within(seconds: float) -> Callable[[], bool]:
+    """Whether this many seconds have not passed since the call."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() < end
 
 
 @contextmanager

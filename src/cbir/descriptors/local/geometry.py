@@ -22,7 +22,7 @@ from cbir.types import Floats, RgbImage
 MIN_INLIERS = 8
 """Fewer inliers than this may be chance and count as none."""
 
-SIDE = 320
+SIDE = 288
 """The longest side of the compared images, in pixels."""
 
 MAX_ENLARGED = 2.0
@@ -34,13 +34,13 @@ MAX_POINTS = 500
 RATIO = 0.8
 """The largest distance ratio of the two nearest descriptors (Lowe 2004)."""
 
-TOLERANCE = 4.0
+TOLERANCE = 3.6
 """The largest reprojection error, in pixels at `SIDE`."""
 
 MAX_SCALE = 8.0
 """The largest scale and the inverse of the smallest; beyond that, a model is degenerate."""
 
-MIN_SPREAD = 4.0
+MIN_SPREAD = 3.6
 """The least standard deviation of inliers across their main direction, in pixels at `SIDE`."""
 
 _ROUNDS = 2000
@@ -63,10 +63,12 @@ class Keypoints:
 
 @dataclass(frozen=True, slots=True)
 class QueryKeypoints:
-    """The keypoints of a query image and of its mirror image, computed once."""
+    """The keypoints of a query image and of its mirror image, with RootSIFT, computed once."""
 
     plain: Keypoints
     mirrored: Keypoints
+    plain_rooted: Floats
+    mirrored_rooted: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,15 @@ def keypoints(image: RgbImage) -> Keypoints:
 
 def query_keypoints(image: RgbImage) -> QueryKeypoints:
     """The keypoints of a query image and of its mirror image."""
-    return QueryKeypoints(keypoints(image), keypoints(np.ascontiguousarray(image[:, ::-1])))
+    plain, mirrored = keypoints(image), keypoints(np.ascontiguousarray(image[:, ::-1]))
+    return QueryKeypoints(plain, mirrored, _rooted(plain), _rooted(mirrored))
 
 
 def verdict(query: QueryKeypoints, candidate: Keypoints) -> Verdict:
     """Match `candidate` against `query` and its mirror image; return the better result."""
-    plain = _inliers(query.plain, candidate)
-    turned = _inliers(query.mirrored, candidate)
+    rooted = _rooted(candidate)
+    plain = _inliers(query.plain, candidate, query.plain_rooted, rooted)
+    turned = _inliers(query.mirrored, candidate, query.mirrored_rooted, rooted)
     mirrored = len(turned) > len(plain)
     points = turned if mirrored else plain
     sizes = (query.plain.width, query.plain.height, candidate.width, candidate.height)
@@ -121,10 +125,10 @@ def _scaled(image: RgbImage) -> RgbImage:
     return np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=how), np.uint8)
 
 
-def _inliers(query: Keypoints, candidate: Keypoints) -> Floats:
+def _inliers(query: Keypoints, candidate: Keypoints, ours: Floats, theirs: Floats) -> Floats:
     """The matched points (n, 4), in pixels, that fit one similarity; (0, 4) if they are too few."""
     none = np.zeros((0, 4), dtype=np.float32)
-    pairs = _matches(query, candidate)
+    pairs = _matches(query, candidate, ours, theirs)
     if len(pairs) < MIN_INLIERS:
         return none
     model, mask = cv2.estimateAffinePartial2D(
@@ -146,14 +150,15 @@ def _inliers(query: Keypoints, candidate: Keypoints) -> Floats:
     return agreed
 
 
-def _matches(query: Keypoints, candidate: Keypoints) -> Floats:
-    """Pairs of points (n, 4) that pass the ratio test, best first, each candidate point once."""
+def _matches(query: Keypoints, candidate: Keypoints, ours: Floats, theirs: Floats) -> Floats:
+    """Pairs of points (n, 4) that pass the ratio test, best first, each candidate point once.
+
+    `ours` and `theirs`: the RootSIFT of both.
+    """
     if len(query.points) < MIN_INLIERS or len(candidate.points) < MIN_INLIERS:
         return np.zeros((0, 4), dtype=np.float32)
     # OpenCV's product stays on this thread; NumPy's threads block each other on busy cores.
-    likeness = np.asarray(
-        cv2.gemm(_rooted(query), _rooted(candidate), 1, np.empty(0), 0, flags=cv2.GEMM_2_T)
-    )
+    likeness = np.asarray(cv2.gemm(ours, theirs, 1, np.empty(0), 0, flags=cv2.GEMM_2_T))
     rows = np.arange(len(likeness))
     nearest = likeness.argmax(axis=1)
     best = likeness[rows, nearest]

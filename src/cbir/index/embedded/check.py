@@ -15,6 +15,7 @@ from cbir.index.embedded.block import read_block
 from cbir.index.embedded.cache import Cached
 from cbir.index.embedded.checksums import RECORDS, any_text, damaged_rows
 from cbir.index.embedded.sqlite import Database
+from cbir.index.kept_files import damaged_files
 from cbir.types import UNIT_TOLERANCE
 from cbir.wording import counted
 
@@ -34,7 +35,7 @@ def check(records: Database, thumbnails: Database, folder: Path, meta: schema.Me
         problems += _orphan_problems(connection) + _source_problems(connection)
         problems += _key_problems(connection)
     problems += damage(thumbnails, files.THUMBNAILS) or _thumbnail_problems(records, thumbnails)
-    problems += _model_lines(folder, meta)
+    problems += _model_lines(folder, meta) + _keypoint_problems(folder)
     if not broken:
         problems += cache_problems(records, folder, meta)
     return problems
@@ -96,6 +97,11 @@ def model_problems(folder: Path, meta: schema.Meta) -> dict[str, str]:
 
 def _model_lines(folder: Path, meta: schema.Meta) -> list[str]:
     return [f"{files.MODEL}/{line}" for line in model_problems(folder, meta).values()]
+
+
+def _keypoint_problems(folder: Path) -> list[str]:
+    damaged = len(damaged_files(folder / files.KEYPOINTS))
+    return [f"{files.KEYPOINTS}: {counted(damaged, 'file')} damaged"] if damaged else []
 
 
 def cache_problems(records: Database, folder: Path, meta: schema.Meta) -> list[str]:

@@ -23,11 +23,12 @@ SALVAGED = ".new"
 """Ends the name of a database that is being read from a damaged one."""
 DAMAGED = ".damaged"
 """Follows the name of a database that was replaced by what could be read of it."""
+KEYPOINTS = "keypoints"
 
 _WRITER_LOCK = "writer.lock"
 _WRITER_PID = "writer.pid"
 _SQLITE_SIDE_FILES = ("", "-wal", "-shm", "-journal")
-_OWN_NAMES = {MODEL, CACHE, CACHE_DRAFT, CACHE_LOCK, _WRITER_LOCK, _WRITER_PID} | {
+_OWN_NAMES = {MODEL, CACHE, CACHE_DRAFT, CACHE_LOCK, KEYPOINTS, _WRITER_LOCK, _WRITER_PID} | {
     name + side for name in (RECORDS, THUMBNAILS) for side in _SQLITE_SIDE_FILES
 }
 

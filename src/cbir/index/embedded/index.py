@@ -41,6 +41,7 @@ from cbir.index.embedded.sqlite import Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.fields import described_fields
+from cbir.index.kept_files import remove_unless
 from cbir.index.source_names import check_known, check_move, source_name
 from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, ModelFile, Vectors
 
@@ -67,6 +68,7 @@ class EmbeddedIndex:
         self.writable = write
         self._folder = folder
         self._databases: list[Database] = []
+        self._deleted = False
         self._lock = files.lock_for_writing(folder, url) if write else None
         try:
             self._records = self._open(files.RECORDS)
@@ -380,8 +382,12 @@ class EmbeddedIndex:
         return {name: folder / name for name in self._meta.model}
 
     def close(self) -> None:
-        self._views.close()
-        self._close_files()
+        try:
+            if self._deleted and self._databases:
+                self._drop_keypoints()
+        finally:
+            self._views.close()
+            self._close_files()
 
     @cached_property
     def _thumbnails(self) -> Database:
@@ -404,19 +410,29 @@ class EmbeddedIndex:
             self._lock = None
 
     def _tidy(self) -> None:
-        """Migrate the thumbnails, and remove those that a killed writer left without a record."""
+        """Migrate the thumbnails; remove those and keypoints that have no record."""
         with self._records.read() as connection:
             last = schema.last_key(connection)
             removed = record_rows.removed_since(connection, 0)
         with self._thumbnails.write() as connection:
             thumbnail_rows.create_thumbnails(connection)
             thumbnail_rows.sweep(connection, last, removed)
+        self._drop_keypoints()
 
     def _drop_thumbnails(self, keys: Iterable[int]) -> None:
         keys = list(keys)
         if keys:
+            self._deleted = True
             with self._thumbnails.write() as connection:
                 thumbnail_rows.delete_thumbnails(connection, keys)
+
+    def _drop_keypoints(self) -> None:
+        """Remove the kept keypoints of pictures that have no record."""
+        with self._records.read() as connection:
+            remove_unless(
+                self._folder / files.KEYPOINTS,
+                lambda hashes: record_rows.known_contents(connection, hashes),
+            )
 
     def _value(self, query: str) -> int:
         with self._records.read() as connection:

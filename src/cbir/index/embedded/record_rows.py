@@ -207,6 +207,12 @@ def mark_missing(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
         connection.execute(f"UPDATE records SET missing = 1 WHERE key IN {THESE}", (keys,))
 
 
+def known_contents(connection: sqlite3.Connection, hashes: Iterable[str]) -> set[str]:
+    """Those of `hashes` that a record has; reads all records."""
+    query = f"SELECT DISTINCT content_hash FROM records WHERE content_hash IN {THESE}"
+    return {content_hash for (content_hash,) in connection.execute(query, (listed(hashes),))}
+
+
 def mark_changed(connection: sqlite3.Connection, keys: Iterable[int]) -> None:
     """Clear the file state of these records, so that the next run reads the files again."""
     these = listed(keys)

@@ -27,6 +27,7 @@ from cbir.index.embedded.checksums import (
     row_checksum,
 )
 from cbir.index.embedded.sqlite import Database
+from cbir.index.kept_files import damaged_files
 from cbir.types import WHOLE
 
 _FAR = 2**32
@@ -54,6 +55,8 @@ def repair(
     left += _mend_model(folder, meta, spares)
     if check.cache_problems(records, folder, meta):
         (folder / files.CACHE).unlink(missing_ok=True)
+    for path in damaged_files(folder / files.KEYPOINTS):
+        path.unlink(missing_ok=True)
     return left
 
 
