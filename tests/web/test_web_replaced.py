@@ -45,16 +45,20 @@ def test_no_answer_mixes_two_indexes_and_the_new_one_is_opened(tmp_path: Path) -
             while not stop.is_set():
                 seen.append(asked(f"{address}search?id={quote('pictures/0.png')}&k=5"))
 
+        def answered() -> int:
+            return sum(status == 200 for status, _ in seen)
+
+        def wait_for(answers: int) -> None:
+            while answered() < answers:
+                stop.wait(0.01)
+
         threads = [threading.Thread(target=ask) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while len(seen) < 12:
-            stop.wait(0.01)
+        wait_for(12)
         place.rename(tmp_path / "old.cbir")  # between these two there is no index
         other.rename(place)
-        until = len(seen) + 30
-        while len(seen) < until:
-            stop.wait(0.01)
+        wait_for(answered() + 30)
         stop.set()
         for thread in threads:
             thread.join()
