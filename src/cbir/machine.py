@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +17,45 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+_WANT = re.compile(
+    r"bad_?alloc|bad allocation|out of memory|unable to allocate|failed to allocate"
+    r"|insufficient memory|can't start new thread|cannot allocate memory"
+    r"|failed to map segment",
+    re.IGNORECASE,
+)
+"""How libraries say that memory is lacking; none has an error of its own for it."""
+
+LACKS_MEMORY = "needs more memory than is available"
+
+ADDRESS_SPACE = 1_000_000_000
+"""Bytes of address space that searching, indexing and serving need on two cores.
+
+With less, libraries crash where they should say why.
+"""
+
+
+def address_space() -> int | None:
+    """The limit of this process in bytes (`ulimit -v`), None if there is none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is the want of memory (or of another thread)."""
+    while error is not None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+            return True
+        # The name of a file may be any text.
+        if getattr(error, "filename", None) is None and _WANT.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def processor() -> str:

@@ -18,6 +18,7 @@ from typing import NoReturn
 import click
 
 from cbir.errors import CbirError, FilterQuotesError, write_hint
+from cbir.machine import ADDRESS_SPACE, LACKS_MEMORY, address_space, is_out_of_memory
 from cbir.wording import did_you_mean, nearest, one_line
 
 COMMANDS = (
@@ -45,6 +46,7 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 _UNCHANGED = True
 """click's `color`: it would delete escape sequences from names in a pipe; they are escaped."""
+_LESS = "close other programs, or do less at once"
 
 
 class _Commands(click.Group):
@@ -65,10 +67,21 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and nearest(args[0], COMMANDS):
             ctx.fail(f"No such command '{args[0]}'; {did_you_mean(args[0], COMMANDS)}")
+        _require_memory()
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             _refuse_repeats(click.Context(command, ctx, name), rest)
         return name, command, rest
+
+
+def _require_memory() -> None:
+    """Raise `CbirError` if libraries would crash for want of address space."""
+    space = address_space()
+    if space is not None and space < ADDRESS_SPACE:
+        raise CbirError(
+            f"cbir {LACKS_MEMORY}: the limit is {space / 1e6:,.0f} MB of address space",
+            f"allow {ADDRESS_SPACE / 1e6:,.0f} MB or more: ulimit -v {ADDRESS_SPACE // 1000}",
+        )
 
 
 def _refuse_repeats(ctx: click.Context, args: list[str]) -> None:
@@ -154,6 +167,8 @@ def _run(arguments: list[str], debug: bool) -> NoReturn:
         cure = f"quote the whole value: --where {shlex.quote(error.cure)}"
         _fail(error.message, cure, debug)
     except CbirError as error:
+        if isinstance(error.__cause__, MemoryError):
+            _fail(f"cbir {LACKS_MEMORY}", _LESS, debug)
         _fail(error.message, error.hint, debug)
     except click.ClickException as error:
         error.show()
@@ -166,12 +181,14 @@ def _run(arguments: list[str], debug: bool) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if is_out_of_memory(error):
+            _fail(f"cbir {LACKS_MEMORY}", _LESS, debug)
         what = error.strerror or str(error)
         shown = f"{error.filename}: {what}" if error.filename else what
         _fail(shown, write_hint(error, ""), debug)
-    except MemoryError:
-        _fail("not enough memory", "close other programs, or do less at once", debug)
     except Exception as error:  # noqa: BLE001 - even a bug is reported in one line
+        if is_out_of_memory(error):
+            _fail(f"cbir {LACKS_MEMORY}", _LESS, debug)
         _fail(
             f"unexpected {type(error).__name__}: {error}",
             "this is a bug in cbir: report it with the output of --debug",

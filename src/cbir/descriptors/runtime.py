@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from cbir.errors import CbirError
-from cbir.machine import usable_cores
+from cbir.machine import is_out_of_memory, usable_cores
 from cbir.types import Floats, ModelFile
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class Network:
         """The outputs `names` (n, ...) for `values`: the network's one input, or inputs by name.
 
         `alone`: use all cores, because nothing else is to be described meanwhile. Raises
-        `CbirError` if the network cannot be loaded, or lacks an output, or fails.
+        `CbirError` if the network cannot be loaded, or lacks an output, or fails; `MemoryError`
+        if that is for want of memory.
         """
         session = self._session(alone)
         try:
@@ -79,6 +80,8 @@ class Network:
                 values = {taken.name: values}
             return tuple(session.run(list(names), values))
         except Exception as error:  # ONNX Runtime's errors have no class in common
+            if is_out_of_memory(error):
+                raise MemoryError from error
             raise CbirError(
                 f"{self._name} fails: {_reason(error)}", "does it fit its card?"
             ) from error
@@ -106,6 +109,8 @@ class Network:
                 self._file, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors have no common base class
+            if is_out_of_memory(error):
+                raise MemoryError from error
             raise CbirError(
                 f"{self._name} cannot be loaded: {_reason(error)}", _cure(_reason(error))
             ) from error
