@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 from cbir.errors import ImageError
 from cbir.images import decode as module
 from cbir.images.decode import decode, decode_file, decoder_name, load_pixels, sniff
+from cbir.images.limits import Limits
 from tests.images.support_images import HEIC, HEIC_TURNED, encoded, four_colours, noise
 from tests.images.support_profiles import PROPHOTO, rgb_profile
 from tests.images.support_tiff import CFA, Directory, tiff
@@ -374,12 +375,12 @@ def test_a_huge_jpeg_is_decoded_at_reduced_scale(monkeypatch):
 )
 def test_a_jpeg_is_decoded_no_larger_than_needed(side, scale):
     picture = four_colours(400, 600)
-    found = decode_file(encoded(picture, "JPEG", quality=95), side=side)
+    found = decode_file(encoded(picture, "JPEG", quality=95), Limits(side=side))
     assert (found.width, found.height) == (400, 600)
     assert found.pixels.shape == (600 // scale, 400 // scale, 3)
     reduced = np.asarray(picture.reduce(scale)).astype(int)
     assert np.abs(found.pixels.astype(int) - reduced).mean() < 3
-    assert decode_file(encoded(picture, "PNG"), side=side).pixels.shape == (600, 400, 3)
+    assert decode_file(encoded(picture, "PNG"), Limits(side=side)).pixels.shape == (600, 400, 3)
 
 
 def test_the_limit_lets_phones_through_and_can_be_changed():
@@ -390,9 +391,9 @@ def test_the_limit_lets_phones_through_and_can_be_changed():
     with pytest.raises(ImageError, match="16384 x 16384 pixels exceeds the limit of 250 mega"):
         decode(data)
     with pytest.raises(ImageError, match="10000 x 9999 pixels exceeds the limit of 50 megapixels"):
-        decode_file(png_of_size(10_000, 9_999), max_pixels=50_000_000)
+        decode_file(png_of_size(10_000, 9_999), Limits(50_000_000))
     with pytest.raises(ImageError, match=r"truncated|damaged"):
-        decode_file(png_of_size(11_000, 10_000), max_pixels=120_000_000)
+        decode_file(png_of_size(11_000, 10_000), Limits(120_000_000))
 
 
 def test_a_huge_picture_is_refused_before_its_pixels_are_decoded():

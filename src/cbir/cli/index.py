@@ -78,6 +78,14 @@ SHOWN_ROWS = 3
     help="Refuse larger pictures. [default: 100,000,000; JPEG: 250,000,000]",
 )
 @click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Give up a picture that takes longer to decode.",
+)
+@click.option(
     "--rebuild", is_flag=True, help="Elasticsearch: build a new index, then replace the old one."
 )
 @click.option("--fast-load", is_flag=True, help="Elasticsearch: add replicas only after loading.")

@@ -39,7 +39,7 @@ _OLD_JPEG, _NEW_JPEG, _YCBCR = 6, 7, 6
 _READABLE = (1, 5, 7, 8, 32773, 32946)  # compression: none, LZW, JPEG, deflate, PackBits
 _INTEGERS = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I"}
 # More than any camera writes. Without limits, a small file could keep a reader busy for hours.
-_MOST_IFDS, _MOST_VALUES, _MOST_JPEGS, _MOST_SEGMENTS = 64, 64, 1000, 200
+_MOST_IFDS, _MOST_TAGS, _MOST_VALUES, _MOST_JPEGS, _MOST_SEGMENTS = 64, 1000, 64, 1000, 200
 
 Tags = Mapping[int, tuple[int, ...]]
 
@@ -165,7 +165,7 @@ def _ifds(data: bytes) -> Iterator[tuple[int, Tags]]:
         end = offset + 2 + 12 * count
         if end > len(data):
             continue
-        tags = dict(_entries(data, order, offset + 2, count))
+        tags = dict(_entries(data, order, offset + 2, min(count, _MOST_TAGS)))
         yield offset, tags
         waiting += tags.get(_SUB_IFDS, ())
         if end + 4 <= len(data):

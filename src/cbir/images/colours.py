@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _IDENTITY = 1
 """Grey levels: a profile that changes no colour by more than this is taken for sRGB."""
 
+_LARGEST = 8_000_000
+"""Bytes: larger profiles, of which none is known, are ignored; `_conversion` keeps some."""
+
 _SPACES = {"L": "GRAY", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "LAB": "Lab"}
 
 
@@ -25,6 +28,8 @@ def to_srgb(image: Image, profile: bytes | None) -> Image:
 
     A profile that is damaged, or made for another colour space than the pixels', is ignored.
     """
+    if profile and len(profile) > _LARGEST:
+        profile = None
     if image.mode == "LA":
         colours = to_srgb(image.getchannel("L"), profile)
         colours.putalpha(image.getchannel("A"))
@@ -43,14 +48,14 @@ def to_srgb(image: Image, profile: bytes | None) -> Image:
 
 def is_srgb(profile: bytes | None, mode: str) -> bool:
     """Whether pixels of `mode` with this profile are used as they are."""
-    if not profile:
+    if not profile or len(profile) > _LARGEST:
         return True
     pure = {"LA": "L", "P": "RGB", "1": "L"}.get(mode, mode)
     tried = ("L", "RGB") if pure == "L" or pure.startswith("I;16") else (pure,)
     return all(_conversion(profile, one) is None for one in tried if one in _SPACES)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _conversion(profile: bytes, mode: str) -> Callable[[Image], Image] | None:
     """The conversion to sRGB; None if there is nothing to convert, or no way to."""
     from PIL import ImageCms

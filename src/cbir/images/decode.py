@@ -6,21 +6,26 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from io import BytesIO
+from math import inf
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from cbir.errors import ImageError
+from cbir.errors import CbirError, ImageError
 from cbir.images.camera_raw import RAW, RAW_MAGIC, find_preview
 from cbir.images.colours import is_srgb, to_srgb
-from cbir.images.depths import as_black_is_zero, eight_bit
+from cbir.images.costs import cost_of, has_large_tags, is_intricate
+from cbir.images.decoding_process import Decoded, Task, decode_in_process
+from cbir.images.depths import as_black_is_zero, grey_scale
 from cbir.images.jpeg_scans import has_every_scan
+from cbir.images.limits import DEFAULT, UNKNOWN, Limits, decoding_room
+from cbir.machine import is_out_of_memory
 from cbir.types import RgbImage
 
 if TYPE_CHECKING:
@@ -83,10 +88,18 @@ _MAGIC = (
 )
 
 _ORIENTATION = 0x0112
-_TURNS = (
-    *("", "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM"),
-    *("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"),
-)
+# Where the stored rows are in an array of turned pixels.
+_STORED: dict[str, Callable[[RgbImage], RgbImage]] = {
+    "": lambda a: a,
+    "FLIP_LEFT_RIGHT": lambda a: a[:, ::-1],
+    "ROTATE_180": lambda a: a[::-1, ::-1],
+    "FLIP_TOP_BOTTOM": lambda a: a[::-1],
+    "TRANSPOSE": lambda a: a.swapaxes(0, 1),
+    "ROTATE_270": lambda a: np.rot90(a),
+    "TRANSVERSE": lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    "ROTATE_90": lambda a: np.rot90(a, -1),
+}
+_SWAPPING = ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 
 # Marks of a profile, transparency or animation; formats without them have to be opened.
 _UNUSUAL = {JPEG: (b"ICC_PROFILE\0",), PNG: (b"iCCP", b"tRNS", b"acTL")}
@@ -94,22 +107,10 @@ _PNG_ALPHA = 4  # the least colour type with an alpha channel
 
 _END = b"\xff\xd9"  # of a JPEG
 _FAINT = 16  # grey levels
+_TINY = 2**16  # pixels, and bytes
+_BAND = 1_000_000  # pixels that are converted at a time
 
 _warnings_lock = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """RGB pixels, uint8 (height, width, 3), perhaps read-only; the width and height of the picture.
-
-    `pixels` have another size if a JPEG was decoded at reduced scale. `notes`: one line each about
-    what was unusual and is no failure.
-    """
-
-    pixels: RgbImage
-    width: int
-    height: int
-    notes: tuple[str, ...] = ()
 
 
 def sniff(data: bytes) -> str | None:
@@ -124,20 +125,22 @@ def decode(data: bytes) -> RgbImage:
     return decode_file(data).pixels
 
 
-def decode_file(data: bytes, max_pixels: int | None = None, side: int | None = None) -> Decoded:
+def decode_file(data: bytes, limits: Limits = DEFAULT) -> Decoded:
     """Decode an image file to sRGB.
 
     Detects the type from the bytes, applies EXIF orientation, converts colours by the embedded ICC
-    profile, scales grey values of other depths (see `depths.eight_bit`), and uses the first frame
+    profile, scales grey values of other depths (see `depths.grey_scale`), and uses the first frame
     of an animation and the largest preview of a camera RAW file. Transparency is composited onto
     white, or onto black if what is drawn differs from white by less than 16 grey levels (root mean
     square, weighted by opacity). A JPEG that lacks only its end marker is decoded, with a note. A
-    JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of its size. So is any JPEG
-    whose longest side remains at least `side`, if that is given.
+    JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of its size; see also
+    `limits.side`. A picture that may take long is decoded in a process of its own, which is ended
+    after `limits.seconds`.
 
     Raises `ImageError` with a one-line reason: not an image, damaged, truncated, more than
-    `BYTE_LIMIT` bytes, or more than `max_pixels` pixels (by default `PIXEL_LIMIT`; for a JPEG
-    `JPEG_PIXEL_LIMIT`).
+    `BYTE_LIMIT` bytes, more than `limits.pixels` pixels (by default `PIXEL_LIMIT`; for a JPEG
+    `JPEG_PIXEL_LIMIT`), or beyond another limit (`limits`, `costs.MOST_SCANS`). Raises
+    `MemoryError` if the machine lacks the memory.
     """
     kind = sniff(data)
     if kind is None:
@@ -147,13 +150,31 @@ def decode_file(data: bytes, max_pixels: int | None = None, side: int | None = N
         preview = find_preview(data) if kind in (TIFF, RAW) else None
         check_size(len(data), RAW_BYTE_LIMIT if preview else BYTE_LIMIT)
         if preview is None:
-            return _decode(kind, data, max_pixels, side)
+            return _decode(kind, data, limits)
         form = sniff(preview.data) or RAW
-        return _decode(form, preview.data, max_pixels, side, preview.orientation)
-    except ImageError:
+        return _decode(form, preview.data, limits, preview.orientation)
+    except (CbirError, MemoryError):
         raise
     except Exception as error:  # decoders may raise anything on malicious data
-        raise ImageError(_reason(kind, error)) from error
+        raise _named(kind, error) from error
+
+
+def decode_form(kind: str, data: bytes, limits: Limits, orientation: int) -> Decoded:
+    """Decode a file of a known type that is no camera RAW; otherwise like `decode_file`.
+
+    `orientation`: EXIF's, if the file has none itself.
+    """
+    try:
+        return _decode(kind, data, limits, orientation)
+    except (CbirError, MemoryError):
+        raise
+    except Exception as error:
+        raise _named(kind, error) from error
+
+
+def _named(kind: str, error: Exception) -> Exception:
+    """What a decoder has raised, as `ImageError` or `MemoryError`."""
+    return MemoryError() if is_out_of_memory(error) else ImageError(_reason(kind, error))
 
 
 def is_plain(data: bytes) -> bool:
@@ -179,6 +200,8 @@ def pixels_of_image(image: Image) -> RgbImage:
         raise ImageError("the image has no pixels")
     try:
         return _upright(image)
+    except MemoryError:
+        raise
     except Exception as error:  # an image that was opened lazily is only now decoded
         raise ImageError(f"the image cannot be read: {error}") from error
 
@@ -205,50 +228,57 @@ def decoder_name() -> str:
     return f"Pillow {PIL.__version__}, {jpeg}"
 
 
-def _decode(
-    kind: str, data: bytes, max_pixels: int | None, side: int | None, orientation: int = 1
-) -> Decoded:
-    """Decode a file that is no camera RAW; `orientation`: EXIF's, if the file has none itself."""
+def _decode(kind: str, data: bytes, limits: Limits, orientation: int = 1) -> Decoded:
     try:
-        return _decode_whole(kind, data, max_pixels, side, orientation)
+        return _decode_whole(kind, data, limits, orientation)
     except SyntaxError:  # Pillow's, for a pixel mode that it does not know
         black_is_zero = as_black_is_zero(data) if kind == TIFF else None
         if black_is_zero is None:
             raise
-        inverted = _decode_whole(kind, black_is_zero, max_pixels, side, orientation)
+        inverted = _decode_whole(kind, black_is_zero, limits, orientation)
         return replace(inverted, pixels=255 - inverted.pixels)
     except OSError as error:
         if kind != JPEG or "truncated" not in str(error) or not has_every_scan(data):
             raise
         body = data.rstrip(b"\xff")
-        found = _decode_whole(kind, body + _END, max_pixels, side, orientation)
+        found = _decode_whole(kind, body + _END, limits, orientation)
         # Missing data are replaced without a word. So bits are appended before the end marker: if
         # pixels are missing they become pixels, and different bits give different ones.
         for bits in (b"\x55", b"\xaa"):
-            other = _decode_whole(kind, body + bits * 64 + _END, max_pixels, side, orientation)
+            other = _decode_whole(kind, body + bits * 64 + _END, limits, orientation)
             if not np.array_equal(found.pixels, other.pixels):
                 raise
     note = "the end marker of the JPEG is missing; every pixel is there"
     return replace(found, notes=(note, *found.notes))
 
 
-def _decode_whole(
-    kind: str, data: bytes, max_pixels: int | None, side: int | None, orientation: int
-) -> Decoded:
+def _decode_whole(kind: str, data: bytes, limits: Limits, orientation: int) -> Decoded:
+    if limits.seconds != inf and is_intricate(kind, data):
+        with decoding_room(UNKNOWN, limits):
+            return decode_in_process(
+                Task(kind, limits.pixels, limits.side, orientation), data, limits
+            )
     plain = kind == JPEG and orientation == 1 and b"Exif\0" not in data
     with nullcontext() if plain else quietly():
-        image: Image = open_header(kind, BytesIO(data))
+        image = open_header(kind, BytesIO(data))
     width, height = image.size
-    scale = _reduced(kind, image, max_pixels, side)
-    # XMP may contain an orientation, too.
-    if plain and image.mode == "RGB" and "xmp" not in image.info:
-        pixels = _array(to_srgb(image, image.info.get("icc_profile")))
-    else:
-        # Only these two parse metadata while loading pixels, and may warn.
-        talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
-        with quietly() if talkative else nullcontext():
-            image.load()
-        pixels = _upright(image, orientation)
+    scale = _reduced(kind, image, limits)
+    if (
+        scale == 1 and width * height <= _TINY and len(data) <= _TINY
+    ):  # whatever it holds, it takes little
+        pixels = _loaded(kind, image, plain, data, orientation)
+        return Decoded(pixels, pixels.shape[1], pixels.shape[0])
+    cost = cost_of(kind, image, data, width * height)
+    with decoding_room(cost.memory, limits):
+        if cost.seconds > limits.in_process:
+            return decode_in_process(
+                Task(kind, limits.pixels, limits.side, orientation), data, limits
+            )
+        try:
+            pixels = _loaded(kind, image, plain, data, orientation)
+        except Exception:
+            _require(cost.memory)  # some decoders do not say why they fail
+            raise
     if scale == 1:
         return Decoded(pixels, pixels.shape[1], pixels.shape[0])
     if (width < height) != (pixels.shape[1] < pixels.shape[0]):
@@ -258,16 +288,27 @@ def _decode_whole(
     )
 
 
+def _loaded(kind: str, image: Image, plain: bool, data: bytes, orientation: int) -> RgbImage:
+    # XMP may contain an orientation, too.
+    if plain and image.mode == "RGB" and "xmp" not in image.info:
+        return _rgb_pixels(image, "")
+    # Only these two parse metadata while loading pixels, and may warn.
+    talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
+    with quietly() if talkative else nullcontext():
+        image.load()
+    return _upright(image, orientation)
+
+
+def _require(size: int) -> None:
+    """Raise `MemoryError` if as many bytes cannot be allocated."""
+    np.empty(size, np.uint8)
+
+
 def _upright(image: Image, orientation: int = 1) -> RgbImage:
     """The RGB pixels of a loaded image, colours and EXIF orientation applied."""
     with quietly():
         turn = _turn(image, orientation)
-    image = _rgb(image, image.info.get("icc_profile"))
-    if turn:
-        from PIL.Image import Transpose
-
-        image = image.transpose(Transpose[turn])
-    return _array(image)
+    return _rgb_pixels(image, turn)
 
 
 def open_header(kind: str, file: IO[bytes]) -> ImageFile:
@@ -283,16 +324,17 @@ def open_header(kind: str, file: IO[bytes]) -> ImageFile:
     return image
 
 
-def _reduced(kind: str, image: Image, max_pixels: int | None, side: int | None) -> int:
+def _reduced(kind: str, image: Image, limits: Limits) -> int:
     """Check the number of pixels and make a JPEG decode at 1/scale; returns the scale."""
     width, height = image.size
-    limit = max_pixels or (JPEG_PIXEL_LIMIT if kind == JPEG else PIXEL_LIMIT)
-    _check_pixels(width, height, limit)
+    most = limits.pixels or (JPEG_PIXEL_LIMIT if kind == JPEG else PIXEL_LIMIT)
+    _check_pixels(width, height, most)
     if kind != JPEG:
         return 1
     scale = next((s for s in (1, 2, 4) if width * height <= PIXEL_LIMIT * s * s), 8)
-    if side is not None:
-        scale = max(scale, next((s for s in (8, 4, 2) if max(width, height) >= side * s), 1))
+    if limits.side is not None:
+        longest = max(width, height)
+        scale = max(scale, next((s for s in (8, 4, 2) if longest >= limits.side * s), 1))
     if scale > 1:
         image.draft(None, (width // scale, height // scale))
     return scale
@@ -334,49 +376,111 @@ def _silence_tiff() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
+def _rgb_pixels(image: Image, turn: str) -> RgbImage:
+    """The RGB pixels of an image, converted in bands so that little beside them is in memory."""
+    image.load()
+    width, height = image.size
+    convert = _conversion(image)
+    if not turn and width * height <= _BAND:
+        return _array(convert(image))
+    pixels = np.empty((width, height, 3) if turn in _SWAPPING else (height, width, 3), np.uint8)
+    stored = _STORED[turn](pixels)
+    for top, band in _bands(image):
+        stored[top : top + band.height] = _array(convert(band))
+    return pixels
+
+
+def _bands(image: Image) -> Iterator[tuple[int, Image]]:
+    """Parts of an image from top to bottom, each with the number of its first row."""
+    width, height = image.size
+    rows = _band_rows(image)
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(height, top + rows)))
+
+
 def _array(image: Image) -> RgbImage:
     width, height = image.size
     return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(height, width, 3)
 
 
-def _rgb(image: Image, profile: bytes | None) -> Image:
-    image = eight_bit(image)
-    if image.has_transparency_data:
-        grey = image.mode in ("1", "L", "LA", "La")
-        return _on_background(to_srgb(image.convert("LA" if grey else "RGBA"), profile))
-    return to_srgb(image.convert("L") if image.mode == "1" else image, profile)
+def _conversion(image: Image) -> Callable[[Image], Image]:
+    """What makes RGB of `image` or a band of it."""
+    profile = image.info.get("icc_profile")
+    if image.mode == "RGB" and not profile and "transparency" not in image.info:
+        return lambda band: band
+    grey = grey_scale(image, (band for _, band in _bands(image)))
+    if grey:
+        return lambda band: to_srgb(grey(band), profile)
+    if not image.has_transparency_data:
+        return lambda band: to_srgb(band.convert("L") if band.mode == "1" else band, profile)
+    step = _step(image)
+    ground = None  # found when the only band is converted, so that it is converted once
+    if _band_rows(image) < image.size[1]:
+        ground = _ground((_layer(band, profile) for _, band in _bands(image)), step)
+
+    def convert(band: Image) -> Image:
+        layer = _layer(band, profile)
+        return _on_ground(layer, ground or _ground([layer], step))
+
+    return convert
 
 
-def _on_background(layer: Image) -> Image:
-    """An RGBA layer on white, or on black if it would hardly be seen on white."""
+def _layer(image: Image, profile: bytes | None) -> Image:
+    grey = image.mode in ("1", "L", "LA", "La")
+    return to_srgb(image.convert("LA" if grey else "RGBA"), profile)
+
+
+def _on_ground(layer: Image, ground: str) -> Image:
+    """An RGBA layer on white or black."""
     from PIL.Image import new
 
     alpha = layer.getchannel("A")
     colours = layer.convert("RGB")
     if alpha.getextrema()[0] == 255:
         return colours
-    ground = new("RGB", layer.size, "black" if _is_faint(np.asarray(layer)) else "white")
-    ground.paste(colours, mask=alpha)
-    return ground
+    picture = new("RGB", layer.size, ground)
+    picture.paste(colours, mask=alpha)
+    return picture
 
 
-def _is_faint(layer: RgbImage) -> bool:
-    """Whether what is drawn differs from white by less than `_FAINT`; the sample is large."""
-    step = max(1, int((layer.shape[0] * layer.shape[1] / 1e6) ** 0.5))
-    sample = layer[::step, ::step].reshape(-1, 4).astype(np.float32)
-    opacity = sample[:, 3]
-    squares = np.square(255 - sample[:, :3]).mean(axis=1)
-    return bool((squares * opacity).sum() < _FAINT**2 * opacity.sum())  # nothing drawn: not faint
+def _ground(layers: Iterable[Image], step: int) -> str:
+    """White, or black if what is drawn differs from white by less than `_FAINT`."""
+    differences = opacities = 0.0
+    for layer in layers:
+        sample = np.asarray(layer)[::step, ::step].reshape(-1, 4).astype(np.float32)
+        opacity = sample[:, 3]
+        squares = np.square(255 - sample[:, :3]).mean(axis=1)
+        differences += float((squares * opacity).sum())
+        opacities += float(opacity.sum())
+    return "black" if differences < _FAINT**2 * opacities else "white"  # nothing drawn: white
+
+
+def _band_rows(image: Image) -> int:
+    """The rows of a band, so that the rows that are looked at are those of the whole image."""
+    step = _step(image)
+    return max(step, _BAND // image.size[0] // step * step)
+
+
+def _step(image: Image) -> int:
+    """Every how many-th row and column are looked at."""
+    return max(1, int((image.size[0] * image.size[1] / 1e6) ** 0.5))
 
 
 def _turn(image: Image, otherwise: int) -> str:
     """The transposition named in EXIF (or XMP), else that of `otherwise`; "" for none."""
     try:
+        if has_large_tags(image):
+            return ""
         orientation = image.getexif().get(_ORIENTATION, otherwise)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - the pixels may be intact despite damaged EXIF
         return ""
-    known = isinstance(orientation, int) and 1 <= orientation <= len(_TURNS)
-    return _TURNS[orientation - 1] if known else ""
+    known = isinstance(orientation, int) and 1 <= orientation <= len(_STORED)
+    return [*_STORED][orientation - 1] if known else ""
 
 
 def _reason(kind: str, error: Exception) -> str:

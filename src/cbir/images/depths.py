@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +29,14 @@ _LEAST_PART = 1 / 16
 
 
 def is_deep(image: Image) -> bool:
-    """Whether `eight_bit` has something to scale; reads no pixels."""
+    """Whether `grey_scale` has something to scale; reads no pixels."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16") or _is_signed(image)
 
 
-def eight_bit(image: Image) -> Image:
-    """A grey image as mode "L"; all others are returned as they are.
+def grey_scale(image: Image, bands: Iterable[Image]) -> Callable[[Image], Image] | None:
+    """What makes mode "L" of a band of a grey image; None if there is nothing to scale.
 
+    `bands`: all parts of the image, of which the range is found; little memory is used beside them.
     Unsigned values of up to 16 bits are scaled from their full range. 32-bit, signed and float
     values are scaled from the narrowest usual range that contains them, or from their minimum and
     maximum if that would leave next to no contrast. WhiteIsZero (TIFF) is inverted.
@@ -41,21 +44,32 @@ def eight_bit(image: Image) -> Image:
     from PIL.Image import fromarray
 
     if not is_deep(image):
-        return image
-    values = np.asarray(image)
+        return None
     tags = getattr(image, "tag_v2", {})
     bits = int(tags.get(_BITS, (16 if image.mode.startswith("I;16") else 32,))[0])
-    if image.mode.startswith("I;16"):
-        grey = _from_unsigned(values, 2**bits - 1)
-    else:
-        if tags and image.mode == "I" and not _is_signed(image):
-            values = values.view(np.uint32)
-        elif image.mode == "L":
-            values = values.view(np.int8)
-        grey = _from_any_range(values, _RANGES[values.dtype.kind, bits])
     # Pillow inverts what has at most 8 bits.
     inverted = tags.get(_PHOTOMETRIC) == 0 and image.mode != "L"
-    return fromarray(255 - grey if inverted else grey)
+    kind: type[np.uint32 | np.int8] | None = None
+    if tags and image.mode == "I" and not _is_signed(image):
+        kind = np.uint32
+    elif image.mode == "L":
+        kind = np.int8
+
+    def values_of(band: Image) -> NDArray[Any]:
+        values = np.asarray(band)
+        return values if kind is None else values.view(kind)
+
+    if image.mode.startswith("I;16"):
+        scale = partial(_from_unsigned, top=2**bits - 1)
+    else:
+        black, white = _range(map(values_of, bands), bits)
+        scale = partial(_from_range, black=black, white=white)
+
+    def grey(band: Image) -> Image:
+        scaled = scale(values_of(band))
+        return fromarray(255 - scaled if inverted else scaled)
+
+    return grey
 
 
 def as_black_is_zero(tiff: bytes) -> bytes | None:
@@ -85,18 +99,30 @@ def _from_unsigned(values: NDArray[Any], top: int) -> NDArray[np.uint8]:
     return ((values.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
 
 
-def _from_any_range(values: NDArray[Any], usual: list[tuple[float, float]]) -> NDArray[np.uint8]:
-    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    is_float, spread = values.dtype.kind == "f", high - low
-    black, white = next(
+def _range(parts: Iterable[NDArray[Any]], bits: int) -> tuple[float, float]:
+    """The values of black and white."""
+    low, high, kind = float("inf"), float("-inf"), ""
+    for values in parts:
+        finite = _finite(values)
+        low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+        kind = values.dtype.kind
+    usual, least = _RANGES[kind, bits], 0.0 if kind == "f" else _LEAST_PART
+    return next(
         (
             (black, white)
             for black, white in usual
             if black <= low
             and high <= white
-            and ((black, white) == usual[0] or is_float or spread >= (white - black) * _LEAST_PART)
+            and ((black, white) == usual[0] or high - low >= (white - black) * least)
         ),
         (low, high),
     )
-    return np.rint((finite - black) * 255 / ((white - black) or 1.0)).astype(np.uint8)
+
+
+def _from_range(values: NDArray[Any], black: float, white: float) -> NDArray[np.uint8]:
+    scaled = (_finite(values) - black) * 255 / ((white - black) or 1.0)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)

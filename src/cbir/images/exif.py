@@ -14,6 +14,7 @@ from importlib import import_module
 from io import BytesIO
 from typing import Any
 
+from cbir.images.costs import is_intricate
 from cbir.images.decode import JPEG, PNG, TIFF, sniff
 
 POSITION = ("latitude", "longitude")
@@ -25,6 +26,7 @@ _TEXT, _RATIONAL, _POINTERS = (2, 129), 5, (4, 13)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 13: 4, 129: 1}
 _LONGEST_TEXT = 200
 _MOST_TAGS = 1000
+_MOST_SEGMENTS = 1000
 _MARKS = {PNG: b"eXIf", "image/webp": b"EXIF"}
 _PLUGINS = {
     "image/heic": ("pi_heif", "HeifImageFile"),
@@ -37,10 +39,12 @@ def exif_fields(data: bytes) -> dict[str, str | float]:
 
     `taken`: ISO date and time without a zone, seconds `2024-05-03T12:30:45`, or the date alone.
     `camera`: make and model. `lens`. `latitude`, `longitude`: degrees, north and east positive.
-    Damaged values are left out; never raises.
+    Damaged values are left out. Raises `MemoryError`, and nothing else.
     """
     try:
         return dict(_fields(_Block(_block(data))))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - the pixels are worth indexing without it
         return {}
 
@@ -51,6 +55,8 @@ def _block(data: bytes) -> bytes:
     if kind == TIFF:
         return data
     if kind in _PLUGINS:
+        if is_intricate(kind, data):
+            return b""
         module, name = _PLUGINS[kind]
         held = getattr(import_module(module), name)(BytesIO(data)).info.get("exif") or b""
         return bytes(held).removeprefix(b"Exif\0\0")
@@ -69,7 +75,9 @@ def _block(data: bytes) -> bytes:
 def _jpeg_block(data: bytes) -> bytes:
     """The block of a JPEG, from its segments before the pixels."""
     at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+    for _ in range(_MOST_SEGMENTS):
+        if data[at : at + 1] != b"\xff" or data[at + 1 : at + 2] == b"\xda":
+            break
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             return data[at + 10 : end]

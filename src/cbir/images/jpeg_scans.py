@@ -1,12 +1,14 @@
-"""Whether a JPEG has all of its scans (ITU-T T.81, annexes B and G)."""
+"""The scans of a JPEG: how many there are, and whether all are (ITU-T T.81, annexes B and G)."""
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _SCAN = 0xDA
+_MOST_SEGMENTS = 100_000
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
@@ -16,14 +18,7 @@ def has_every_scan(data: bytes) -> bool:
     The last scan itself may be incomplete.
     """
     missing: dict[int, set[int]] = {}
-    at = 2
-    while found := _NEXT_MARKER.search(data, at):
-        marker, at = data[found.start() + 1], found.start() + 2
-        if at + 2 > len(data):
-            break
-        (length,) = struct.unpack_from(">H", data, at)
-        segment = data[at + 2 : at + length]
-        at += length
+    for marker, segment in _segments(data):
         if marker in _FRAMES:
             missing = {component: set(range(64)) for component in segment[6::3]}
         elif marker == _SCAN and segment:
@@ -33,3 +28,24 @@ def has_every_scan(data: bytes) -> bool:
                 for component in segment[1:last:2]:
                     missing.get(component, set()).difference_update(range(first, end + 1))
     return bool(missing) and not any(missing.values())
+
+
+def scan_count(data: bytes) -> int:
+    """The number of scans without those of thumbnails in metadata; 100,000 for very long files."""
+    markers = [marker for marker, _ in _segments(data)]
+    return markers.count(_SCAN) if len(markers) < _MOST_SEGMENTS else _MOST_SEGMENTS
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The marker and the content of each segment, up to `_MOST_SEGMENTS`."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        found = _NEXT_MARKER.search(data, at)
+        if found is None:
+            return
+        marker, at = data[found.start() + 1], found.start() + 2
+        if at + 2 > len(data):
+            return
+        (length,) = struct.unpack_from(">H", data, at)
+        yield marker, data[at + 2 : at + length]
+        at += length

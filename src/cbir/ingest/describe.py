@@ -7,10 +7,11 @@ is described in portions of about VIEW_BYTES of pixels, because not every descri
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -18,12 +19,14 @@ import numpy as np
 
 from cbir.descriptors.contract import Descriptor, describe_each, prepare
 from cbir.errors import CbirError, ImageError
-from cbir.images.decode import Decoded, decode_file
+from cbir.images.decode import decode_file
+from cbir.images.decoding_process import Decoded
 from cbir.images.exif import exif_fields
 from cbir.images.items import SourceItem, content_hash
+from cbir.images.limits import DEFAULT, Limits
 from cbir.images.regions import crop
 from cbir.images.thumbnails import thumbnail
-from cbir.machine import usable_cores
+from cbir.machine import LACKS_MEMORY, is_out_of_memory, usable_cores
 from cbir.types import WHOLE, Box, MetadataValue, RgbImage, Vectors
 
 BATCH = 64
@@ -91,18 +94,20 @@ def describe_items(
     descriptor: Descriptor,
     boxes: Sequence[Box] = (WHOLE,),
     only_hash: OnlyHash = describe_all,
-    max_pixels: int | None = None,
+    limits: Limits = DEFAULT,
     *,
     exif: bool = False,
 ) -> Iterator[list[Outcome]]:
     """Describe every item; yields lists of outcomes, in the order of `items`.
 
     `boxes`: the parts of each image to describe. `only_hash` is asked in the workers' threads.
-    `max_pixels`: see `images.decode.decode_file`. `exif`: whether to read the EXIF fields. Closing
-    the iterator stops the workers after their current batch.
+    `limits`: see `images.decode.decode_file`. `exif`: whether to read the EXIF fields. Closing the
+    iterator stops the workers after their current image, or at once if it is a slow one.
     """
     workers = usable_cores()
-    worker = _Worker(descriptor, boxes, only_hash, max_pixels, exif)
+    stopped = threading.Event()
+    limits = replace(limits, stopped=stopped)
+    worker = _Worker(descriptor, boxes, only_hash, limits, exif)
     with ThreadPoolExecutor(workers, thread_name_prefix="cbir-describe") as pool:
         pending: deque[Future[list[Outcome]]] = deque()
         try:
@@ -113,6 +118,7 @@ def describe_items(
             while pending:
                 yield pending.popleft().result()
         finally:
+            stopped.set()
             for future in pending:
                 future.cancel()
 
@@ -124,7 +130,7 @@ class _Worker:
     descriptor: Descriptor
     boxes: Sequence[Box]
     only_hash: OnlyHash
-    max_pixels: int | None
+    limits: Limits
     exif: bool
 
     def outcomes(self, batch: Sequence[SourceItem]) -> list[Outcome]:
@@ -132,6 +138,8 @@ class _Worker:
         waiting: list[_Opened | Hashed | Unreadable] = []
         held = 0
         for item in batch:
+            if self.limits.stopped is not None and self.limits.stopped.is_set():
+                break  # nobody waits for the outcomes
             one = self._open(item)
             waiting.append(one)
             held += sum(view.nbytes for view in one.views) if isinstance(one, _Opened) else 0
@@ -149,7 +157,7 @@ class _Worker:
             if self.only_hash(item, data, digest):
                 return Hashed(item, digest, fields)
             if isinstance(data, bytes):
-                image = decode_file(data, self.max_pixels)
+                image = decode_file(data, self.limits)
             else:
                 image = Decoded(data, data.shape[1], data.shape[0])
             small = thumbnail(file, image.pixels)
@@ -160,15 +168,19 @@ class _Worker:
         except ImageError as error:
             return Unreadable(item, error.message)
         except OSError as error:
+            if is_out_of_memory(error):
+                return Unreadable(item, LACKS_MEMORY)
             return Unreadable(item, f"cannot be read: {error.strerror or error}")
         except MemoryError:
-            return Unreadable(item, "needs more memory than is available")
+            return Unreadable(item, LACKS_MEMORY)
 
     def _views(self, image: RgbImage) -> list[RgbImage]:
         try:
             return [prepare(self.descriptor, crop(image, box)) for box in self.boxes]
         except Exception as error:
             # A user's descriptor may raise anything; it costs this image, not the run.
+            if is_out_of_memory(error):
+                raise MemoryError from error
             raise ImageError(f"cannot be described: {error}") from error
 
     def _describe(self, opened: Sequence[_Opened | Hashed | Unreadable]) -> list[Outcome]:
@@ -186,6 +198,8 @@ def _outcome(opened: _Opened, results: list[Vectors | Exception]) -> Outcome:
     vectors = []
     for result in results:
         if isinstance(result, Exception):
+            if is_out_of_memory(result):
+                return Unreadable(opened.item, LACKS_MEMORY)
             reason = result.message if isinstance(result, CbirError) else str(result)
             return Unreadable(opened.item, f"cannot be described: {reason}")
         vectors.append(result)

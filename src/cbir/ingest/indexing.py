@@ -20,6 +20,7 @@ from cbir.errors import CbirError, how_to_install
 from cbir.images.excludes import ArchiveMembers, Excludes, excludes
 from cbir.images.folders import FolderSource
 from cbir.images.items import ImageSource
+from cbir.images.limits import SECONDS, Limits
 from cbir.images.members import has_image_suffix
 from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
@@ -54,6 +55,7 @@ def index_images(
     rehash: bool = False,
     again: bool = False,
     max_pixels: int | None = None,
+    max_seconds: float = SECONDS,
     rebuild: bool = False,
     fast_load: bool = False,
     on_progress: OnProgress = lambda _: None,
@@ -78,7 +80,8 @@ def index_images(
     unless `prune` is "force", `PruneRefusedError` is raised after everything else is done.
     `rehash`: read every image again, also those whose file seems unchanged. `again`: also add
     images that were removed with `remove_images`, which are kept out otherwise.
-    `max_pixels`: images of more pixels are not read; see `images.decode.decode_file`.
+    `max_pixels`, `max_seconds`: images of more pixels, or that take longer to decode, are not read;
+    see `images.decode.decode_file`.
 
     Records follow moved files, see `IndexingRun`. A source that is found elsewhere keeps its name
     (`places.follow_source`), and a folder inside another one is part of its source
@@ -124,7 +127,7 @@ def index_images(
             boxes,
             details,
             on_progress,
-            max_pixels=max_pixels,
+            limits=Limits(max_pixels, max_seconds),
             exif=exif,
             rehash=rehash,
             again=again,

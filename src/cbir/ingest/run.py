@@ -16,6 +16,7 @@ from cbir.images.excludes import ArchiveMembers
 from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
+from cbir.images.limits import DEFAULT, Limits
 from cbir.images.rules import RULES, reads_differently
 from cbir.images.sources import is_away
 from cbir.index.base import Detail, Entry, FileState, Index, SourceRun, Stamp, Tombstone
@@ -100,7 +101,7 @@ class IndexingRun:
     boxes: Sequence[Box]
     metadata: Sequence[Metadata]
     on_progress: OnProgress
-    max_pixels: int | None = None
+    limits: Limits = DEFAULT
     exif: bool = True
     rehash: bool = False
     again: bool = False
@@ -304,7 +305,7 @@ class _SourceRun:
                 self._run.descriptor,
                 self._run.boxes,
                 only_hash,
-                self._run.max_pixels,
+                self._run.limits,
                 exif=self._run.exif,
             ):
                 for outcome in outcomes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cbir.errors import ImageError
 from cbir.images.decode import decode_file
 from cbir.images.items import content_hash
+from cbir.images.limits import Limits
 from cbir.index.base import Index
 from cbir.machine import usable_cores
 from cbir.search.asking import Asking
@@ -97,7 +98,9 @@ def _computed(record: ImageRecord, originals: Originals) -> Keypoints | None:
         if content_hash(data) != record.content_hash:
             return None
         # Twice the compared size: scaling down by an uneven factor needs pixels to average.
-        pixels = decode_file(data, side=2 * SIDE).pixels if isinstance(data, bytes) else data
+        pixels = (
+            decode_file(data, Limits(side=2 * SIDE)).pixels if isinstance(data, bytes) else data
+        )
     except ImageError:
         return None  # the hit is marked as unverified
     return keypoints(pixels)

@@ -7,6 +7,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import CbirError, ImageError, IndexReplacedError, QueryError, RecordGoneError
+from cbir.images.limits import NoRoomError
+from cbir.machine import is_out_of_memory
 from cbir.web.opened import reopen
 from cbir.web.pages import failure_page, refused_page
 from cbir.web.questions import MAX_UPLOAD, RequestError, wants_json
@@ -45,6 +47,8 @@ def _from_cbir_error(error: CbirError) -> Answer:
         else:
             current_app.logger.warning("%s; it was opened again", error.message)
             return _answer(503, "The index was just replaced", "Ask again: the new one is open.")
+    if isinstance(error, NoRoomError):
+        return _answer(503, "The server is busy with other large pictures", _sentence(error.hint))
     # Anything else is about this installation; its message may hold paths of the server.
     current_app.logger.error("%s", error)
     return _answer(503, "The index cannot be searched now", "The server's log has the reason.")
@@ -53,6 +57,8 @@ def _from_cbir_error(error: CbirError) -> Answer:
 def _from_http_error(error: HTTPException) -> Answer:
     if error.response is not None or error.code is None or error.code < 400:
         return error.get_response()
+    if is_out_of_memory(getattr(error, "original_exception", None)):
+        return _answer(503, "The server needs more memory for this", "Try again in a moment.")
     message, hint = _HTTP.get(error.code, (error.name, error.description or ""))
     if error.code == 413:
         message, hint = _too_large()

@@ -8,7 +8,8 @@ from typing import Any
 from flask import Request, g
 
 from cbir.errors import CbirError, ImageError, QueryError
-from cbir.images.decode import decode
+from cbir.images.decode import decode_file
+from cbir.images.limits import Limits, keep
 from cbir.search.query import IndexedId, Query, SearchOptions
 from cbir.types import Box, RgbImage
 from cbir.web.uploads import MINUTES, Upload, Uploads
@@ -18,6 +19,7 @@ MAX_UPLOAD = 20 * 1024 * 1024
 """Largest picture (bytes); a larger one gets status 413."""
 MAX_FIELD = 500_000
 """Longest field that is not a picture (characters); a longer one gets status 413."""
+_LIMITS = Limits(seconds=10, wait=10)
 
 
 class RequestError(CbirError):
@@ -220,10 +222,12 @@ def _read_switch(request: Request, name: str) -> bool:
 
 def _decode(upload: Upload) -> RgbImage:
     try:
-        return decode(upload.data)
+        pixels = decode_file(upload.data, _LIMITS).pixels
     except ImageError as error:
         hint = error.hint or "Choose a JPEG, PNG, WebP, HEIC or another common image file."
         raise RequestError(400, f"{upload.name}: {error.message}", hint) from error
+    keep(pixels)
+    return pixels
 
 
 def _file_name(sent: str) -> str:

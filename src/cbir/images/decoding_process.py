@@ -1,0 +1,131 @@
+"""Decodes a picture in a process that can be stopped, and whose memory is limited.
+
+A message is a line of JSON and the bytes after it. `decode_task` runs in the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from threading import Thread
+from typing import IO
+
+import numpy as np
+
+from cbir.errors import ImageError
+from cbir.images.limits import MEMORY, Limits
+from cbir.types import RgbImage
+
+_BASE = 700_000_000  # address space of Python with its libraries
+_LOOK = 0.2  # seconds between two looks at the clock
+_KILLED = 9  # the signal
+_PER_PIXEL = 20  # bytes that a pixel takes in the worst format
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to decode: see `decode.decode_form`."""
+
+    kind: str
+    pixels: int | None
+    side: int | None
+    orientation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """RGB pixels, uint8 (height, width, 3), perhaps read-only; the width and height of the picture.
+
+    `pixels` have another size if a JPEG was decoded at reduced scale. `notes`: one line each about
+    what was unusual and is no failure.
+    """
+
+    pixels: RgbImage
+    width: int
+    height: int
+    notes: tuple[str, ...] = ()
+
+
+def decode_in_process(task: Task, data: bytes, limits: Limits) -> Decoded:
+    """Decode a picture in another process.
+
+    Raises `ImageError` if that fails, takes longer than `limits.seconds`, is stopped or needs more
+    than `limits.MEMORY`; `MemoryError` if this machine lacks the memory.
+    """
+    home = str(Path(__file__).parents[2])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")])),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    memory = max(MEMORY, _PER_PIXEL * (task.pixels or 0))
+    settings = asdict(task) | {
+        "seconds": limits.seconds,
+        "memory": memory + _BASE,
+        "parent": os.getpid(),
+    }
+    with subprocess.Popen(
+        # Without the working directory, which may hold anyone's modules, among its paths.
+        [sys.executable, "-P", "-m", "cbir.images.decode_task"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this process, which then ends the other one
+    ) as process:
+        assert process.stdin is not None
+        # `communicate` loses input that it has not sent when its time is over.
+        pipe, process.stdin = process.stdin, None
+        feeder = Thread(target=_feed, args=(pipe, json.dumps(settings).encode() + b"\n", data))
+        feeder.start()
+        try:
+            message = _until_done(process, limits)
+        finally:
+            process.kill()
+            feeder.join()
+    return _read(message, process.returncode, memory)
+
+
+def _feed(pipe: IO[bytes], *parts: bytes) -> None:
+    with suppress(OSError), pipe:  # the process may end before it has read all
+        for part in parts:
+            pipe.write(part)
+
+
+def _until_done(process: subprocess.Popen[bytes], limits: Limits) -> bytes:
+    deadline = time.monotonic() + limits.seconds
+    while True:
+        try:
+            return process.communicate(timeout=min(_LOOK, limits.seconds))[0]
+        except subprocess.TimeoutExpired:
+            if limits.stopped is not None and limits.stopped.is_set():
+                raise ImageError("decoding was stopped") from None
+            if time.monotonic() >= deadline:
+                raise ImageError(
+                    f"took longer than {limits.seconds:g} s to decode",
+                    "save it as an ordinary JPEG or PNG, or index it with --max-seconds "
+                    f"{ceil(3 * limits.seconds)}",
+                ) from None
+
+
+def _read(message: bytes, code: int, memory: int) -> Decoded:
+    end = message.find(b"\n")
+    if end < 0:
+        if code == -_KILLED:  # by the system, for want of memory
+            raise MemoryError
+        raise ImageError("damaged image: its decoder ended without an answer")
+    told = json.loads(message[:end])
+    if "error" in told:
+        raise ImageError(told["error"], told["hint"])
+    if told.get("lacks") == "limit":
+        raise ImageError(f"needs more than {memory / 1e9:g} GB of memory to decode")
+    if "lacks" in told:
+        raise MemoryError
+    pixels = np.frombuffer(message, np.uint8, offset=end + 1).reshape(*told["shape"], 3)
+    return Decoded(pixels, told["width"], told["height"], tuple(told["notes"]))
