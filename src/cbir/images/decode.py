@@ -253,27 +253,23 @@ def _decode(kind: str, data: bytes, limits: Limits, orientation: int = 1) -> Dec
 
 
 def _decode_whole(kind: str, data: bytes, limits: Limits, orientation: int) -> Decoded:
+    task = Task(kind, limits.pixels, limits.side, orientation)
     if limits.seconds != inf and is_intricate(kind, data):
         with decoding_room(UNKNOWN, limits):
-            return decode_in_process(
-                Task(kind, limits.pixels, limits.side, orientation), data, limits
-            )
+            return decode_in_process(task, data, limits)
     plain = kind == JPEG and orientation == 1 and b"Exif\0" not in data
     with nullcontext() if plain else quietly():
         image = open_header(kind, BytesIO(data))
     width, height = image.size
     scale = _reduced(kind, image, limits)
-    if (
-        scale == 1 and width * height <= _TINY and len(data) <= _TINY
-    ):  # whatever it holds, it takes little
+    # Whatever a tiny file holds, it takes little.
+    if scale == 1 and width * height <= _TINY and len(data) <= _TINY:
         pixels = _loaded(kind, image, plain, data, orientation)
         return Decoded(pixels, pixels.shape[1], pixels.shape[0])
     cost = cost_of(kind, image, data, width * height)
     with decoding_room(cost.memory, limits):
         if cost.seconds > limits.in_process:
-            return decode_in_process(
-                Task(kind, limits.pixels, limits.side, orientation), data, limits
-            )
+            return decode_in_process(task, data, limits)
         try:
             pixels = _loaded(kind, image, plain, data, orientation)
         except Exception:

@@ -33,10 +33,10 @@ _SMALL = 32_000_000  # bytes: pictures of up to 4 megapixels do not wait for oth
 class Limits:
     """The limits of one picture.
 
-    `pixels`: None for those of `images.decode`. `side`: of a JPEG, only the pixels that its longest
-    side needs to have at least this many are decoded, if that is possible. `seconds`: of a decoding in a process of its own;
+    `pixels`: None for those of `images.decode`. `seconds`: of a decoding in a process of its own;
     infinite to decode whatever it is in this process. `stopped`: once it is set, such a process is
-    ended. `wait`: how many seconds a picture waits for others, see `decoding_room`.
+    ended. `wait`: how many seconds a picture waits for others, see `decoding_room`. `side`: a JPEG
+    is decoded at 1/2, 1/4 or 1/8 of its size if its longest side remains at least this.
     """
 
     pixels: int | None = None
