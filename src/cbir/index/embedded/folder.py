@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,23 @@ def holds_only_own_files(folder: Path) -> bool:
     )
 
 
+def check_own_files(folder: Path, name: str) -> None:
+    """Raise `IndexStateError` unless the files of the index are files in its `folder`.
+
+    A stranger's index could hold a link in the place of a lock or log, which would be written to,
+    or a pipe, which would be waited for. `name` is the index in messages.
+    """
+    for own in sorted(_OWN_NAMES):
+        path = folder / own
+        with suppress(FileNotFoundError):  # a process may delete side files meanwhile
+            kind = stat.S_IFMT(path.lstat().st_mode)
+            if kind != (stat.S_IFDIR if own == MODEL else stat.S_IFREG):
+                raise IndexStateError(
+                    f"{name}/{own} is not a {'folder' if own == MODEL else 'regular file'}",
+                    "replace links with what they lead to, and remove anything else",
+                )
+
+
 def lies_inside(name: str) -> bool:
     """Whether `name`, such as `model.json` or `1/model.json`, stays inside the model's folder."""
     words = name.split("/")
@@ -69,6 +87,7 @@ def lock_for_writing(folder: Path, name: str) -> BaseFileLock:
     """
     from filelock import FileLock, Timeout
 
+    check_own_files(folder, name)
     lock = FileLock(folder / _WRITER_LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()

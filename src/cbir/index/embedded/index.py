@@ -37,7 +37,7 @@ from cbir.index.embedded import (
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import repair as mending
 from cbir.index.embedded.checksums import RECORDS, seal_all
-from cbir.index.embedded.sqlite import Database
+from cbir.index.embedded.sqlite import Check, Database
 from cbir.index.embedded.view import Views
 from cbir.index.entries import check_metadata, checked_entries, checked_queries
 from cbir.index.fields import described_fields
@@ -45,6 +45,11 @@ from cbir.index.kept_files import remove_unless
 from cbir.index.source_names import check_known, check_move, source_name
 from cbir.types import DescriptorSpec, Failure, ImageRecord, MetadataValue, ModelFile, Vectors
 
+CHECKS: Mapping[str, Check] = {
+    files.RECORDS: schema.check_tables,
+    files.THUMBNAILS: thumbnail_rows.check_tables,
+}
+"""What every connection to a file begins with."""
 _COPIED_AT_ONCE = 256
 
 
@@ -69,6 +74,7 @@ class EmbeddedIndex:
         self._folder = folder
         self._databases: list[Database] = []
         self._deleted = False
+        files.check_own_files(folder, url)
         self._lock = files.lock_for_writing(folder, url) if write else None
         try:
             self._records = self._open(files.RECORDS)
@@ -398,7 +404,7 @@ class EmbeddedIndex:
         return database
 
     def _open(self, name: str) -> Database:
-        database = Database(self._folder / name, self.url, write=self.writable)
+        database = Database(self._folder / name, self.url, CHECKS[name], write=self.writable)
         self._databases.append(database)
         return database
 

@@ -13,7 +13,7 @@ from cbir.files import sha256_of, write_files
 from cbir.home import cbir_home
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import schema, thumbnail_rows
-from cbir.index.embedded.index import EmbeddedIndex
+from cbir.index.embedded.index import CHECKS, EmbeddedIndex
 from cbir.index.embedded.repair import mend_opening
 from cbir.index.embedded.salvage import is_sound, salvage
 from cbir.index.embedded.sqlite import Database
@@ -43,7 +43,7 @@ def mend(url: str) -> list[str]:
         present = [folder / name for name in (files.RECORDS, files.THUMBNAILS)]
         damaged = [path for path in present if path.exists() and not is_sound(path)]
         told = [line for path in damaged for line in salvage(path, url)]
-        database = Database(folder / files.RECORDS, url, write=True)
+        database = Database(folder / files.RECORDS, url, CHECKS[files.RECORDS], write=True)
         with closing(database), database.write() as connection:
             return told + mend_opening(connection)
     finally:
@@ -129,7 +129,7 @@ def _write_files(folder: Path, model_files: Mapping[str, ModelFile]) -> None:
 
 def _write_tables(url: str, folder: Path, meta: schema.Meta) -> None:
     for name in (files.THUMBNAILS, files.RECORDS):
-        database = Database(folder / name, url, write=True)
+        database = Database(folder / name, url, CHECKS[name], write=True)
         with closing(database), database.write() as connection:
             if name == files.THUMBNAILS:
                 thumbnail_rows.create_thumbnails(connection)
@@ -140,7 +140,7 @@ def _write_tables(url: str, folder: Path, meta: schema.Meta) -> None:
 def _is_unfinished(url: str, folder: Path) -> bool:
     """Whether the records file holds no index yet; a damaged file counts as complete."""
     try:
-        database = Database(folder / files.RECORDS, url)
+        database = Database(folder / files.RECORDS, url, CHECKS[files.RECORDS])
         with closing(database), database.read() as connection:
             return schema.read_meta(connection, url) is None
     except IndexStateError:

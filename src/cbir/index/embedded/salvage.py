@@ -12,6 +12,8 @@ from cbir.errors import IndexStateError
 from cbir.files import put_in_place
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.checksums import RECORDS, THUMBNAILS
+from cbir.index.embedded.index import CHECKS
+from cbir.index.embedded.sqlite import harden
 
 _TRIES = 100_000
 """Statements a table: every unreadable row takes about one."""
@@ -28,11 +30,12 @@ _BY_NUMBER = {
 
 
 def is_sound(path: Path) -> bool:
-    """Whether SQLite can read all of the file and finds no contradiction in it."""
+    """Whether the tables are those of an index, and SQLite finds no contradiction in the file."""
     try:
         with closing(_connect(path)) as connection:
+            CHECKS[path.name](connection, "")
             lines = connection.execute("PRAGMA integrity_check(1)").fetchall()
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, IndexStateError):
         return False
     return lines == [("ok",)]
 
@@ -41,14 +44,18 @@ def salvage(path: Path, name: str) -> list[str]:
     """Replace a damaged file of the index `name` by one with all rows that can be read.
 
     The damaged file stays beside it. Returns what was done, one line. Raises `IndexStateError` if
-    not even the tables of `index.sqlite` can be read. The caller has the writer lock.
+    not even the tables of `index.sqlite` can be read, or are not those of an index. The caller has
+    the writer lock.
     """
     draft = path.with_name(path.name + files.SALVAGED)
     files.remove_database(draft)
     tables = RECORDS if path.name == files.RECORDS else THUMBNAILS
     counts = {}
     try:
+        with closing(_connect(path)) as old:
+            CHECKS[path.name](old, name)  # from here on, reading runs nothing of the file
         with closing(_connect(draft, "rwc")) as new:
+            new.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 1)
             new.execute("ATTACH ? AS old", (f"{path.absolute().as_uri()}?mode=rw",))
             _create_like(new, set(tables))
             counts = {table: _copy(new, table) for table in tables}
@@ -57,9 +64,11 @@ def salvage(path: Path, name: str) -> list[str]:
                 new.execute(f"UPDATE sqlite_sequence SET seq = max(seq, {given})")
         if path.name == files.RECORDS and not counts["meta"]:
             raise sqlite3.DatabaseError("its table 'meta' cannot be read")
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, IndexStateError) as error:
         files.remove_database(draft)
         if path.name == files.RECORDS:
+            if isinstance(error, IndexStateError):
+                raise
             raise IndexStateError(
                 f"{name}/{path.name} is damaged, and nothing of it can be read: {error}",
                 "index the sources again into a new index",
@@ -77,7 +86,9 @@ def salvage(path: Path, name: str) -> list[str]:
 
 def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    harden(connection)
+    return connection
 
 
 def _create_like(new: sqlite3.Connection, tables: set[str]) -> None:

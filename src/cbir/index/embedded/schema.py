@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
 from cbir.errors import HOW_TO_UPDATE, IndexStateError
 from cbir.index.embedded.checksums import (
@@ -19,6 +22,7 @@ from cbir.index.embedded.checksums import (
     resealing,
     row_checksum,
 )
+from cbir.index.embedded.folder import RECORDS
 from cbir.types import EXIF_FIELDS, DescriptorSpec
 from cbir.wording import shell_word
 
@@ -27,8 +31,9 @@ FORMAT = 3
 of all rows, and which fields were given by people."""
 SEALED_SINCE = 3
 # As format 1 had it, so that a new index and a migrated one have the same columns.
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+_META = "CREATE TABLE meta (name TEXT PRIMARY KEY, value"
+_SCHEMA = f"""
+{_META}) WITHOUT ROWID;
 CREATE TABLE sources (name TEXT PRIMARY KEY, uri TEXT NOT NULL UNIQUE) WITHOUT ROWID;
 CREATE TABLE records (
     key INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
@@ -69,6 +74,11 @@ ALTER TABLE records ADD COLUMN label_given INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE metadata ADD COLUMN given INTEGER NOT NULL DEFAULT 1;
 UPDATE metadata SET given = 0 WHERE name IN ({EXIF_NAMES});
 """
+_STATEMENTS = (_SCHEMA, _MIGRATION_2, _MIGRATION_3)
+"""What makes the tables of format 1, and of each later format from the one before it."""
+_FORMAT = "SELECT value FROM meta WHERE name = 'format'"
+Thing: TypeAlias = tuple[str, ...]
+"""Type, name, table and SQL of one thing in a schema."""
 THESE = "(SELECT value FROM json_each(?))"
 """The values that `listed` wrote, as a subquery."""
 
@@ -85,7 +95,7 @@ class Meta:
 
 def create(connection: sqlite3.Connection, meta: Meta) -> None:
     """Create the tables of an index."""
-    _run(connection, _SCHEMA + _MIGRATION_2 + _MIGRATION_3)
+    run(connection, "".join(_STATEMENTS))
     rows: list[tuple[Cell, ...]] = [
         ("format", meta.format),
         ("index_id", meta.index_id),
@@ -112,8 +122,8 @@ def note_sources(connection: sqlite3.Connection) -> None:
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the tables of an older index to today's format; their rows are sealed afterwards."""
     if format_of(connection) < 2:
-        _run(connection, _MIGRATION_2)
-    _run(connection, _MIGRATION_3)
+        run(connection, _MIGRATION_2)
+    run(connection, _MIGRATION_3)
     note_sources(connection)
     connection.execute("UPDATE meta SET value = ? WHERE name = 'format'", (FORMAT,))
 
@@ -130,9 +140,7 @@ def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
     found = values.get("format")
     changed = damaged_rows(connection, "meta")
     if isinstance(found, int) and found > FORMAT and not any(map(_is_flipped_format, changed)):
-        raise IndexStateError(
-            f"{name} has format {found}; this version of cbir reads up to {FORMAT}", HOW_TO_UPDATE
-        )
+        raise _newer(name, found)
     if changed:
         names = ", ".join(f"{row.keys[0]!r}" for row in changed)
         raise damaged(f"{names} in its table 'meta' has changed", name)
@@ -152,6 +160,12 @@ def damaged(what: str, name: str = "") -> IndexStateError:
     return IndexStateError(
         f"{name or 'the index'} is damaged: {what}",
         f"cbir verify {shell_word(name) if name else 'INDEX'} --repair, or index the sources again",
+    )
+
+
+def _newer(name: str, found: int) -> IndexStateError:
+    return IndexStateError(
+        f"{name} has format {found}; this version of cbir reads up to {FORMAT}", HOW_TO_UPDATE
     )
 
 
@@ -194,7 +208,7 @@ def log_from(connection: sqlite3.Connection) -> int:
 
 def format_of(connection: sqlite3.Connection) -> int:
     """The format of the index; one that only readers opened may be older than today's."""
-    return number(connection, "SELECT value FROM meta WHERE name = 'format'")
+    return number(connection, _FORMAT)
 
 
 def number(connection: sqlite3.Connection, query: str, *values: Any) -> int:
@@ -215,6 +229,53 @@ def listed(values: Iterable[Any]) -> str:
     return json.dumps(list(values))
 
 
-def _run(connection: sqlite3.Connection, statements: str) -> None:
+def check_tables(connection: sqlite3.Connection, name: str) -> None:
+    """Raise `IndexStateError` unless the schema is exactly that of a format.
+
+    A file without tables passes: it is an index that was never completed.
+    """
+    connection.execute("BEGIN")
+    found = tables(connection)
+    if found not in (made_by("".join(_STATEMENTS[:count])) for count in range(FORMAT + 1)):
+        row = connection.execute(_FORMAT).fetchone() if any(map(_is_meta, found)) else None
+        if row and isinstance(row[0], int) and row[0] > FORMAT:
+            raise _newer(name, row[0])
+        raise foreign(name, RECORDS)
+    connection.rollback()
+
+
+def _is_meta(thing: Thing) -> bool:
+    """Whether this is the table that says the format, also in formats that add columns to it."""
+    return thing[:3] == ("table", "meta", "meta") and thing[3].startswith(
+        (f"{_META})", f"{_META},")
+    )
+
+
+def tables(connection: sqlite3.Connection) -> list[Thing]:
+    """The schema of a file, sorted; equal statements are equal, whatever their white space."""
+    rows = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
+    return sorted((*map(str, row[:3]), re.sub(r"[ \n]+", " ", str(row[3]))) for row in rows)
+
+
+@cache
+def made_by(statements: str) -> list[Thing]:
+    """The schema that these statements make."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        run(connection, statements)
+        return tables(connection)
+
+
+def foreign(name: str, file: str) -> IndexStateError:
+    """The error for a file whose schema is not cbir's."""
+    return IndexStateError(
+        f"{name}/{file} is not an index of cbir: its tables were changed by another program",
+        "index the sources again into a new index"
+        if file == RECORDS
+        else f"cbir verify {shell_word(name)} --repair",
+    )
+
+
+def run(connection: sqlite3.Connection, statements: str) -> None:
+    """Execute statements, each of which ends a line."""
     for statement in statements.split(";\n"):
         connection.execute(statement)

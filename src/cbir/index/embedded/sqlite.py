@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from cbir.errors import CbirError, IndexClosedError, IndexReplacedError, IndexSt
 from cbir.index.embedded.folder import THUMBNAILS
 
 _BUSY_TIMEOUT = 30.0
+_STEPS_BETWEEN_LOOKS = 100_000
+"""Steps of SQLite's virtual machine, a few milliseconds, after which Ctrl-C is noticed."""
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 2**29,
+    sqlite3.SQLITE_LIMIT_COLUMN: 100,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+Check = Callable[[sqlite3.Connection, str], None]
+"""Raises `IndexStateError` unless the schema is cbir's; gets the index's name for messages."""
 
 
 class Database:
@@ -21,11 +34,16 @@ class Database:
     `IndexStateError`. In a read-only folder the file is opened as immutable, which is safe only
     while nobody writes, so its size and modification time are checked before each use. Another file
     in its place is never mixed with the one that was opened: `IndexReplacedError` is raised.
+
+    The file may be a stranger's. It is opened as https://sqlite.org/security.html advises, and
+    every connection begins with `check`, before anything else is read: no view, trigger or
+    generated column of the file ever runs.
     """
 
-    def __init__(self, path: Path, name: str, *, write: bool = False) -> None:
+    def __init__(self, path: Path, name: str, check: Check, *, write: bool = False) -> None:
         self._path = path
         self._name = name
+        self._check = check
         self._idle: list[sqlite3.Connection] = []
         self._frozen: tuple[int, int] | None = None
         self._write_lock = threading.RLock()
@@ -33,9 +51,8 @@ class Database:
         self._closed = False
         with self._errors():
             if write:
-                self._writer = self._connect("mode=rwc")
-                self._writer.execute("PRAGMA journal_mode=WAL")
-                self._writer.execute("PRAGMA synchronous=FULL")
+                pragmas = "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"
+                self._writer = self._checked(self._connect("mode=rwc"), *pragmas)
             else:
                 self._idle.append(self._open_for_reading())
             self._identity = self._file()
@@ -141,10 +158,14 @@ class Database:
 
     def _checked(self, connection: sqlite3.Connection, *pragmas: str) -> sqlite3.Connection:
         try:
+            harden(connection)
+            # Python runs signal handlers when it enters a function. SQLite takes what they raise
+            # for a wish to stop, so `_errors` raises it again.
+            connection.set_progress_handler(lambda: 0, _STEPS_BETWEEN_LOOKS)
+            self._check(connection, self._name)
             for pragma in pragmas:
                 connection.execute(pragma)
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         return connection
@@ -170,6 +191,8 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
+            if _primary(error) == sqlite3.SQLITE_INTERRUPT:
+                raise KeyboardInterrupt from error
             raise self._explained(error) from error
         except (UnicodeEncodeError, OverflowError) as error:
             raise CbirError(
@@ -209,6 +232,18 @@ class Database:
                 what = f"{file} cannot be read or written: {error}"
                 hint = "check the disk and its free space; committed changes are kept"
         return IndexStateError(what, hint)
+
+
+def harden(connection: sqlite3.Connection) -> None:
+    """Trust neither the schema nor the pages of the file, which may be a stranger's."""
+    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
+        connection.execute(f"PRAGMA {pragma}")
+    for limit, value in _LIMITS.items():
+        connection.setlimit(limit, value)
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
 
 
 def _primary(error: sqlite3.Error) -> int:

@@ -7,7 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cbir.index.base import Entry
 from cbir.index.embedded.checksums import THUMBNAILS, damaged_among, row_checksum, seal_all
-from cbir.index.embedded.schema import FORMAT, THESE, columns_of, damaged, listed
+from cbir.index.embedded.folder import THUMBNAILS as FILE
+from cbir.index.embedded.schema import (
+    FORMAT,
+    THESE,
+    columns_of,
+    damaged,
+    foreign,
+    listed,
+    made_by,
+    tables,
+)
 
 _THUMBNAILS = "CREATE TABLE IF NOT EXISTS thumbs (key INTEGER PRIMARY KEY, picture BLOB NOT NULL)"
 _THUMBNAILS_MIGRATION = "ALTER TABLE thumbs ADD COLUMN checksum BLOB"
@@ -22,6 +32,14 @@ def create_thumbnails(connection: sqlite3.Connection) -> None:
         connection.execute(_THUMBNAILS_MIGRATION)
     seal_all(connection, THUMBNAILS)
     connection.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def check_tables(connection: sqlite3.Connection, name: str) -> None:
+    """Raise `IndexStateError` unless the schema is exactly that of a format, or empty."""
+    of_format_1 = f"{_THUMBNAILS};\n"
+    known = [[], made_by(of_format_1), made_by(of_format_1 + _THUMBNAILS_MIGRATION)]
+    if tables(connection) not in known:
+        raise foreign(name, FILE)
 
 
 def insert_thumbnails(
