@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,10 @@ from typing import BinaryIO
 LINKED_BYTES = 16 * 2**20
 """Size from which `place` links a file."""
 READ_BYTES = 2**20
+MODEL_BYTES = 4 * 2**30
+"""The largest size of the files of a model together."""
+_LARGEST = {".json": 64 * 2**20, ".npz": 2**30}
+_MODEL_FILE = re.compile(r"([1-9]\d?/)?\w[\w.-]{,99}", re.ASCII)
 
 
 def special_kind(mode: int) -> str | None:
@@ -156,6 +161,47 @@ def sha256_of(*files: bytes | Path) -> str:
 def lies_in(file: Path, folder: Path) -> bool:
     """Whether `file` is in `folder`, where links lead."""
     return file.resolve().is_relative_to(folder.resolve())
+
+
+def model_faults(folder: Path, names: Iterable[str], *, links: bool = False) -> dict[str, str]:
+    """Why files of the model in `folder`, which may be a stranger's, must not be opened, by name.
+
+    They are regular files of bounded size in the folder, with plain names: `model.json`, or
+    `1/model.json` for the first part of a composition. `links`: links may lead out of the folder.
+    """
+    found, total = {}, 0
+    for name in names:
+        fault, size = _fault(folder, name, links)
+        total += size
+        if fault or total > MODEL_BYTES:
+            found[name] = fault or f"makes the model larger than {MODEL_BYTES >> 30} GiB"
+    return found
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a model may be called `name`."""
+    return _MODEL_FILE.fullmatch(name) is not None
+
+
+def _fault(folder: Path, name: str, links: bool) -> tuple[str, int]:
+    """What is wrong with a file of a model, "" if nothing, and its size."""
+    if not is_model_file(name):
+        return "has a name that no file of a model has", 0
+    path = folder / name
+    try:
+        if not (links or lies_in(path, folder)):
+            return "is a link out of its folder", 0
+        status = path.stat()
+    except FileNotFoundError:
+        return "is missing", 0
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself
+        return f"cannot be opened: {error}", 0
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file", 0
+    limit = _LARGEST.get(path.suffix, MODEL_BYTES)
+    if status.st_size > limit:
+        return f"is larger than {limit >> 20} MiB", 0
+    return "", status.st_size
 
 
 def place(file: bytes | Path, path: Path, shared: Path | None = None) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +18,11 @@ from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe
 from cbir.descriptors.models import keep_model, load_descriptor, model_of, read_files
 from cbir.descriptors.onnx import NETWORK_FILE
+from cbir.descriptors.onnx_weights import weight_files
 from cbir.errors import CbirError
 from cbir.files import LINKED_BYTES, sha256_of
 from cbir.index.open import open_index
+from cbir.ingest.copy import copy_index
 from cbir.ingest.indexing import index_images
 from cbir.search.searcher import Searcher
 
@@ -181,3 +187,132 @@ def test_a_strangers_model_is_kept_nowhere_but_in_the_store(name: str, tmp_path:
     (folder / CARD_FILE).write_text(json.dumps(card))
     with pytest.raises(CbirError, match="is not a valid name"):
         keep_model(read_files(folder))
+
+
+def odd_index(tmp_path: Path, name: str) -> Path:
+    """An index whose list of model files has `name`, too."""
+    index, _ = indexed(tmp_path, folder_of(tmp_path / "model"))
+    with closing(sqlite3.connect(index / "index.sqlite")) as database:
+        ((model,),) = database.execute("SELECT value FROM meta WHERE name = 'model'")
+        more = json.dumps({**json.loads(model), name: "0" * 64})
+        database.execute("UPDATE meta SET value = ? WHERE name = 'model'", [more])
+        database.commit()
+    return index
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "{absolute}", "a/b", "1/../../secret", ".bashrc", "model.onnx/../x", ""]
+)
+def test_an_index_names_no_file_outside_its_model(name: str, tmp_path: Path) -> None:
+    """`verify` read any file, and `copy` wrote wherever the name led."""
+    (tmp_path / "secret").write_text("mine")
+    index = odd_index(tmp_path, name.replace("{absolute}", str(tmp_path / "secret")))
+    with closing(open_index(index)) as opened:
+        (problem,) = opened.verify()
+        assert problem.endswith("has a name that no file of a model has")
+    for use in (
+        lambda: Searcher.open(index).search(IMAGES[0]),
+        lambda: copy_index(str(index), str(tmp_path / "copy.cbir")),
+        lambda: index_images([tmp_path / "photos"], index),
+    ):
+        with pytest.raises(CbirError, match="has a name that no file of a model has"):
+            use()
+    assert not (tmp_path / "copy.cbir").exists()
+
+
+def sparse(path: Path, size: int) -> None:
+    path.touch()
+    os.truncate(path, size)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes")
+def test_a_model_is_of_regular_files_of_bounded_size(tmp_path: Path) -> None:
+    """A pipe was waited for, and a card of any size was read."""
+    index, _ = indexed(tmp_path, folder_of(tmp_path / "model"))
+    for folder in (tmp_path / "model", index / "model"):
+        card = folder / CARD_FILE
+        known = card.read_bytes()
+        for make, said in (
+            (lambda path: os.mkfifo(path), "is not a regular file"),
+            (lambda path: sparse(path, 2**26 + 1), "is larger than 64 MiB"),
+        ):
+            card.unlink()
+            make(card)
+            with pytest.raises(CbirError, match=said):
+                load_descriptor(str(folder))
+            if folder.parent == index:
+                with pytest.raises(CbirError, match=said):
+                    Searcher.open(index).search(IMAGES[0])
+        card.unlink()
+        card.write_bytes(known)
+        sparse(folder / NETWORK_FILE, 2**32 + 1)
+    with pytest.raises(CbirError, match="is larger than 4096 MiB"):
+        load_descriptor(str(tmp_path / "model"))
+    with closing(open_index(index)) as opened:
+        assert opened.verify() == ["model/model.onnx is larger than 4096 MiB"]
+
+
+def test_a_model_has_no_files_but_those_of_its_kind(tmp_path: Path) -> None:
+    index = odd_index(tmp_path, "notes.txt")
+    (index / "model" / "notes.txt").write_text("hidden")
+    with pytest.raises(CbirError, match=r"files that it does not use: 'notes\.txt'"):
+        Searcher.open(index).search(IMAGES[0])
+
+
+@pytest.mark.parametrize("kept", ["path", "bytes"])
+def test_weights_are_only_in_files_of_the_model(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of any file in the working directory came back through scores."""
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_bytes(WEIGHTS.tobytes())
+    folder = folder_of(tmp_path / "model", "secret")
+    (folder / "secret").write_bytes(WEIGHTS.tobytes())  # there, but no file of the model
+    files = read_files(folder)
+    if kept == "bytes":
+        files = {name: Path(file).read_bytes() for name, file in files.items()}
+    with pytest.raises(CbirError, match="keeps weights in secret, which the model lacks"):
+        describe(model_of(files), IMAGES)
+
+
+@pytest.mark.parametrize("wrong", [b"", b"\xff" * 30, b"location", b"\x3a\xff\x7flocation"])
+def test_what_is_no_protobuf_is_not_loaded(wrong: bytes, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "model")
+    (folder / NETWORK_FILE).write_bytes(wrong)
+    with pytest.raises(CbirError, match="cannot be loaded"):
+        describe(load_descriptor(str(folder)), IMAGES)
+
+
+def test_every_place_of_a_tensor_is_looked_at(tmp_path: Path) -> None:
+    """Weights of nodes, of graphs in nodes, and of functions, as onnx itself writes them."""
+    from onnx import GraphProto, ModelProto, TensorProto
+
+    def outside(name: str) -> TensorProto:
+        tensor = TensorProto()
+        tensor.external_data.add(key="offset", value="0")
+        tensor.external_data.add(key="location", value=name)
+        return tensor
+
+    model = ModelProto()
+    model.graph.initializer.append(outside("a"))
+    model.graph.sparse_initializer.add().values.CopyFrom(outside("b"))
+    attribute = model.graph.node.add().attribute
+    attribute.add().t.CopyFrom(outside("c"))
+    attribute.add().tensors.append(outside("d"))
+    inner = GraphProto(initializer=[outside("e")])
+    attribute.add().g.CopyFrom(inner)
+    attribute.add().graphs.append(GraphProto(initializer=[outside("f")]))
+    attribute.add().sparse_tensor.indices.CopyFrom(outside("g"))
+    function = model.functions.add()
+    function.node.add().attribute.add().t.CopyFrom(outside("h"))
+    function.attribute_proto.add().t.CopyFrom(outside("i"))
+    model.training_info.add().algorithm.initializer.append(outside("j"))
+    data = model.SerializeToString()
+    assert weight_files(data) == set("abcdefghij")
+    # Numbers may be longer than needed, so a search for one encoding finds too little.
+    entry = b"\n\x88\x80\x80\x00location\x12\x82\x00zz"
+    tensor = b"j" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    longer = b"\x3a" + bytes([len(graph)]) + graph
+    assert ModelProto.FromString(longer).graph.initializer[0].external_data[0].value == "zz"
+    assert weight_files(longer) == {"zz"}

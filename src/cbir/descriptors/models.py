@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -24,11 +24,12 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, is_outdated, packaged_files
 from cbir.errors import CbirError, write_hint
-from cbir.files import content, lies_in, place, replacing, sha256_of
+from cbir.files import content, model_faults, place, replacing, sha256_of
 from cbir.home import cbir_home
 from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
 from cbir.types import DescriptorSpec, ModelFile
+from cbir.wording import shell_word
 
 ENTRY_POINTS = "cbir.descriptors"
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
@@ -71,7 +72,7 @@ def load_descriptor(name: str) -> Descriptor:
 def _single(name: str) -> Descriptor:
     model_name, variant = split_variant(name)
     if Path(model_name).name != model_name:
-        return _verified(_stored(_inner_files(Path(model_name)), variant))
+        return _verified(_stored(read_files(Path(model_name)), variant))
     for model in models(model_name.partition("@")[0]):
         card = model.descriptor.card
         if model_name in _names(model.descriptor) and not is_outdated(model_name, card):
@@ -86,7 +87,14 @@ def model_of(files: Mapping[str, ModelFile], variant: str = "fused") -> Model:
     """Create a model from its files; the card gives its kind."""
     if CARD_FILE not in files:
         raise CbirError(f"the model lacks {CARD_FILE}")
-    return _kind(card_fields(content(files[CARD_FILE])))(files, variant)
+    card = card_fields(content(files[CARD_FILE]))
+    made = _kind(card)(files, variant)
+    if others := sorted(set(files) - set(made.file_names(card, files))):
+        raise CbirError(
+            f"the model {made.card.name} has files that it does not use: {others[0]!r}",
+            "restore the model's files",
+        )
+    return made
 
 
 def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, ModelFile]) -> Descriptor:
@@ -115,7 +123,7 @@ def models(name: str | None = None) -> Iterator[StoredModel]:
     for shipped in SHIPPED:
         if name in (None, shipped):
             folder = SHIPPED_FOLDER / shipped
-            yield StoredModel(model_of(read_files(folder)), "shipped", str(folder))
+            yield StoredModel(model_of(read_files(folder, links=True)), "shipped", str(folder))
     for kept in stored_folders():
         with suppress(CbirError):  # `damaged_models` reports the others
             if name in (None, _name_in(kept)):
@@ -179,29 +187,35 @@ def keep_model_of(index: Index, files: Mapping[str, ModelFile]) -> None:
             keep_model(own)
 
 
-def read_files(folder: Path) -> dict[str, ModelFile]:
-    """The files of the model in `folder` by name; raises `CbirError` if one is missing."""
-    card = card_fields(_read_card(folder))
+def read_files(folder: Path, *, links: bool = False) -> dict[str, ModelFile]:
+    """The files of the model in `folder` by name, which may be a stranger's.
+
+    Raises `CbirError` if one is missing or must not be opened, see `files.model_faults`.
+    """
+    card = card_fields(_read_card(folder, links))
     if card.get("kind") != KIND:
-        return _own_files(folder, card)
+        return _own_files(folder, card, links)
     numbers = range(1, len(parts_of_card(card)) + 1)
     folders = {n: part for n in numbers if (part := folder / str(n)).is_dir()}
-    return {CARD_FILE: folder / CARD_FILE} | {
-        f"{number}/{name}": file
+    names = [CARD_FILE] + [
+        f"{number}/{name}"
         for number, part in folders.items()
-        for name, file in _own_files(part, card_fields(_read_card(part))).items()
-    }
+        for name in _own_files(part, card_fields(_read_card(part, links, folder)), links)
+    ]
+    _check_files(folder, names, links)
+    return {name: folder / name for name in names}
 
 
-def _own_files(folder: Path, card: Mapping[str, Any]) -> dict[str, ModelFile]:
+def _own_files(folder: Path, card: Mapping[str, Any], links: bool) -> dict[str, ModelFile]:
     """The files of one model, no composition, in `folder`."""
     present = {path.name for path in folder.iterdir() if path.is_file()}
-    names = _kind(card).file_names(card, present)
+    names = [str(name) for name in _kind(card).file_names(card, present)]
     if missing := sorted(set(names) - present):
         raise CbirError(
-            f"the model in {folder} is damaged: it lacks {', '.join(map(str, missing))}",
+            f"the model in {folder} is damaged: it lacks {', '.join(missing)}",
             "restore the model's files",
         )
+    _check_files(folder, names, links)
     return {name: folder / name for name in names}
 
 
@@ -239,15 +253,10 @@ def _stored(files: Mapping[str, ModelFile], variant: str) -> Descriptor:
     )
 
 
-def _inner_files(folder: Path) -> dict[str, ModelFile]:
-    """The files of the model in `folder`, which may be a stranger's: no link leads out of it."""
-    files = read_files(folder)
-    for name in files:
-        if not lies_in(folder / name, folder):
-            raise CbirError(
-                f"{folder / name} is a link out of its folder", "replace it with a copy of the file"
-            )
-    return files
+def _check_files(folder: Path, names: Iterable[str], links: bool) -> None:
+    """Raise `CbirError` if a file of the model in `folder` must not be opened."""
+    for name, fault in model_faults(folder, names, links=links).items():
+        raise CbirError(f"{folder / name} {fault}", "restore the model's files")
 
 
 def _verified(descriptor: Descriptor) -> Descriptor:
@@ -277,7 +286,7 @@ def _matching(spec: DescriptorSpec, candidates: Sequence[Descriptor], whole: str
         raise CbirError(
             f"the index was built with {spec.short}, "
             f"{f'of which {lacking[0]!r}' if lacking else 'which'} is not installed",
-            f"name it: --descriptor {named}",
+            f"name it: --descriptor {shell_word(named)}",
         )
     raise CbirError(
         f"the index was built with {spec.short}, but only {candidates[0].spec.short} is available",
@@ -340,7 +349,11 @@ def _as(variant: str, model: Model) -> Model:
     return model if model.variant == variant else model_of(model.files, variant)
 
 
-def _read_card(folder: Path) -> bytes:
+def _read_card(folder: Path, links: bool = False, within: Path | None = None) -> bytes:
+    """The card of the model in `folder`, which is a part of the composition `within`."""
+    if (folder / CARD_FILE).exists():
+        inside = within or folder
+        _check_files(inside, [(folder / CARD_FILE).relative_to(inside).as_posix()], links)
     try:
         return (folder / CARD_FILE).read_bytes()
     except OSError as error:

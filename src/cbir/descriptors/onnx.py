@@ -189,7 +189,7 @@ class OnnxDescriptor:
         self.card = OnnxCard.parse(content(files[CARD_FILE]))
         checked_files(files, [*(self.card.files or ())], variant)
         self.variant = variant if self.card.posterior else "fused"
-        self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}")
+        self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}", files)
         text, dim = self.card.text, self.card.embedding_dim
         self._text = TextNetwork(self.files, text, dim, self.card.name) if text else None
         self._mean, self._projection = self._fitted()
@@ -317,4 +317,4 @@ def _check_names(names: Collection[str]) -> None:
 
 def _external_data(names: Collection[str]) -> list[str]:
     """The files with weights of `model.onnx`, as exporters name them: model.onnx_data, ..."""
-    return sorted(n for n in names if n.startswith(NETWORK_FILE) and n != NETWORK_FILE)
+    return sorted(n for n in names if re.fullmatch(rf"{NETWORK_FILE}[\w.-]+", n, re.ASCII))

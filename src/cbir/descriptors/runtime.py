@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from cbir.descriptors.onnx_weights import weight_files
 from cbir.errors import CbirError
 from cbir.machine import is_out_of_memory, usable_cores
 from cbir.types import Floats, ModelFile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?")
 _NO_OPERATOR = "not a registered function/op|No Op registered|Could not find an implementation"
+_NO_NETWORK = "Protobuf parsing failed|No graph was found|not an ONNX file|it is empty"
 _REASON_LENGTH = 300
 
 
@@ -40,11 +42,13 @@ class Port:
 class Network:
     """An ONNX network that turns pixels or tokens into embeddings and class scores. Thread-safe.
 
-    Imports ONNX Runtime and loads the network on the first call. `name` is for messages.
+    Imports ONNX Runtime and loads the network on the first call. `name` is for messages. `beside`:
+    the names of the files beside `file`; weights in any other file are refused, since ONNX Runtime
+    would open whatever the network names.
     """
 
-    def __init__(self, file: ModelFile, name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: ModelFile, name: str, beside: Collection[str] = ()) -> None:
+        self._file, self._name, self._beside = file, name, beside
         self._loading = threading.Lock()
         self._sessions: dict[int, onnxruntime.InferenceSession] = {}
 
@@ -95,6 +99,11 @@ class Network:
             return self._sessions[threads]
 
     def _opened(self, threads: int) -> onnxruntime.InferenceSession:
+        try:
+            if others := weight_files(self._file).difference(self._beside):
+                raise ValueError(f"it keeps weights in {min(others)}, which the model lacks")
+        except (ValueError, OSError) as error:
+            raise CbirError(f"{self._name} cannot be loaded: {error}", _cure(str(error))) from error
         with _without_interruption():
             import onnxruntime
 
@@ -122,7 +131,7 @@ def _reason(error: Exception) -> str:
 
 
 def _cure(reason: str) -> str:
-    if "Protobuf parsing failed" in reason or "No graph was found" in reason:
+    if re.search(_NO_NETWORK, reason):
         return "it is damaged, or not an ONNX file: fetch or export it again"
     if re.search(_NO_OPERATOR, reason):
         return "update onnxruntime, or export the network with standard operators"

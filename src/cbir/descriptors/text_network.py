@@ -28,7 +28,7 @@ class TextNetwork:
         self, files: Mapping[str, ModelFile], tower: TextTower, dim: int, name: str
     ) -> None:
         self._files, self._tower, self._dim, self._name = files, tower, dim, name
-        self._network = Network(files[TEXT_FILE], f"{TEXT_FILE} of {name}")
+        self._network = Network(files[TEXT_FILE], f"{TEXT_FILE} of {name}", files)
         self._loading = threading.Lock()
 
     def describe(self, texts: Sequence[str]) -> Vectors:

@@ -50,7 +50,7 @@ from cbir.descriptors.runtime import Network
 from cbir.descriptors.text_network import TEXT_FILE
 from cbir.descriptors.text_towers import read_text_tower
 from cbir.errors import CbirError, how_to_install
-from cbir.files import content, place, sha256_of, size_of, write_whole
+from cbir.files import content, model_faults, place, sha256_of, size_of, write_whole
 from cbir.registry import installed
 from cbir.types import DescriptorSpec, ModelFile
 
@@ -100,7 +100,7 @@ def import_folder(folder: Path, name: str | None) -> Imported:
     card = read_config(folder / CARD_FILE)
     if card is not None and card.values.get("kind") == KIND:
         raise CbirError(f"{folder} is a composition", "add its parts, and compose them by name")
-    files = {name: folder / name for name in read_files(folder)}
+    files = {name: folder / name for name in read_files(folder, links=True)}
     for file in files.values():
         check_inside(file, folder)
     with _draft(files) as drafted:
@@ -162,7 +162,7 @@ def _card(
     changes: Changes,
 ) -> tuple[OnnxCard, list[str]]:
     """The card of the model without words, and what was assumed."""
-    network = Network(files[NETWORK_FILE], found.image[NETWORK_FILE].name)
+    network = Network(files[NETWORK_FILE], found.image[NETWORK_FILE].name, found.image)
     inputs, outputs = network.ports()
     taken = image_input(inputs, changes.layout)
     preprocessing, assumed = decided(read_preprocessing(found.folder), taken, changes)
@@ -205,7 +205,7 @@ def _with_text(
     """The card with the text tower, if words can be searched, and what was assumed."""
     if card.pooling != "none":
         return card, [f"words cannot be searched: output '{card.output}' is not in their space"]
-    _, outputs = Network(files[TEXT_FILE], found.text[TEXT_FILE].name).ports()
+    _, outputs = Network(files[TEXT_FILE], found.text[TEXT_FILE].name, found.text).ports()
     try:
         output = text_embedding([port.name for port in outputs])
         read = read_text_tower(found.folder, output)
@@ -241,6 +241,8 @@ def _draft(files: Mapping[str, Path]) -> Iterator[dict[str, ModelFile]]:
             for name, file in files.items():
                 beside = file.resolve().parent
                 place(file, Path(draft) / name, beside if beside.name == BLOBS else store)
+            for name, fault in model_faults(Path(draft), files).items():
+                raise CbirError(f"{files[name]} {fault}", "choose another network")
             yield {name: Path(draft) / name for name in files}
     except OSError as error:
         raise not_kept(error) from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE
+from cbir.descriptors.onnx_weights import weight_files
 from cbir.descriptors.text_network import TEXT_FILE, TOKENIZER_FILE
 from cbir.descriptors.text_towers import tokenizer_file
 from cbir.errors import CbirError
@@ -25,8 +24,6 @@ BLOBS = "blobs"
 
 _RESERVED = (NETWORK_FILE, PROJECTION_FILE, TEXT_FILE, TOKENIZER_FILE, CARD_FILE)
 _LFS_POINTER = b"version https://git-lfs"
-_LOCATION = re.compile(rb"\n\x08location\x12(.)", re.DOTALL)
-"""The key and the length of a file name in an ONNX file, in protobuf's encoding."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,23 @@ def _image_network(folder: Path) -> Path:
 
 def _weights(network: Path, folder: Path) -> dict[str, Path]:
     """The files in which `network` keeps weights, by name."""
+    require_regular(network)
+    with network.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise CbirError(f"{network} is a Git LFS pointer, not the file itself", "git lfs pull")
+    try:
+        names = sorted(weight_files(network))
+    except ValueError as error:
+        raise CbirError(
+            f"{network} cannot be used: {error}",
+            "export it again, with its weights in a file beside it, such as model.onnx_data",
+        ) from error
     files = {}
-    for location in sorted(_locations(network)):
-        name = PurePosixPath(location).as_posix()
-        if not re.fullmatch(r"\w[\w.-]{,99}", name, re.ASCII) or name in _RESERVED:
+    for name in names:
+        if name in _RESERVED:
             raise CbirError(
-                f"{network} keeps weights in {location!r}, which cannot be a file beside it",
-                "export it again, with its weights in a file beside it, such as model.onnx_data",
+                f"{network} keeps weights in {name}, which cannot be a file beside it",
+                "export it again, with its weights in a file such as model.onnx_data",
             )
         files[name] = network.with_name(name)
         if not files[name].is_file():
@@ -111,19 +118,3 @@ def _weights(network: Path, folder: Path) -> dict[str, Path]:
             )
         check_inside(files[name], folder)
     return files
-
-
-def _locations(network: Path) -> set[str]:
-    """Where `network` keeps weights, found without parsing gigabytes of them."""
-    found = set()
-    require_regular(network)
-    with network.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise CbirError(f"{network} is a Git LFS pointer, not the file itself", "git lfs pull")
-        if not file.tell():
-            raise CbirError(f"{network} is empty", "fetch or export it again")
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-            for match in _LOCATION.finditer(data):
-                end = match.end() + match[1][0]
-                found.add(data[match.end() : end].decode(errors="replace"))
-    return found

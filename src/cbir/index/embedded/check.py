@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cbir.errors import IndexStateError
-from cbir.files import sha256_of
+from cbir.files import model_faults, sha256_of
 from cbir.index.embedded import cache, schema
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import read_block
@@ -85,14 +85,11 @@ def unmatched(records: Database, thumbnails: Database) -> tuple[set[int], set[in
 
 def model_problems(folder: Path, meta: schema.Meta) -> dict[str, str]:
     """Name of each model file that is missing or damaged -> what is wrong."""
-    problems = {}
+    faults = model_faults(folder / files.MODEL, meta.model)
     for name, digest in meta.model.items():
-        path = folder / files.MODEL / name
-        if not path.is_file():
-            problems[name] = f"{name} is missing"
-        elif sha256_of(path) != digest:
-            problems[name] = f"{name} has changed: its checksum is wrong"
-    return problems
+        if name not in faults and sha256_of(folder / files.MODEL / name) != digest:
+            faults[name] = "has changed: its checksum is wrong"
+    return {name: f"{name} {fault}" for name, fault in faults.items()}
 
 
 def _model_lines(folder: Path, meta: schema.Meta) -> list[str]:

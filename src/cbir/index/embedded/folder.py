@@ -58,12 +58,6 @@ def check_own_files(folder: Path, name: str) -> None:
                 )
 
 
-def lies_inside(name: str) -> bool:
-    """Whether `name`, such as `model.json` or `1/model.json`, stays inside the model's folder."""
-    words = name.split("/")
-    return all(Path(word).name == word and word not in ("", ".", "..") for word in words)
-
-
 def remove_database(path: Path) -> None:
     """Remove a SQLite file and its side files."""
     for side in _SQLITE_SIDE_FILES:

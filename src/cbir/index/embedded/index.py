@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import IndexStateError, RecordGoneError
-from cbir.files import lies_in
+from cbir.files import model_faults
 from cbir.index import filters
 from cbir.index.base import (
     NO_SPARES,
@@ -374,17 +374,11 @@ class EmbeddedIndex:
 
     def model_files(self) -> Mapping[str, ModelFile]:
         folder = self._folder / files.MODEL
-        for name in self._meta.model:
-            if not (files.lies_inside(name) and (folder / name).is_file()):
-                raise IndexStateError(
-                    f"{self.url} lacks its model: {folder / name} is missing",
-                    "index the sources again into a new index",
-                )
-            if not lies_in(folder / name, self._folder):
-                raise IndexStateError(
-                    f"{self.url}: {folder / name} is a link out of the index",
-                    "replace it with a copy of the file",
-                )
+        for name, fault in model_faults(folder, self._meta.model).items():
+            raise IndexStateError(
+                f"{self.url} lacks its model: {folder / name} {fault}",
+                "restore the model's files, or index the sources again into a new index",
+            )
         return {name: folder / name for name in self._meta.model}
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError, write_hint
-from cbir.files import sha256_of, write_files
+from cbir.files import is_model_file, sha256_of, write_files
 from cbir.home import cbir_home
 from cbir.index.embedded import folder as files
 from cbir.index.embedded import schema, thumbnail_rows
@@ -149,8 +149,8 @@ def _is_unfinished(url: str, folder: Path) -> bool:
 
 def _digests(model_files: Mapping[str, ModelFile]) -> dict[str, str]:
     for name in model_files:
-        if not files.lies_inside(name):
-            raise CbirError(f"'{name}' is not a valid model file name", "use a plain file name")
+        if not is_model_file(name):
+            raise CbirError(f"{name!r} is not a valid model file name", "use a plain file name")
     return {name: sha256_of(file) for name, file in model_files.items()}
 
 

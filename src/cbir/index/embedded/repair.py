@@ -238,13 +238,21 @@ def _redrawn(
 
 
 def _mend_model(folder: Path, meta: schema.Meta, spares: Spares) -> list[str]:
-    problems = check.model_problems(folder, meta)
+    problems, model = check.model_problems(folder, meta), folder / files.MODEL
     if not problems:
         return []
     good = {
         name: file
         for name, file in spares.model_files().items()
-        if name in problems and sha256_of(file) == meta.model[name]
+        if name in problems
+        and sha256_of(file) == meta.model[name]
+        and _is_replaceable(model / name)
     }
-    write_files(good, folder / files.MODEL, shared=cbir_home())
+    write_files(good, model, shared=cbir_home())
     return [f"{files.MODEL}/{line}" for name, line in problems.items() if name not in good]
+
+
+def _is_replaceable(file: Path) -> bool:
+    """Whether a new file takes the place of this one, and of nothing that a link leads to."""
+    links = file.is_symlink() or file.parent.is_symlink()
+    return not links and (file.is_file() or not file.exists())
