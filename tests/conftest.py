@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -26,8 +27,15 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees another's model store and downloads."""
-    monkeypatch.setenv("CBIR_HOME", str(tmp_path_factory.mktemp("home")))
+    """No test sees another's model store and downloads.
+
+    It knows the sources of the indexes that fixtures of its module made in the session's home.
+    """
+    known = Path(os.environ["CBIR_HOME"], "sources.json")
+    home = tmp_path_factory.mktemp("home")
+    if known.exists():
+        shutil.copy(known, home)
+    monkeypatch.setenv("CBIR_HOME", str(home))
 
 
 @pytest.fixture(autouse=True)

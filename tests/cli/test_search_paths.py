@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 from PIL import Image
 
+from cbir.home import cbir_home
 from cbir.wording import shell_word
 from tests.cli.support_cli import call, run
 
@@ -156,6 +158,32 @@ def test_a_hit_is_opened_with_the_systems_viewer(
     assert "cannot open" in call(*asked, 1).err
     opener.unlink()
     assert f"{opener.name} is not installed" in call(*asked, 1).err
+
+
+@needs_posix
+def test_only_the_indexed_picture_is_opened_and_a_change_is_shown(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, asked = tmp_path / "opened", ["search", "--id", "photos/-k.png", "--in", "p.cbir"]
+    opener = tmp_path / ("open" if sys.platform == "darwin" else "xdg-open")
+    opener.write_text(f"#!/bin/sh\n: > {told}\n")
+    opener.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    name = json.loads(call(*asked, "--json").out)[0]["hits"][0]["path"]
+    Image.effect_noise((40, 40), 99).convert("RGB").save(name)
+    assert rows(call(*asked).out)[0][-1] == "changed"
+    assert "has changed since it was indexed" in call(*asked, "--open", 1).err
+    assert call("index", "photos", "--into", "p.cbir").code == 0
+    (cbir_home() / "sources.json").unlink()
+    found = call(*asked, "--open", 1)
+    assert found.err.startswith(f"error: originals in photos ({folder}) are not opened: ")
+    assert found.error[1] == "if they are yours: cbir sources p.cbir --confirm"
+    assert not told.exists()
+    assert "not confirmed" in call("sources", "p.cbir").out
+    confirmed = call("sources", "p.cbir", "--confirm", "photos")
+    assert confirmed.err == f"photos is confirmed: originals in {folder} are opened\n"
+    assert call(*asked, "--open", 1).code == 0
+    assert told.exists()
 
 
 def test_ways_to_print_exclude_each_other(folder: Path) -> None:

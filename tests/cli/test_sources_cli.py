@@ -88,6 +88,7 @@ def test_sources_are_listed(photos: Path, place: Path) -> None:
         "name": "photos",
         "uri": str(photos),
         "found": True,
+        "confirmed": True,
         "images": 6,
         "missing": 1,
         "failed": 1,

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import re
+import shutil
 import socket
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from cbir.errors import CbirError, IndexStateError
+from cbir.home import cbir_home
 from cbir.images.ids import encode_path
 from cbir.index.open import create_index
 from cbir.ingest.indexing import index_images
@@ -359,6 +361,7 @@ def test_uploads_never_touch_the_disk(
 ) -> None:
     data = noise(1000)  # 3 MB: more than servers like to keep in memory
     (tmp_path / LARGE).write_bytes(data)
+    index_images([tmp_path / "pictures"], own.index.url, descriptor=Grid())
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a temporary file was opened")
@@ -577,6 +580,33 @@ def test_pictures_are_kept_by_the_browser(client: FlaskClient, kind: str) -> Non
     # An old version's address must not make the new bytes stay.
     assert "immutable" not in client.get(address + "?v=0123").headers["Cache-Control"]
     assert client.head(address).status_code == 200
+
+
+@pytest.mark.parametrize("reason", ["changed", "unconfirmed"])
+def test_an_original_that_is_not_the_indexed_picture_is_not_served(
+    own: Searcher, tmp_path: Path, reason: str
+) -> None:
+    if reason == "changed":
+        shutil.copy(tmp_path / "pictures" / "cold" / "print.tif", tmp_path / LARGE)
+        said = "has changed since it was indexed"
+    else:  # as if the index came from elsewhere
+        (cbir_home() / "sources.json").unlink()
+        said = "is not opened: its source is not confirmed on this server"
+    client = create_app(own).test_client()
+    page = client.get(f"/image/{LARGE}", headers=PAGE)
+    assert page.status_code == 404
+    assert f"The original {said.partition(':')[0].partition(' since')[0]}" in page.text
+    (thumb,) = addresses(page.text, r'src="(/thumb/[^"]*)"')
+    assert client.get(thumb).status_code == 200
+    for response in (
+        client.get(f"/image/{LARGE}", headers=JSON),
+        client.get("/search", query_string={"id": LARGE, "verify": 1}, headers=JSON),
+    ):
+        assert response.status_code == 404
+        assert error_of(response)["message"] == f"The original of {LARGE} {said}"
+        assert str(tmp_path) not in page.text + response.text
+    known = client.get("/why", query_string={"id": LARGE, "target": LARGE}).json
+    assert known is not None and known["picture"]["file"] == reason
 
 
 def test_an_original_that_is_gone_shows_its_thumbnail(own: Searcher, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cbir.errors import CbirError
 from cbir.images.sources import Place
+from cbir.types import ImageRecord
 from cbir.wording import one_line, shell_word
 
 _VIEWER_SECONDS = 2.0
@@ -36,6 +37,18 @@ def is_gone(place: Place | None, missing: bool) -> bool:
     if place is None:
         return missing
     return not Path(place.file).exists() or (missing and place.member is not None)
+
+
+def file_state(place: Place | None, record: ImageRecord) -> str:
+    """What a list says of a picture's file: "gone", "changed" (its size is another), or nothing."""
+    if is_gone(place, record.missing):
+        return "gone"
+    if place is None or place.member is not None or record.file_size is None:
+        return ""
+    try:
+        return "" if Path(place.file).stat().st_size == record.file_size else "changed"
+    except OSError:
+        return "gone"
 
 
 def open_in_viewer(path: str) -> None:

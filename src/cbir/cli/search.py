@@ -223,7 +223,7 @@ def _placed(hits: list[Hit], folders: Mapping[str, str]) -> list[Placed]:
 
 
 def _print_hits(found: list[Placed], with_ids: bool) -> None:
-    from cbir.cli.places import is_gone, shown_place
+    from cbir.cli.places import file_state, shown_place
 
     hits = [hit for hit, _ in found]
     header = ["rank", "score", "label", "id" if with_ids else "path"]
@@ -236,11 +236,11 @@ def _print_hits(found: list[Placed], with_ids: bool) -> None:
         ]
         for hit, place in found
     ]
-    gone = [is_gone(place, hit.record.missing) for hit, place in found]
-    if any(gone):
+    states = [file_state(place, hit.record) for hit, place in found]
+    if any(states):
         header.append("file")
-        for row, its_gone in zip(rows, gone, strict=True):
-            row.append("gone" if its_gone else "-")
+        for row, state in zip(rows, states, strict=True):
+            row.append(state or "-")
     if any(hit.box for hit in hits):
         header.append("part of it")
         for row, hit in zip(rows, hits, strict=True):
@@ -276,6 +276,8 @@ def _print_paths(found: list[Placed], end: bytes) -> None:
 def _open(found: list[Placed], number: int, index: str) -> None:
     from cbir.cli.places import is_gone, open_in_viewer
     from cbir.errors import CbirError
+    from cbir.index.open import open_index
+    from cbir.search.originals import Originals
 
     if number > len(found):
         raise CbirError(f"there is no hit {number}, only {len(found)}", "ask for more with -k")
@@ -285,6 +287,8 @@ def _open(found: list[Placed], number: int, index: str) -> None:
         raise CbirError(f"the file of hit {number} is gone", f"{serve} shows its thumbnail")
     if hit.path is None:
         raise CbirError(f"hit {number} has no file of its own", f"{serve} shows it")
+    with closing(open_index(index)) as opened_index:
+        Originals(opened_index).read(hit.record)  # nothing but the indexed picture is opened
     open_in_viewer(hit.path)
 
 

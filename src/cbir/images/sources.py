@@ -74,6 +74,11 @@ def source_for_uri(uri: str) -> ImageSource:
     return _BUILTIN[uri](None) if uri in _BUILTIN else open_source(uri)
 
 
+def is_built_in(uri: str) -> bool:
+    """Whether a source is a known data set, so that its URI names no file."""
+    return uri in _BUILTIN
+
+
 def file_path(uri: str, location: str) -> str | None:
     """The path of an item's file, None if there is none (archive member or pixels only)."""
     place = place_of(uri, location)

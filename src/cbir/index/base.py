@@ -141,6 +141,10 @@ class Index(Protocol):
     writable: bool
 
     @property
+    def identity(self) -> str:
+        """What tells this index from all others that the machine opens, wherever its folder is."""
+
+    @property
     def spec(self) -> DescriptorSpec: ...
 
     def count(self) -> int:

@@ -17,6 +17,7 @@ from cbir.descriptors.fusion import fuse
 from cbir.descriptors.models import descriptor_of, files_of, keep_model_of
 from cbir.errors import CbirError, IndexStateError
 from cbir.index.base import Entry, Index, SourceRun, Stamp, Tombstone
+from cbir.index.confirmed import confirm_as, confirmed
 from cbir.index.open import create_index, open_index, same_place
 from cbir.ingest.copy import Copying, Merging
 from cbir.types import DescriptorSpec, Failure, OnDone, RgbImage, Vectors
@@ -78,6 +79,8 @@ def compose_indexes(
             copying = Copying(joined, new, "overwrite")
             keep_model_of(new, files)
             copying.write(on_done)
+            for index in indexes:
+                confirm_as(new, confirmed(index))
             new.refresh()
             count = new.count()
         if not count:

@@ -23,6 +23,7 @@ from cbir.index.base import (
     Tombstone,
     difference,
 )
+from cbir.index.confirmed import confirm_as, confirmed
 from cbir.index.open import create_index, open_index, same_place
 from cbir.types import LABEL, Failure, MetadataValue, ModelFile, OnDone
 from cbir.wording import counted
@@ -84,6 +85,7 @@ def copy_index(
             copy = Copying(old, new, conflicts)
             keep_model_of(new, files)
             copy.write(on_done)
+            confirm_as(new, confirmed(old))
             new.refresh()
             compared, exact = _compare(old, new)
             count = new.count()

@@ -25,6 +25,7 @@ from cbir.images.members import has_image_suffix
 from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
 from cbir.index.base import Index
+from cbir.index.confirmed import confirm
 from cbir.index.open import check_place, create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata_files
 from cbir.ingest.places import follow_source, placed, without_nested
@@ -120,7 +121,9 @@ def index_images(
         keep_model_of(index, model)
         boxes = region_boxes(regions or _regions_of(index))
         report = AddReport(nested=nested)
-        opened = [_placed(index, source, report) for source in opened]
+        given = opened
+        opened = [_placed(index, source, report) for source in given]
+        _confirm(index, given, opened)
         run = IndexingRun(
             index,
             chosen,
@@ -201,6 +204,22 @@ def _placed(index: Index, source: ImageSource, report: AddReport) -> ImageSource
     if not nested and (name := follow_source(index, source)):
         report.relocated[name] = source.uri
     return part
+
+
+def _confirm(index: Index, given: Sequence[ImageSource], placed: Sequence[ImageSource]) -> None:
+    """Remember that a person named these sources, so that their originals may be opened.
+
+    A part of a larger source does not confirm that source, which nobody named.
+    """
+    named = {
+        index.register_source(source.name, source.uri): source.uri
+        for source, part in zip(given, placed, strict=True)
+        if source.uri == part.uri
+    }
+    try:
+        confirm(index, named)
+    except CbirError as error:
+        log.warning("originals will not be opened: %s", error)
 
 
 def _tell_excludes(report: AddReport, sources: Sequence[ImageSource], rules: Excludes) -> None:

@@ -10,8 +10,9 @@ from cbir.errors import CbirError, QueryError
 from cbir.images.folders import FolderSource
 from cbir.images.ids import encode_path, make_id
 from cbir.images.items import ImageSource, SourceItem, content_hash
-from cbir.images.sources import is_away, source_for_uri
+from cbir.images.sources import is_away, is_built_in, source_for_uri
 from cbir.index.base import Index, Stamp
+from cbir.index.confirmed import confirm, confirmed
 from cbir.index.source_names import check_known
 
 _SAMPLE = 8
@@ -86,7 +87,11 @@ def rename_source(index: Index, old: str, new: str) -> int:
         raise QueryError(
             f"'{new}' cannot be the name of a source", "write a word without / and white space"
         )
-    return _rename(index, old, new, "")
+    known = confirmed(index)
+    renamed = _rename(index, old, new, "")
+    if old in known:
+        confirm(index, {new: known[old]})
+    return renamed
 
 
 def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
@@ -107,7 +112,7 @@ def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
         moved = {
             name: str(place / Path(uri).relative_to(before))
             for name, uri in sources.items()
-            if Path(uri).is_relative_to(before)
+            if Path(uri).is_relative_to(before) and ".." not in Path(uri).parts
         }
     if not moved:
         check_known(sources, old)
@@ -115,7 +120,26 @@ def relocate_source(index: Index, old: str, new: str | Path) -> dict[str, str]:
         _check_holds_some(index, name, uri)
     for name, uri in moved.items():
         index.move_source(name, uri)
+    confirm(index, moved)
     return moved
+
+
+def confirm_sources(index: Index, names: Sequence[str] = ()) -> dict[str, str]:
+    """Let the files of these sources be read on this machine, or of all that are not confirmed.
+
+    Returns their names and URIs. Raises `QueryError` if there is no such source.
+    """
+    sources = index.sources()
+    for name in names:
+        check_known(sources, name)
+    known = confirmed(index)
+    new = {
+        name: uri
+        for name, uri in sources.items()
+        if (name in names or not names) and name not in known and not is_built_in(uri)
+    }
+    confirm(index, new)
+    return new
 
 
 def _check_holds_some(index: Index, name: str, uri: str) -> None:

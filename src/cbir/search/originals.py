@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Literal
 
 from cbir.errors import CbirError, ImageError, RecordGoneError
 from cbir.images.items import ImageSource, content_hash
-from cbir.images.sources import source_for_uri
+from cbir.images.sources import is_built_in, source_for_uri
 from cbir.index.base import Index
+from cbir.index.confirmed import confirmed
 from cbir.types import ImageRecord, RgbImage
+from cbir.wording import counted, listed, shell_word
+
+OriginalState = Literal["gone", "changed", "unconfirmed"]
+
+log = logging.getLogger(__name__)
+_told: set[str] = set()
+"""Indexes whose unconfirmed sources were told of."""
+
+
+class OriginalError(ImageError):
+    """An original that is gone, is not the indexed picture any more, or must not be opened."""
+
+    def __init__(self, message: str, hint: str, state: OriginalState) -> None:
+        super().__init__(message, hint)
+        self.state = state
 
 
 def original(index: Index, record_id: str) -> bytes | RgbImage:
     """The indexed picture itself: a file's bytes, or RGB pixels if there is no file.
 
-    Raises `RecordGoneError` for an unknown id, `ImageError` if the original is gone.
+    Raises `RecordGoneError` for an unknown id, and `OriginalError` as `Originals.open` does.
     """
     return Originals(index).open(index.records([record_id])[0])
+
+
+def unconfirmed(index: Index) -> dict[str, str]:
+    """The sources of `index`, name -> URI, that nobody gave or confirmed on this machine."""
+    known = confirmed(index)
+    uris = index.sources().items()
+    return {name: uri for name, uri in uris if name not in known and not is_built_in(uri)}
+
+
+def tell_unconfirmed(index: Index) -> None:
+    """Log a warning, once in a process, if originals of `index` are not opened."""
+    if index.identity in _told or not (names := sorted(unconfirmed(index))):
+        return
+    _told.add(index.identity)
+    log.warning(
+        "%s: originals of %s (%s) are not opened, because the index may come from elsewhere; "
+        "if they are yours: cbir sources %s --confirm",
+        *(index.url, counted(len(names), "source"), listed(names), shell_word(index.url)),
+    )
 
 
 class Originals:
@@ -31,21 +68,50 @@ class Originals:
         self._sources: dict[str, ImageSource] = {}
 
     def open(self, record: ImageRecord) -> bytes | RgbImage:
-        """From the index if it keeps the whole file, else from the source; see `original`."""
+        """From the index if it keeps the whole file, else from the source; see `original`.
+
+        An index may say that its pictures are anywhere, so a source is only read if a person gave
+        or confirmed it on this machine, and a file only counts if it has the indexed content.
+        """
         kept = None
         with suppress(RecordGoneError):  # a writer removed the record; its file may still be there
             kept = self._index.thumbnail(record.id)
         if kept is not None and content_hash(kept) == record.content_hash:
             return kept  # small files are their own thumbnails
+        return self.read(record)
+
+    def read(self, record: ImageRecord) -> bytes | RgbImage:
+        """From the source; raises `OriginalError` as `open` does."""
         try:
-            return self._source(record.source).open(record.location)
+            data = self._source(record.source).open(record.location)
+        except OriginalError:
+            raise
         except CbirError as error:
-            raise ImageError(f"the original of {record.id} is gone: {error.message}") from error
+            raise OriginalError(
+                f"the original of {record.id} is gone: {error.message}", error.hint, "gone"
+            ) from error
+        if content_hash(data) != record.content_hash:
+            raise OriginalError(
+                f"the original of {record.id} has changed since it was indexed",
+                "index its source again",
+                "changed",
+            )
+        return data
 
     def _source(self, name: str) -> ImageSource:
         with self._lock:
-            if name not in self._uris:
-                raise ImageError(f"its source '{name}' is not registered", "index its folder again")
             if name not in self._sources:
-                self._sources[name] = source_for_uri(self._uris[name])
+                self._sources[name] = self._opened(name)
             return self._sources[name]
+
+    def _opened(self, name: str) -> ImageSource:
+        uri = self._uris.get(name)
+        if uri is None:
+            raise ImageError(f"its source '{name}' is not registered", "index its folder again")
+        if not is_built_in(uri) and confirmed(self._index).get(name) != uri:
+            raise OriginalError(
+                f"originals in {name} ({uri}) are not opened: the index may come from elsewhere",
+                f"if they are yours: cbir sources {shell_word(self._index.url)} --confirm",
+                "unconfirmed",
+            )
+        return source_for_uri(uri)

@@ -8,7 +8,6 @@ from functools import cache
 from cbir.descriptors.models import descriptor_of, files_of
 from cbir.errors import CbirError
 from cbir.images.decode import decode
-from cbir.images.items import content_hash
 from cbir.images.thumbnails import thumbnail
 from cbir.index.base import Index, Spares
 from cbir.search.originals import Originals
@@ -23,8 +22,6 @@ def spares_for(index: Index) -> Spares:
     def redrawn(record: ImageRecord) -> bytes | None:
         try:
             original = opener().open(record)
-            if content_hash(original) != record.content_hash:
-                return None
             if isinstance(original, bytes):
                 return thumbnail(original, decode(original))
             return thumbnail(None, original)

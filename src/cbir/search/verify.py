@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from cbir.errors import ImageError
 from cbir.images.decode import decode_file
-from cbir.images.items import content_hash
 from cbir.images.limits import Limits
 from cbir.index.base import Index
 from cbir.machine import usable_cores
 from cbir.search.asking import Asking
 from cbir.search.keypoint_cache import KeypointCache
-from cbir.search.originals import Originals
+from cbir.search.originals import Originals, tell_unconfirmed
 from cbir.search.query import SearchOptions
 from cbir.types import Hit, ImageRecord, OnDone, Verification
 
@@ -58,6 +57,7 @@ class Verify:
 
         query = geometry.query_keypoints(asking.pixels)
         originals = Originals(self._index)
+        tell_unconfirmed(self._index)
 
         def compare(hit: Hit) -> Hit:
             found = self._keypoints(hit.record, originals)
@@ -95,8 +95,6 @@ def _computed(record: ImageRecord, originals: Originals) -> Keypoints | None:
 
     try:
         data = originals.open(record)
-        if content_hash(data) != record.content_hash:
-            return None
         # Twice the compared size: scaling down by an uneven factor needs pixels to average.
         pixels = (
             decode_file(data, Limits(side=2 * SIDE)).pixels if isinstance(data, bytes) else data

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from cbir.errors import CbirError, QueryError, RecordGoneError
+from cbir.errors import QueryError, RecordGoneError
 from cbir.images.ids import encode_path, make_id
-from cbir.images.items import content_hash
-from cbir.images.sources import file_path, source_for_uri
+from cbir.images.sources import file_path
 from cbir.index import filters
 from cbir.index.base import Index, Matches
+from cbir.search.originals import OriginalError, Originals, OriginalState
 from cbir.search.query import MAX_K, IndexedId, OptionChanges, Picture, Query, SearchOptions
 from cbir.search.query import pixels_of as query_pixels
 from cbir.search.searcher import Searcher
@@ -29,7 +29,7 @@ _COMPARED = 2_000
 _NEAR = 3
 
 State = Literal["hit", "no hit", "failed", "removed", "unknown"]
-FileState = Literal["unchanged", "changed", "gone"]
+FileState = Literal["unchanged"] | OriginalState
 
 _STEPS: tuple[tuple[str, Any, str], ...] = (
     ("verify", False, "without verification"),
@@ -44,7 +44,8 @@ _STEPS: tuple[tuple[str, Any, str], ...] = (
 class Kept:
     """What the index keeps of a picture, and its original now.
 
-    `path` is None if it has no file of its own; `reason` says why the original is gone. `parts` and
+    `path` is None if it has no file of its own; `reason` says why the original is gone, or is not
+    opened ("unconfirmed": nobody gave its source on this machine). `parts` and
     `dim` describe its vectors.
     """
 
@@ -327,6 +328,8 @@ def _about_file(kept: Kept) -> list[str]:
         return ["Its file has changed since it was indexed; the index still has the old picture."]
     if kept.state == "gone":
         return ["Its original is gone; the index still finds it."]
+    if kept.state == "unconfirmed":
+        return ["Its original is not opened, because its source is not confirmed on this machine."]
     return []
 
 
@@ -335,11 +338,10 @@ def _kept(index: Index, record: ImageRecord) -> Kept:
     state: FileState = "unchanged"
     reason = ""
     try:
-        data = source_for_uri(uri).open(record.location)
-        if content_hash(data) != record.content_hash:
-            state = "changed"
-    except CbirError as error:
-        state, reason = "gone", error.message
+        Originals(index).read(record)
+    except OriginalError as error:
+        state = error.state
+        reason = "" if state == "changed" else error.message
     parts, dim = index.vectors(record.id).shape
     return Kept(record, file_path(uri, record.location), state, reason, parts, dim)
 

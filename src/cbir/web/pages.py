@@ -14,6 +14,7 @@ from cbir.errors import RecordGoneError
 from cbir.images.thumbnails import data_uri, thumbnail
 from cbir.index.filters import equals
 from cbir.search.near_misses import near_misses
+from cbir.search.originals import OriginalState
 from cbir.search.query import IndexedId, SearchOptions
 from cbir.search.searcher import Searcher
 from cbir.types import Hit, ImageRecord, Verification
@@ -105,9 +106,9 @@ def failure_page(status: int, message: str, hint: str) -> str:
     return render_template("failure.html", status=status, message=message, hint=hint)
 
 
-def gone_page(record: ImageRecord) -> str:
-    """For a picture whose original is gone: its thumbnail and its record."""
-    return render_template("gone.html", about=_about(), record=record)
+def gone_page(record: ImageRecord, state: OriginalState) -> str:
+    """For a picture whose original is not shown: why, its thumbnail and its record."""
+    return render_template("gone.html", about=_about(), record=record, state=state)
 
 
 def register_pages(app: Flask) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from cbir.images.decode import sniff
 from cbir.images.exif import POSITION
 from cbir.index import filters
 from cbir.search.near_misses import near_misses
+from cbir.search.originals import OriginalError, OriginalState
 from cbir.search.why import why
 from cbir.types import Hit, ImageRecord, Verification
 from cbir.web.image_responses import file_name, picture_response, png, version_of
@@ -34,6 +35,13 @@ _PUBLIC_INFO = (
     *("labels", "fields", "missing", "failed"),
 )
 """The fields of `Index.info()` that `GET /info` returns: none reveals a path of the server."""
+
+
+_ABSENCE: Mapping[OriginalState, str] = {
+    "gone": "is gone",
+    "changed": "has changed since it was indexed",
+    "unconfirmed": "is not opened: its source is not confirmed on this server",
+}
 
 
 @views.get("/")
@@ -107,14 +115,15 @@ def thumb(record_id: str) -> Response:
 def image(record_id: str) -> Response | tuple[str, int]:
     """The original of an indexed image, read from its source."""
     record = _record(record_id)
-    data = _original(record)
-    if data is not None:
-        return _picture(record, data)
-    if wants_json(request):
-        raise RequestError(
-            404, f"The original of {record_id} is gone", "Its thumbnail is still here."
-        )
-    return gone_page(record), 404
+    try:
+        return _picture(record, _original(record))
+    except OriginalError as error:
+        # The message holds a path: it is for the log, not for visitors.
+        current_app.logger.warning("%s", error)
+        if wants_json(request):
+            absence = f"The original of {record_id} {_ABSENCE[error.state]}"
+            raise RequestError(404, absence, "Its thumbnail is still here.") from error
+        return gone_page(record, error.state), 404
 
 
 @views.get("/healthz")
@@ -178,7 +187,7 @@ def _refusals(question: Question) -> Iterator[None]:
         current_app.logger.warning("%s", error)
         raise RequestError(
             404,
-            f"The original of {question.asked.name} is gone",
+            f"The original of {question.asked.name} {_ABSENCE[_state_of(error)]}",
             "Search with all of the picture, without verification and in one orientation: "
             "that needs no original.",
         ) from error
@@ -205,16 +214,17 @@ def _record(record_id: str) -> ImageRecord:
     return searcher().index.records([record_id])[0]
 
 
-def _original(record: ImageRecord) -> bytes | None:
-    """The original as an image file's bytes, None if it is gone."""
-    try:
-        found = searcher().original(record.id)
-    except ImageError as error:
-        # The message holds a path: it is for the log, not for visitors.
-        current_app.logger.warning("%s", error)
-        return None
+def _state_of(error: ImageError) -> OriginalState:
+    return error.state if isinstance(error, OriginalError) else "gone"
+
+
+def _original(record: ImageRecord) -> bytes:
+    """The original as an image file's bytes; raises `OriginalError`."""
+    found = searcher().original(record.id)
     data = found if isinstance(found, bytes) else png(found)
-    return data if sniff(data) else None
+    if not sniff(data):
+        raise OriginalError(f"the original of {record.id} is no image", "", "gone")
+    return data
 
 
 def _picture(record: ImageRecord, data: bytes) -> Response:

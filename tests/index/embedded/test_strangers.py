@@ -47,6 +47,8 @@ def change(place: Path, *statements: str, file: str = "index.sqlite") -> None:
         ["CREATE INDEX by_label ON records (label)"],
         ["ALTER TABLE records ADD COLUMN twice AS (key * 2)"],
         ["DROP TABLE failures", "CREATE TABLE failures (source, location, reason CHECK (0))"],
+        ["ALTER TABLE meta ADD COLUMN more", "CREATE TABLE notes (text)"],
+        ["CREATE VIEW notes AS SELECT 1", "UPDATE meta SET value = 'two' WHERE name = 'format'"],
     ],
 )
 def test_other_tables_than_those_of_the_format_are_refused(
@@ -105,7 +107,8 @@ def test_no_row_of_a_view_is_salvaged(place: Path) -> None:
 
 
 def test_a_newer_format_is_named_as_such_whatever_its_tables(place: Path) -> None:
-    change(place, "CREATE TABLE more (a)", "UPDATE meta SET value = 99 WHERE name = 'format'")
+    change(place, "ALTER TABLE meta ADD COLUMN more", "CREATE TABLE more (a)")
+    change(place, "UPDATE meta SET value = 99 WHERE name = 'format'")
     with pytest.raises(IndexStateError, match="has format 99"):
         open_index(place)
 

@@ -71,6 +71,11 @@ class ElasticIndex:
             self._requests.refresh()
 
     @property
+    def identity(self) -> str:
+        address = self._client.address
+        return f"{self.engine}:{','.join(sorted(address.nodes))}/{address.name}"
+
+    @property
     def spec(self) -> DescriptorSpec:
         return self._spec
 

@@ -100,6 +100,10 @@ class EmbeddedIndex:
             raise
 
     @property
+    def identity(self) -> str:
+        return f"{self.engine}:{self._meta.index_id}"
+
+    @property
     def spec(self) -> DescriptorSpec:
         return self._meta.spec
 

@@ -1,0 +1,187 @@
+"""Originals are opened only where a person said so, and only if they are the indexed pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cbir
+from cbir.errors import CbirError, QueryError
+from cbir.home import cbir_home
+from cbir.index.open import open_index
+from cbir.ingest.compose import compose_indexes
+from cbir.ingest.copy import copy_index
+from cbir.ingest.places import confirm_sources, relocate_source, rename_source
+from cbir.search.originals import OriginalError, original, unconfirmed
+from cbir.search.query import IndexedId
+from cbir.search.searcher import Searcher
+from cbir.search.why import why
+
+FIRST = "photos/red/0.png"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Pictures that are too large to be their own thumbnails."""
+    draw = np.random.default_rng(0)
+    for colour in ("red", "blue"):
+        (tmp_path / "photos" / colour).mkdir(parents=True)
+        for number in range(2):
+            pixels = draw.integers(0, 256, (300, 300, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / colour / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def place(photos: Path, tmp_path: Path) -> Path:
+    cbir.index_images([photos], tmp_path / "x.cbir", descriptor="classic")
+    return tmp_path / "x.cbir"
+
+
+def sql(place: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(place / "index.sqlite")) as database:
+        for statement in statements:
+            database.execute(statement)
+        database.commit()
+
+
+def as_if_from_elsewhere() -> None:
+    (cbir_home() / "sources.json").unlink()
+
+
+def state(place: Path, record_id: str = FIRST) -> str:
+    """ "open", or why the original is not opened; `why` must say the same."""
+    with closing(Searcher.open(place)) as searcher:
+        said = why(searcher, IndexedId(record_id), record_id)
+        assert said.kept is not None
+        try:
+            original(searcher.index, record_id)
+        except OriginalError as error:
+            assert said.kept.state == error.state
+            return error.state
+    assert said.kept.state == "unchanged"
+    return "open"
+
+
+def test_originals_of_an_index_made_here_are_opened(place: Path, photos: Path) -> None:
+    with closing(open_index(place)) as index:
+        assert original(index, FIRST) == (photos / "red" / "0.png").read_bytes()
+        assert unconfirmed(index) == {}
+
+
+def test_an_index_from_elsewhere_opens_no_file_and_says_so_once(
+    place: Path, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    as_if_from_elsewhere()
+    assert state(place) == "unconfirmed"
+    with closing(Searcher.open(place)) as searcher:
+        hits = searcher.search(IndexedId(FIRST), k=3)
+        assert len(hits) == 3 and searcher.index.thumbnail(FIRST)
+        with pytest.raises(OriginalError, match="are not opened"):
+            searcher.search(IndexedId(FIRST), verify=True)
+        for _ in range(2):
+            hits = searcher.search(photos / "red" / "0.png", verify=True)
+            assert [hit.inliers for hit in hits] == [None] * 4
+    lines = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 1
+    assert f"cbir sources {place} --confirm" in lines[0]
+
+
+def test_a_source_moved_by_another_hand_is_not_read(place: Path, photos: Path) -> None:
+    """The index is known, but what it says now is not what the person gave."""
+    elsewhere = photos.parent / "private"
+    photos.rename(elsewhere)
+    sql(place, f"UPDATE sources SET uri = '{elsewhere}'")
+    assert state(place) == "unconfirmed"
+    inside = f"{elsewhere}/red/0.png".lstrip("/")
+    to_root = "UPDATE sources SET uri = '/'"
+    sql(place, to_root, f"UPDATE records SET location = '{inside}' WHERE id = '{FIRST}'")
+    assert state(place) == "unconfirmed"
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_indexing_a_source_again_or_confirming_it_opens_its_originals(
+    place: Path, photos: Path, again: bool
+) -> None:
+    as_if_from_elsewhere()
+    if again:
+        cbir.index_images([photos], place)
+    else:
+        with closing(open_index(place)) as index:
+            assert confirm_sources(index, ["photos"]) == {"photos": str(photos)}
+            assert confirm_sources(index) == {}
+            with pytest.raises(QueryError, match="no source is called 'other'"):
+                confirm_sources(index, ["other"])
+    assert state(place) == "open"
+
+
+def test_a_part_of_a_source_does_not_confirm_the_whole(place: Path, photos: Path) -> None:
+    """Who indexes a folder into an index that claims `/` does not mean `/`."""
+    as_if_from_elsewhere()
+    report = cbir.index_images([photos / "red"], place)
+    assert report.nested == {str(photos / "red"): "photos"}
+    assert state(place) == "unconfirmed"
+
+
+def test_renaming_relocating_copying_and_composing_keep_what_was_confirmed(
+    place: Path, photos: Path, tmp_path: Path
+) -> None:
+    moved = photos.rename(tmp_path / "moved")
+    with closing(open_index(place, write=True)) as index:
+        relocate_source(index, "photos", moved)
+    assert state(place) == "open"
+    with closing(open_index(place, write=True)) as index:
+        rename_source(index, "photos", "mine")
+    assert state(place, "mine/red/0.png") == "open"
+    copy_index(str(place), str(tmp_path / "copy.cbir"))
+    assert state(tmp_path / "copy.cbir", "mine/red/0.png") == "open"
+    cbir.index_images([moved], tmp_path / "bovw.cbir", descriptor="cifar10-bovw")
+    with closing(open_index(tmp_path / "bovw.cbir", write=True)) as index:
+        rename_source(index, "moved", "mine")
+    compose_indexes([place, tmp_path / "bovw.cbir"], tmp_path / "both.cbir")
+    assert state(tmp_path / "both.cbir", "mine/red/0.png") == "open"
+    as_if_from_elsewhere()
+    copy_index(str(place), str(tmp_path / "strange.cbir"))
+    assert state(tmp_path / "strange.cbir", "mine/red/0.png") == "unconfirmed"
+
+
+def test_a_path_with_dots_is_not_relocated_out_of_the_new_place(
+    place: Path, photos: Path, tmp_path: Path
+) -> None:
+    as_if_from_elsewhere()
+    sql(place, f"UPDATE sources SET uri = '/media/disk/../../{photos}'")
+    (tmp_path / "new").mkdir()
+    with closing(open_index(place, write=True)) as index, pytest.raises(QueryError):
+        relocate_source(index, "/media/disk", tmp_path / "new")
+    assert state(place) == "unconfirmed"
+
+
+def test_a_changed_original_is_not_taken_for_the_indexed_picture(place: Path, photos: Path) -> None:
+    shutil.copy(photos / "blue" / "0.png", photos / "red" / "0.png")
+    assert state(place) == "changed"
+    with closing(Searcher.open(place)) as searcher:
+        with pytest.raises(OriginalError, match="has changed since it was indexed"):
+            searcher.search(cbir.Query(IndexedId(FIRST), region=(0, 0, 0.5, 0.5)))
+        hits = {hit.id: hit for hit in searcher.search(photos / "red" / "1.png", verify=True)}
+        assert hits[FIRST].verified is False and hits[FIRST].inliers is None
+
+
+def test_a_name_that_leads_out_of_a_source_opens_nothing(place: Path, photos: Path) -> None:
+    shutil.copy(photos / "red" / "0.png", photos.parent / "private.png")
+    sql(place, f"UPDATE records SET location = '../private.png' WHERE id = '{FIRST}'")
+    assert state(place) == "gone"
+
+
+def test_a_damaged_list_of_sources_is_named(place: Path) -> None:
+    for wrong in ("{", "[]", json.dumps({"a": 1}), json.dumps({"a": {"b": 1}})):
+        (cbir_home() / "sources.json").write_text(wrong)
+        with closing(open_index(place)) as index, pytest.raises(CbirError, match=r"sources\.json"):
+            original(index, FIRST)
