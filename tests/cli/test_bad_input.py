@@ -298,7 +298,7 @@ def test_damaged_models_and_names_of_no_descriptor_are_told(
     (own / "model" / "model.onnx").unlink()
     assert call("search", query, "--in", own).error == (
         f"{own} lacks its model: {own}/model/model.onnx is missing",
-        "index the sources again into a new index",
+        "restore the model's files, or index the sources again into a new index",
     )
     assert call("search", "--id", "photos/red/0.png", "--in", own, "-k", 1).code == 0
 

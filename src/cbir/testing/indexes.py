@@ -175,6 +175,7 @@ def _check_details_and_marks(index: Index) -> None:
 
 
 def _check_sources_and_failures(index: Index) -> None:
+    expect(bool(index.identity), "an index must have an identity")
     expect(
         index.register_source("photos", "/one") == "photos", "an unused name must be used as it is"
     )
