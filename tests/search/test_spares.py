@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from cbir.home import cbir_home
 from cbir.index.open import open_index
 from cbir.ingest.indexing import index_images
 from cbir.search.spares import spares_for
@@ -34,6 +35,19 @@ def test_thumbnails_come_from_originals_that_are_still_the_same(tmp_path: Path) 
         after = {record: index.thumbnail(record) for record in index.ids()}
     first, *others = before
     assert after == {first: before[first], **dict.fromkeys(others)}
+
+
+def test_no_thumbnail_is_drawn_from_a_source_that_nobody_confirmed(tmp_path: Path) -> None:
+    photos, place = tmp_path / "photos", tmp_path / "photos.cbir"
+    photos.mkdir()
+    (photos / "0.png").write_bytes(picture(0, 300))
+    index_images([photos], place, descriptor=MeanColour())
+    (cbir_home() / "sources.json").unlink()
+    with closing(sqlite3.connect(place / "thumbs.sqlite")) as connection, connection:
+        connection.execute("UPDATE thumbs SET picture = randomblob(9)")
+    with closing(open_index(place, write=True)) as index:
+        index.verify(repair=True, spares=spares_for(index))
+        assert [index.thumbnail(record) for record in index.ids()] == [None]
 
 
 def test_a_shipped_model_is_restored_from_the_package(tmp_path: Path) -> None:

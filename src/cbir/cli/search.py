@@ -116,6 +116,7 @@ def command(
         raise click.UsageError("-0 is for --paths")
     if opened is not None and len(images) + len(ids) > 1:
         raise click.UsageError("--open is for one IMAGE, --id ID or --text WORDS")
+    from cbir.cli.places import ask_to_confirm
     from cbir.search.near_misses import without_warnings
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher
@@ -136,6 +137,8 @@ def command(
         if not queries:
             words = Query(None, region, text)
             queries = [(words.text or "", words)]
+        if verify or opened is not None:
+            ask_to_confirm(searcher.index, ask=not as_json)
         for name, query in queries:
             started = time.perf_counter()
             # A search without hits is told below, in one line.

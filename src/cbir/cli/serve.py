@@ -19,13 +19,13 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     from contextlib import closing
 
     from cbir.cli.output import say
-    from cbir.search.originals import tell_unconfirmed
+    from cbir.cli.places import ask_to_confirm
     from cbir.search.searcher import Searcher
     from cbir.web.serve import serve
     from cbir.wording import counted
 
     with closing(Searcher.open(index, descriptor)) as searcher:
-        tell_unconfirmed(searcher.index)
+        ask_to_confirm(searcher.index)
         count = counted(searcher.index.count(), "image")
         serve(
             searcher,

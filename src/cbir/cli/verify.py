@@ -15,12 +15,15 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
     from contextlib import closing
 
     from cbir.cli.output import print_json, say, show
+    from cbir.cli.places import ask_to_confirm
     from cbir.index.open import mend, open_index
     from cbir.search.spares import spares_for
     from cbir.wording import counted, shell_word
 
     told = mend(index) if repair else []
     with closing(open_index(index, write=repair)) as opened:
+        if repair:  # thumbnails are drawn again from the originals
+            ask_to_confirm(opened, ask=not as_json)
         found = told + opened.verify(repair=repair, spares=spares_for(opened))
         left = opened.verify() if repair and found else found
         count = opened.count()

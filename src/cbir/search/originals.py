@@ -14,7 +14,7 @@ from cbir.images.sources import is_built_in, source_for_uri
 from cbir.index.base import Index
 from cbir.index.confirmed import confirmed
 from cbir.types import ImageRecord, RgbImage
-from cbir.wording import counted, listed, shell_word
+from cbir.wording import counted, listed, one_line, shell_word
 
 OriginalState = Literal["gone", "changed", "unconfirmed"]
 
@@ -48,13 +48,18 @@ def unconfirmed(index: Index) -> dict[str, str]:
 
 def tell_unconfirmed(index: Index) -> None:
     """Log a warning, once in a process, if originals of `index` are not opened."""
-    if index.identity in _told or not (names := sorted(unconfirmed(index))):
+    if index.identity in _told or not (names := sorted(map(one_line, unconfirmed(index)))):
         return
     _told.add(index.identity)
     log.warning(
         "%s: originals of %s (%s) are not opened, because the index may come from elsewhere; "
         "if they are yours: cbir sources %s --confirm",
-        *(index.url, counted(len(names), "source"), listed(names), shell_word(index.url)),
+        *(
+            index.url,
+            counted(len(names), "source"),
+            listed(names),
+            shell_word(index.url),
+        ),
     )
 
 
