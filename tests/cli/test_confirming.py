@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cbir.cli.places import ask_to_confirm
+from cbir.cli.confirming import ask_to_confirm
 from cbir.home import cbir_home
 from cbir.index.open import open_index
 from cbir.search.originals import unconfirmed

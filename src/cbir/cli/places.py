@@ -1,4 +1,4 @@
-"""Prints where pictures are, in a form that can be pasted, opens them, and asks if cbir may."""
+"""Prints where pictures are, in a form that can be pasted, and opens them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cbir.errors import CbirError
 from cbir.images.sources import Place
 from cbir.types import ImageRecord
 from cbir.wording import one_line, shell_word
 
-if TYPE_CHECKING:
-    from cbir.index.base import Index
-
 _VIEWER_SECONDS = 2.0
 """A viewer that has not ended by then is showing the picture."""
-_ASKED = 10
-"""The largest number of sources that one question is about."""
 
 
 def shown_place(place: Place) -> str:
@@ -55,28 +49,6 @@ def file_state(place: Place | None, record: ImageRecord) -> str:
         return "" if Path(place.file).stat().st_size == record.file_size else "changed"
     except OSError:
         return "gone"
-
-
-def ask_to_confirm(index: Index, ask: bool = True) -> None:
-    """Ask whether originals in sources that are not confirmed may be opened, or tell of them.
-
-    Nobody is asked if an answer or the question would pass through a pipe.
-    """
-    import click
-
-    from cbir.cli.output import say
-    from cbir.index.confirmed import confirm
-    from cbir.search.originals import tell_unconfirmed, unconfirmed
-
-    sources = unconfirmed(index)
-    watched = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    if ask and watched and 0 < len(sources) <= _ASKED:
-        say(f"{one_line(index.url)} may come from elsewhere. It says that its images are in:")
-        for name, uri in sources.items():
-            say(f"  {one_line(uri)} ({one_line(name)})")
-        if click.confirm("Open originals there?", err=True):
-            confirm(index, sources)
-    tell_unconfirmed(index)
 
 
 def open_in_viewer(path: str) -> None:

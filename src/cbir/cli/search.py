@@ -116,7 +116,7 @@ def command(
         raise click.UsageError("-0 is for --paths")
     if opened is not None and len(images) + len(ids) > 1:
         raise click.UsageError("--open is for one IMAGE, --id ID or --text WORDS")
-    from cbir.cli.places import ask_to_confirm
+    from cbir.cli.confirming import ask_to_confirm
     from cbir.search.near_misses import without_warnings
     from cbir.search.query import IndexedId, Query, SearchOptions
     from cbir.search.searcher import Searcher

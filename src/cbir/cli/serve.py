@@ -18,8 +18,8 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     """Serve the search page of an index until Ctrl-C."""
     from contextlib import closing
 
+    from cbir.cli.confirming import ask_to_confirm
     from cbir.cli.output import say
-    from cbir.cli.places import ask_to_confirm
     from cbir.search.searcher import Searcher
     from cbir.web.serve import serve
     from cbir.wording import counted

@@ -14,8 +14,8 @@ def command(ctx: click.Context, index: str, repair: bool, as_json: bool) -> None
     """Check every record, vector, thumbnail and cache of an index. Exits with 1 on a problem."""
     from contextlib import closing
 
+    from cbir.cli.confirming import ask_to_confirm
     from cbir.cli.output import print_json, say, show
-    from cbir.cli.places import ask_to_confirm
     from cbir.index.open import mend, open_index
     from cbir.search.spares import spares_for
     from cbir.wording import counted, shell_word
