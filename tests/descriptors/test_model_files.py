@@ -21,6 +21,7 @@ from cbir.descriptors.onnx import NETWORK_FILE
 from cbir.descriptors.onnx_weights import weight_files
 from cbir.errors import CbirError
 from cbir.files import LINKED_BYTES, sha256_of
+from cbir.index.embedded.checksums import row_checksum
 from cbir.index.open import open_index
 from cbir.ingest.copy import copy_index
 from cbir.ingest.indexing import index_images
@@ -195,7 +196,8 @@ def odd_index(tmp_path: Path, name: str) -> Path:
     with closing(sqlite3.connect(index / "index.sqlite")) as database:
         ((model,),) = database.execute("SELECT value FROM meta WHERE name = 'model'")
         more = json.dumps({**json.loads(model), name: "0" * 64})
-        database.execute("UPDATE meta SET value = ? WHERE name = 'model'", [more])
+        sealed = [more, row_checksum(("model", more))]
+        database.execute("UPDATE meta SET value = ?, checksum = ? WHERE name = 'model'", sealed)
         database.commit()
     return index
 
