@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cbir.cli.confirming import ask_to_confirm
-from cbir.home import cbir_home
 from cbir.index.open import open_index
 from cbir.search.originals import unconfirmed
 from tests.index.embedded.support_index import made_index
@@ -61,7 +60,6 @@ def test_anything_else_confirms_nothing_and_names_the_command(
     assert told and not confirmed
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "--confirm" in line and "\x1b" not in line
-    assert not (cbir_home() / "sources.json").exists()
 
 
 @pytest.mark.parametrize("pipe", ["stdin", "stdout", "stderr"])
