@@ -45,9 +45,10 @@ def check_own_files(folder: Path, name: str) -> None:
     """Raise `IndexStateError` unless the files of the index are files in its `folder`.
 
     A stranger's index could hold a link in the place of a lock or log, which would be written to,
-    or a pipe, which would be waited for. `name` is the index in messages.
+    or a pipe, which would be waited for. `KEYPOINTS` is no danger: `kept_files` follows no link.
+    `name` is the index in messages.
     """
-    for own in sorted(_OWN_NAMES):
+    for own in sorted(_OWN_NAMES - {KEYPOINTS}):
         path = folder / own
         with suppress(FileNotFoundError):  # a process may delete side files meanwhile
             kind = stat.S_IFMT(path.lstat().st_mode)
