@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 from PIL import Image
-from waitress import wasyncore
 
 from cbir.descriptors.contract import Descriptor
 from cbir.images.decode import decode
@@ -118,8 +117,6 @@ def served(searcher: Searcher) -> Iterator[str]:
     try:
         yield address
     finally:
-        # In the server's own thread, or it might be polling what is being closed.
-        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        server.stop()
         thread.join(timeout=30)
-        server.task_dispatcher.shutdown()
         assert not thread.is_alive()

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from cbir.cli.options import access_of, serving_options
 from cbir.cli.output import own_command, progress_bar, progress_stages, say
 from cbir.files import write_whole
 from cbir.wording import shell_word
@@ -23,14 +24,13 @@ HOW_TO_GET = "set CBIR_DATA to a folder with cifar-10-python.tar.gz, or connect 
 
 
 @click.command(short_help="Run a demonstration on CIFAR-10: index, evaluate, search page.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the page.")
-@click.option("--port", default=5000, show_default=True, help="Port of the page.")
+@serving_options
 @click.option(
     "--into",
     metavar="PLACE",
     help="Folder or server (elasticsearch://HOST:9200) for the index. [default: CBIR_HOME]",
 )
-def command(host: str, port: int, into: str | None) -> None:
+def command(host: str, port: int, into: str | None, **who: Any) -> None:
     """Run a demonstration on CIFAR-10: download, index 50,000 images, evaluate, serve the page.
 
     The download, the index and the figures are kept, so a second run starts immediately. Without
@@ -39,6 +39,7 @@ def command(host: str, port: int, into: str | None) -> None:
     from cbir.search.searcher import Searcher
     from cbir.web.serve import check_address, serve
 
+    access = access_of(host, **who)
     check_address(host, port)
     try:
         data = _data_set(into)
@@ -54,6 +55,7 @@ def command(host: str, port: int, into: str | None) -> None:
             host,
             port,
             ready=lambda url: say(f"The page is at {url} - drop a picture on it. Ctrl-C stops."),
+            access=access,
         )
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from cbir.cli.options import descriptor_option
+from cbir.cli.options import access_of, descriptor_option, serving_options
 
 
 @click.command()
 @click.argument("index", metavar="INDEX")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=5000, show_default=True, help="Port to listen on; 0 takes a free one."
-)
+@serving_options
 @descriptor_option
-def command(index: str, host: str, port: int, descriptor: str | None) -> None:
-    """Serve the search page of an index until Ctrl-C."""
+def command(index: str, host: str, port: int, descriptor: str | None, **who: Any) -> None:
+    """Serve the search page of an index until Ctrl-C.
+
+    With --host, other machines reach it, too. The printed link then holds a token that opens the
+    page; programs send it in the header "Authorization: Bearer TOKEN".
+    """
     from contextlib import closing
 
     from cbir.cli.confirming import ask_to_confirm
@@ -24,6 +27,7 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
     from cbir.web.serve import serve
     from cbir.wording import counted
 
+    access = access_of(host, **who)
     with closing(Searcher.open(index, descriptor)) as searcher:
         ask_to_confirm(searcher.index)
         count = counted(searcher.index.count(), "image")
@@ -32,4 +36,5 @@ def command(index: str, host: str, port: int, descriptor: str | None) -> None:
             host,
             port,
             ready=lambda url: say(f"{index}: {count} at {url}  (Ctrl-C stops)"),
+            access=access,
         )

@@ -82,6 +82,7 @@ class Searcher:
         on_done: OnDone = lambda _d, _t: None,
         on_verified: OnVerified = lambda _v: None,
         go_on: Callable[[], bool] = lambda: True,
+        warn: bool = True,
         **changes: Unpack[OptionChanges],
     ) -> list[Hit]:
         """The `options.k` most similar records, best first.
@@ -91,7 +92,7 @@ class Searcher:
         `on_done(done, total)` is a progress callback of verification; `on_verified` gets its
         counts. Verification calls `go_on()`, from several threads, before each picture: as soon as
         it returns False, the rest stays uncompared; what it raises ends the search. If there are no
-        hits, a warning is logged for each filter that no record can match.
+        hits and `warn`, a warning is logged for each filter that no record can match.
         """
         options = replace(options or SearchOptions(), **changes)
         asked = query if isinstance(query, Query) else Query(query)
@@ -101,7 +102,7 @@ class Searcher:
         hits = _outrunning_removals(lambda: self._first_hits(own, asking))
         for step in self._steps.after:
             hits = step.apply(hits, asking)
-        if not hits and options.where:
+        if warn and not hits and options.where:
             warn_of_near_misses(self.index, options.where)
         return hits[: options.k]
 

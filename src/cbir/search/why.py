@@ -203,7 +203,7 @@ class _Search:
     def hits(self, k: int, **changes: Any) -> list[Hit]:
         """The first `k` hits, with some options changed."""
         options = replace(self.options, k=k, **changes)
-        return self.searcher.search(self.query, options=options, go_on=self._go_on)
+        return self.searcher.search(self.query, options=options, go_on=self._go_on, warn=False)
 
     def matches(self, k: int, where: Sequence[str]) -> tuple[Matches, Sequence[str]]:
         """The k best records for the query as the first search sees it, the query itself too."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from typing import IO
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 
 from cbir.search.searcher import Searcher
+from cbir.web.access import Access, guard
+from cbir.web.admission import register_admission
 from cbir.web.failures import register_failures
 from cbir.web.opened import use_searcher
 from cbir.web.pages import register_pages
@@ -41,6 +43,8 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    # What an index holds is private; views that may be kept for longer say so.
+    "Cache-Control": "private, no-cache",
 }
 
 
@@ -70,14 +74,17 @@ class MemoryRequest(Request):
         return _Picture()
 
 
-def create_app(searcher: Searcher, *, on_loopback: bool = False) -> Flask:
+def create_app(
+    searcher: Searcher, *, on_loopback: bool = False, access: Access | None = None
+) -> Flask:
     """The page and the HTTP API over `searcher`, as a WSGI application.
 
     `on_loopback`: the server listens on a loopback address only. Then clients on this machine also
-    get the positions of pictures (see `web.positions`).
+    get the positions of pictures (see `web.positions`). `access`: who may use it; by default
+    everybody, under any name.
 
-    Only reads the index. Sets no cookies, contacts no other host, writes nothing to disk; uploads
-    stay in memory (see `Uploads`).
+    Only reads the index. Sets no cookie but that of a token, contacts no other host, writes nothing
+    to disk; uploads stay in memory (see `Uploads`).
     """
     app = Flask("cbir.web")
     app.request_class = MemoryRequest
@@ -91,7 +98,9 @@ def create_app(searcher: Searcher, *, on_loopback: bool = False) -> Flask:
     app.config[ON_LOOPBACK] = on_loopback
     use_searcher(app, searcher)
     app.extensions["cbir.uploads"] = Uploads()
+    guard(app, access or Access())
     app.before_request(_limit)
+    register_admission(app)
     app.register_blueprint(views)
     app.after_request(_secure)
     register_failures(app)
@@ -108,4 +117,6 @@ def _limit() -> None:
 def _secure(response: Response) -> Response:
     for name, value in _SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    if g.get("varies"):
+        response.vary.add("Accept")
     return response

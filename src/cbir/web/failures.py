@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, current_app, jsonify, make_response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -13,7 +13,7 @@ from cbir.web.opened import reopen
 from cbir.web.pages import failure_page, refused_page
 from cbir.web.questions import MAX_UPLOAD, RequestError, wants_json
 
-Answer = tuple[str | Response, int] | AnyResponse
+Answer = AnyResponse
 
 _HTTP = {
     404: ("There is nothing at this address", "Go back to the start page."),
@@ -23,6 +23,10 @@ _HTTP = {
         "Try again in a moment. The server's log has details.",
     ),
 }
+
+_STRANGERS = frozenset({401, 403})
+"""Answers to those who may not see anything of the index."""
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "10"}}
 
 
 def register_failures(app: Flask) -> None:
@@ -86,8 +90,15 @@ def _too_large() -> tuple[str, str]:
 
 
 def _answer(status: int, message: str, hint: str, field: str = "") -> Answer:
+    response = make_response(_body(status, message, hint, field), status)
+    response.headers.update(_HEADERS.get(status, {}))
+    return response
+
+
+def _body(status: int, message: str, hint: str, field: str) -> str | Response:
     if wants_json(request):
-        return jsonify({"error": {"message": message, "hint": hint}}), status
-    if request.endpoint in {"views.search", "views.search_indexed"} and status < 500:
-        return refused_page(message, hint, field), status
-    return failure_page(status, message, hint), status
+        return jsonify({"error": {"message": message, "hint": hint}})
+    searches = request.endpoint in {"views.search", "views.search_indexed"}
+    if searches and status < 500 and status not in _STRANGERS:
+        return refused_page(message, hint, field)
+    return failure_page(status, message, hint)

@@ -59,9 +59,13 @@ class Question:
 
 
 def wants_json(request: Request) -> bool:
-    """Whether the client prefers JSON to the page, or asks for what has no page."""
+    """Whether the client prefers JSON to the page, or asks for what has no page.
+
+    `g.varies` then tells that the response depends on what it accepts.
+    """
     if request.endpoint == "views.explanation":
         return True
+    g.varies = True
     accepted = request.accept_mimetypes
     return accepted["application/json"] > accepted["text/html"]
 

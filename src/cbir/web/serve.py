@@ -1,44 +1,52 @@
-"""Serves the application with waitress, a production WSGI server."""
+"""Serves the application until it is told to stop."""
 
 from __future__ import annotations
 
-import logging
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from cbir.errors import CbirError
-from cbir.machine import usable_cores
 from cbir.search.searcher import Searcher
+from cbir.web.access import EVERYWHERE, Access, access_to
+from cbir.web.admission import admission_of
 from cbir.web.app import create_app
 from cbir.web.positions import is_loopback
 
-_ACCEPTED = 80 * 1024 * 1024
-"""Largest request body (bytes) that is read; more than the application accepts, so that it can
-refuse with a message."""
-
 
 class Server(Protocol):
-    """A listening server: `run` serves until interrupted, `close` stops listening."""
+    """A listening server."""
 
-    def run(self) -> None: ...
+    def run(self) -> None:
+        """Serve until `stop`, or until interrupted."""
 
-    def close(self) -> None: ...
+    def stop(self) -> None:
+        """Finish open requests, for a few seconds at most, and end `run`."""
 
 
 def serve(
-    searcher: Searcher, host: str, port: int, ready: Callable[[str], None] = lambda _: None
+    searcher: Searcher,
+    host: str,
+    port: int,
+    ready: Callable[[str], None] = lambda _: None,
+    *,
+    access: Access | None = None,
 ) -> None:
     """Serve `host`:`port` until interrupted; port 0 takes a free one.
 
-    Calls `ready` with the page's address as soon as the page can be opened. Raises `CbirError` if
-    the port is taken or the host is not an address of this machine.
+    SIGTERM finishes open requests first. `access`: who may use the server, by default
+    `access_to(host)`. Calls `ready` with the page's address, which holds the token if there is one,
+    as soon as the page can be opened. Raises `CbirError` if the port is taken or the host is not an
+    address of this machine.
     """
-    server, address = listen(searcher, host, port)
+    access = access or access_to(host)
+    server, address = listen(searcher, host, port, access)
     searcher.warm_up()
-    with suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop the server
-        ready(address)
+    with suppress(KeyboardInterrupt), _stopping(server):  # Ctrl-C is the normal way to stop
+        ready(access.link(address))
         server.run()
 
 
@@ -47,26 +55,48 @@ def check_address(host: str, port: int) -> None:
     _socket(host, port, "choose another with --port (make demo PORT=5055)").close()
 
 
-def listen(searcher: Searcher, host: str, port: int) -> tuple[Server, str]:
+def listen(
+    searcher: Searcher, host: str, port: int, access: Access | None = None
+) -> tuple[Server, str]:
     """A server that already accepts connections, and the address of its page."""
-    import waitress
+    from cbir.web.connections import LimitedServer
 
-    # A page requests a dozen pictures at once; a short queue is not worth a warning.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    # The answer says so to the visitor; what visitors look for is nothing for a log.
-    logging.getLogger("cbir.search.near_misses").setLevel(logging.ERROR)
     listening = _socket(host, port)
-    server: Server = waitress.create_server(
-        create_app(searcher, on_loopback=is_loopback(listening.getsockname()[0])),
-        sockets=[listening],
-        threads=usable_cores(),  # most of a search keeps one core busy
-        ident=None,
-        max_request_body_size=_ACCEPTED,
-        # Keeps uploads out of temporary files.
-        inbuf_overflow=_ACCEPTED,
+    app = create_app(
+        searcher,
+        on_loopback=is_loopback(listening.getsockname()[0]),
+        access=access or access_to(host),
     )
-    shown = f"[{host}]" if ":" in host else host
+    shown = _reachable(host, listening.family)
+    shown = f"[{shown}]" if ":" in shown else shown
+    server = LimitedServer(app, listening, admission_of(app))
     return server, f"http://{shown}:{listening.getsockname()[1]}/"
+
+
+@contextmanager
+def _stopping(server: Server) -> Iterator[None]:
+    """SIGTERM stops the server; only the main thread can hear signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda _signal, _frame: server.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _reachable(host: str, family: socket.AddressFamily) -> str:
+    """`host`, or an address of this machine if it stands for all of them; nothing is sent."""
+    if host not in EVERYWHERE:
+        return host
+    v6 = family == socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("2001:db8::1" if v6 else "192.0.2.1", 9))  # documentation's addresses
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "::1" if v6 else "127.0.0.1"
 
 
 def _socket(host: str, port: int, cure: str = "choose another with --port") -> socket.socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
@@ -18,6 +18,7 @@ from cbir.search.near_misses import near_misses
 from cbir.search.originals import OriginalError, OriginalState
 from cbir.search.why import why
 from cbir.types import Hit, ImageRecord, Verification
+from cbir.web.admission import verified
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.opened import searcher
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
@@ -25,10 +26,9 @@ from cbir.web.positions import refuse_positions, sees_positions, without_positio
 from cbir.web.questions import Question, RequestError, as_fields, read_question, wants_json
 from cbir.web.uploads import Uploads
 
-views = Blueprint("views", __name__)
+T = TypeVar("T")
 
-VERIFY_SECONDS = 5.0
-"""How long a request compares pictures; then it answers, and the rest stays uncompared."""
+views = Blueprint("views", __name__)
 
 _PUBLIC_INFO = (
     *("count", "vectors", "dim", "engine", "descriptor"),
@@ -91,11 +91,10 @@ def explanation() -> Response:
     target = request.values.get("target", "")
     if not target:
         raise RequestError(400, "No picture was named", "Send its id in the field 'target'.")
-    with _refusals(question):
-        within = _within(VERIFY_SECONDS)
-        found = why(
-            searcher(), question.query, target, options=question.options, go_on=within
-        ).to_json()
+    opened, query, options = searcher(), question.query, question.options
+    found = _answered(
+        question, lambda go_on: why(opened, query, target, options=options, go_on=go_on)
+    ).to_json()
     if found["picture"]:
         found["picture"] |= {"path": None, "reason": None}  # they name paths of the server
     return jsonify({"query": question.asked.name, **found, "reason": None})
@@ -108,7 +107,7 @@ def thumb(record_id: str) -> Response:
     data = searcher().index.thumbnail(record_id)
     if data is None:
         raise RequestError(404, f"{record_id} has no thumbnail", "Index it again.")
-    return _picture(record, data)
+    return _picture(record, data, is_indexed=True)
 
 
 @views.get("/image/<path:record_id>")
@@ -130,7 +129,9 @@ def image(record_id: str) -> Response | tuple[str, int]:
 def healthz() -> Response:
     """A health check: whether the index responds, and its size."""
     index = searcher().index
-    return jsonify({"status": "ok", "count": index.count(), "descriptor": index.spec.short})
+    response = jsonify({"status": "ok", "count": index.count(), "descriptor": index.spec.short})
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @views.get("/info")
@@ -161,20 +162,20 @@ def _question() -> Question:
 def _hits(question: Question) -> tuple[list[Hit], Verification | None]:
     """The hits of a search, and what verification did with them if it was requested."""
     counts: list[Verification] = []
-    with _refusals(question):
-        hits = searcher().search(
-            question.query,
-            options=question.options,
-            on_verified=counts.append,
-            go_on=_within(VERIFY_SECONDS),
-        )
+    opened, query, options = searcher(), question.query, question.options
+    hits = _answered(
+        question,
+        lambda go_on: opened.search(
+            query, options=options, on_verified=counts.append, go_on=go_on, warn=False
+        ),
+    )
     return hits, counts[0] if counts else None
 
 
-def _within(seconds: float) -> Callable[[], bool]:
-    """Whether this many seconds have not passed since the call."""
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() < end
+def _answered(question: Question, ask: Callable[[Callable[[], bool]], T]) -> T:
+    """What `ask` finds; it is given the `go_on` of verification."""
+    with _refusals(question):
+        return verified(ask) if question.options.verify else ask(lambda: True)
 
 
 @contextmanager
