@@ -17,7 +17,7 @@ from cbir.images.decode import decode
 from cbir.ingest.indexing import index_images
 from cbir.search.searcher import Searcher
 from cbir.types import DescriptorSpec, RgbImage, Vectors
-from cbir.web.serve import listen
+from cbir.web.serve import Server, listen
 
 NAMES = (
     "warm/red.png",
@@ -111,11 +111,18 @@ def open_searcher(url: str, descriptor: Descriptor | None = None) -> Searcher:
 @contextmanager
 def served(searcher: Searcher) -> Iterator[str]:
     """The address of a page over `searcher`, answered by the production server."""
+    with listening(searcher) as (_server, address):
+        yield address
+
+
+@contextmanager
+def listening(searcher: Searcher) -> Iterator[tuple[Server, str]]:
+    """The production server over `searcher`, and the address of its page."""
     server, address = listen(searcher, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        yield address
+        yield server, address
     finally:
         server.stop()
         thread.join(timeout=30)

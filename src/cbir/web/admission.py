@@ -7,6 +7,7 @@ threads: `/healthz` and static files, which need no place, always find one.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -107,7 +108,7 @@ class Admission:
     def __init__(self) -> None:
         cores = usable_cores()
         # Most of a search keeps one core busy.
-        self.searching = Lane(running=cores, overdue=4, waiting=64)
+        self.searching = Lane(running=cores, overdue=4, waiting=32)
         self.verifying = Lane(running=max(1, cores // 2), overdue=0, waiting=4)
         self.reading = Lane(running=4, overdue=4, waiting=32)
         self.stopped = threading.Event()
@@ -193,5 +194,6 @@ def _is_gone() -> Callable[[], bool]:
 
 def _yield_to_others() -> None:
     """Give this thread, and those that it starts, less of the cores than searches get."""
-    with suppress(OSError, AttributeError):  # Linux has priorities of threads
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _VERIFYING_PRIORITY)
+    if sys.platform == "linux":  # elsewhere priorities are those of processes
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _VERIFYING_PRIORITY)
