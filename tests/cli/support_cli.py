@@ -132,7 +132,9 @@ def check_no_process_is_left(child: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def serving(*arguments: object, **options: Any) -> Iterator[tuple[list[str], str]]:
+def serving(
+    *arguments: object, ended_by: signal.Signals = signal.SIGINT, **options: Any
+) -> Iterator[tuple[list[str], str]]:
     """`cbir ARGUMENTS` until its page answers; yields what it said and the page's address."""
     child = start(*arguments, **options)
     said: list[str] = []
@@ -146,7 +148,7 @@ def serving(*arguments: object, **options: Any) -> Iterator[tuple[list[str], str
             pytest.fail(f"no page came: {said}, exit code {child.wait(TIMEOUT)}")
         address = next(word for word in line.split() if word.startswith("http://"))
         yield said, address
-        child.send_signal(signal.SIGINT)
+        child.send_signal(ended_by)
         _, rest = child.communicate(timeout=TIMEOUT)
         assert (child.returncode, rest.strip()) == (0, "")
     finally:

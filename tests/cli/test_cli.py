@@ -15,6 +15,7 @@ import time
 import zipfile
 from contextlib import closing, suppress
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -550,6 +551,36 @@ def test_serve_answers_until_ctrl_c_and_leaves_quietly(made: Path, photos: Path)
             f"cannot listen on 127.0.0.1, port {port}: [Errno {_in_use()}] Address already in use",
             "choose another with --port, or stop the process that uses it",
         )
+
+
+@needs_signals
+def test_serve_to_other_machines_asks_for_a_token_and_ends_at_sigterm(made: Path) -> None:
+    arguments = ("serve", made, "--host", "0.0.0.0", "--port", 0)
+    with serving(*arguments, ended_by=signal.SIGTERM) as (said, address):
+        assert said[0] == (
+            "warning: whoever has the link can search the index and see its pictures, labels and "
+            "metadata; nothing is encrypted\n"
+        )
+        link = re.fullmatch(r"http://[0-9.]+:(\d+)/\?token=[\w-]{32}", address)
+        assert link is not None
+        here = f"http://127.0.0.1:{link[1]}/"
+        with pytest.raises(HTTPError, match="401"):
+            look_at(here)
+        assert '"ok"' in look_at(f"{here}healthz")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--token", "short"], "the token is shorter than 16 characters"),
+        (["--token", "x" * 20, "--no-token"], "--token and --no-token exclude each other"),
+        (["--allow-host", "https://photos.example.org"], "is not a host name"),
+    ],
+)
+def test_serve_refuses_wrong_access(made: Path, options: list[str], said: str) -> None:
+    answer = call("serve", made, *options)
+    assert answer.code != 0
+    assert said in answer.err
 
 
 def _in_use() -> int:

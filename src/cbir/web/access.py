@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import ip_address
@@ -62,17 +62,24 @@ class Access:
 
 
 def access_to(
-    host: str, names: Iterable[str] = (), token: str | None = None, without_token: bool = False
+    host: str, names: Collection[str] = (), token: str | None = None, without_token: bool = False
 ) -> Access:
     """The access to a server that listens on `host` and also answers to `names`.
 
     If others than this machine reach it, it has a token: `token`, or a new one, unless
-    `without_token`. Raises `CbirError` for a token that can be guessed or is no header's value.
+    `without_token`. Raises `CbirError` for a token that can be guessed or is no header's value, and
+    for a name that is none.
     """
+    for name in names:
+        found = _HOST.fullmatch(name)
+        if found is None or found[2]:
+            raise CbirError(
+                f"'{name}' is not a host name", "give the name alone, such as photos.example.org"
+            )
     if token is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST_TOKEN},}}", token):
         raise CbirError(
             f"the token is shorter than {SHORTEST_TOKEN} characters, or has others than ASCII's",
-            "omit it, and cbir makes one",
+            "make one: python -c 'import secrets; print(secrets.token_urlsafe())'",
         )
     hosts = {name.strip("[]").lower() for name in names} | {"localhost", "127.0.0.1", "::1"}
     if token is None and not is_loopback(host) and not without_token:
