@@ -292,7 +292,7 @@ def test_verification_ends_in_time_and_says_how_far_it_came(
     page = client.get("/search", query_string=asked, headers=PAGE).text
     assert f"{total} compared, 1 agreed." in page
     assert "not compared" not in page
-    monkeypatch.setattr("cbir.web.views.VERIFY_SECONDS", 0.0)
+    monkeypatch.setattr("cbir.web.admission.VERIFYING_TIME", 0.0)
     cut = client.get("/search", query_string=asked, headers=JSON).json
     assert cut is not None
     assert cut["verification"] == counts | {"compared": 0, "agreed": 0, "skipped": total}

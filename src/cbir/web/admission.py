@@ -14,22 +14,22 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from flask import Flask, current_app, g, request
 
 from cbir.machine import usable_cores
-from cbir.types import OnDone
 from cbir.web.questions import RequestError
 
 T = TypeVar("T")
+GoOn: TypeAlias = Callable[[], bool]
 
 PATIENCE = 10.0
 """How long, in seconds, a request waits for its turn."""
 QUICK = 1.0
 """Work that takes longer (seconds) leaves its place to the next request and shares the cores."""
-VERIFYING_TIME = 20.0
-"""How long, in seconds, the hits of one request are verified."""
+VERIFYING_TIME = 5.0
+"""How long, in seconds, a request compares pictures; the rest stays uncompared."""
 
 _SPARE_THREADS = 4
 _VERIFYING_PRIORITY = 10  # added to nice values
@@ -108,7 +108,7 @@ class Admission:
     def __init__(self) -> None:
         cores = usable_cores()
         # Most of a search keeps one core busy.
-        self.searching = Lane(running=cores, overdue=4, waiting=32)
+        self.searching = Lane(running=cores, overdue=4, waiting=64)
         self.verifying = Lane(running=max(1, cores // 2), overdue=0, waiting=4)
         self.reading = Lane(running=4, overdue=4, waiting=32)
         self.stopped = threading.Event()
@@ -122,19 +122,14 @@ class Admission:
         lanes = (self.searching, self.verifying, self.reading)
         return sum(lane.threads for lane in lanes) + _SPARE_THREADS
 
-    def verify(self, work: Callable[[OnDone], T], is_gone: Callable[[], bool]) -> T:
-        """Run `work` on a verifier's thread, with a callback that raises if it should not go on."""
+    def verify(self, work: Callable[[GoOn], T], is_gone: Callable[[], bool]) -> T:
+        """Run `work` on a verifier's thread; `work` gets the `go_on` of `Searcher.search`."""
         end = time.monotonic() + VERIFYING_TIME
 
-        def go_on(_done: int, _total: int | None) -> None:
-            if time.monotonic() > end:
-                raise RequestError(
-                    503,
-                    f"Verification took longer than {VERIFYING_TIME:g} seconds",
-                    "Search without it, or again in a moment.",
-                )
+        def go_on() -> bool:
             if self.stopped.is_set() or is_gone():
                 raise busy()
+            return time.monotonic() < end
 
         return self._verifiers.submit(work, go_on).result()
 
@@ -162,10 +157,11 @@ def admission_of(app: Flask) -> Admission:
     return admission
 
 
-def verified(work: Callable[[OnDone], T]) -> T:
+def verified(work: Callable[[GoOn], T]) -> T:
     """Run `work`, which verifies hits, in the lane for that instead of the request's own.
 
-    It is given the callback to call after each hit, which raises if it should not go on.
+    It gets the `go_on` of `Searcher.search`: False after VERIFYING_TIME; raises once nobody waits
+    for the answer.
     """
     admission = admission_of(current_app)
     _leave()

@@ -18,7 +18,7 @@ from cbir.search.near_misses import near_misses
 from cbir.search.originals import OriginalError, OriginalState
 from cbir.search.why import why
 from cbir.types import Hit, ImageRecord, Verification
-from cbir.web.admission import verified
+from cbir.web.admission import GoOn, verified
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.opened import searcher
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
@@ -172,7 +172,7 @@ def _hits(question: Question) -> tuple[list[Hit], Verification | None]:
     return hits, counts[0] if counts else None
 
 
-def _answered(question: Question, ask: Callable[[Callable[[], bool]], T]) -> T:
+def _answered(question: Question, ask: Callable[[GoOn], T]) -> T:
     """What `ask` finds; it is given the `go_on` of verification."""
     with _refusals(question):
         return verified(ask) if question.options.verify else ask(lambda: True)
