@@ -40,7 +40,7 @@ HEAD = f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {KIND}\r\n".e
 
 
 class Slow(Searcher):
-    """Searches for hits of `LARGE` block until they are let go, or until verification should end."""
+    """Searches for hits of `LARGE` block until let go, or until verification should end."""
 
     def __init__(self, url: str) -> None:
         super().__init__(open_searcher(url).index, Grid())

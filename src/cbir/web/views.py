@@ -107,7 +107,7 @@ def thumb(record_id: str) -> Response:
     data = searcher().index.thumbnail(record_id)
     if data is None:
         raise RequestError(404, f"{record_id} has no thumbnail", "Index it again.")
-    return _picture(record, data, is_indexed=True)
+    return _picture(record, data)
 
 
 @views.get("/image/<path:record_id>")
