@@ -14,6 +14,9 @@ PROPHOTO = np.array([[0.79767, 0.13519, 0.03134], [0.28804, 0.71188, 0.00009], [
 ADOBE = np.array(
     [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
 )
+P3 = np.array(
+    [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
+)
 SRGB = np.array(
     [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
 )
@@ -87,6 +90,13 @@ def to_srgb(
     """What a colour of an `rgb_profile` is in sRGB, relative colorimetric, clipped."""
     xyz = (values / 255.0) ** gamma @ primaries.T
     return srgb_of_xyz(xyz)
+
+
+def with_srgb_curve(values: NDArray[np.uint8], primaries: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """sRGB of colours that have sRGB's curve and other primaries."""
+    levels = values / 255.0
+    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return srgb_of_xyz(light @ primaries.T)
 
 
 def srgb_of_xyz(xyz: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -25,9 +25,13 @@ from PIL import Image, ImageCms
 
 from cbir.images.decode import decode
 from tests.images.support_images import encoded, four_colours
+from tests.images.support_named import avif, chrm, cicp, gama, png
+from tests.images.support_named import exif as named_in_exif
 from tests.images.support_profiles import (
     ADOBE,
+    P3,
     PROPHOTO,
+    SRGB,
     cmyk_profile,
     grey_profile,
     ink_lab,
@@ -35,6 +39,7 @@ from tests.images.support_profiles import (
     srgb_of_lab,
     srgb_of_xyz,
     to_srgb,
+    with_srgb_curve,
 )
 from tests.images.support_tiff import CFA, Directory, grey, tiff
 
@@ -65,7 +70,7 @@ class Sample:
     """A file and its pixels by an independent reading.
 
     `magick`: what ImageMagick 6 makes of the file. It converts AVIF's YCbCr and TIFF's Lab (for
-    D65) in its own way, and refuses some files.
+    D65) in its own way, knows neither cHRM nor cICP nor R03, and refuses some files.
     """
 
     data: bytes
@@ -122,6 +127,10 @@ def samples() -> dict[str, Sample]:
         "JPEG, EXIF orientation": read_by_opencv(encoded(pixels, "JPEG", exif=exif.tobytes())),
         "JPEG, grey": read_by_opencv(encoded(grey8, "JPEG")),
         "JPEG without its end marker": Sample(jpeg[:-2], opencv(jpeg), "OpenCV", magick="refused"),
+        "JPEG, EXIF (Adobe RGB)": computed(
+            encoded(pixels, "JPEG", quality=90, exif=named_in_exif("R03")),
+            to_srgb(opencv(jpeg), ADOBE, 563 / 256), "differs",
+        ),
         "JPEG, CMYK with ICC profile": computed(
             encoded(
                 Image.fromarray(inks, "CMYK"), "JPEG", quality=100, subsampling=0,
@@ -144,12 +153,23 @@ def samples() -> dict[str, Sample]:
         "PNG, grey ICC profile (linear)": computed(
             encoded(grey8, "PNG", icc_profile=grey_profile(1.0)), srgb_of_xyz(linear)
         ),
+        "PNG, gAMA (linear)": computed(png(pixels, gama(1)), to_srgb(pixels, SRGB, 1.0)),
+        "PNG, gAMA and cHRM (Display P3)": computed(
+            png(pixels, gama(1 / 2.2), chrm(0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)),
+            to_srgb(pixels, P3, 2.2), "differs",
+        ),
+        "PNG, cICP (Display P3)": computed(
+            png(pixels, cicp(12, 13)), with_srgb_curve(pixels, P3), "differs"
+        ),
         "GIF": read_by_opencv(encoded(four_colours(), "GIF")),
         "WebP": read_by_opencv(encoded(pixels, "WEBP", quality=90)),
         "WebP, ICC profile": computed(
             encoded(pixels, "WEBP", lossless=True, **icc), to_srgb(pixels, PROPHOTO, 1.8)
         ),
         "AVIF": read_by_opencv(encoded(pixels, "AVIF", quality=90, subsampling="4:4:4"), "differs"),
+        "AVIF, nclx (Display P3)": computed(
+            avif(pixels, 12, 13), with_srgb_curve(opencv(avif(pixels, 1, 13)), P3), "differs"
+        ),
         "BMP": read_by_opencv(encoded(pixels, "BMP")),
         "PNM": read_by_opencv(encoded(pixels, "PPM")),
         "JPEG 2000": read_by_opencv(encoded(pixels, "JPEG2000")),

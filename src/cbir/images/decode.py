@@ -25,6 +25,7 @@ from cbir.images.decoding_process import Decoded, Task, decode_in_process
 from cbir.images.depths import as_black_is_zero, grey_scale
 from cbir.images.jpeg_scans import has_every_scan
 from cbir.images.limits import DEFAULT, UNKNOWN, Limits, decoding_room
+from cbir.images.named_profiles import ADOBE_RGB, named_profile
 from cbir.machine import is_out_of_memory
 from cbir.types import RgbImage
 
@@ -101,8 +102,11 @@ _STORED: dict[str, Callable[[RgbImage], RgbImage]] = {
 }
 _SWAPPING = ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 
-# Marks of a profile, transparency or animation; formats without them have to be opened.
-_UNUSUAL = {JPEG: (b"ICC_PROFILE\0",), PNG: (b"iCCP", b"tRNS", b"acTL")}
+# Marks of a colour space, transparency or animation; formats without them have to be opened.
+_UNUSUAL = {
+    JPEG: (b"ICC_PROFILE\0", ADOBE_RGB),
+    PNG: (b"iCCP", b"cICP", b"gAMA", b"tRNS", b"acTL"),
+}
 _PNG_ALPHA = 4  # the least colour type with an alpha channel
 
 _END = b"\xff\xd9"  # of a JPEG
@@ -128,14 +132,14 @@ def decode(data: bytes) -> RgbImage:
 def decode_file(data: bytes, limits: Limits = DEFAULT) -> Decoded:
     """Decode an image file to sRGB.
 
-    Detects the type from the bytes, applies EXIF orientation, converts colours by the embedded ICC
-    profile, scales grey values of other depths (see `depths.grey_scale`), and uses the first frame
-    of an animation and the largest preview of a camera RAW file. Transparency is composited onto
-    white, or onto black if what is drawn differs from white by less than 16 grey levels (root mean
-    square, weighted by opacity). A JPEG that lacks only its end marker is decoded, with a note. A
-    JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of its size; see also
-    `limits.side`. A picture that may take long is decoded in a process of its own, which is ended
-    after `limits.seconds`.
+    Detects the type from the bytes, applies EXIF orientation, converts colours by the ICC profile
+    or what takes its place (see `named_profile`), scales grey values of other depths (see
+    `depths.grey_scale`), and uses the first frame of an animation and the largest preview of a
+    camera RAW file. Transparency is composited onto white, or onto black if what is drawn differs
+    from white by less than 16 grey levels (root mean square, weighted by opacity). A JPEG that
+    lacks only its end marker is decoded, with a note. A JPEG of more than `PIXEL_LIMIT` pixels is
+    decoded at 1/2, 1/4 or 1/8 of its size; see also `limits.side`. A picture that may take long is
+    decoded in a process of its own, which is ended after `limits.seconds`.
 
     Raises `ImageError` with a one-line reason: not an image, damaged, truncated, more than
     `BYTE_LIMIT` bytes, more than `limits.pixels` pixels (by default `PIXEL_LIMIT`; for a JPEG
@@ -199,6 +203,11 @@ def pixels_of_image(image: Image) -> RgbImage:
     if 0 in image.size:
         raise ImageError("the image has no pixels")
     try:
+        with quietly():
+            profile = named_profile(image)
+        if profile:
+            image = image.copy()
+            image.info["icc_profile"] = profile
         return _upright(image)
     except MemoryError:
         raise
@@ -308,7 +317,10 @@ def _upright(image: Image, orientation: int = 1) -> RgbImage:
 
 
 def open_header(kind: str, file: IO[bytes]) -> ImageFile:
-    """Read an image's header without decoding; may warn, and raise anything on damaged data."""
+    """Read an image's header without decoding; may warn, and raise anything on damaged data.
+
+    `info["icc_profile"]` is the profile of the pixels, also if the file names it in another way.
+    """
     image = _reader(kind)(file)
     if kind == JP2:  # Pillow does not read the profile
         file.seek(0)
@@ -317,6 +329,9 @@ def open_header(kind: str, file: IO[bytes]) -> ImageFile:
         if start > 0:
             end = start - 4 + int.from_bytes(head[start - 4 : start], "big")
             image.info["icc_profile"] = head[start + 7 : end]
+    profile = named_profile(image, file)
+    if profile:
+        image.info["icc_profile"] = profile
     return image
 
 
