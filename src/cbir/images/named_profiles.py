@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
@@ -48,8 +47,8 @@ _WHITE, _PEAK = 203, 1000  # cd/m2: reference white (ITU-R BT.2408), and the usu
 _LIKE_SRGB = (0.4318, 0.4773)  # gAMA: 1/2.2 and 5 % on both sides
 _LEAST_GAMA, _LARGEST_GAMA, _LARGEST_XYZ = 0.1, 10, 100
 _CREATOR = b"cbir"
-_CICP = re.compile(rb"\0\0\0\x04cICP(..)\0\x01", re.DOTALL)  # RGB, full range
-_NCLX = re.compile(rb"\0\0\0\x13colrnclx(.{4})", re.DOTALL)
+_CICP, _RGB_OF_FULL_RANGE = b"\0\0\0\4cICP", b"\0\1"
+_NCLX = b"\0\0\0\x13colrnclx"
 _HEAD = 2**16  # bytes that hold the boxes of an AVIF file
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -89,20 +88,23 @@ def is_named(profile: bytes | None) -> bool:
 
 def _cicp(file: IO[bytes]) -> tuple[int, int] | None:
     """The primaries and the transfer function in the chunks that were read."""
-    read = file.tell()
+    end = file.tell()
     file.seek(0)
-    found = _CICP.search(file.read(read))
-    return (found[1][0], found[1][1]) if found else None
+    read = file.read(end)
+    at = read.find(_CICP)
+    codes = read[at + 8 : at + 12]
+    return (codes[0], codes[1]) if at >= 0 and codes[2:] == _RGB_OF_FULL_RANGE else None
 
 
 def _nclx(info: dict[str | tuple[int, int], Any], avif: IO[bytes] | None) -> tuple[int, int] | None:
     """The same for AVIF and HEIC, sRGB for what is unspecified or the usual curve of video."""
     if avif:
         avif.seek(0)
-        found = _NCLX.search(avif.read(_HEAD))
-        if not found:
+        head = avif.read(_HEAD)
+        at = head.find(_NCLX)
+        if not 0 <= at < len(head) - 16:
             return None
-        primaries, transfer = struct.unpack(">HH", found[1])
+        primaries, transfer = struct.unpack_from(">HH", head, at + 12)
     elif "nclx_profile" in info:
         held = info["nclx_profile"]
         primaries, transfer = held["color_primaries"], held["transfer_characteristics"]
