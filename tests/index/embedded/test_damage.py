@@ -124,6 +124,28 @@ def test_a_changed_vector_comes_back_from_the_cache_or_is_described_again(tmp_pa
     assert content(folder) == before
 
 
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["DELETE FROM records WHERE key = 2"],
+        ["UPDATE records SET id = x'ff' WHERE key = 2"],
+        [f"DELETE FROM {t} WHERE {c} = 2" for t, c in (("records", "key"), ("vectors", "record"))],
+    ],
+)
+def test_no_search_finds_a_record_that_was_lost(lost: list[str], tmp_path: Path) -> None:
+    folder = made_index(tmp_path / "x.cbir", sample_entries(5))
+    with closing(open_index(folder)) as reader:
+        assert len(reader.search(QUERY, 9)[0].ids) == 5
+        for statement in lost:
+            change(folder, statement)
+        assert problems(folder)
+        assert repaired(folder) == []
+        with closing(open_index(folder)) as index:
+            for one in (reader, index):
+                assert one.search(QUERY, 9)[0].ids.count("a/0001") == 0
+                assert len(one.records(one.search(QUERY, 9)[0].ids)) == 4
+
+
 def test_no_cache_is_built_from_a_changed_vector(tmp_path: Path) -> None:
     folder = made_index(tmp_path / "x.cbir", sample_entries(5))
     cache = folder / "vectors.cache"

@@ -9,7 +9,7 @@ import numpy as np
 
 from cbir.errors import IndexStateError
 from cbir.files import model_faults, sha256_of
-from cbir.index.embedded import cache, schema
+from cbir.index.embedded import cache, record_rows, schema
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.block import read_block
 from cbir.index.embedded.cache import Cached
@@ -111,6 +111,8 @@ def cache_problems(records: Database, folder: Path, meta: schema.Meta) -> list[s
             generation = schema.generation(connection)
             truth = read_block(connection, meta.spec.dim)
             last = schema.last_key(connection)
+            is_logged = schema.log_from(connection) <= cached.generation
+            removed = record_rows.removed_since(connection, cached.generation)
     except cache.UnusableCacheError as error:
         return [f"{files.CACHE}: {error}"]
     except IndexStateError:
@@ -121,6 +123,9 @@ def cache_problems(records: Database, folder: Path, meta: schema.Meta) -> list[s
         return [f"{files.CACHE}: it has a key that was never given"]
     block = cached.block
     kept = np.flatnonzero(np.isin(block.keys, truth.keys))
+    gone = set(block.keys.tolist()).difference(truth.keys.tolist())
+    if is_logged and not gone.issubset(removed):
+        return [f"{files.CACHE}: it has records that are gone"]
     covered = np.isin(truth.keys, block.keys)
     old = np.flatnonzero(covered)
     ours, theirs = block.select(kept), truth.select(old)

@@ -48,7 +48,8 @@ def repair(
     with records.write() as connection, any_text(connection):
         left = _mend_rows(connection, copies)
         again = _mend_vectors(connection, copies, meta.spec.dim)
-        schema.next_generation(connection)
+        # A record may be gone that the log does not name: every cache is to be built again.
+        record_rows.forget_removed(connection, schema.next_generation(connection))
     again |= _mend_thumbnails(records, thumbnails, spares)
     if again:
         left.append(f"{len(again)} records are to be described again; index their sources again")
