@@ -14,12 +14,13 @@ import pytest
 
 from cbir.index.base import Entry, SourceRun
 from cbir.index.embedded import schema
-from cbir.index.open import open_index
+from cbir.index.open import mend, open_index
 from cbir.ingest.copy import copy_index
 from tests.index.embedded.support_index import made_index, python
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 STORED = {1: FIXTURES / "embedded", 2: FIXTURES / "embedded-2"}
+DIM = 23
 DIES_BETWEEN_THE_FILES = """
 import os, signal, sys
 from cbir.index.embedded.index import EmbeddedIndex
@@ -42,6 +43,11 @@ def place(old: int, tmp_path: Path) -> Path:
 def format_of(place: Path) -> int:
     with closing(sqlite3.connect(place / "index.sqlite")) as connection:
         return int(connection.execute("SELECT value FROM meta WHERE name='format'").fetchone()[0])
+
+
+def change(place: Path, statement: str) -> None:
+    with closing(sqlite3.connect(place / "index.sqlite")) as connection, connection:
+        connection.execute(statement)
 
 
 def columns(place: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -145,4 +151,40 @@ def test_damage_before_there_were_checksums_is_undone_from_the_cache(place: Path
         ]
     with closing(open_index(place, write=True)) as index:
         assert index.verify() == []
+    assert same(entries(place), before)
+
+
+@pytest.mark.parametrize("column", ["vector", "part"])
+def test_text_in_the_place_of_a_vector_does_not_keep_the_index_from_opening(
+    column: str, place: Path
+) -> None:
+    before = entries(place)
+    change(place, f"UPDATE vectors SET {column} = CAST(x'ff' AS TEXT) WHERE rowid = 1")
+    with closing(open_index(place, write=True)) as index:
+        index.verify(repair=True)
+        assert index.verify() == []
+    for mine, theirs in zip(entries(place), before, strict=True):
+        assert np.array_equal(mine.vectors, theirs.vectors)
+
+
+def test_a_damaged_log_of_an_older_format_is_repaired(place: Path) -> None:
+    before = entries(place)
+    change(place, "INSERT INTO removed VALUES (1, 'text')")
+    assert mend(str(place)) == []
+    with closing(open_index(place, write=True)) as index:
+        assert index.verify(repair=True) == []
+    assert same(entries(place), before)
+
+
+def test_a_cache_that_is_newer_than_a_restored_database_changes_no_vector(place: Path) -> None:
+    before = entries(place)
+    change(place, "UPDATE meta SET value = value + 9 WHERE name = 'generation'")
+    change(place, f"UPDATE vectors SET vector = zeroblob({4 * DIM}) WHERE rowid = 1")
+    (place / "vectors.cache").unlink()
+    with closing(open_index(place)) as index:
+        index.search(np.ones((1, DIM), np.float32) / DIM**0.5, 1)  # writes a cache
+    change(place, "UPDATE meta SET value = value - 9 WHERE name = 'generation'")
+    vector = before[0].vectors[0].astype("<f4").tobytes().hex()
+    change(place, f"UPDATE vectors SET vector = x'{vector}' WHERE rowid = 1")
+    open_index(place, write=True).close()
     assert same(entries(place), before)

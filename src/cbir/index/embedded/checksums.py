@@ -181,8 +181,12 @@ def resealing(
 ) -> Iterator[None]:
     """Write the checksums of the rows that meet `condition` after the block has changed them.
 
-    Not of rows that were damaged before. The block changes neither keys nor the condition.
+    Not of rows that were damaged before, nor in an older index. The block changes neither keys nor
+    the condition.
     """
+    if not is_sealed(connection, table):
+        yield
+        return
     before = _rows(connection, table, True, condition, *values)
     damaged = {row.keys for row in before if row_checksum(row.cells) != row.checksum}
     yield

@@ -82,6 +82,9 @@ class EmbeddedIndex:
                 meta = schema.read_meta(connection, url)
             if meta is None:
                 raise files.unfinished(url)
+            self._views = Views(self._records, folder, url, meta)
+            if write:
+                self._views.discard_foreign()  # first: the cache mends older indexes
             if write and meta.format < schema.FORMAT:
                 cached = check.usable_cache(folder, meta)
                 with self._records.write() as connection:
@@ -91,9 +94,7 @@ class EmbeddedIndex:
                     seal_all(connection, RECORDS)
                 meta = replace(meta, format=schema.FORMAT)
             self._meta = meta
-            self._views = Views(self._records, folder, url, self._meta)
             if write:
-                self._views.discard_foreign()
                 self._tidy()
         except BaseException:
             self._close_files()

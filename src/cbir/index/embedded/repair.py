@@ -110,9 +110,10 @@ def agree_with_cache(connection: sqlite3.Connection, cached: Cached) -> None:
     The vectors of a key never change, and the cache has a checksum that the older index had not.
     """
     copies = Copies(cached)
-    found = connection.execute("SELECT record, part, vector FROM vectors")
-    good = ((copies.row(key, part), vector) for key, part, vector in found)
-    differing = [row for row, vector in good if row is not None and row[-1] != vector]
+    with any_text(connection):
+        found = connection.execute("SELECT record, part, vector FROM vectors")
+        good = ((copies.row(key, part), vector) for key, part, vector in found)
+        differing = [row for row, vector in good if row is not None and row[-1] != vector]
     connection.executemany(
         "UPDATE vectors SET vector = ? WHERE record = ? AND part = ?",
         [(row[-1], *row[:2]) for row in differing],
