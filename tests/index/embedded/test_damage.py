@@ -16,6 +16,7 @@ import pytest
 from benchmarks import flips
 from cbir.errors import CbirError, IndexReplacedError, IndexStateError
 from cbir.index.base import Detail, SourceRun, Spares, Tombstone
+from cbir.index.embedded import salvage
 from cbir.index.embedded.checksums import RECORDS, THUMBNAILS, mended, row_checksum
 from cbir.index.open import mend, open_index
 from cbir.ingest.copy import copy_index
@@ -309,6 +310,58 @@ def test_what_can_be_read_of_damaged_pages_is_saved(
         records = index.records(list(index.ids()))
         for record in records:
             assert record.location == before[record.id][0].location  # type: ignore[index]
+
+
+def damaged_page(folder: Path) -> bytes:
+    path = folder / "index.sqlite"
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle : middle + 4096] = b"\xff" * 4096
+    path.write_bytes(data)
+    return bytes(data)
+
+
+def test_a_full_disk_costs_no_record_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made_index(tmp_path / "x.cbir", sample_entries(600))
+    data = damaged_page(folder)
+    connect = salvage._connect
+
+    def on_a_full_disk(path: Path, mode: str = "rw") -> sqlite3.Connection:
+        connection = connect(path, mode)
+        if mode == "rwc":
+            connection.execute("PRAGMA max_page_count = 20")
+        return connection
+
+    with monkeypatch.context() as full:
+        full.setattr(salvage, "_connect", on_a_full_disk)
+        with pytest.raises(CbirError, match="the disk is full"):
+            mend(str(folder))
+    assert (folder / "index.sqlite").read_bytes() == data
+    assert not list(folder.glob("*.new*")) and not list(folder.glob("*.damaged*"))
+    assert mend(str(folder))
+    with closing(open_index(folder)) as index:
+        assert index.count() > 400
+
+
+def test_the_damaged_file_is_kept_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_paths: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    folder = made_index(tmp_path / "x.cbir", sample_entries(600))
+    data = damaged_page(folder)
+    monkeypatch.setattr("os.link", refuse)
+    assert mend(str(folder))
+    assert (folder / "index.sqlite.damaged-1").read_bytes() == data
+
+
+def test_a_folder_in_the_place_of_keypoints_does_not_stop_a_repair(tmp_path: Path) -> None:
+    folder = made_index(tmp_path / "x.cbir", sample_entries(2))
+    (folder / "keypoints" / f"{'0' * 64}-{'0' * 16}.kept").mkdir(parents=True)
+    assert repaired(folder) == ["keypoints: 1 file damaged"]
 
 
 def test_an_unreadable_thumbnail_file_is_put_aside(tmp_path: Path) -> None:

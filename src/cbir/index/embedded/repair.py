@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def repair(
     if check.cache_problems(records, folder, meta):
         (folder / files.CACHE).unlink(missing_ok=True)
     for path in damaged_files(folder / files.KEYPOINTS):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder of that name; `verify` tells that it is still there
+            path.unlink()
     return left
 
 

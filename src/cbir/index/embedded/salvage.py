@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
-from cbir.errors import IndexStateError
+from cbir.errors import CbirError, IndexStateError
 from cbir.files import put_in_place
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.checksums import RECORDS, THUMBNAILS
 from cbir.index.embedded.index import CHECKS
-from cbir.index.embedded.sqlite import harden
+from cbir.index.embedded.sqlite import harden, primary_code
 
 _TRIES = 100_000
 """Statements a table: every unreadable row takes about one."""
@@ -44,8 +45,8 @@ def salvage(path: Path, name: str) -> list[str]:
     """Replace a damaged file of the index `name` by one with all rows that can be read.
 
     The damaged file stays beside it. Returns what was done, one line. Raises `IndexStateError` if
-    not even the tables of `index.sqlite` can be read, or are not those of an index. The caller has
-    the writer lock.
+    not even the tables of `index.sqlite` can be read, or are not those of an index; `CbirError`,
+    and changes nothing, if the disk is full. The caller has the writer lock.
     """
     draft = path.with_name(path.name + files.SALVAGED)
     files.remove_database(draft)
@@ -64,8 +65,10 @@ def salvage(path: Path, name: str) -> list[str]:
                 new.execute(f"UPDATE sqlite_sequence SET seq = max(seq, {given})")
         if path.name == files.RECORDS and not counts["meta"]:
             raise sqlite3.DatabaseError("its table 'meta' cannot be read")
-    except (sqlite3.DatabaseError, IndexStateError) as error:
+    except BaseException as error:
         files.remove_database(draft)
+        if not isinstance(error, sqlite3.DatabaseError | IndexStateError):
+            raise
         if path.name == files.RECORDS:
             if isinstance(error, IndexStateError):
                 raise
@@ -164,7 +167,12 @@ def _most(reads: Callable[[int], bool]) -> None:
 def _runs(new: sqlite3.Connection, statement: str, *values: int) -> bool:
     try:
         new.execute(statement, values)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if primary_code(error) == sqlite3.SQLITE_FULL:  # the row may well be readable
+            raise CbirError(
+                "the disk is full: what can be read of the index cannot be written",
+                "free some space and run the same command again; nothing was changed",
+            ) from error
         return False
     return True
 
@@ -174,7 +182,13 @@ def _move_aside(path: Path, keep: bool = False) -> str:
     number = 1
     while (aside := path.with_name(f"{path.name}{files.DAMAGED}-{number}")).exists():
         number += 1
-    os.link(path, aside) if keep else path.rename(aside)
+    if keep:
+        try:
+            os.link(path, aside)
+        except OSError:  # such as exFAT, which has no links
+            shutil.copyfile(path, aside)
+    else:
+        path.rename(aside)
     # A log of the old file would be taken for one of the new file.
     for side in ("-wal", "-shm"):
         log = path.with_name(path.name + side)

@@ -133,7 +133,7 @@ class Database:
         try:
             return self._checked(self._connect("mode=rw"), "PRAGMA query_only=1")
         except sqlite3.OperationalError as error:
-            cannot_write = _primary(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            cannot_write = primary_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
             if not cannot_write or not self._path.exists():
                 raise
         if self._log_size():
@@ -191,7 +191,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            if _primary(error) == sqlite3.SQLITE_INTERRUPT:
+            if primary_code(error) == sqlite3.SQLITE_INTERRUPT:
                 raise KeyboardInterrupt from error
             raise self._explained(error) from error
         except (UnicodeEncodeError, OverflowError) as error:
@@ -207,7 +207,7 @@ class Database:
         delete = f"delete that file, and run {repair}"
         anew = "index the sources again into a new index"
         what, hint = f"{file}: {error}", f"cbir verify {self._name}"
-        match _primary(error):
+        match primary_code(error):
             case sqlite3.SQLITE_FULL:
                 what = f"the disk is full: {file} cannot grow"
                 hint = "free some space and run the same command again; committed changes are kept"
@@ -246,6 +246,6 @@ def harden(connection: sqlite3.Connection) -> None:
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
 
 
-def _primary(error: sqlite3.Error) -> int:
+def primary_code(error: sqlite3.Error) -> int:
     """SQLite's primary result code; 0 for an error of the Python module."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
