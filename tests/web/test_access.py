@@ -48,6 +48,8 @@ def status(client: FlaskClient, host: str) -> int:
         ("127.0.0.1", ("Photos.example.org",), ["photos.example.org", "localhost"],
          ["example.org", "a.photos.example.org"]),
         ("192.168.1.7", (), ["192.168.1.7:5000", "localhost"], ["192.168.1.8", "evil.example"]),
+        ("2001:0DB8::0001", ("[FE80::0:1]",), ["[2001:db8::1]:5000", "[fe80::1]"],
+         ["[2001:db8::2]"]),
         ("0.0.0.0", (), ["192.168.1.7:5000", "[fe80::1]"], ["evil.example", "myhost"]),
         ("::", (), ["192.168.1.7:5000", "[fe80::1]"], ["evil.example"]),
     ],
@@ -135,7 +137,7 @@ def test_the_link_becomes_a_cookie(client: FlaskClient) -> None:
     assert TOKEN not in opened.text + opened.location
     assert opened.headers["Cache-Control"] == "no-store"
     cookie = opened.headers["Set-Cookie"]
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(re.split("; ?", cookie))
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(re.split("; ?", cookie))
     assert client.get(opened.location, headers=PAGE).status_code == 200
     assert client.post("/search", data={"id": LARGE}, headers=PAGE).status_code == 200
     assert 'Authorization: Bearer TOKEN' in client.get("/").text  # fmt: skip

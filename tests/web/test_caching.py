@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from cbir.index.open import open_index
 from cbir.search.searcher import Searcher
 from cbir.web.app import create_app
 from tests.web.support_web import LARGE, build_index, open_searcher, picture
@@ -61,3 +64,13 @@ def test_a_changed_original_is_never_kept_under_the_address_of_the_indexed_one(
     (tmp_path / LARGE).write_bytes(picture(99))
     with client.get(address, headers=JSON) as answer:
         assert answer.headers["Cache-Control"] == PRIVATE
+
+
+def test_a_picture_that_a_repair_has_marked_is_not_kept_for_good(tmp_path: Path) -> None:
+    folder = build_index(tmp_path)
+    with closing(open_index(folder, write=True)) as index:
+        entry = next(entry for entry in index.entries() if entry.record.id == LARGE)
+        index.add([replace(entry, record=replace(entry.record, content_hash=""))])
+    with open_searcher(folder) as searcher:
+        answer = create_app(searcher).test_client().get(f"/thumb/{LARGE}?v=")
+        assert (answer.status_code, answer.headers["Cache-Control"]) == (200, PRIVATE)

@@ -28,7 +28,7 @@ SHORTEST_TOKEN = 16
 
 _HOST = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _OPEN = frozenset({"static", "views.healthz"})
-"""What is answered without the token: it shows nothing of the index."""
+"""What is answered without the token: the index shows only its number of images and descriptor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ def access_to(
             f"the token is shorter than {SHORTEST_TOKEN} characters, or has others than ASCII's",
             "make one: python -c 'import secrets; print(secrets.token_urlsafe())'",
         )
-    hosts = {name.strip("[]").lower() for name in names} | {"localhost", "127.0.0.1", "::1"}
+    hosts = {_as_sent(name) for name in (host, *names)} | {"localhost", "127.0.0.1", "::1"}
     if token is None and not is_loopback(host) and not without_token:
         token = secrets.token_urlsafe(24)
-    return Access(frozenset(hosts | {host.lower()}), host in EVERYWHERE, token or "")
+    return Access(frozenset(hosts), host in EVERYWHERE, token or "")
 
 
 def guard(app: Flask, access: Access) -> None:
@@ -109,7 +109,7 @@ def _wrong_host(host: str, access: Access) -> Response | None:
     found = _HOST.fullmatch(host)
     if found is None:
         return _plain("The Host header of the request is not the name of a server.", 400)
-    name = found[1].strip("[]").lower()
+    name = _as_sent(found[1])
     if access.is_known(name):
         return None
     said = f"This server does not answer to the name '{name}'; cbir serve --allow-host {name}"
@@ -161,7 +161,8 @@ def _ask_for_token(access: Access) -> AnyResponse | None:
         path = "/" + quote(request.path.lstrip("/"))  # two slashes would name another host
         response = redirect(f"{path}?{urlencode(rest)}" if rest else path, 303)
         response.headers["Cache-Control"] = "no-store"
-        response.set_cookie(cookie, access.token, httponly=True, samesite="Strict")
+        # Not "Strict": a browser would not send it after a link in a mail or on another page.
+        response.set_cookie(cookie, access.token, httponly=True, samesite="Lax")
         return response
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and _same(bearer.strip(), access.token):
@@ -178,6 +179,12 @@ def _ask_for_token(access: Access) -> AnyResponse | None:
 def _same(given: str, token: str) -> bool:
     """In a time that does not depend on how many characters are right."""
     return hmac.compare_digest(given.encode(errors="replace"), token.encode())
+
+
+def _as_sent(host: str) -> str:
+    """A name in lower case, and an address in its shortest form, as browsers send them."""
+    name = host.strip("[]").lower()
+    return str(ip_address(name)) if _is_address(name) else name
 
 
 def _is_address(host: str) -> bool:

@@ -229,7 +229,8 @@ def _original(record: ImageRecord) -> bytes:
 
 
 def _picture(record: ImageRecord, data: bytes) -> Response:
-    kept = request.args.get("v") == version_of(record)
+    version = version_of(record)  # empty if a repair has marked the record
+    kept = bool(version) and request.args.get("v") == version
     return picture_response(request, data, file_name(record.location), versioned=kept)
 
 
