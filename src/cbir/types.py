@@ -109,9 +109,10 @@ class Hit:
 
     Verified searches set four fields. `inliers`: the number of geometrically consistent matches,
     0 if they could be chance, None if the image was not compared. `verified`: whether there are
-    inliers; False with `inliers` None: the original is gone or has changed; None: the image was not
-    reached in time. `mirrored`: whether they match the query's mirror image. `matches`: float32
-    (inliers, 4), x and y in the query and in this image, as fractions (0..1) of width and height.
+    inliers; False with `inliers` None: the original is gone, has changed or is not confirmed; None:
+    the image was not reached in time. `mirrored`: whether they match the query's mirror image.
+    `matches`: float32 (inliers, 4), x and y in the query and in this image, as fractions (0..1) of
+    width and height.
     Searches in any orientation set `orientation`: the best-scoring one of
     `cbir.search.orient.ORIENTATIONS`. Fields that were not requested are None.
     """
@@ -157,7 +158,8 @@ class Verification:
 
     `looked_at`: how many there were. `compared`: how many of them were compared. `agreed`: how many
     of those have inliers. `unavailable`: how many could not be compared, because their originals
-    are gone or have changed. `skipped`: how many were not reached in time; they are the last ones.
+    are gone, have changed or lie in a source that is not confirmed. `skipped`: how many were not
+    reached in time; they are the last ones.
     """
 
     looked_at: int
@@ -171,7 +173,7 @@ class Verification:
         of_all = "" if self.compared == self.looked_at else f" of {self.looked_at:,}"
         parts = [f"{self.compared:,}{of_all} compared, {self.agreed or 'none'} agreed"]
         if self.unavailable:
-            parts.append(f"{counted(self.unavailable, 'original')} gone or changed")
+            parts.append(f"{counted(self.unavailable, 'original')} gone, changed or not confirmed")
         if self.skipped:
             parts.append(f"{self.skipped:,} not reached in time")
         return "; ".join(parts)

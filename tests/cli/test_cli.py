@@ -224,7 +224,9 @@ def test_search_says_which_part_of_a_hit_matched(photos: Path, tmp_path: Path) -
     assert row == ["1", "1.0000", "-", str(tmp_path / "scenes" / "a.png"), "0,0.5,0.5,1"]
 
 
-def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> None:
+def test_search_verifies_hits_and_looks_in_any_orientation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from PIL import Image
 
     (tmp_path / "t").mkdir()
@@ -248,15 +250,20 @@ def test_search_verifies_hits_and_looks_in_any_orientation(tmp_path: Path) -> No
     shutil.rmtree(place / "keypoints")
     table = call(*asked, "--any-orientation", "--ids")
     assert table.code == 0
-    assert table.err == "3 of 4 compared, 1 agreed; 1 original gone or changed\n"
+    assert table.err == "3 of 4 compared, 1 agreed; 1 original gone, changed or not confirmed\n"
     header, *rows = (re.split(" {2,}", line) for line in table.out.splitlines())
     assert header == ["rank", "score", "label", "id", "file", "query", "inliers"]
     found = {row[3]: row[4:] for row in rows}
     assert found["t/3.png"] == ["-", "mirrored", f"{first['inliers']} mirrored"]
-    assert (found["t/1.png"][0], found["t/1.png"][2]) == ("gone", "original is gone")
+    assert (found["t/1.png"][0], found["t/1.png"][2]) == ("gone", "not compared")
     assert found["t/0.png"][2] == "0"
     lost = call("search", "--id", "t/1.png", "--in", place, "--verify")
     assert lost.error[0].startswith("the original of t/1.png is gone")
+    shutil.rmtree(place / "keypoints")
+    monkeypatch.setenv("CBIR_HOME", str(tmp_path / "home of another"))
+    unread = call(*asked)
+    assert "4 originals gone, changed or not confirmed" in unread.err
+    assert unread.out.count("not compared") == 4
 
 
 def test_search_without_hits_says_why(made: Path, photos: Path, tmp_path: Path) -> None:

@@ -333,7 +333,10 @@ def test_what_the_question_raises_ends_the_search(searcher: cbir.Searcher) -> No
         ((200, 200, 0, 0, 0), "200 compared, none agreed"),
         ((200, 200, 3, 0, 0), "200 compared, 3 agreed"),
         ((200, 120, 0, 0, 80), "120 of 200 compared, none agreed; 80 not reached in time"),
-        ((1500, 1499, 1, 1, 0), "1,499 of 1,500 compared, 1 agreed; 1 original gone or changed"),
+        (
+            (1500, 1499, 1, 1, 0),
+            "1,499 of 1,500 compared, 1 agreed; 1 original gone, changed or not confirmed",
+        ),
     ],
 )
 def test_counts_are_said_in_a_sentence(counts: tuple[int, ...], sentence: str) -> None:

@@ -297,5 +297,5 @@ def _open(found: list[Placed], number: int, index: str) -> None:
 
 def _inliers(hit: Hit) -> str:
     if hit.inliers is None:
-        return "original is gone"  # nothing else stops a comparison in the terminal
+        return "not compared"  # the last line says why
     return f"{hit.inliers} mirrored" if hit.mirrored else str(hit.inliers)

@@ -299,7 +299,7 @@ def _reasons(
     elif options.verify and hit is not None and hit.inliers is None:
         before = reasons.get("verify", "")
         late = "Verification did not reach it in time."
-        gone = "Its original is gone or changed, so it is not verified."
+        gone = "Its original is gone, changed or not confirmed, so it is not verified."
         reasons["verify"] = f"{before} {late if hit.verified is None else gone}".strip()
     if "exact" in reasons and rank <= k:
         return reasons  # it is good enough; only the approximation missed it
