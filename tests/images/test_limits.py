@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbir.errors import ImageError
+from cbir.errors import CbirError, ImageError
 from cbir.images import costs, decode, decoding_process, limits
 from cbir.images.decode import decode_file
 from cbir.images.limits import Limits, decoding_room
@@ -102,6 +102,17 @@ def test_a_picture_that_takes_longer_than_the_limit_is_given_up() -> None:
     assert "--max-seconds" in caught.value.hint
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_limit_that_no_picture_can_keep_is_refused(seconds: float) -> None:
+    with pytest.raises(CbirError, match="seconds to decode a picture"):
+        Limits(seconds=seconds)
+
+
+def test_a_limit_larger_than_any_of_the_system_is_none() -> None:
+    found = decode_file(hostile.many_segments(), Limits(10**18, seconds=1e18))
+    assert (found.width, found.height) == (8, 8)
+
+
 def test_decoding_can_be_stopped() -> None:
     stopped = threading.Event()
     stopped.set()
@@ -166,7 +177,7 @@ def test_a_process_has_limited_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PEAK = """
 import resource, sys
-from cbir.errors import ImageError
+from cbir.errors import CbirError, ImageError
 from cbir.images.decode import decode_file, sniff
 from cbir.images.decode import _reader as reader
 from cbir.images.exif import exif_fields

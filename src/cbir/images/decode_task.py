@@ -13,15 +13,18 @@ from typing import Any
 from cbir.errors import ImageError
 from cbir.images.decode import decode_form
 from cbir.images.limits import Limits
+from cbir.machine import usable_cores
 
 _ON_END_OF_PARENT = 1  # PR_SET_PDEATHSIG
+_MOST_SECONDS, _MOST_MEMORY = 2**31, 2**60  # systems count in nanoseconds and bytes of 64 bits
 
 
 def main() -> None:
     """Read a task, limit this process, and write the answer."""
     task = json.loads(sys.stdin.buffer.readline())
     _end_with(task["parent"])
-    is_limit = _limit(task["memory"], ceil(task["seconds"]) + 5)
+    # Some decoders use all cores.
+    is_limit = _limit(task["memory"], usable_cores() * (ceil(task["seconds"]) + 5))
     pixels: Any = b""
     try:
         limits = Limits(task["pixels"], seconds=inf, side=task["side"])
@@ -60,11 +63,11 @@ def _limit(memory: int, seconds: int) -> bool:
         import resource
 
         # In case that nobody is left to end this process.
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (min(seconds, _MOST_SECONDS),) * 2)
         before, most = resource.getrlimit(resource.RLIMIT_AS)
         if before != resource.RLIM_INFINITY and before <= memory:
             return False
-        resource.setrlimit(resource.RLIMIT_AS, (memory, most))
+        resource.setrlimit(resource.RLIMIT_AS, (min(memory, _MOST_MEMORY), most))
         return True
     return False
 

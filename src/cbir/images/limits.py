@@ -45,6 +45,10 @@ class Limits:
     wait: float = inf
     side: int | None = None
 
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:  # also not a number
+            raise CbirError(f"{self.seconds} seconds to decode a picture", "give a number above 0")
+
     @property
     def in_process(self) -> float:
         """The longest estimate, in seconds, of a picture that is decoded in this process."""
