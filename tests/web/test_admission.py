@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cbir.web import admission
-from cbir.web.admission import Admission, Lane
+from cbir.web.admission import Admission, GoOn, Lane
 from cbir.web.questions import RequestError
 
 
@@ -89,6 +89,22 @@ def test_never_more_run_than_are_admitted() -> None:
         for done in [pool.submit(work) for _ in range(50)]:
             done.result()
     assert most == 3
+
+
+def test_the_time_of_verification_begins_with_the_first_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission, "VERIFYING_TIME", 0.2)
+
+    def work(go_on: GoOn) -> list[bool]:
+        time.sleep(0.3)  # the query is decoded
+        began = go_on()
+        time.sleep(0.3)
+        return [began, go_on()]
+
+    lanes = Admission()
+    assert lanes.verify(work, lambda: False) == [True, False]
+    lanes.stop()
 
 
 def test_threads_suffice_for_all_who_run_and_wait() -> None:

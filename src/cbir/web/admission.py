@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from typing import TypeAlias, TypeVar
 
 from flask import Flask, current_app, g, request
@@ -124,12 +125,13 @@ class Admission:
 
     def verify(self, work: Callable[[GoOn], T], is_gone: Callable[[], bool]) -> T:
         """Run `work` on a verifier's thread; `work` gets the `go_on` of `Searcher.search`."""
-        end = time.monotonic() + VERIFYING_TIME
+        # From the first picture on: a query that takes long to decode gets ahead, too.
+        end = cache(lambda: time.monotonic() + VERIFYING_TIME)
 
         def go_on() -> bool:
             if self.stopped.is_set() or is_gone():
                 raise busy()
-            return time.monotonic() < end
+            return end() > time.monotonic()
 
         return self._verifiers.submit(work, go_on).result()
 
