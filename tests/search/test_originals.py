@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -151,6 +152,17 @@ def test_renaming_relocating_copying_and_composing_keep_what_was_confirmed(
     as_if_from_elsewhere()
     copy_index(str(place), str(tmp_path / "strange.cbir"))
     assert state(tmp_path / "strange.cbir", "mine/red/0.png") == "unconfirmed"
+
+
+def test_a_copy_is_completed_where_nothing_can_be_confirmed(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("cbir.index.confirmed.write_whole", refuse)
+    assert copy_index(str(place), str(tmp_path / "copy.cbir")).compared == 4
+    assert "originals will not be opened" in caplog.text
 
 
 def test_a_path_with_dots_is_not_relocated_out_of_the_new_place(

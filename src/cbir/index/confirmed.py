@@ -7,6 +7,7 @@ said so: `CBIR_HOME/sources.json` has the name and URI of each such source, by i
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from cbir.home import cbir_home
 from cbir.index.base import Index
 
 _LOCK_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
 
 
 def confirm(index: Index, sources: Mapping[str, str]) -> None:
@@ -50,9 +53,17 @@ def confirmed(index: Index) -> dict[str, str]:
     return {name: uri for name, uri in index.sources().items() if stored.get(name) == uri}
 
 
+def confirm_or_warn(index: Index, sources: Mapping[str, str]) -> None:
+    """Confirm sources; if that fails, log why their originals will not be opened."""
+    try:
+        confirm(index, sources)
+    except CbirError as error:
+        log.warning("originals will not be opened: %s", error)
+
+
 def confirm_as(index: Index, others: Mapping[str, str]) -> None:
     """Confirm the sources of `index` that are among `others`, which another index has confirmed."""
-    confirm(index, dict(index.sources().items() & others.items()))
+    confirm_or_warn(index, dict(index.sources().items() & others.items()))
 
 
 def _path() -> Path:

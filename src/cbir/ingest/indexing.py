@@ -25,7 +25,7 @@ from cbir.images.members import has_image_suffix
 from cbir.images.regions import region_boxes
 from cbir.images.sources import open_source
 from cbir.index.base import Index
-from cbir.index.confirmed import confirm
+from cbir.index.confirmed import confirm_or_warn
 from cbir.index.open import check_place, create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata_files
 from cbir.ingest.places import follow_source, placed, without_nested
@@ -216,10 +216,7 @@ def _confirm(index: Index, given: Sequence[ImageSource], placed: Sequence[ImageS
         for source, part in zip(given, placed, strict=True)
         if source.uri == part.uri
     }
-    try:
-        confirm(index, named)
-    except CbirError as error:
-        log.warning("originals will not be opened: %s", error)
+    confirm_or_warn(index, named)
 
 
 def _tell_excludes(report: AddReport, sources: Sequence[ImageSource], rules: Excludes) -> None:
