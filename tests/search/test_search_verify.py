@@ -14,6 +14,7 @@ from PIL import Image
 import cbir
 from cbir.descriptors.local.geometry import MIN_INLIERS
 from cbir.errors import ImageError
+from cbir.images import limits
 from cbir.search.orient import ORIENTATIONS, in_every_orientation
 from cbir.types import Hit, RgbImage, Verification
 from tests.descriptors.local.support_textures import texture
@@ -60,6 +61,21 @@ def ids(hits: list[Hit]) -> list[str]:
 
 
 # Verification
+
+
+def test_the_pixels_of_an_indexed_query_count_as_in_use(
+    searcher: cbir.Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_SMALL", 0)
+    before, seen = limits._kept, []
+
+    def go_on() -> bool:
+        seen.append(limits._kept - before)
+        return True
+
+    searcher.search(cbir.IndexedId("photos/00.png"), verify=True, go_on=go_on)
+    assert min(seen) == texture(0).nbytes
+    assert limits._kept == before
 
 
 def test_inliers_come_first_then_the_score_which_stays_the_cosine(

@@ -279,6 +279,18 @@ def test_a_gone_original_can_not_be_verified_and_that_is_said(
     assert "not compared" in page
 
 
+def test_an_original_beyond_the_limits_of_a_query_is_not_called_gone(
+    textured: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cbir.images.decode.PIXEL_LIMIT", 100)  # it was indexed with --max-pixels
+    asked = {"id": "photos/2.png", "any_orientation": 1}
+    refused = create_app(textured).test_client().get("/search", query_string=asked, headers=JSON)
+    assert refused.status_code == 404
+    assert error_of(refused)["message"] == (
+        "The original of photos/2.png cannot be decoded within the limits of a query"
+    )
+
+
 def test_verification_ends_in_time_and_says_how_far_it_came(
     textured: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

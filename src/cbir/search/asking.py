@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cbir.descriptors.fusion import unit_rows
 from cbir.images.decode import load_pixels
+from cbir.images.limits import keep
 from cbir.images.regions import crop
 from cbir.index.base import Index, Matches
 from cbir.search.originals import original
@@ -79,6 +80,7 @@ class Asking:
         assert of is not None  # words alone have no pixels, and options that need some are refused
         if isinstance(of, IndexedId):
             image = load_pixels(original(self.index, of.id))
+            keep(image)
         else:
             image = pixels_of(of)
         return image if region is None else crop(image, region)

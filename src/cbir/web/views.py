@@ -186,9 +186,12 @@ def _refusals(question: Question) -> Iterator[None]:
     except ImageError as error:
         # The message holds a path: it is for the log, not for visitors.
         current_app.logger.warning("%s", error)
+        absence = "cannot be decoded within the limits of a query"
+        if isinstance(error, OriginalError):
+            absence = _ABSENCE[error.state]
         raise RequestError(
             404,
-            f"The original of {question.asked.name} {_ABSENCE[_state_of(error)]}",
+            f"The original of {question.asked.name} {absence}",
             "Search with all of the picture, without verification and in one orientation: "
             "that needs no original.",
         ) from error
@@ -213,10 +216,6 @@ def _wrong_filter(where: Sequence[str]) -> int | None:
 
 def _record(record_id: str) -> ImageRecord:
     return searcher().index.records([record_id])[0]
-
-
-def _state_of(error: ImageError) -> OriginalState:
-    return error.state if isinstance(error, OriginalError) else "gone"
 
 
 def _original(record: ImageRecord) -> bytes:
