@@ -33,6 +33,15 @@ def test_a_picture_that_takes_too_long_is_a_row_and_the_others_are_found(
     assert "3 added" in told.out
 
 
+def test_a_limit_that_is_no_number_is_refused_before_anything_is_made(
+    photos: Path, tmp_path: Path
+) -> None:
+    told = call("index", photos, "--into", tmp_path / "i.cbir", *CLASSIC, "--max-seconds", "nan")
+    assert told.code == 1
+    assert told.error[0] == "nan seconds to decode a picture"
+    assert not (tmp_path / "i.cbir").exists()
+
+
 def test_a_picture_has_one_vector_whichever_process_decodes_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

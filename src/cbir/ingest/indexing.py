@@ -93,6 +93,7 @@ def index_images(
 
     After an interruption (Ctrl-C) the report says so, and the same call resumes.
     """
+    limits = Limits(max_pixels, max_seconds)
     rules = excludes(exclude, default_excludes)
     opened, nested = without_nested(_opened(sources, label_from_folder, rules))
     url = os.fspath(into)
@@ -130,7 +131,7 @@ def index_images(
             boxes,
             details,
             on_progress,
-            limits=Limits(max_pixels, max_seconds),
+            limits=limits,
             exif=exif,
             rehash=rehash,
             again=again,
