@@ -353,9 +353,11 @@ def test_the_damaged_file_is_kept_where_there_are_no_hard_links(
 
     folder = made_index(tmp_path / "x.cbir", sample_entries(600))
     data = damaged_page(folder)
+    (folder / "index.sqlite.damaged-1").symlink_to(tmp_path / "elsewhere")
     monkeypatch.setattr("os.link", refuse)
     assert mend(str(folder))
-    assert (folder / "index.sqlite.damaged-1").read_bytes() == data
+    assert (folder / "index.sqlite.damaged-2").read_bytes() == data
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_folder_in_the_place_of_keypoints_does_not_stop_a_repair(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def _runs(new: sqlite3.Connection, statement: str, *values: int) -> bool:
 def _move_aside(path: Path, keep: bool = False) -> str:
     """Give a damaged file, and its log, another name; with `keep` it also stays where it is."""
     number = 1
-    while (aside := path.with_name(f"{path.name}{files.DAMAGED}-{number}")).exists():
+    # A link that leads nowhere is there, too: a copy would be written to its target.
+    while os.path.lexists(aside := path.with_name(f"{path.name}{files.DAMAGED}-{number}")):
         number += 1
     if keep:
         try:
