@@ -29,6 +29,7 @@ from cbir.descriptors.models import (
 )
 from cbir.errors import CbirError, QueryError
 from cbir.files import write_files
+from cbir.index.embedded.checksums import row_checksum
 from cbir.index.open import open_index
 from cbir.search.searcher import Searcher
 from cbir.testing import check_descriptor
@@ -359,7 +360,8 @@ def test_an_index_from_a_stranger_reads_no_model_outside_its_folder(
     with closing(sqlite3.connect(index / "index.sqlite")) as database:
         ((model,),) = database.execute("SELECT value FROM meta WHERE name = 'model'")
         outside = json.dumps({**json.loads(model), "../../photos/red/0.png": "0" * 64})
-        database.execute("UPDATE meta SET value = ? WHERE name = 'model'", [outside])
+        sealed = [outside, row_checksum(("model", outside))]
+        database.execute("UPDATE meta SET value = ?, checksum = ? WHERE name = 'model'", sealed)
         database.commit()
     with closing(open_index(str(index))) as opened, pytest.raises(CbirError, match="lacks"):
         opened.model_files()

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,8 +132,12 @@ def test_of_models_of_other_names_only_the_card_is_read(monkeypatch: pytest.Monk
     keep_model(small_model("mine"))
     keep_model(small_model("other"))
     read: list[str] = []
-    original = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(str(path)) or original(path))
+    original = os.open
+    monkeypatch.setattr(
+        os,
+        "open",
+        lambda path, *rest, **more: read.append(str(path)) or original(path, *rest, **more),
+    )
     load_descriptor("cifar10-cnn")
     load_descriptor("mine")
     assert newer_model(DescriptorSpec("mine", 12, "00" * 32)) is not None
