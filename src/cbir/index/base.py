@@ -218,8 +218,8 @@ class Index(Protocol):
     def unbury(self, ids: Iterable[str]) -> None:
         """Drop the tombstones of these ids. One transaction."""
 
-    def tombstones(self) -> dict[str, Tombstone]:
-        """Id -> tombstone of the images that a person removed."""
+    def tombstones(self, ids: Iterable[str] | None = None) -> dict[str, Tombstone]:
+        """Id -> tombstone of the images that a person removed: of all, or of `ids`, in id order."""
 
     def set_details(self, details: Details) -> None:
         """Replace the label and metadata of the records with these ids. One transaction."""

@@ -361,7 +361,7 @@ def _absent(index: Index, record_id: str) -> Why:
         if make_id(failure.source, failure.location) == record_id:
             sentence = f"{record_id} could not be read when its source was last indexed."
             return Why(record_id, "failed", [sentence], reason=failure.reason)
-    if tombstone := index.tombstones().get(record_id):
+    if tombstone := index.tombstones([record_id]).get(record_id):
         day = datetime.fromtimestamp(tombstone.at, UTC).date()
         sentence = f"{record_id} was removed from the index on {day}."
         cure = "To have it back, index its source with --again."

@@ -2,8 +2,8 @@
 
 Each record is one document. Its whole-image vector is a top-level field named after the spec's
 fingerprint, so that vectors of two specs never mix. The vectors of other parts are in the nested
-field `parts`, added to the mapping with the first such record. Sources and failures are one
-document each, without an `id`.
+field `parts`, added to the mapping with the first such record. All sources are one document, all
+failures another, and each tombstone is one; these have no `id`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from cbir.index.elasticsearch.address import WORDS, Options
 from cbir.index.filters import FIELDS, FLAG_FIELDS, NUMBER_FIELDS, Condition
 from cbir.types import DescriptorSpec
 
-SCHEMA = 3
-"""2 and 3 added the fields of `_added`."""
+SCHEMA = 4
+"""Each since 1 added fields of `_added`; see the module `tombstones` for 4."""
 DEFAULT_TYPE = "flat"
 LIMIT = 10_000
 """The server's limit for k, num_candidates and the length of one page."""
 
-RECORDS: dict[str, Any] = {"exists": {"field": "id"}}
+
+def having(field: str) -> dict[str, Any]:
+    """The query for documents that have `field`."""
+    return {"exists": {"field": field}}
+
+
+RECORDS = having("id")
 EVERYTHING: dict[str, Any] = {"_source": True, "stored_fields": ["thumbnail"]}
 """Requests whole documents; the thumbnail is not in `_source`."""
 
@@ -137,9 +143,9 @@ def mappings(
     }
 
 
-def migration(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The mapping update that brings an index of an older schema to today's."""
-    return {"_meta": meta(spec, kind, restore), "properties": _added()}
+def migration() -> dict[str, Any]:
+    """The fields that an index of an older schema may lack."""
+    return {"properties": _added()}
 
 
 def meta(spec: DescriptorSpec, kind: str, restore: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -240,17 +246,19 @@ def page(
     source: str | None = None,
     fields: Mapping[str, Any],
     where: Sequence[Mapping[str, Any]] = (),
+    key: str = "id",
 ) -> dict[str, Any]:
     """The next `size` records after the id `after`, of one source or of all, in id order.
 
-    `fields`: the part of a search body that selects fields.
+    `fields`: the part of a search body that selects fields. `key`: the field with the id, which
+    only documents of one kind have.
     """
-    wanted: list[Mapping[str, Any]] = [RECORDS, *where]
+    wanted: list[Mapping[str, Any]] = [having(key), *where]
     if source is not None:
         wanted.append({"term": {"source": source}})
     return {
         "query": {"bool": {"filter": wanted}},
-        "sort": [{"id": "asc"}],
+        "sort": [{key: "asc"}],
         "search_after": [after],
         "size": size,
         "track_total_hits": False,
@@ -307,11 +315,11 @@ def source_counts() -> dict[str, Any]:
 
 def without(field: str) -> dict[str, Any]:
     """The query for records that lack `field`."""
-    return {"bool": {"filter": [RECORDS], "must_not": [{"exists": {"field": field}}]}}
+    return {"bool": {"filter": [RECORDS], "must_not": [having(field)]}}
 
 
 def _added() -> dict[str, Any]:
-    """The fields that schema 2 added, and schema 3: `given`. Kept, not searched.
+    """The fields that schema 2 added, 3 (`given`) and 4 (`tombstone`); the others are only kept.
 
     The checksum is for what comes.
     """
@@ -322,6 +330,7 @@ def _added() -> dict[str, Any]:
         "phash": {"type": "binary"},
         "checksum": {"type": "keyword", **kept},
         "given": {"type": "keyword", **kept},
+        "tombstone": {"type": "keyword", "ignore_above": _LONGEST_TERM},
     }
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from cbir.errors import CbirError
-from cbir.index.base import Detail, Entry, SourceRun, Stamp, Tombstone
+from cbir.index.base import Detail, Entry, SourceRun, Stamp
 from cbir.index.elasticsearch.bodies import BOX, METADATA, metadata_field, metadata_name
 from cbir.types import EXIF_FIELDS, WHOLE, Box, ImageRecord, MetadataValue, Vectors
 
-SOURCES, FAILURES, TOMBSTONES = "cbir sources", "cbir failures", "cbir tombstones"
-"""Ids of the documents that are not records; record ids contain no white space.
+SOURCES, FAILURES = "cbir sources", "cbir failures"
+"""Ids of documents that are not records; record ids contain no white space.
 
 Their rows: name, URI, and time and end of the last run, which older versions left out; source,
-location, reason; the fields of `Tombstone`.
+location, reason.
 """
 
 _FIELDS = (
@@ -129,11 +129,6 @@ def uris(rows: Iterable[list[Any]]) -> dict[str, str]:
 def runs(rows: Iterable[list[Any]]) -> dict[str, SourceRun]:
     """Source name -> last run from the rows of `SOURCES`."""
     return {row[0]: SourceRun(row[2], row[3]) for row in sorted(rows) if len(row) > 2}
-
-
-def tombstones(rows: Iterable[list[Any]]) -> dict[str, Tombstone]:
-    """Id -> tombstone from the rows of `TOMBSTONES`."""
-    return {row[0]: Tombstone(*row) for row in sorted(rows)}
 
 
 def vectors(source: Mapping[str, Any], field: str) -> Vectors:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from cbir.index.base import (
 )
 from cbir.index.elasticsearch import answers, bodies, bulk, documents, words
 from cbir.index.elasticsearch import lifecycle as life
+from cbir.index.elasticsearch import tombstones as buried
 from cbir.index.elasticsearch.client import READING, WRITING, Client
 from cbir.index.elasticsearch.requests import Requests, unchanged
 from cbir.index.elasticsearch.server_errors import IndexMissingError
@@ -101,9 +101,11 @@ class ElasticIndex:
     def remove_source(self, name: str) -> list[str]:
         check_known(self.sources(), name)
         found = self.remove(list(self.stamps(name)))
-        self._drop_rows(documents.FAILURES, 0, {name})
-        self._drop_rows(documents.TOMBSTONES, 1, {name})
-        self._drop_rows(documents.SOURCES, 0, {name})
+        buried.drop_source(self._requests, name)
+        for of_sources in (documents.FAILURES, documents.SOURCES):
+            self._requests.change_rows(
+                of_sources, lambda rows: [row for row in rows if row[0] != name]
+            )
         return found
 
     def sources(self) -> dict[str, str]:
@@ -149,7 +151,7 @@ class ElasticIndex:
         made = [(entry.record.id, documents.document(entry, self._field), None) for entry in fit]
         if any(len(entry.vectors) > 1 for entry in fit):
             self._make_room_for_parts()
-        self._drop_rows(documents.TOMBSTONES, 0, {entry.record.id for entry in fit})
+        buried.drop(self._requests, [entry.record.id for entry in fit])
         refused.update(self._send(made).refused)
         if refused:
             raise RecordsRefusedError(refused)
@@ -177,23 +179,24 @@ class ElasticIndex:
         self._rename(batch, renamed)
         new = {record.id for record in renamed.values()}
         self._send([(old, None, None) for old in renamed if old not in new])
-        self._drop_rows(documents.TOMBSTONES, 1, gone)
-        self._drop_rows(documents.TOMBSTONES, 0, new)
-        self._add_tombstones(tombstones)
+        buried.drop(self._requests, new)
+        buried.write(self._requests, tombstones)
+        for name in gone:
+            buried.drop_source(self._requests, name, kept=tombstones)
         known = self.sources()
         # Sources come last, so that a call that was interrupted can be repeated.
         for name in (documents.FAILURES, documents.SOURCES):
             self._requests.change_rows(name, lambda rows: _renamed_sources(rows, gone, known))
 
     def bury(self, tombstones: Sequence[Tombstone]) -> list[str]:
-        self._add_tombstones(tombstones)
+        buried.write(self._requests, tombstones)
         return self.remove(tombstone.id for tombstone in tombstones)
 
     def unbury(self, ids: Iterable[str]) -> None:
-        self._drop_rows(documents.TOMBSTONES, 0, set(ids))
+        buried.drop(self._requests, set(ids))
 
-    def tombstones(self) -> dict[str, Tombstone]:
-        return documents.tombstones(self._requests.rows(documents.TOMBSTONES))
+    def tombstones(self, ids: Iterable[str] | None = None) -> dict[str, Tombstone]:
+        return buried.read(self._requests, self._facts(fresh=True).schema, ids)
 
     def set_details(self, details: Details) -> None:
         for record_id, detail in details.items():
@@ -331,7 +334,7 @@ class ElasticIndex:
             "descriptor": descriptor_info(self._spec),
             **counts,
             "failed": len(self.failures()),
-            "kept_out": len(self.tombstones()),
+            "kept_out": buried.count(self._requests, facts.schema),
             "sources": self.sources(),
             "fields": described_fields(self),
         }
@@ -393,19 +396,6 @@ class ElasticIndex:
         )
         if outcome.refused:
             raise RecordsRefusedError(outcome.refused)
-
-    def _add_tombstones(self, tombstones: Sequence[Tombstone]) -> None:
-        new = {tombstone.id: list(astuple(tombstone)) for tombstone in tombstones}
-        self._requests.change_rows(
-            documents.TOMBSTONES,
-            lambda rows: [*(row for row in rows if row[0] not in new), *new.values()],
-        )
-
-    def _drop_rows(self, name: str, column: int, values: Container[str]) -> None:
-        """Drop the rows of the document `name` that have one of `values` in `column`."""
-        self._requests.change_rows(
-            name, lambda rows: [row for row in rows if row[column] not in values]
-        )
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set fields of the documents of these ids; None removes a field.

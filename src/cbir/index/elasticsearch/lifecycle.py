@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbir.errors import HOW_TO_UPDATE, IndexStateError
-from cbir.index.elasticsearch import bodies
+from cbir.index.elasticsearch import bodies, tombstones
 from cbir.index.elasticsearch.client import WRITING, Client
 from cbir.index.elasticsearch.requests import Requests
 from cbir.index.elasticsearch.server_errors import is_missing
@@ -83,10 +83,17 @@ def read_facts(client: Client, alias: str, *, patience: float = WRITING) -> Fact
 
 
 def migrate(requests: Requests, facts: Facts) -> None:
-    """Bring the index to today's schema; its documents stay as they are."""
+    """Bring the index to today's schema; its records stay as they are.
+
+    The new schema is stated when its documents are there, and the old ones go after that. So
+    readers see every tombstone, and the next writer completes what was interrupted before.
+    """
     if facts.schema < bodies.SCHEMA:
-        body = bodies.migration(facts.spec, facts.kind, facts.restore)
-        requests.call("PUT", "_mapping", body, patience=WRITING)
+        requests.call("PUT", "_mapping", bodies.migration(), patience=WRITING)
+        tombstones.migrate(requests)
+        said = {"_meta": bodies.meta(facts.spec, facts.kind, facts.restore)}
+        requests.call("PUT", "_mapping", said, patience=WRITING)
+        tombstones.drop_old(requests)
 
 
 def make(client: Client, alias: str, body: Mapping[str, Any]) -> Facts:

@@ -79,13 +79,14 @@ class Requests:
         source: str | None = None,
         after: str = "",
         where: Sequence[Body] = (),
+        key: str = "id",
     ) -> Iterator[Body]:
         """The records (of `source`) with an id above `after`, in id order, in pages of `size`.
 
-        `where`: clauses that the records must meet, see `bodies.filters`.
+        `where`: clauses that the records must meet, see `bodies.filters`. `key`: see `bodies.page`.
         """
         while True:
-            body = bodies.page(after, size, source=source, fields=fields, where=where)
+            body = bodies.page(after, size, source=source, fields=fields, where=where, key=key)
             found = self.search(body)["hits"]["hits"]
             yield from found
             if len(found) < size:

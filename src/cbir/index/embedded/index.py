@@ -218,9 +218,9 @@ class EmbeddedIndex:
         with self._records.write() as connection:
             source_rows.delete_tombstones(connection, ids)
 
-    def tombstones(self) -> dict[str, Tombstone]:
+    def tombstones(self, ids: Iterable[str] | None = None) -> dict[str, Tombstone]:
         with self._records.read() as connection:
-            return source_rows.tombstones(connection)
+            return source_rows.tombstones(connection, ids)
 
     def set_details(self, details: Details) -> None:
         for record_id, facts in details.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
+from typing import Any
 
 from cbir.index.base import SourceRun, Tombstone
 from cbir.index.embedded.checksums import RECORDS, resealing, row_checksum, seal
@@ -78,11 +79,18 @@ def set_run(connection: sqlite3.Connection, source: str, run: SourceRun) -> None
         )
 
 
-def tombstones(connection: sqlite3.Connection) -> dict[str, Tombstone]:
-    """Id -> tombstone."""
+def tombstones(
+    connection: sqlite3.Connection, ids: Iterable[str] | None = None
+) -> dict[str, Tombstone]:
+    """Id -> tombstone, in id order: all, or those of `ids`."""
     if format_of(connection) < 2:
         return {}
-    rows = connection.execute(f"SELECT {_TOMBSTONE} FROM tombstones ORDER BY id")
+    query = f"SELECT {_TOMBSTONE} FROM tombstones"
+    if ids is None:
+        rows: Iterable[tuple[Any, ...]] = connection.execute(f"{query} ORDER BY id")
+    else:
+        one = f"{query} WHERE id = ?"
+        rows = (row for name in sorted(set(ids)) for row in connection.execute(one, (name,)))
     return {row[0]: Tombstone(*row) for row in typed(RECORDS["tombstones"].columns, rows)}
 
 
