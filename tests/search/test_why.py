@@ -224,6 +224,21 @@ def test_what_is_not_in_the_index_is_failed_removed_or_unknown(tmp_path: Path) -
     opened.close()
 
 
+def test_names_of_failed_and_removed_pictures_need_no_encoding(tmp_path: Path) -> None:
+    url = build_index(tmp_path)
+    folder = tmp_path / "pictures" / "two words"
+    folder.mkdir()
+    (folder / "torn one.png").write_bytes(picture(1)[:60])
+    (folder / "good one.png").write_bytes(picture(1))
+    index_images([tmp_path / "pictures"], url, descriptor=Grid())
+    assert call("remove", url, "pictures/two words/good one.png").code == 0
+    for name, state in (("torn one", "failed"), ("good one", "removed")):
+        told = call(
+            "why", tmp_path / "pictures" / NAMES[0], f"pictures/two words/{name}.png", "--in", url
+        )
+        assert f"{state}" in told.out.replace("could not be read", "failed"), told.out
+
+
 def test_a_file_is_found_by_its_path(own: Searcher, tmp_path: Path) -> None:
     for name, record_id in zip(NAMES, IDS, strict=True):
         assert id_of(own.index, str(tmp_path / "pictures" / name)) == record_id

@@ -169,14 +169,17 @@ def why(
 def id_of(index: Index, text: str) -> str:
     """The id `text` or, if there is none, that of the indexed file with this path.
 
-    Names match as in filters: white space need not be encoded. Returns `text` itself if nothing
-    matches.
+    Names match as in filters: white space need not be encoded. Without a record, it is the id of an
+    image that failed or was removed. Returns `text` itself if nothing matches.
     """
     ids = list(_ids_of_path(index, text))
-    for record_id in (*filters.spellings(text), *ids):
+    spelled = [*filters.spellings(text), *ids]
+    for record_id in spelled:
         with suppress(RecordGoneError):
             return index.records([record_id])[0].id
-    return ids[0] if ids else text
+    known = {make_id(failure.source, failure.location) for failure in index.failures()}
+    known.update(index.tombstones(spelled))
+    return next((name for name in spelled if name in known), ids[0] if ids else text)
 
 
 class _Search:

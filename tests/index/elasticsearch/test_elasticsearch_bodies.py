@@ -53,7 +53,7 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
             "dynamic": "strict",
             "_meta": {
                 "cbir": {
-                    "schema": 3,
+                    "schema": 4,
                     "type": "flat",
                     "spec": asdict(SPEC),
                     "load": {"restore": {"refresh_interval": None, "auto_expand_replicas": "0-1"}},
@@ -81,6 +81,7 @@ def test_a_new_index_is_made_with_everything_said_and_the_refresh_off() -> None:
                 "phash": {"type": "binary"},
                 "checksum": {"type": "keyword", "index": False, "doc_values": False},
                 "given": {"type": "keyword", "index": False, "doc_values": False},
+                "tombstone": KEYWORD,
                 "part_count": {"type": "long"},
                 "metadata": {
                     "properties": {
@@ -220,6 +221,9 @@ def test_pages_go_on_after_an_id() -> None:
         **HIT,
         "docvalue_fields": ["id"],
     }
+    removed = queries.page("a/7", 100, fields={}, key="tombstone")
+    assert removed["query"] == {"bool": {"filter": [{"exists": {"field": "tombstone"}}]}}
+    assert removed["sort"] == [{"tombstone": "asc"}]
 
 
 def test_a_name_is_moved_to_the_new_index_in_one_step() -> None:

@@ -196,6 +196,8 @@ class ElasticIndex:
         buried.drop(self._requests, set(ids))
 
     def tombstones(self, ids: Iterable[str] | None = None) -> dict[str, Tombstone]:
+        if self.writable and ids is None:
+            self._requests.refresh()  # another writer's may not be searchable yet
         return buried.read(self._requests, self._facts(fresh=True).schema, ids)
 
     def set_details(self, details: Details) -> None:

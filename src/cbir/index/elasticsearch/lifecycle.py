@@ -91,6 +91,7 @@ def migrate(requests: Requests, facts: Facts) -> None:
     if facts.schema < bodies.SCHEMA:
         requests.call("PUT", "_mapping", bodies.migration(), patience=WRITING)
         tombstones.migrate(requests)
+        requests.refresh()
         said = {"_meta": bodies.meta(facts.spec, facts.kind, facts.restore)}
         requests.call("PUT", "_mapping", said, patience=WRITING)
         tombstones.drop_old(requests)
