@@ -414,6 +414,37 @@ def test_originals_are_looked_at_again_by_both_engines(
     assert [hit.score for hit in found[0]] == pytest.approx([h.score for h in found[1]], abs=2e-6)
 
 
+def test_originals_of_a_server_index_are_opened_where_its_address_was_confirmed(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(3):
+        Image.fromarray(texture(seed)).save(folder / f"{seed}.png")
+
+    def verified(home: str, target: str = url) -> bool | None:
+        monkeypatch.setenv("CBIR_HOME", str(tmp_path / home))
+        with closing(Searcher.open(target, Grid())) as searcher:
+            first = searcher.search(texture(1), k=1, verify=True)[0]
+        assert first.id == "photos/1.png"
+        return first.verified
+
+    monkeypatch.setenv("CBIR_HOME", str(tmp_path / "indexer"))
+    cbir.index_images([folder], url, descriptor=Grid())
+    assert verified("indexer")
+    assert len(list((tmp_path / "indexer" / "keypoints").iterdir())) == 3
+    assert not verified("another")
+    assert call("sources", url, "--confirm").code == 0
+    assert verified("another")
+    cbir.index_images([folder], url, descriptor=Grid(), rebuild=True)  # by this machine, so far
+    assert verified("another") and verified("indexer")
+    with (
+        closing(open_index(f"{url}/?num_candidates=50")) as same,
+        closing(open_index(url)) as index,
+    ):
+        assert same.identity == index.identity
+
+
 @pytest.mark.slow
 def test_with_scripts_every_type_is_exact(tmp_path: Path) -> None:
     with own_server(fuller=True, heap="512m") as server:
