@@ -293,6 +293,18 @@ def test_exactness_over_hnsw_needs_scripts_and_says_so(url: str) -> None:
         assert "?type=flat" in refused.value.hint
 
 
+def test_a_pattern_that_is_too_complex_for_the_server_is_an_error_of_the_query(url: str) -> None:
+    create_and_close(url, sample_entries(3))
+    with closing(open_index(url)) as index:
+        for ask in (
+            lambda: list(index.ids(["folder=*a*b??????????"])),
+            lambda: index.search(QUERIES, 3, where=["folder=*a*b??????????"]),
+        ):
+            with pytest.raises(QueryError, match="too complex") as refused:
+                ask()
+            assert "fewer *" in refused.value.hint
+
+
 def test_more_hits_than_the_server_gives_are_refused(url: str) -> None:
     create_and_close(url, sample_entries(3))
     with closing(open_index(url)) as index:

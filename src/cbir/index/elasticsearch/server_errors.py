@@ -23,6 +23,7 @@ _LOST_NODE = (
 _NO_SCRIPTS = ("script_lang not supported", "cannot execute [inline] scripts", "[script_score]")
 
 _TOO_MANY_WORDS = "maxClauseCount"
+_TOO_COMPLEX = "Determinizing automaton"
 
 
 class IndexMissingError(IndexStateError):
@@ -77,6 +78,10 @@ def in_words(url: str, status: int, error: Any) -> CbirError:
         return QueryError(
             f"{url}: a query has more words than the server's limit: {reason}",
             "give its nodes a larger heap, or create the index with ?type=flat",
+        )
+    if any(_TOO_COMPLEX in text for text in _reasons(error)):
+        return QueryError(
+            f"{url}: a filter is too complex for the server", "write fewer * and ? in it"
         )
     if status in PASSING:
         return IndexStateError(
