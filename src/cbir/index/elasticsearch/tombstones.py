@@ -28,12 +28,13 @@ def read(requests: Requests, schema: int, ids: Iterable[str] | None = None) -> d
     """Id -> tombstone, in id order: all, or those of `ids`."""
     wanted = None if ids is None else set(ids)
     if schema < SCHEMA:
-        rows = [row for row in requests.rows(OLD) if wanted is None or row[0] in wanted]
+        rows = (row for row in requests.rows(OLD) if wanted is None or row[0] in wanted)
     elif wanted is None:
-        rows = [_row(hit) for hit in requests.hits(bodies.LIMIT, _STATE, key=_FIELD)]
+        rows = (_row(hit) for hit in requests.hits(bodies.LIMIT, _STATE, key=_FIELD))
     else:
-        rows = [_row(hit) for hit in requests.documents([*map(_name, wanted)], _STATE)]
-    return {row[0]: Tombstone(*row) for row in sorted(rows)}
+        rows = (_row(hit) for hit in requests.documents([*map(_name, wanted)], _STATE))
+    found = {row[0]: Tombstone(*row) for row in rows}
+    return dict(sorted(found.items()))
 
 
 def count(requests: Requests, schema: int) -> int:
