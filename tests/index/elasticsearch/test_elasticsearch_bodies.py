@@ -19,6 +19,7 @@ from cbir.index.elasticsearch.answers import Plan, search
 from cbir.index.elasticsearch.server_errors import IndexMissingError, in_words, is_passing
 from cbir.index.filters import equals
 from cbir.index.filters import parse as parse_filters
+from cbir.index.open import same_place
 from cbir.testing import make_entry, sample_entries, unit
 from cbir.types import WHOLE
 from tests.index.embedded.support_index import SPEC
@@ -394,6 +395,21 @@ def test_a_whole_number_of_more_than_64_bits_is_refused() -> None:
     with pytest.raises(CbirError, match="too large"):
         documents.metadata_groups("a/1", {"big": 2**63})
     assert documents.metadata_groups("a/1", {"big": -(2**63)}) == {"integer": {"big": -(2**63)}}
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        ("elasticsearch://ONE/photos/?num_candidates=50", True),
+        ("elasticsearch://two,one:9200/photos", True),
+        ("elasticsearch://one/other", False),
+        ("elasticsearch://one:9201/photos", False),
+        ("elasticsearch://one/prefix/photos", False),
+        ("photos", False),
+    ],
+)
+def test_an_index_has_one_place_however_its_address_is_written(other: str, same: bool) -> None:
+    assert same_place("elasticsearch://one:9200,three/photos", other) is same
 
 
 def test_an_address_is_read_from_the_url() -> None:

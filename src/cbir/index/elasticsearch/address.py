@@ -103,7 +103,7 @@ def _node(url: str, protocol: str, text: str) -> str:
     port = int(match["port"] or PORT) if match else 0
     if match is None or not 0 < port < 65536:
         raise CbirError(f"{url}: '{text}' is not a valid host", EXAMPLE)
-    return f"{protocol}://{match['host']}:{port}"
+    return f"{protocol}://{match['host'].lower()}:{port}"
 
 
 def _options(url: str, query: str) -> Options:
