@@ -111,3 +111,30 @@ def test_threads_suffice_for_all_who_run_and_wait() -> None:
     lanes = Admission()
     busy = lanes.searching.threads + lanes.verifying.threads + lanes.reading.threads
     assert lanes.threads > busy
+
+
+def test_a_server_that_stops_refuses_verification_that_has_not_begun() -> None:
+    lanes = Admission()
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def work(_go_on: object) -> bool:
+        begun.release()
+        return go_on.wait(10)
+
+    def asked() -> bool:
+        return lanes.verify(work, lambda: False)
+
+    running = lanes.verifying.running
+    with ThreadPoolExecutor(running + 1) as pool:
+        answers = [pool.submit(asked) for _ in range(running + 1)]
+        for _ in range(running):
+            assert begun.acquire(timeout=10)
+        time.sleep(0.2)  # one waits for a thread
+        lanes.stop()
+        with pytest.raises(RequestError, match="busy"):
+            asked()
+        go_on.set()
+        refused = [answer for answer in answers if answer.exception(10)]
+    assert [answer.exception() for answer in answers if answer not in refused] == [None] * running
+    (error,) = (answer.exception() for answer in refused)
+    assert isinstance(error, RequestError) and error.status == 503

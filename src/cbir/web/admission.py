@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from typing import TypeAlias, TypeVar
@@ -113,6 +113,7 @@ class Admission:
         self.verifying = Lane(running=max(1, cores // 2), overdue=0, waiting=4)
         self.reading = Lane(running=4, overdue=4, waiting=32)
         self.stopped = threading.Event()
+        self._submitting = threading.Lock()
         self._verifiers = ThreadPoolExecutor(
             self.verifying.running, "cbir-verifying", initializer=_yield_to_others
         )
@@ -124,7 +125,10 @@ class Admission:
         return sum(lane.threads for lane in lanes) + _SPARE_THREADS
 
     def verify(self, work: Callable[[GoOn], T], is_gone: Callable[[], bool]) -> T:
-        """Run `work` on a verifier's thread; `work` gets the `go_on` of `Searcher.search`."""
+        """Run `work` on a verifier's thread; `work` gets the `go_on` of `Searcher.search`.
+
+        Raises `RequestError` (503) once the server stops.
+        """
         # From the first picture on: a query that takes long to decode gets ahead, too.
         end = cache(lambda: time.monotonic() + VERIFYING_TIME)
 
@@ -133,11 +137,19 @@ class Admission:
                 raise busy()
             return end() > time.monotonic()
 
-        return self._verifiers.submit(work, go_on).result()
+        with self._submitting:
+            if self.stopped.is_set():
+                raise busy()
+            future = self._verifiers.submit(work, go_on)
+        try:
+            return future.result()
+        except CancelledError:  # it had not begun when the server stopped
+            raise busy() from None
 
     def stop(self) -> None:
         """End verification that is still running."""
-        self.stopped.set()
+        with self._submitting:
+            self.stopped.set()
         self._verifiers.shutdown(wait=False, cancel_futures=True)
 
 
