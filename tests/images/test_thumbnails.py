@@ -36,6 +36,19 @@ def test_the_thumbnail_of_an_animation_is_its_first_frame(form):
     assert np.abs(np.asarray(small).astype(int) - np.asarray(first).astype(int)).mean() < 8
 
 
+def test_a_gif_that_is_damaged_after_its_first_frame_is_drawn_anew():
+    first, second = four_colours(), Image.new("RGB", (48, 32), "white")
+    whole = encoded(first, "GIF", save_all=True, append_images=[second])
+    start = whole.rindex(b"\x2c\0\0\0\0")  # of the second frame
+    damaged = 0
+    for end in range(start - 8, len(whole)):
+        data = whole[:end]
+        small = thumbnail(data, decode(data))
+        assert decode(small).shape == (32, 48, 3)
+        damaged += small != data
+    assert damaged > 5
+
+
 def test_the_thumbnail_of_a_white_drawing_can_be_seen_on_white():
     layer = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
     layer.paste((255, 255, 255, 255), (16, 16, 48, 48))

@@ -182,19 +182,24 @@ def _named(kind: str, error: Exception) -> Exception:
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether every viewer shows a (valid) file as `decode` does: one opaque frame in sRGB."""
+    """Whether every viewer shows a file as `decode` does: one opaque frame in sRGB, undamaged."""
     kind = sniff(data)
     if kind is None:
         return False
     if kind in _UNUSUAL and not any(mark in data for mark in _UNUSUAL[kind]):
         return kind == JPEG or data[25] < _PNG_ALPHA
-    with quietly():
-        image = open_header(kind, BytesIO(data))
-        return not (
-            getattr(image, "is_animated", False)
-            or image.has_transparency_data
-            or not is_srgb(image.info.get("icc_profile"), image.mode)
-        )
+    try:
+        with quietly():
+            image = open_header(kind, BytesIO(data))
+            return not (
+                getattr(image, "is_animated", False)
+                or image.has_transparency_data
+                or not is_srgb(image.info.get("icc_profile"), image.mode)
+            )
+    except Exception as error:  # a GIF may be damaged after its first frame
+        if is_out_of_memory(error):
+            raise
+        return False
 
 
 def pixels_of_image(image: Image) -> RgbImage:
