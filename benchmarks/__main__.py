@@ -24,7 +24,7 @@ ALL = (
     "photo_choices",  # needs photos
     "qrels",  # writes a file of 50 million lines
     "leaderboard",  # slow; writes docs/leaderboard.md
-    "robustness",
+    "changed_queries",
     "scanning",
     "verification",  # needs photos
     "losses",  # takes hours, and needs the extra `train`, as the next two

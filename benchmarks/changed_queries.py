@@ -5,8 +5,8 @@ and its 95% interval (paired bootstrap). Indexed images are changed and searched
 whose original is the first of all 50,000 hits. The changes start at the decoded pixels: of the
 JPEG copy, these have been at quality 75 before.
 
-    python -m benchmarks robustness
-    python -m benchmarks robustness --model cifar10-cnn ./my-model --queries 2000
+    python -m benchmarks changed_queries
+    python -m benchmarks changed_queries --model cifar10-cnn ./my-model --queries 2000
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ OF_COPIES: Mapping[str, Change] = {
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Print a table of each experiment, with a column for each model."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks robustness")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks changed_queries")
     parser.add_argument("--model", nargs="+", default=["cifar10-cnn"], help="names or folders")
     parser.add_argument("--queries", type=int, default=2000, help="test images")
     parser.add_argument("--copies", type=int, default=1000, help="indexed images to change")
