@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--photos", help=f"a source; default: {PHOTOS} in CBIR_DATA")
     source = parser.parse_args(arguments).photos or photos_archive()
     with tempfile.TemporaryDirectory() as name:
-        files = _write(source, Path(name) / "photos")
+        files = write_sample(source, Path(name) / "photos")
         place = Path(name) / "photos.cbir"
         index_images([files[0].parent], place, descriptor=_Means())
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     print("target on two cores: cold 2 s, from files 0.3 s")
 
 
-def _write(source: str, folder: Path) -> list[Path]:
+def write_sample(source: str, folder: Path) -> list[Path]:
     """A random sample of the source's files, as they are, in `folder`."""
     items = list(open_source(source).items())
     Random(0).shuffle(items)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
-import io
 import lzma
 import os
 import struct
@@ -21,9 +20,18 @@ from cbir.errors import CbirError, ImageError
 from cbir.images import kept_tars, tar_members, unpacked, zips
 from cbir.images.items import SourceItem
 from cbir.images.sources import open_source
-from tests.images.support_images import add_to_tar, encoded, four_colours
+from tests.images.support_archives import (
+    END,
+    PNG,
+    bloated_tar,
+    long_name_tar,
+    lying_zip,
+    padded,
+    tar_header,
+    tar_member,
+)
+from tests.images.support_images import add_to_tar
 
-PNG = encoded(four_colours(), "PNG")
 MUCH = 61_440_000
 BOUND = 20_000_000
 """More than any step needs, far less than the bombs expand to."""
@@ -58,25 +66,9 @@ def bounded_memory():
 # ---- zip
 
 
-def lying_zip(path, method, stated):
-    """A member of zeros that states `stated` bytes, between two good ones."""
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr("a.png", PNG)
-        with archive.open("b.png", "w") as member:
-            for _ in range(MUCH // 1_000_000):
-                member.write(bytes(1_000_000))
-        archive.writestr("c.png", PNG)
-    data = bytearray(path.read_bytes())
-    entry = data.index(b"b.png", data.index(b"PK\1\2")) - 46
-    assert data[entry : entry + 4] == b"PK\1\2"
-    data[entry + 24 : entry + 28] = struct.pack("<I", stated)
-    path.write_bytes(data)
-    return path
-
-
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_member_is_read_up_to_its_stated_size(tmp_path, method):
-    path = lying_zip(tmp_path / "x.zip", method, 1000)
+    path = lying_zip(tmp_path / "x.zip", method, 1000, MUCH)
     with bounded_memory():
         found = outcomes(path)
     assert found == {
@@ -171,43 +163,10 @@ def test_a_long_name_in_a_zip_is_one_row(tmp_path, name):
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 
 
-def header(kind, size, name="x"):
-    info = tarfile.TarInfo(name)
-    info.type, info.size = kind, size
-    return info.tobuf(tarfile.GNU_FORMAT)
-
-
-def member(name, data=PNG):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        add_to_tar(archive, name, data)
-        return out.getvalue()[: archive.offset]
-
-
-def padded(data):
-    return data + bytes(-len(data) % 512)
-
-
-END = bytes(1024)
-
-
 @pytest.mark.parametrize("packer", PACKERS)
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
 def test_a_header_that_expands_is_one_row_and_the_next_member_is_read(tmp_path, packer, kind):
-    compressor = {
-        "gz": lambda: zlib.compressobj(wbits=31),
-        "bz2": bz2.BZ2Compressor,
-        "xz": lzma.LZMACompressor,
-    }[packer]()
-    parts = [member("a.png"), header(kind, MUCH)]
-    with (tmp_path / "x.tar").open("wb") as file:
-        for part in parts:
-            file.write(compressor.compress(part))
-        for _ in range(600):
-            file.write(compressor.compress(b"n" * 102_400))
-        file.write(compressor.compress(member("cut") + member("b.png") + END))
-        file.write(compressor.flush())
-    del compressor
+    bloated_tar(tmp_path / "x.tar", packer, kind, MUCH)
     with bounded_memory():
         found = outcomes(tmp_path / "x.tar")
     assert (found.pop("a.png"), found.pop("b.png")) == (PNG, PNG)
@@ -224,10 +183,7 @@ def test_a_header_that_expands_is_one_row_and_the_next_member_is_read(tmp_path, 
     ],
 )
 def test_a_long_name_in_a_tar_is_one_row(tmp_path, record):
-    size = len(record) + 2
-    line = b"%d %s\n" % (size + len(str(size + 3)), record)
-    data = header(tarfile.XHDTYPE, len(line)) + padded(line) + member("cut") + member("a.png")
-    (tmp_path / "x.tar").write_bytes(data + END)
+    long_name_tar(tmp_path / "x.tar", record)
     found = outcomes(tmp_path / "x.tar")
     assert found.pop("a.png") == PNG
     assert [*found.values()] == ["its path in the archive has more than 4,096 bytes or 256 folders"]
@@ -248,8 +204,8 @@ def test_a_long_name_in_a_tar_is_one_row(tmp_path, record):
     ],
 )
 def test_headers_that_are_made_to_hang_do_not(tmp_path, headers):
-    data = header(tarfile.XHDTYPE, len(headers)) + padded(headers) + member("b.png")
-    (tmp_path / "x.tar").write_bytes(member("a.png") + data + END)
+    data = tar_header(tarfile.XHDTYPE, len(headers)) + padded(headers) + tar_member("b.png")
+    (tmp_path / "x.tar").write_bytes(tar_member("a.png") + data + END)
     found = outcomes(tmp_path / "x.tar")
     assert found["a.png"] == PNG
     assert len(found) == 2
@@ -263,7 +219,7 @@ def test_a_map_of_holes_without_end_is_damage(tmp_path):
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
     more = (b"%011o\0" % 1) * 42 + b"\1" + bytes(7)
-    content = member("a.png") + bytes(block) + more * 20_000
+    content = tar_member("a.png") + bytes(block) + more * 20_000
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(content))
     found = outcomes(tmp_path / "x.tar.gz")
     assert found.pop("a.png") == PNG
@@ -273,7 +229,12 @@ def test_a_map_of_holes_without_end_is_damage(tmp_path):
 def test_an_archive_that_expands_without_end_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_members, "EXPANDED_TIMES", 10)
     monkeypatch.setattr(tar_members, "EXPANDED_BYTES", 10_000_000)
-    content = member("a.png") + header(b"0", MUCH, "zeros.bin") + bytes(MUCH) + member("b.png")
+    content = (
+        tar_member("a.png")
+        + tar_header(b"0", MUCH, "zeros.bin")
+        + bytes(MUCH)
+        + tar_member("b.png")
+    )
     for packer, pack in PACKERS.items():
         path = tmp_path / f"x.tar.{packer}"
         path.write_bytes(pack(content + END))
@@ -288,8 +249,12 @@ def test_holes_count_as_expanded(tmp_path, monkeypatch):
     monkeypatch.setattr(tar_members, "EXPANDED_TIMES", 1)
     version = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
     headers = version + b"32 GNU.sparse.realsize=90000000\n"
-    data = header(tarfile.XHDTYPE, len(headers)) + padded(headers) + member("b.png", padded(b"0\n"))
-    (tmp_path / "x.tar").write_bytes(member("a.png") + data + END)
+    data = (
+        tar_header(tarfile.XHDTYPE, len(headers))
+        + padded(headers)
+        + tar_member("b.png", padded(b"0\n"))
+    )
+    (tmp_path / "x.tar").write_bytes(tar_member("a.png") + data + END)
     found = outcomes(tmp_path / "x.tar")
     assert found["a.png"] == PNG
     assert "expands to more than" in found["end"]
@@ -311,7 +276,7 @@ def test_names_take_bounded_memory(tmp_path, monkeypatch):
 
 def test_a_dictionary_larger_than_allowed_is_damage(tmp_path):
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0}]
-    data = bytearray(lzma.compress(member("a.png") + END, filters=filters))
+    data = bytearray(lzma.compress(tar_member("a.png") + END, filters=filters))
     start = 12  # the header of the first block: its size, its filters, its checksum
     end = start + (data[start] + 1) * 4 - 4
     data[data.index(b"\x21\x01", start) + 2] = 38  # a dictionary of 2 GiB
@@ -325,14 +290,14 @@ def test_a_dictionary_larger_than_allowed_is_damage(tmp_path):
 
 
 def test_compression_inside_compression_is_no_archive(tmp_path):
-    once = gzip.compress(member("a.png") + END)
+    once = gzip.compress(tar_member("a.png") + END)
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(once))
     with pytest.raises(CbirError, match="damaged, or not an archive"):
         open_source(str(tmp_path / "x.tar.gz"))
 
 
 def test_streams_one_after_another_are_one_archive(tmp_path):
-    content = member("a.png") + member("b.png") + END
+    content = tar_member("a.png") + tar_member("b.png") + END
     for packer, pack in PACKERS.items():
         path = tmp_path / f"x.tar.{packer}"
         path.write_bytes(pack(content[:700]) + bytes(512) * (packer != "bz2") + pack(content[700:]))

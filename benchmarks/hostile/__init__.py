@@ -1,0 +1,1 @@
+"""Hostile input and bad luck: mutated pictures, kills, flipped bits, bombs, archives, clients."""
