@@ -23,6 +23,7 @@ from cbir.ingest.indexing import index_images
 TIMEOUT = 60.0
 KIND = "multipart/form-data; boundary=e"
 DRAWN = 60
+DESCRIPTOR = "cifar10-cnn"  # takes little of the cores: the server is tried, not a network
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def serving(folder: Path) -> Iterator[Served]:
         write_sample(str(archive), photos)
     else:
         write_pictures(photos, DRAWN, side=256)
-    index_images([photos], folder / "photos.cbir")
+    index_images([photos], folder / "photos.cbir", descriptor=DESCRIPTOR)
     command = [sys.executable, "-m", "cbir", "serve", str(folder / "photos.cbir"), "--port", "0"]
     errors: list[str] = []
     with group(command, stderr=subprocess.PIPE) as child:
