@@ -29,7 +29,7 @@ def test_a_picture_that_takes_too_long_is_a_row_and_the_others_are_found(
     told = call("index", photos, "--into", tmp_path / "i.cbir", *CLASSIC, "--max-seconds", "0.5")
     assert told.code == 0, told.err
     assert "slow.jpg: took longer than 0.5 s to decode" in told.out
-    assert "scans.jpg: the JPEG has 10,000 scans; at most 500 are read" in told.out
+    assert "scans.jpg: the JPEG has more than 500 scans" in told.out
     assert "3 added" in told.out
 
 

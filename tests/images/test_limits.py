@@ -82,7 +82,7 @@ def test_notes_and_reasons_come_back_from_a_process(monkeypatch: pytest.MonkeyPa
 
 
 def test_scans_are_counted_before_they_are_decoded() -> None:
-    with pytest.raises(ImageError, match="the JPEG has 10,000 scans; at most 500 are read"):
+    with pytest.raises(ImageError, match="the JPEG has more than 500 scans"):
         decode_file(hostile.many_scans(10_000))
     assert decode_file(hostile.many_scans(500)).pixels.shape == (64, 64, 3)
 

@@ -104,9 +104,9 @@ def _scans(data: bytes) -> int:
     most = data.count(b"\xff\xda")  # fast, and may count bytes of metadata
     if most <= MOST_SCANS:
         return most
-    count = scan_count(data)
+    count = scan_count(data, MOST_SCANS)
     if count > MOST_SCANS:
-        raise ImageError(f"the JPEG has {count:,} scans; at most {MOST_SCANS} are read")
+        raise ImageError(f"the JPEG has more than {MOST_SCANS} scans")
     return count
 
 

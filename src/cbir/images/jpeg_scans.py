@@ -30,10 +30,17 @@ def has_every_scan(data: bytes) -> bool:
     return bool(missing) and not any(missing.values())
 
 
-def scan_count(data: bytes) -> int:
-    """The number of scans without those of thumbnails in metadata; 100,000 for very long files."""
-    markers = [marker for marker, _ in _segments(data)]
-    return markers.count(_SCAN) if len(markers) < _MOST_SEGMENTS else _MOST_SEGMENTS
+def scan_count(data: bytes, most: int) -> int:
+    """The number of scans without those of thumbnails in metadata, counted up to `most` + 1.
+
+    A file with more than `_MOST_SEGMENTS` segments counts as one with too many scans.
+    """
+    scans = 0
+    for number, (marker, _) in enumerate(_segments(data), 1):
+        scans += marker == _SCAN
+        if scans > most or number == _MOST_SEGMENTS:
+            return most + 1
+    return scans
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

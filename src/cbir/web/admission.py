@@ -47,7 +47,7 @@ class Lane:
 
     def __init__(self, running: int, overdue: int, waiting: int) -> None:
         self.running, self.overdue, self.waiting = running, overdue, waiting
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._queue: deque[Place] = deque()
         self._begun: dict[Place, float] = {}
 
@@ -62,9 +62,9 @@ class Lane:
         `is_gone`: whether nobody waits for the answer any more. Raises `RequestError` (503) if too
         many wait, after PATIENCE seconds, and for a client that is gone.
         """
-        place = Place(self)
+        place = Place(self, self._lock)
         end = time.monotonic() + PATIENCE
-        with self._changed:
+        with self._lock:
             if len(self._queue) >= self.waiting and not self._is_free():
                 raise busy()
             self._queue.append(place)
@@ -74,18 +74,23 @@ class Lane:
                     if left <= 0 or is_gone():
                         raise busy()
                     # Time, too, makes places free.
-                    self._changed.wait(min(left, QUICK / 4))
+                    place.turn.wait(min(left, QUICK / 4))
                 self._begun[place] = time.monotonic()
             finally:
                 self._queue.remove(place)
-                self._changed.notify_all()
+                self._wake_next()
         return place
 
     def leave(self, place: Place) -> None:
         """Free a place, once."""
-        with self._changed:
+        with self._lock:
             self._begun.pop(place, None)
-            self._changed.notify_all()
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Let the first in the queue look again; to wake all of them would cost too much."""
+        if self._queue:
+            self._queue[0].turn.notify()
 
     def _is_free(self) -> bool:
         recently = time.monotonic() - QUICK
@@ -94,10 +99,11 @@ class Lane:
 
 
 class Place:
-    """A request's place in a lane."""
+    """A request's place in a lane. `turn`: notified when it may be free."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, lock: threading.Lock) -> None:
         self._lane = lane
+        self.turn = threading.Condition(lock)
 
     def leave(self) -> None:
         self._lane.leave(self)

@@ -86,8 +86,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         if self.request is None:
             self.begun, self._size = time.monotonic(), 0
         done: bool = super().received(data)
-        if self.held and sum(one.held for one in self.server.channels) > MOST_BODIES:
-            self.server.free_memory()
+        self.server.count(len(data))
         return done
 
     def service(self) -> None:
@@ -127,6 +126,7 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
     def __init__(self, app: Flask, listening: socket.socket, admission: Admission) -> None:
         self._admission = admission
         self._end: float | None = None
+        self._held_at_most = 0
         super().__init__(
             app,
             _sock=listening,
@@ -198,8 +198,16 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
             if channel.is_late(time.monotonic()):
                 channel.refuse(_TooSlowError("The request came too slowly."))
 
-    def free_memory(self) -> None:
-        """Refuse the largest body that is not yet complete."""
+    def count(self, received: int) -> None:
+        """Count received bytes; refuse the largest unfinished body if all hold too many."""
+        # To add up what every connection holds, for each part of a request, would cost too much.
+        self._held_at_most += received
+        if self._held_at_most > MOST_BODIES:
+            self._held_at_most = sum(one.held for one in self.channels)
+            if self._held_at_most > MOST_BODIES:
+                self._free_memory()
+
+    def _free_memory(self) -> None:
         coming = [one for one in self.channels if one.request and not one.is_answering]
         if coming:
             largest = max(coming, key=lambda one: one.held)
