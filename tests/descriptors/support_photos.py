@@ -20,7 +20,8 @@ class MeanColour:
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
         rows = np.array([[*image.reshape(-1, 3).mean(axis=0) / 255, 0.1] for image in images])
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        vectors: Vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        return vectors
 
 
 class ColourWords(MeanColour):

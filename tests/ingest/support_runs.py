@@ -30,7 +30,7 @@ class Told(MeanColour):
 
     def describe(self, images: Sequence[RgbImage]) -> Vectors:
         with Path(os.environ["DESCRIBED"]).open("ab", buffering=0) as file:
-            file.write(b"." * sum(np.ptp(image) > 0 for image in images))
+            file.write(b"." * sum(bool(np.ptp(image)) for image in images))
         return super().describe(images)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -37,22 +38,24 @@ def made_index(folder: Path, entries: Sequence[Entry] | None = None) -> Path:
     return folder
 
 
-def expected(
-    entries: Iterable[Entry], query: Vectors, k: int
-) -> list[tuple[str, np.float32, Box | None]]:
+Found: TypeAlias = tuple[str, np.float32, Box | None]
+"""The id of a hit, its score, and the region that matched."""
+
+
+def expected(entries: Iterable[Entry], query: Vectors, k: int) -> list[Found]:
     """The k best by brute force: products in float64, rounded; ties by part, then by id bytes."""
-    found = []
+    found: list[tuple[np.float32, bytes, Box | None]] = []
     for entry in entries:
         products = (entry.vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
         scores = np.clip(products, -1, 1).astype(np.float32)
         best = int(np.argmax(scores))
-        box = tuple(entry.boxes[best]) if best else None
+        box = entry.boxes[best] if best else None
         found.append((-scores[best], entry.record.id.encode(), box))
     found.sort(key=lambda item: item[:2])
     return [(name.decode(), -score, box) for score, name, box in found[:k]]
 
 
-def answers(index: Index, queries: Vectors, k: int, **options: object) -> list[list[tuple]]:
+def answers(index: Index, queries: Vectors, k: int, **options: object) -> list[list[Found]]:
     """What `search` answers, in the form of `expected`."""
     return [
         list(zip(matches.ids, matches.scores, matches.boxes, strict=True))
@@ -62,7 +65,7 @@ def answers(index: Index, queries: Vectors, k: int, **options: object) -> list[l
 
 def python(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own; its output comes back."""
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -71,3 +74,4 @@ def python(code: str, *arguments: object, **options: object) -> subprocess.Compl
         cwd=Path(__file__).parents[3],
         **options,  # type: ignore[call-overload]
     )
+    return done
