@@ -141,7 +141,7 @@ def command(
             ask_to_confirm(searcher.index, ask=not as_json)
         for name, query in queries:
             started = time.perf_counter()
-            # A search without hits is told below, in one line.
+            # `_why_none` explains a search without hits, in one line.
             quiet = nullcontext() if as_json else without_warnings()
             with _named(name), _progress(verify) as on_done, quiet:
                 hits = searcher.search(

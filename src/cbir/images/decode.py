@@ -360,7 +360,7 @@ def _check_pixels(width: int, height: int, limit: int) -> None:
     if width * height > limit:
         raise ImageError(
             f"{width} x {height} pixels exceeds the limit of {limit / 1e6:g} megapixels",
-            f"make it smaller, or index it with --max-pixels {width * height}",
+            f"make it smaller; cbir index reads it with --max-pixels {width * height}",
         )
 
 

@@ -109,7 +109,7 @@ def _until_done(process: subprocess.Popen[bytes], limits: Limits) -> bytes:
             if time.monotonic() >= deadline:
                 raise ImageError(
                     f"took longer than {limits.seconds:g} s to decode",
-                    "save it as an ordinary JPEG or PNG, or index it with --max-seconds "
+                    "save it as an ordinary JPEG or PNG; cbir index takes longer with --max-seconds "
                     f"{ceil(3 * limits.seconds)}",
                 ) from None
 

@@ -1,4 +1,4 @@
-"""Serves the application until it is told to stop."""
+"""Runs the web server until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
