@@ -109,8 +109,8 @@ def _until_done(process: subprocess.Popen[bytes], limits: Limits) -> bytes:
             if time.monotonic() >= deadline:
                 raise ImageError(
                     f"took longer than {limits.seconds:g} s to decode",
-                    "save it as an ordinary JPEG or PNG; cbir index takes longer with --max-seconds "
-                    f"{ceil(3 * limits.seconds)}",
+                    "save it as an ordinary JPEG or PNG; cbir index takes longer with "
+                    f"--max-seconds {ceil(3 * limits.seconds)}",
                 ) from None
 
 
