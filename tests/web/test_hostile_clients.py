@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -22,7 +22,7 @@ from cbir.ingest.indexing import index_images
 from cbir.search.query import SearchOptions
 from cbir.search.searcher import Searcher
 from cbir.types import Hit
-from cbir.web import admission, connections
+from cbir.web import admission, connections, refusals
 from tests.web.support_web import (
     LARGE,
     Grid,
@@ -167,6 +167,49 @@ def test_a_client_beyond_its_connections_loses_its_slowest(
         assert [is_closed(one) for one in strangers] == [True] * 3 + [False] * 3
         polite.request("GET", "/healthz")
         assert polite.getresponse().status == 200
+
+
+def test_who_gets_only_refusals_waits_and_nobody_else(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "AT_ONCE", 3)
+    monkeypatch.setattr(refusals, "PER_SECOND", 0.01)
+    with served(searcher) as address:
+        missing = [status_of(address, "thumbnail/none")[0] for _ in range(10)]
+        assert missing == [404] * 10  # a page may ask for these
+        assert [status_of(address, "search?k=0&id=" + LARGE)[0] for _ in range(4)] == [400] * 4
+        with pytest.raises(TimeoutError):
+            get(address, "healthz", timeout=0.5)
+        place = urlsplit(address)
+        assert place.hostname and place.port
+        other = http.client.HTTPConnection(
+            place.hostname, place.port, timeout=10, source_address=("127.0.0.2", 0)
+        )
+        with closing(other):
+            other.request("GET", "/healthz")
+            assert other.getresponse().status == 200
+
+
+def test_refusals_leak_away() -> None:
+    now = 100.0
+    counted = refusals.Refusals(lambda: now)
+
+    def refused_before_waiting() -> int:
+        count = 0
+        while not counted.is_slowed("a"):
+            counted.count("a", 400)
+            count += 1
+        return count
+
+    assert refused_before_waiting() == refusals.AT_ONCE + 1
+    assert not counted.is_slowed("b")
+    now += 5.05 / refusals.PER_SECOND
+    assert refused_before_waiting() == 5
+    counted.forget()
+    assert counted.is_slowed("a")
+    now += (refusals.AT_ONCE + 2) / refusals.PER_SECOND
+    counted.forget()
+    assert refused_before_waiting() == refusals.AT_ONCE + 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 waitress receives requests without a thread for each, so slow clients hold up nobody. But it closes
 only connections that are silent, not those that trickle; at its limit of connections it accepts no
-others; and it does not bound what all clients have sent together.
+others; it does not bound what all clients have sent together; and it receives as fast as a client
+sends, even if it refuses everything.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import TcpWSGIServer
+from waitress.task import WSGITask
 from waitress.utilities import Error
 
 from cbir.web.admission import Admission
+from cbir.web.refusals import Refusals
 
 MOST_CONNECTIONS = 400
 MOST_OF_A_CLIENT = 100
@@ -58,10 +61,23 @@ class _BusyError(Error):  # type: ignore[misc]
         return status, [*headers, ("Retry-After", "10")], body
 
 
+class _Task(WSGITask):  # type: ignore[misc]
+    """A request that is answered; refusals are counted."""
+
+    channel: _Channel
+    status: str
+
+    def execute(self) -> None:
+        super().execute()
+        self.channel.server.refusals.count(self.channel.addr[0], int(self.status[:3]))
+
+
 class _Channel(HTTPChannel):  # type: ignore[misc]
     """A connection that knows when its request began, and how many bytes of bodies it holds."""
 
+    task_class = _Task
     server: LimitedServer
+    addr: tuple[Any, ...]
     request: HTTPRequestParser | None
     requests: list[HTTPRequestParser]
 
@@ -81,6 +97,9 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         """Bytes of bodies in memory, complete or not."""
         coming = [self.request] if self.request else []
         return sum(request.body_bytes_received for request in [*self.requests, *coming])
+
+    def readable(self) -> bool:
+        return super().readable() and not self.server.refusals.is_slowed(self.addr[0])
 
     def received(self, data: bytes) -> bool:
         if self.request is None:
@@ -127,6 +146,7 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         self._admission = admission
         self._end: float | None = None
         self._held_at_most = 0
+        self.refusals = Refusals()
         super().__init__(
             app,
             _sock=listening,
@@ -194,6 +214,7 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
 
     def maintenance(self, now: float) -> None:
         super().maintenance(now)
+        self.refusals.forget()
         for channel in self.channels:
             if channel.is_late(time.monotonic()):
                 channel.refuse(_TooSlowError("The request came too slowly."))
