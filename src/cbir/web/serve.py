@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import threading
@@ -45,6 +46,8 @@ def serve(
     access = access or access_to(host)
     server, address = listen(searcher, host, port, access)
     searcher.warm_up()
+    # What is loaded now stays; to go through it for garbage would hold up every request.
+    gc.freeze()
     with suppress(KeyboardInterrupt), _stopping(server):  # Ctrl-C is the normal way to stop
         ready(access.link(address))
         server.run()
