@@ -3,7 +3,7 @@
 Cold: no keypoints are kept. From files: they are kept, but not in this searcher's memory. From
 memory: the searcher has compared the same photos before. A bare OpenCV program does the same for
 comparison: decode, SIFT, ratio test and RANSAC, on all cores, without mirror images, checks of
-content or an index. All of them alternate.
+content or an index. All of them alternate, each in a new process whose libraries are loaded.
 
     python -m benchmarks verification
     python -m benchmarks verification --photos FOLDER
@@ -15,8 +15,9 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from shutil import rmtree
@@ -33,6 +34,7 @@ from cbir.search.searcher import Searcher
 from cbir.types import DescriptorSpec, RgbImage, Vectors
 
 COUNT = 200
+WAYS = ("cold", "from files", "from memory", "bare OpenCV")
 RUNS = 5
 
 
@@ -56,30 +58,11 @@ def main(arguments: Sequence[str] = ()) -> None:
         place = Path(name) / "photos.cbir"
         index_images([files[0].parent], place, descriptor=_Means())
 
-        def searched(searcher: Searcher) -> None:
-            hits = searcher.search(files[0], k=COUNT, verify=True)
-            assert len(hits) == len(files) and all(hit.inliers is not None for hit in hits)
-
-        def verified() -> None:
-            with Searcher.open(place, _Means()) as searcher:
-                searched(searcher)
-
-        def cold() -> None:
-            rmtree(place / "keypoints", ignore_errors=True)
-            verified()
-
-        with Searcher.open(place, _Means()) as kept:
-            searched(kept)
-            ways: dict[str, Callable[[], None]] = {
-                "cold": cold,
-                "from files": verified,
-                "from memory": lambda: searched(kept),
-                "bare OpenCV": lambda: _bare(files),
-            }
-            times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-            for _ in range(RUNS):
-                for way, action in ways.items():
-                    times[way].append(_timed(action))
+        times: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+        for _ in range(RUNS):
+            for way, taken in times.items():
+                with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                    taken.append(fresh.submit(_timed, way, place, files).result())
         size = sum(path.stat().st_size for path in (place / "keypoints").iterdir())
     print(f"{len(files)} photos, medians of n={RUNS}, {usable_cores()} cores")
     for way, taken in times.items():
@@ -103,11 +86,24 @@ def write_sample(source: str, folder: Path) -> list[Path]:
     return paths
 
 
-def _timed(action: Callable[[], None]) -> tuple[float, float]:
+def _timed(way: str, place: Path, files: Sequence[Path]) -> tuple[float, float]:
     """Wall and processor time in seconds."""
-    busy, started = time.process_time(), time.perf_counter()
-    action()
-    return time.perf_counter() - started, time.process_time() - busy
+    if way == "cold":
+        rmtree(place / "keypoints", ignore_errors=True)
+    with Searcher.open(place, _Means()) as searcher:
+        if way == "from memory":
+            _verified(searcher, files)
+        busy, started = time.process_time(), time.perf_counter()
+        if way == "bare OpenCV":
+            _bare(files)
+        else:
+            _verified(searcher, files)
+        return time.perf_counter() - started, time.process_time() - busy
+
+
+def _verified(searcher: Searcher, files: Sequence[Path]) -> None:
+    hits = searcher.search(files[0], k=COUNT, verify=True)
+    assert len(hits) == len(files) and all(hit.inliers is not None for hit in hits)
 
 
 def _bare(files: Sequence[Path]) -> None:
