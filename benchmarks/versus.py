@@ -23,6 +23,7 @@ HERE = Path(__file__).parents[1]
 QUERIES = 500
 INDEXING = "index 50,000 files"
 CBIR = (sys.executable, "-m", "cbir")
+OWN = "INDEX"  # stands for the index of the checkout
 
 SEARCHES = """
 import sys, cbir
@@ -53,37 +54,39 @@ def main() -> None:
     print(f"\nuser + system seconds, median of n={given.runs} interleaved runs\n")
     print(f"{'task':40}{'other':>8}{'this':>8}{'ratio':>7}")
     with tempfile.TemporaryDirectory() as folder:
-        for name, command in _tasks(Path(folder)).items():
-            spent: Mapping[Path, list[float]] = {given.other.resolve(): [], HERE: []}
+        checkouts = {given.other.resolve(): f"{folder}/other", HERE: f"{folder}/this"}
+        for name, command in _tasks(Path(folder), checkouts).items():
+            spent: Mapping[Path, list[float]] = {checkout: [] for checkout in checkouts}
             for number in range(given.runs):
                 for checkout, seconds in spent.items():
-                    made = f"{folder}/{number}-{len(seconds)}-{checkout.name}.cbir"
-                    seconds.append(_processor_seconds(checkout, [*command, *_new(name, made)]))
+                    own = checkouts[checkout] + (f"-{number}" if name == INDEXING else "")
+                    done = [own if word == OWN else word for word in command]
+                    seconds.append(_processor_seconds(checkout, done))
             other, this = (statistics.median(seconds) for seconds in spent.values())
             print(f"{name:40}{other:8.2f}{this:8.2f}{this / other:7.3f}", flush=True)
 
 
-def _tasks(folder: Path) -> dict[str, Sequence[str]]:
-    """Commands by task; all but the first search one index, which this creates."""
-    index, files = str(folder / "index.cbir"), folder / "queries"
+def _tasks(folder: Path, checkouts: Mapping[Path, str]) -> dict[str, Sequence[str]]:
+    """Commands by task; all but the first search the checkout's own index, which this creates.
+
+    So checkouts may differ in the format of an index.
+    """
+    files = folder / "queries"
     files.mkdir()
     for number, data in enumerate(test_files(QUERIES)):
         (files / f"{number:03}.jpg").write_bytes(data)
-    _processor_seconds(HERE, [*CBIR, "index", "cifar10:train", "--into", index])
+    for checkout, own in checkouts.items():
+        _processor_seconds(checkout, [*CBIR, "index", "cifar10:train", "--into", own])
     first = str(files / "000.jpg")
     python = (sys.executable, "-c")
     return {
-        INDEXING: (*CBIR, "index", "cifar10:train", "--into"),
-        "evaluate 10,000 queries": (*CBIR, "evaluate", "--in", index, "--queries", "cifar10:test"),
-        f"{QUERIES} queries in process": (*python, SEARCHES, index, str(files)),
-        f"{QUERIES} x POST /search": (*python, POSTS, index, str(files)),
-        "cbir search, cold": (*CBIR, "search", first, "--in", index),
+        INDEXING: (*CBIR, "index", "cifar10:train", "--into", OWN),
+        "evaluate 10,000 queries": (*CBIR, "evaluate", "--in", OWN, "--queries", "cifar10:test"),
+        f"{QUERIES} queries in process": (*python, SEARCHES, OWN, str(files)),
+        f"{QUERIES} x POST /search": (*python, POSTS, OWN, str(files)),
+        "cbir search, cold": (*CBIR, "search", first, "--in", OWN),
         "cbir --help": (*CBIR, "--help"),
     }
-
-
-def _new(task: str, place: str) -> list[str]:
-    return [place] if task == INDEXING else []
 
 
 def _processor_seconds(checkout: Path, command: Sequence[str]) -> float:
