@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.hostile.measured import ROOT
 from benchmarks.hostile.trials import Trials, tried, write_pictures
 from cbir.index.open import create_index, index_exists, open_index
-from cbir.ingest import copy, run
+from cbir.ingest import copy, source_scan
 from cbir.ingest.copy import copy_index
 from cbir.ingest.indexing import index_images
 from cbir.ingest.record_removal import remove_images
@@ -205,6 +205,6 @@ def _run(name: str, folder: Path, kill_after: float | None) -> float:
 
 def _work(name: str, folder: Path, ready: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    run.COMMIT_RECORDS = copy.AT_ONCE = AT_ONCE
+    source_scan.COMMIT_RECORDS = copy.AT_ONCE = AT_ONCE
     ready.send(os.getpid())
     OPERATIONS[name].run(folder)

@@ -16,7 +16,8 @@ from PIL import Image
 import cbir
 from cbir.errors import CbirError
 from cbir.images.regions import region_boxes
-from cbir.ingest.run import Progress, PruneRefusedError
+from cbir.ingest.run import PruneRefusedError
+from cbir.ingest.run_state import Progress
 from cbir.types import AddReport, MetadataValue, Note, RgbImage, Vectors
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
 from tests.images.support_images import encoded
@@ -616,9 +617,9 @@ def test_progress_counts_every_image(photos: Path, place: Path) -> None:
 def test_progress_runs_through_all_sources_and_unchanged_images(
     tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cbir.ingest import run as indexing
+    from cbir.ingest import run_state
 
-    monkeypatch.setattr(indexing, "TELL_SECONDS", 0)
+    monkeypatch.setattr(run_state, "TELL_SECONDS", 0)
     folders = [write_photos(tmp_path / name) for name in ("one", "two")]
     cbir.index_images(folders, place, descriptor=MeanColour())
     seen: list[Progress] = []

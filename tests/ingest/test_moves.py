@@ -15,7 +15,7 @@ from PIL import Image
 
 import cbir
 from cbir.ingest.moves import plan_moves, unbelievable
-from cbir.ingest.run import Progress
+from cbir.ingest.run_state import Progress
 from tests.descriptors.support_photos import COLOURS, MeanColour, picture, write_photos
 from tests.index.embedded.support_index import python
 from tests.ingest.support_runs import check_equal_to_fresh, described, records

@@ -29,7 +29,9 @@ from cbir.index.confirmed import confirm_or_warn
 from cbir.index.open import check_place, create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata_files
 from cbir.ingest.places import follow_source, placed, without_nested
-from cbir.ingest.run import IndexingRun, OnProgress, Prune, PruneRefusedError, skipped_indexes
+from cbir.ingest.run import PruneRefusedError, add_sources
+from cbir.ingest.run_state import OnProgress, RunState
+from cbir.ingest.source_scan import Prune, skipped_indexes
 from cbir.types import AddReport
 
 PHOTO_NETWORK = "efficientnet-lite2-int8"
@@ -84,8 +86,8 @@ def index_images(
     `max_pixels`, `max_seconds`: images of more pixels, or that take longer to decode, are not read;
     see `images.decode.decode_file`.
 
-    Records follow moved files, see `IndexingRun`. A source that is found elsewhere keeps its name
-    (`places.follow_source`), and a folder inside another one is part of its source
+    Records follow moved files, see `run.add_sources`. A source that is found elsewhere keeps its
+    name (`places.follow_source`), and a folder inside another one is part of its source
     (`places.placed`); the report lists both.
 
     `rebuild` and `fast_load` are for Elasticsearch, see `index.open.create_index`; the new index
@@ -125,7 +127,7 @@ def index_images(
         given = opened
         opened = [_placed(index, source, report) for source in given]
         _confirm(index, given, opened)
-        run = IndexingRun(
+        run = RunState(
             index,
             chosen,
             boxes,
@@ -137,7 +139,7 @@ def index_images(
             again=again,
             report=report,
         )
-        run.add_sources(opened, prune)
+        add_sources(run, opened, prune)
         _tell_excludes(run.report, opened, rules)
         if not rebuild:
             index.refresh()

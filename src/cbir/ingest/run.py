@@ -1,70 +1,18 @@
-"""One indexing run: describes and commits new images in batches, keeps unchanged ones."""
+"""One indexing run: reads all sources, lets records follow moved files, describes the rest."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from io import BytesIO
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
 
-from cbir.descriptors.contract import Descriptor
-from cbir.errors import CbirError, RecordsRefusedError
-from cbir.images.excludes import ArchiveMembers
-from cbir.images.folders import FolderSource
-from cbir.images.ids import make_id
-from cbir.images.items import ImageSource, SourceItem
-from cbir.images.limits import DEFAULT, Limits
-from cbir.images.rules import RULES, reads_differently
+from cbir.errors import CbirError
+from cbir.images.items import ImageSource
 from cbir.images.sources import is_away
-from cbir.index.base import Detail, Entry, FileState, Index, SourceRun, Stamp, Tombstone
-from cbir.ingest.describe import (
-    Described,
-    Hashed,
-    OnlyHash,
-    Outcome,
-    Unreadable,
-    describe_all,
-    describe_items,
-)
-from cbir.ingest.metadata import Metadata
+from cbir.index.base import Index
 from cbir.ingest.moves import Whereabouts, plan_moves, source_of, unbelievable
-from cbir.types import (
-    EXIF_FIELDS,
-    LABEL,
-    AddReport,
-    Box,
-    Failure,
-    ImageRecord,
-    MetadataValue,
-    Note,
-    RgbImage,
-)
-
-log = logging.getLogger(__name__)
-
-COMMIT_RECORDS = 1024
-COMMIT_SECONDS = 2.0
-TELL_SECONDS = 0.1
-ROOT = "."
-"""Location of a failure of the source itself: the rest of its folder or archive is unreadable."""
-
-Prune = bool | Literal["force"]
-"""Whether to remove the records of files that no longer exist; "force": even if most are gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a run: images done, their total (None: unknown) and failures among them."""
-
-    done: int
-    total: int | None
-    failed: int
-
-
-OnProgress = Callable[[Progress], None]
+from cbir.ingest.run_state import RunState
+from cbir.ingest.source_scan import Prune, SourceScan
+from cbir.types import AddReport
 
 
 class PruneRefusedError(CbirError):
@@ -83,584 +31,92 @@ class PruneRefusedError(CbirError):
         self.report = report
 
 
-def skipped_indexes(source: ImageSource) -> list[str]:
-    """The paths of the indexes that `source` skipped in its last walk; only folders contain any."""
-    return source.indexes if isinstance(source, FolderSource) else []
+def add_sources(run: RunState, sources: Sequence[ImageSource], prune: Prune) -> None:
+    """Add every image of `sources`; after Ctrl-C the report says that it was interrupted.
 
-
-@dataclass
-class IndexingRun:
-    """Adds sources to an index.
-
-    `rehash`: read files again that seem unchanged. `again`: forget the tombstones of what the
-    sources contain. `lost`: the sources that were not pruned, see `PruneRefusedError`.
+    All sources are read first: new images are described, and images whose content the index
+    knows are set aside, as are files that changed, because the vectors of what they showed
+    before may be wanted elsewhere. Then records follow their files, and the rest is described.
     """
-
-    index: Index
-    descriptor: Descriptor
-    boxes: Sequence[Box]
-    metadata: Sequence[Metadata]
-    on_progress: OnProgress
-    limits: Limits = DEFAULT
-    exif: bool = True
-    rehash: bool = False
-    again: bool = False
-    report: AddReport = field(default_factory=AddReport)
-    lost: dict[str, tuple[int, int]] = field(default_factory=dict)
-    done: int = 0
-    _total: int | None = None
-    _told: float = 0.0
-    _stamps: dict[str, dict[str, Stamp]] = field(default_factory=dict)
-
-    def add_sources(self, sources: Sequence[ImageSource], prune: Prune) -> None:
-        """Add every image of `sources`; after Ctrl-C the report says that it was interrupted.
-
-        All sources are read first: new images are described, and images whose content the index
-        knows are set aside, as are files that changed, because the vectors of what they showed
-        before may be wanted elsewhere. Then records follow their files, and the rest is described.
-        """
-        began, broken = int(time.time()), None
-        scans: list[_SourceRun] = []
-        try:
-            counts = [source.count for source in sources]
-            known = [count for count in counts if count is not None]
-            self._total = sum(known) if len(known) == len(counts) else None
-            for source in sources:
-                try:
-                    scan = _SourceRun(self, source, began)
-                    scan.read()
-                except CbirError as error:  # the sources before it are completed
-                    broken = error
-                    break
-                scans.append(scan)
-            self._follow(scans)
-            for scan in scans:
-                scan.finish(prune)
-            self._tell()
-        except KeyboardInterrupt:
-            self.report.interrupted = True
-        if broken is not None:
-            raise broken
-
-    @cached_property
-    def buried(self) -> dict[str, Tombstone]:
-        """The tombstones that count."""
-        return {} if self.again else self.index.tombstones()
-
-    @cached_property
-    def contents(self) -> dict[str, list[str]]:
-        """Content hash -> ids of the records that can be used for another image of that content."""
-        contents = self.index.contents(len(self.boxes))
-        contents.pop("", None)  # to be described again, see `cbir verify --repair`
-        return contents
-
-    @cached_property
-    def buried_contents(self) -> dict[str, list[str]]:
-        """Content hash -> ids of tombstones."""
-        found: dict[str, list[str]] = {}
-        for tombstone in self.buried.values():
-            found.setdefault(tombstone.content_hash, []).append(tombstone.id)
-        return found
-
-    def stamps(self, source: str) -> dict[str, Stamp]:
-        """The stamps that the index had of a source; several scans of it share them."""
-        if source not in self._stamps:
-            self._stamps[source] = self.index.stamps(source)
-        return self._stamps[source]
-
-    def tell_if_due(self) -> None:
-        """Report progress, unless it was reported a moment ago."""
-        if time.monotonic() - self._told >= TELL_SECONDS:
-            self._told = time.monotonic()
-            self._tell()
-
-    def _tell(self) -> None:
-        self.on_progress(Progress(self.done, self._total, len(self.report.failures)))
-
-    def _follow(self, scans: Sequence[_SourceRun]) -> None:
-        """Decide what the images of known content are: moved, removed before, or copies."""
-        owners = {record_id: scan for scan in scans for record_id in scan.known}
-        if not owners:
-            return
-        waiting = {i: scan.known[i][1] for i, scan in owners.items()}
-        replaced = {record_id for scan in scans for record_id in scan.described}
-        contents = {
-            content: [i for i in self.contents.get(content, ()) if i not in replaced]
-            for content in set(waiting.values())
-        }
-        where = Whereabouts(self.index, scans, self.buried)
-        plan = plan_moves(waiting, contents, where.is_vacated)
-        if away := unbelievable(plan.moves, where.gone(plan.moves)):
-            plan = plan_moves(
-                waiting, contents, lambda i: where.is_vacated(i, unless_gone_from=away)
-            )
-        removed = {
-            new
-            for new in [*plan.copies, *plan.rest]
-            if any(where.is_vacated(i) for i in self.buried_contents.get(waiting[new], ()))
-        }
-        if plan.moves:
-            self._move(plan.moves, owners, scans)
-        if removed:
-            self.index.bury([owners[new].tombstone(new) for new in sorted(removed)])
-            self.report.kept_out += len(removed)
-        for new, same in plan.copies.items():
-            if new not in removed:
-                owners[new].copy(new, same)
-        for new in plan.rest:
-            if new not in removed:
-                owners[new].put_off(new)
+    began, broken = int(time.time()), None
+    scans: list[SourceScan] = []
+    try:
+        counts = [source.count for source in sources]
+        known = [count for count in counts if count is not None]
+        run.total = sum(known) if len(known) == len(counts) else None
+        for source in sources:
+            try:
+                scan = SourceScan(run, source, began)
+                scan.read()
+            except CbirError as error:  # the sources before it are completed
+                broken = error
+                break
+            scans.append(scan)
+        _follow(run, scans)
         for scan in scans:
-            scan.commit()
-        self._drop_empty({source_of(old) for old in plan.moves} - {scan.name for scan in scans})
-
-    def _drop_empty(self, names: Iterable[str]) -> None:
-        """Drop the sources that are gone and whose images have all moved elsewhere."""
-        uris, counts = self.index.sources(), self.index.source_counts()
-        for name in names:
-            if name in uris and name not in counts and is_away(uris[name]):
-                self.index.remove_source(name)
-
-    def _move(
-        self,
-        moves: Mapping[str, str],
-        owners: Mapping[str, _SourceRun],
-        scans: Sequence[_SourceRun],
-    ) -> None:
-        records = dict(zip(moves, self.index.records(list(moves)), strict=True))
-        self.index.rename(
-            {old: owners[new].record(new, records[old], records[old]) for old, new in moves.items()}
-        )
-        for scan in scans:
-            scan.forget(moves)
-        self.done += len(moves)
-        self.report.moved += len(moves)
+            scan.finish(prune)
+        run.tell()
+    except KeyboardInterrupt:
+        run.report.interrupted = True
+    if broken is not None:
+        raise broken
 
 
-class _SourceRun:
-    """Adds one source; holds the known stamps, the ids seen, and the uncommitted work.
-
-    `name`: the registered name. `known`: id -> item and content hash of the images whose content
-    the index knows from elsewhere. `described`: ids of known records that now have other vectors.
-    `_again`: ids that an archive contains more than once; the last image counts, known or not.
-    `_put_off`: the items to describe in the end.
-    """
-
-    def __init__(self, run: IndexingRun, source: ImageSource, began: int) -> None:
-        self._run = run
-        self._index = run.index
-        self._report = run.report
-        self._source = source
-        self._began = began
-        self.name = run.index.register_source(source.name, source.uri)
-        self._is_whole = not (isinstance(source, FolderSource) and source.scope)
-        if isinstance(source, FolderSource) and self._is_whole and not source.stamped:
-            _say_once(run.index, self.name)
-        self._stamps = run.stamps(self.name)
-        self._reopens = source.count is not None  # else a tar, which is read from its beginning
-        self._seen: set[str] = set()
-        self._again: set[str] = set()
-        self._failures: list[Failure] = []
-        self._entries: list[Entry] = []
-        self._details: dict[str, Detail] = {}
-        self._touched: dict[str, FileState] = {}
-        self._put_off: dict[str, SourceItem] = {}
-        self._last_commit = time.monotonic()
-        self.known: dict[str, tuple[SourceItem, str]] = {}
-        self._exif: dict[str, Mapping[str, MetadataValue]] = {}
-        self.described: set[str] = set()
-        self._excluded: set[str] = set()
-
-    def read(self) -> None:
-        """Read all new and changed images, and describe those of new content."""
-        self._set_run(finished=False)
-        self._describe(self._changed(), self._only_hash)
-        self._excluded = self._find_excluded()
-
-    def finish(self, prune: Prune) -> None:
-        """Describe what was put off, then mark or remove missing images."""
-        if self._put_off:
-            self._describe(iter(self._put_off.values()))
-        self._drop_excluded()
-        self._settle_missing(prune)
-        if self._run.again:
-            self._index.unbury([i for i in self._index.tombstones() if self.covers(i)])
-        self._set_run(finished=True)
-        self._report.count_ignored(self._source.ignored)
-        self._report.skipped_indexes += skipped_indexes(self._source)
-
-    def _set_run(self, finished: bool) -> None:
-        if self._is_whole:
-            self._index.set_run(self.name, SourceRun(self._began, finished))
-
-    def _describe(
-        self,
-        items: Iterator[SourceItem],
-        only_hash: OnlyHash = describe_all,
-    ) -> None:
-        finished = False
-        try:
-            for outcomes in describe_items(
-                items,
-                self._run.descriptor,
-                self._run.boxes,
-                only_hash,
-                self._run.limits,
-                exif=self._run.exif,
-            ):
-                for outcome in outcomes:
-                    self._take(outcome)
-                self._commit_if_due()
-            self.commit()
-            finished = True
-        except KeyboardInterrupt:
-            self.commit()
-            raise
-        finally:
-            self._keep_failures(finished)
-
-    def _changed(self) -> Iterator[SourceItem]:
-        """The items that must be read, because their stamps do not prove them unchanged."""
-        for item in self._items():
-            record_id = self._id(item)
-            if record_id in self._seen:
-                self._again.add(record_id)
-            self._seen.add(record_id)
-            stamp = self._stamp(record_id)
-            tombstone = self._run.buried.get(record_id)
-            if stamp and self._is_same(item, stamp) and not self._uncovers(item, stamp):
-                self._keep(record_id, item, stamp)
-                self._commit_if_due()
-            elif tombstone and self._is_same(item, tombstone):
-                self._keep_out()
-            else:
-                _ = self._run.contents  # in this thread, before a worker asks
-                yield item
-
-    def _is_same(self, item: SourceItem, known: Stamp | Tombstone) -> bool:
-        if isinstance(known, Stamp) and known.decoder < RULES:
-            return False
-        return not self._run.rehash and _same_file(item, known)
-
-    def _uncovers(self, item: SourceItem, stamp: Stamp) -> bool:
-        """Whether a metadata file takes a field back that hid one of the picture."""
-        hiding = stamp.given.intersection(EXIF_FIELDS) if self._run.exif else None
-        return bool(hiding and hiding - self._detail(self._id(item), item, stamp).given)
-
-    def _only_hash(self, item: SourceItem, data: bytes | RgbImage, content: str) -> bool:
-        """Whether an image has known content, or changed and can be read again in the end."""
-        record_id = self._id(item)
-        if record_id in self._again:
-            return False
-        stamp = self._stamp(record_id)
-        if stamp is not None and stamp.content_hash == content:
-            return not isinstance(data, bytes) or not reads_differently(
-                BytesIO(data), stamp.decoder
-            )
-        changed = stamp is not None and self._reopens
-        return changed or content in self._run.contents or content in self._run.buried_contents
-
-    def _items(self) -> Iterator[SourceItem]:
-        """The source's items; damage in the middle becomes a failure and ends the source."""
-        try:
-            yield from self._source.items()
-        except CbirError as error:
-            if not self._seen:
-                raise
-            self._fail(ROOT, error.message)
-
-    def _id(self, item: SourceItem) -> str:
-        return make_id(self.name, item.key)
-
-    def _stamp(self, record_id: str) -> Stamp | None:
-        """The stamp of an indexed image, None if the image must be described."""
-        stamp = None if record_id in self._again else self._stamps.get(record_id)
-        return stamp if stamp and stamp.parts == len(self._run.boxes) else None
-
-    def _keep(
-        self,
-        record_id: str,
-        item: SourceItem,
-        stamp: Stamp,
-        exif: Mapping[str, MetadataValue] | None = None,
-    ) -> None:
-        """Keep a record whose image is unchanged; its label, metadata or file may have changed."""
-        detail = self._detail(record_id, item, stamp, exif)
-        if detail != (stamp.label, stamp.metadata, stamp.given):
-            self._details[record_id] = detail
-        else:
-            self._report.unchanged += 1
-        state = FileState(item.file_size, item.mtime_ns, item.stamp, RULES)
-        if stamp.missing or state != stamp.file:
-            self._touched[record_id] = state
-        self._run.done += 1
-
-    def _keep_out(self) -> None:
-        self._report.kept_out += 1
-        self._run.done += 1
-
-    def _take(self, outcome: Outcome) -> None:
-        item, record_id = outcome.item, self._id(outcome.item)
-        if isinstance(outcome, Hashed):
-            self._take_hashed(record_id, outcome)
-            return
-        self.known.pop(record_id, None)
-        self._run.done += 1
-        if isinstance(outcome, Unreadable):
-            self._fail(item.location, outcome.reason)
-        else:
-            self.described.add(record_id)
-            self._entries.append(self._entry(outcome))
-            notes = [Note(self.name, item.location, text) for text in outcome.notes]
-            self._report.notes += notes
-
-    def _take_hashed(self, record_id: str, outcome: Hashed) -> None:
-        stamp, tombstone = self._stamp(record_id), self._run.buried.get(record_id)
-        if stamp and stamp.content_hash == outcome.content_hash:
-            self._keep(record_id, outcome.item, stamp, outcome.exif)
-        elif tombstone and tombstone.content_hash == outcome.content_hash:
-            self._keep_out()
-        elif outcome.content_hash in self._run.contents or (
-            outcome.content_hash in self._run.buried_contents
-        ):
-            # Without `read`, which may hold the bytes of a whole file.
-            item = replace(outcome.item, read=partial(self._source.open, outcome.item.location))
-            self.known[record_id] = item, outcome.content_hash
-            self._exif[record_id] = outcome.exif
-        else:
-            self._put_off[record_id] = outcome.item
-
-    def put_off(self, record_id: str) -> None:
-        """Describe an image of known content after all."""
-        self._put_off[record_id], _ = self.known.pop(record_id)
-
-    def copy(self, record_id: str, other: str) -> None:
-        """Add an image of known content with the vectors of the record `other`."""
-        [same] = self._index.records([other])
-        thumbnail = self._index.thumbnail(other) or b""
-        record = self.record(record_id, same, self._stamps.get(record_id))
-        self._entries.append(Entry(record, self._index.vectors(other), self._run.boxes, thumbnail))
-        self._run.done += 1
-        self._commit_if_due()
-
-    def forget(self, ids: Iterable[str]) -> None:
-        """Forget what is known about records that are gone."""
-        for record_id in ids:
-            self._stamps.pop(record_id, None)
-
-    def record(
-        self, record_id: str, same: ImageRecord, details: Stamp | ImageRecord | None
-    ) -> ImageRecord:
-        """The record of an image that has the content of the record `same`.
-
-        It keeps the label and metadata of `details`.
-        """
-        item, _ = self.known[record_id]
-        return replace(
-            same,
-            id=record_id,
-            source=self.name,
-            location=item.location,
-            file_size=item.file_size,
-            mtime_ns=item.mtime_ns,
-            missing=False,
-            stamp=item.stamp,
-            **self._detail(record_id, item, details, self._exif[record_id])._asdict(),
-        )
-
-    def tombstone(self, record_id: str) -> Tombstone:
-        """The tombstone of an image that was removed when its file was elsewhere."""
-        item, content = self.known[record_id]
-        file = (item.file_size, item.mtime_ns, item.stamp)
-        self._run.done += 1
-        return Tombstone(record_id, self.name, item.location, content, *file, self._began)
-
-    def _entry(self, described: Described) -> Entry:
-        item = described.item
-        record_id = self._id(item)
-        detail = self._detail(record_id, item, self._stamps.get(record_id), described.exif)
-        record = ImageRecord(
-            id=record_id,
-            source=self.name,
-            location=item.location,
-            label=detail.label,
-            content_hash=described.content_hash,
-            width=described.width,
-            height=described.height,
-            file_size=item.file_size,
-            mtime_ns=item.mtime_ns,
-            metadata=detail.metadata,
-            stamp=item.stamp,
-            decoder=RULES,
-            given=detail.given,
-        )
-        return Entry(record, described.vectors, self._run.boxes, described.thumbnail)
-
-    def _detail(
-        self,
-        record_id: str,
-        item: SourceItem,
-        known: Stamp | ImageRecord | None,
-        exif: Mapping[str, MetadataValue] | None = None,
-    ) -> Detail:
-        """Label and metadata of an item, as a new index with the same metadata files has them.
-
-        What was read from the picture (`exif`; None: as in `known`) is replaced as a whole. What a
-        metadata file gave overrides it, and the folder's label, until a file changes it. A label
-        without a folder's name to replace it stays.
-        """
-        if exif is None and not self._run.exif:
-            exif = {}
-        stored, label, given = (
-            (known.metadata, known.label, known.given) if known else ({}, None, frozenset[str]())
-        )
-        # Others can come from nowhere else, such as those of records that a program added.
-        told = {name: value for name, value in stored.items() if name not in EXIF_FIELDS}
-        told |= {name: value for name, value in stored.items() if name in given}
-        read = {name: value for name, value in stored.items() if name not in told}
-        if LABEL in given and label is not None:
-            told[LABEL], label = label, None
-        for file in self._run.metadata:
-            row = file.lookup(record_id, item.location, self._source.uri)
-            for name, value in row.items():
-                if value is not None:
-                    told[name] = value
-                elif name != LABEL:
-                    told.pop(name, None)
-        given = frozenset(told)
-        label = str(told.pop(LABEL)) if LABEL in told else item.label or label
-        return Detail(label, {**(read if exif is None else exif), **told}, given)
-
-    def _fail(self, location: str, reason: str) -> None:
-        failure = Failure(self.name, location, reason)
-        self._failures.append(failure)
-        self._report.failures.append(failure)
-
-    def _commit_if_due(self) -> None:
-        waiting = len(self._entries) + len(self._details) + len(self._touched)
-        if waiting >= COMMIT_RECORDS or (
-            waiting and time.monotonic() - self._last_commit > COMMIT_SECONDS
-        ):
-            self.commit()
-        self._run.tell_if_due()
-
-    def commit(self) -> None:
-        """Commit everything that was collected."""
-        self._add_entries()
-        if self._details:
-            self._index.set_details(self._details)
-        if self._touched:
-            self._index.touch(self._touched)
-        self._report.updated += len(self._details)
-        self._entries, self._details, self._touched = [], {}, {}
-        self._last_commit = time.monotonic()
-
-    def _add_entries(self) -> None:
-        if not self._entries:
-            return
-        refused: Mapping[str, str] = {}
-        try:
-            self._index.add(self._entries)
-        except RecordsRefusedError as error:
-            refused = error.reasons
-        for record in (entry.record for entry in self._entries):
-            if record.id in refused:
-                self._fail(record.location, refused[record.id])
-            elif stamp := self._stamps.get(record.id):
-                self._report.updated += 1
-                same = stamp.content_hash == record.content_hash
-                self._report.decoded_anew += same and stamp.decoder < RULES
-            else:
-                self._report.added += 1
-
-    def _keep_failures(self, finished: bool) -> None:
-        """Store this run's failures, and keep those of images that it did not reach."""
-        again = {failure.location for failure in self._failures}
-        older = [
-            failure
-            for failure in self._index.failures()
-            if failure.source == self.name
-            and failure.location not in again
-            and not (finished and (failure.location == ROOT or self._covers(failure.location)))
-        ]
-        self._index.set_failures(self.name, [*older, *self._failures])
-
-    def covers(self, record_id: str) -> bool:
-        """Whether the source yields the image of this id, if it is there."""
-        start = len(self.name) + 1
-        mine = record_id[:start] == f"{self.name}/" and self._covers(record_id[start:])
-        return mine and record_id not in self._excluded
-
-    def is_there(self, record_id: str) -> bool:
-        """Whether an image that the source covers is, or may be, where it was.
-
-        Files in a folder that could not be read were not found, but may well exist.
-        """
-        return record_id in self._seen or record_id.startswith(self._unread)
-
-    def is_replaced(self, record_id: str) -> bool:
-        """Whether the file of an image shows something else now."""
-        return record_id in self.known or record_id in self._put_off
-
-    def absent(self) -> tuple[list[str], int]:
-        """The ids of the known images that are gone, and how many there were."""
-        held, unread = [i for i in self._stamps if self.covers(i)], self._unread
-        return [i for i in held if i not in self._seen and not i.startswith(unread)], len(held)
-
-    @property
-    def _unread(self) -> tuple[str, ...]:
-        """How ids of images begin that could not be looked for."""
-        if any(failure.location == ROOT for failure in self._failures):
-            return (f"{self.name}/",)
-        return tuple(f"{make_id(self.name, failure.location)}/" for failure in self._failures)
-
-    def _find_excluded(self) -> set[str]:
-        """The ids of the records whose images are excluded now."""
-        source, start = self._source, len(self.name) + 1
-        if not isinstance(source, FolderSource | ArchiveMembers) or not source.may_leave_out():
-            return set()
-        return {i for i in self._stamps if source.leaves_out(i[start:])}
-
-    def _drop_excluded(self) -> None:
-        """Remove the records of excluded images, unless they have moved to others."""
-        if excluded := [i for i in self._stamps if i in self._excluded]:
-            self._report.dropped += len(self._index.remove(excluded))
-            self.forget(excluded)
-
-    def _settle_missing(self, prune: Prune) -> None:
-        """Mark as missing, or with `prune` remove, the records whose files were not found."""
-        gone, held = self.absent()
-        if prune is True and len(gone) > held / 2:  # an unmounted drive looks the same
-            self._run.lost[self.name] = (held - len(gone), held)
-        elif prune:
-            self._report.removed += len(self._index.remove(gone))
-            return
-        # A write makes every reader load the index again, and the cache of vectors stale.
-        if new := [record_id for record_id in gone if not self._stamps[record_id].missing]:
-            self._index.mark_missing(new)
-        self._report.missing += len(gone)
-
-    def _covers(self, key: str) -> bool:
-        """Whether the source yields `key`: its scope is a prefix, or one key."""
-        scope = self._source.scope
-        return key.startswith(scope) if not scope or scope.endswith("/") else key == scope
+def _follow(run: RunState, scans: Sequence[SourceScan]) -> None:
+    """Decide what the images of known content are: moved, removed before, or copies."""
+    owners = {record_id: scan for scan in scans for record_id in scan.known}
+    if not owners:
+        return
+    waiting = {i: scan.known[i][1] for i, scan in owners.items()}
+    replaced = {record_id for scan in scans for record_id in scan.described}
+    contents = {
+        content: [i for i in run.contents.get(content, ()) if i not in replaced]
+        for content in set(waiting.values())
+    }
+    where = Whereabouts(run.index, scans, run.buried)
+    plan = plan_moves(waiting, contents, where.is_vacated)
+    if away := unbelievable(plan.moves, where.gone(plan.moves)):
+        plan = plan_moves(waiting, contents, lambda i: where.is_vacated(i, unless_gone_from=away))
+    removed = {
+        new
+        for new in [*plan.copies, *plan.rest]
+        if any(where.is_vacated(i) for i in run.buried_contents.get(waiting[new], ()))
+    }
+    if plan.moves:
+        _move(run, plan.moves, owners, scans)
+    if removed:
+        run.index.bury([owners[new].tombstone(new) for new in sorted(removed)])
+        run.report.kept_out += len(removed)
+    for new, same in plan.copies.items():
+        if new not in removed:
+            owners[new].copy(new, same)
+    for new in plan.rest:
+        if new not in removed:
+            owners[new].put_off(new)
+    for scan in scans:
+        scan.commit()
+    _drop_empty(run.index, {source_of(old) for old in plan.moves} - {scan.name for scan in scans})
 
 
-def _say_once(index: Index, name: str) -> None:
-    """Say at the first run of a source what its file system cannot tell."""
-    if name not in index.runs():
-        log.warning(
-            "source %s: this file system does not tell files of equal size and time apart; "
-            "--rehash does",
-            name,
-        )
+def _drop_empty(index: Index, names: Iterable[str]) -> None:
+    """Drop the sources that are gone and whose images have all moved elsewhere."""
+    uris, counts = index.sources(), index.source_counts()
+    for name in names:
+        if name in uris and name not in counts and is_away(uris[name]):
+            index.remove_source(name)
 
 
-def _same_file(item: SourceItem, known: Stamp | Tombstone) -> bool:
-    """Whether size, time and, where both are known, the stamps say that it is the same file."""
-    return (
-        item.mtime_ns is not None
-        and item.mtime_ns == known.mtime_ns
-        and item.file_size == known.file_size
-        and (item.stamp == known.stamp or None in (item.stamp, known.stamp))
+def _move(
+    run: RunState,
+    moves: Mapping[str, str],
+    owners: Mapping[str, SourceScan],
+    scans: Sequence[SourceScan],
+) -> None:
+    records = dict(zip(moves, run.index.records(list(moves)), strict=True))
+    run.index.rename(
+        {old: owners[new].record(new, records[old], records[old]) for old, new in moves.items()}
     )
+    for scan in scans:
+        scan.forget(moves)
+    run.done += len(moves)
+    run.report.moved += len(moves)

@@ -18,7 +18,8 @@ from cbir.images.folders import FolderSource
 from cbir.images.sources import open_source
 from cbir.index.open import index_exists, open_index
 from cbir.ingest.indexing import descriptor_of_index, index_images
-from cbir.ingest.run import OnProgress, Progress, PruneRefusedError
+from cbir.ingest.run import PruneRefusedError
+from cbir.ingest.run_state import OnProgress, Progress
 from cbir.registry import require_extra
 from cbir.types import AddReport
 
