@@ -9,7 +9,8 @@ from PIL import Image
 
 from cbir.errors import ImageError
 from cbir.images import decode as decoding
-from cbir.images.decode import decode, sniff
+from cbir.images.decode import decode
+from cbir.images.formats import sniff
 from cbir.images.members import has_image_suffix
 from cbir.images.sources import open_source
 from tests.images.support_images import encoded, four_colours

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from cbir.errors import CbirError, ImageError
-from cbir.images import costs, decode, decoding_process, limits
+from cbir.images import costs, decode, decoding_process, formats, limits, rgb
 from cbir.images.decode import decode_file
 from cbir.images.limits import Limits, decoding_room
 from tests.images import support_hostile as hostile
@@ -62,7 +62,7 @@ def test_conversion_in_bands_and_in_a_process_changes_no_pixel(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = decode_file(PICTURES[name])
-    monkeypatch.setattr(decode, "_BAND", 1000)
+    monkeypatch.setattr(rgb, "_BAND", 1000)
     np.testing.assert_array_equal(decode_file(PICTURES[name]).pixels, whole.pixels)
     if name in ("JPEG", "float", "turned 6"):
         monkeypatch.setattr(decode, "_TINY", 0)
@@ -178,13 +178,13 @@ def test_a_process_has_limited_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 PEAK = """
 import resource, sys
 from cbir.errors import CbirError, ImageError
-from cbir.images.decode import decode_file, sniff
-from cbir.images.decode import _reader as reader
+from cbir.images.decode import decode_file
+from cbir.images.formats import reader_of, sniff
 from cbir.images.exif import exif_fields
 with open(sys.argv[1], "rb") as file:
     data = file.read()
 decode_file(b"P5 1 1 255\\n0")
-reader(sniff(data))
+reader_of(sniff(data))
 exif_fields(b"")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 exif_fields(data)
@@ -218,7 +218,7 @@ def test_the_peak_of_memory_is_bounded(image: Image.Image, form: str, most: int,
     assert here < most * 16e6
     assert child < most * 16e6 + 60e6
     opened = Image.open(io.BytesIO(path.read_bytes()))
-    kind = decode.sniff(path.read_bytes()) or ""
+    kind = formats.sniff(path.read_bytes()) or ""
     cost = costs.cost_of(kind, opened, path.read_bytes(), 16_000_000)  # type: ignore[arg-type]
     assert here < cost.memory + 10e6
 
@@ -315,7 +315,7 @@ def test_a_failure_for_want_of_memory_is_no_damage(monkeypatch: pytest.MonkeyPat
     def fail(*_: object) -> None:
         raise OSError("out of memory error when reading image file")
 
-    monkeypatch.setattr(decode, "_rgb_pixels", fail)
+    monkeypatch.setattr(decode, "rgb_pixels", fail)
     with pytest.raises(MemoryError):
         decode_file(PICTURES["JPEG"])
 

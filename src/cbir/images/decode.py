@@ -6,11 +6,9 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache
-from importlib import import_module
 from io import BytesIO
 from math import inf
 from typing import IO, TYPE_CHECKING
@@ -18,14 +16,16 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from cbir.errors import CbirError, ImageError
-from cbir.images.camera_raw import RAW, RAW_MAGIC, find_preview
-from cbir.images.colours import is_srgb, to_srgb
+from cbir.images.camera_raw import RAW, find_preview
+from cbir.images.colours import is_srgb
 from cbir.images.costs import cost_of, has_large_tags, is_intricate
 from cbir.images.decoding_process import Decoded, Task, decode_in_process
-from cbir.images.depths import as_black_is_zero, grey_scale
+from cbir.images.depths import as_black_is_zero
+from cbir.images.formats import JP2, JPEG, PNG, TIFF, name_of, reader_of, sniff
 from cbir.images.jpeg_scans import has_every_scan
 from cbir.images.limits import DEFAULT, UNKNOWN, Limits, decoding_room
 from cbir.images.named_profiles import ADOBE_RGB, named_profile
+from cbir.images.rgb import TURNS, rgb_pixels
 from cbir.machine import is_out_of_memory
 from cbir.types import RgbImage
 
@@ -45,62 +45,7 @@ PIXEL_LIMIT = 100_000_000
 JPEG_PIXEL_LIMIT = 250_000_000
 """The maximum for a JPEG, which is decoded at reduced scale beyond `PIXEL_LIMIT`."""
 
-JPEG = "image/jpeg"
-PNG = "image/png"
-TIFF = "image/tiff"
-JP2 = "image/jp2"
-PNM = "image/x-portable-anymap"
-
-# One class of Pillow (or a Pillow plugin) per type. Calling it directly is faster than Image.open,
-# bypasses other plugins, and lets us set the pixel limit.
-_READERS = {
-    JPEG: ("JPEG", "PIL.JpegImagePlugin", "JpegImageFile"),
-    PNG: ("PNG", "PIL.PngImagePlugin", "PngImageFile"),
-    "image/gif": ("GIF", "PIL.GifImagePlugin", "GifImageFile"),
-    "image/webp": ("WebP", "PIL.WebPImagePlugin", "WebPImageFile"),
-    "image/avif": ("AVIF", "PIL.AvifImagePlugin", "AvifImageFile"),
-    "image/heic": ("HEIC", "pi_heif", "HeifImageFile"),
-    "image/bmp": ("BMP", "PIL.BmpImagePlugin", "BmpImageFile"),
-    TIFF: ("TIFF", "PIL.TiffImagePlugin", "TiffImageFile"),
-    JP2: ("JPEG 2000", "PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    PNM: ("PNM", "PIL.PpmImagePlugin", "PpmImageFile"),
-    RAW: ("camera RAW", "PIL.TiffImagePlugin", "TiffImageFile"),
-}
-
-_GAP = rb"(?:\s|#[^\r\n]*[\r\n])"  # between the numbers of a PNM header
-
-_MAGIC = (
-    (re.compile(rb"\xff\xd8\xff"), JPEG),
-    (RAW_MAGIC, RAW),
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PNG),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "image/avif"),
-    (re.compile(rb"....ftyp(mif1|msf1)....(....){0,8}?(avif|avis)", re.DOTALL), "image/avif"),
-    (re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL), "image/heic"),
-    # The header size distinguishes a bitmap from text that begins with "BM".
-    (re.compile(rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), "image/bmp"),
-    (re.compile(rb"II[*+]\0|MM\0[*+]"), TIFF),
-    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"), JP2),
-    # Numbers must follow, else texts that begin with "P1 " would be images.
-    (re.compile(rb"P1%b+\d+%b+\d+%b+[01]" % ((_GAP,) * 3)), PNM),
-    (re.compile(rb"P4%b+\d+%b+\d+\s" % ((_GAP,) * 2)), PNM),
-    (re.compile(rb"P[2356]%b+\d+%b+\d+%b+\d+\s" % ((_GAP,) * 3)), PNM),
-)
-
 _ORIENTATION = 0x0112
-# Where the stored rows are in an array of turned pixels.
-_STORED: dict[str, Callable[[RgbImage], RgbImage]] = {
-    "": lambda a: a,
-    "FLIP_LEFT_RIGHT": lambda a: a[:, ::-1],
-    "ROTATE_180": lambda a: a[::-1, ::-1],
-    "FLIP_TOP_BOTTOM": lambda a: a[::-1],
-    "TRANSPOSE": lambda a: a.swapaxes(0, 1),
-    "ROTATE_270": lambda a: np.rot90(a),
-    "TRANSVERSE": lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    "ROTATE_90": lambda a: np.rot90(a, -1),
-}
-_SWAPPING = ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
 
 # Marks of a colour space, transparency or animation; formats without them have to be opened.
 _UNUSUAL = {
@@ -110,18 +55,9 @@ _UNUSUAL = {
 _PNG_ALPHA = 4  # the least colour type with an alpha channel
 
 _END = b"\xff\xd9"  # of a JPEG
-_FAINT = 16  # grey levels
 _TINY = 2**16  # pixels, and bytes
-_BAND = 1_000_000  # pixels that are converted at a time
 
 _warnings_lock = threading.Lock()
-
-
-def sniff(data: bytes) -> str | None:
-    """The media type by the first bytes (256 suffice), None if the format is unknown."""
-    if data[:3] == b"\xff\xd8\xff":
-        return JPEG
-    return next((kind for magic, kind in _MAGIC if magic.match(data)), None)
 
 
 def decode(data: bytes) -> RgbImage:
@@ -301,7 +237,7 @@ def _decode_whole(kind: str, data: bytes, limits: Limits, orientation: int) -> D
 def _loaded(kind: str, image: Image, plain: bool, data: bytes, orientation: int) -> RgbImage:
     # XMP may contain an orientation, too.
     if plain and image.mode == "RGB" and "xmp" not in image.info:
-        return _rgb_pixels(image, "")
+        return rgb_pixels(image, "")
     # Only these two parse metadata while loading pixels, and may warn.
     talkative = kind == TIFF or (kind == PNG and b"acTL" in data)
     with quietly() if talkative else nullcontext():
@@ -318,7 +254,7 @@ def _upright(image: Image, orientation: int = 1) -> RgbImage:
     """The RGB pixels of a loaded image, colours and EXIF orientation applied."""
     with quietly():
         turn = _turn(image, orientation)
-    return _rgb_pixels(image, turn)
+    return rgb_pixels(image, turn)
 
 
 def open_header(kind: str, file: IO[bytes]) -> ImageFile:
@@ -326,7 +262,7 @@ def open_header(kind: str, file: IO[bytes]) -> ImageFile:
 
     `info["icc_profile"]` is the profile of the pixels, also if the file names it in another way.
     """
-    image = _reader(kind)(file)
+    image = reader_of(kind)(file)
     if kind == JP2:  # Pillow does not read the profile
         file.seek(0)
         head = file.read(2**16)
@@ -364,127 +300,6 @@ def _check_pixels(width: int, height: int, limit: int) -> None:
         )
 
 
-@cache
-def _reader(kind: str) -> Callable[[IO[bytes]], ImageFile]:
-    _, module, name = _READERS[kind]
-    if kind == TIFF:
-        _silence_tiff()
-    reader: Callable[[IO[bytes]], ImageFile] = getattr(import_module(module), name)
-    return reader
-
-
-def _silence_tiff() -> None:
-    """Keep libtiff and Pillow from printing to standard error: their lines name no file.
-
-    The reasons of `ImageError` do. Pillow has no setting for libtiff's lines, so this calls the
-    libtiff that it has loaded; where that is not possible (Windows), they are still printed.
-    """
-    import ctypes
-    import logging
-
-    from PIL import _imaging
-
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(_imaging.__file__)
-        library.TIFFSetErrorHandler(None)
-        library.TIFFSetWarningHandler(None)
-    # A logger without a handler prints, too.
-    logging.getLogger("PIL").addHandler(logging.NullHandler())
-
-
-def _rgb_pixels(image: Image, turn: str) -> RgbImage:
-    """The RGB pixels of an image, converted in bands so that little beside them is in memory."""
-    image.load()
-    width, height = image.size
-    convert = _conversion(image)
-    if not turn and width * height <= _BAND:
-        return _array(convert(image))
-    pixels = np.empty((width, height, 3) if turn in _SWAPPING else (height, width, 3), np.uint8)
-    stored = _STORED[turn](pixels)
-    for top, band in _bands(image):
-        stored[top : top + band.height] = _array(convert(band))
-    return pixels
-
-
-def _bands(image: Image) -> Iterator[tuple[int, Image]]:
-    """Parts of an image from top to bottom, each with the number of its first row."""
-    width, height = image.size
-    rows = _band_rows(image)
-    if rows >= height:
-        yield 0, image
-        return
-    for top in range(0, height, rows):
-        yield top, image.crop((0, top, width, min(height, top + rows)))
-
-
-def _array(image: Image) -> RgbImage:
-    width, height = image.size
-    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(height, width, 3)
-
-
-def _conversion(image: Image) -> Callable[[Image], Image]:
-    """What makes RGB of `image` or a band of it."""
-    profile = image.info.get("icc_profile")
-    if image.mode == "RGB" and not profile and "transparency" not in image.info:
-        return lambda band: band
-    grey = grey_scale(image, (band for _, band in _bands(image)))
-    if grey:
-        return lambda band: to_srgb(grey(band), profile)
-    if not image.has_transparency_data:
-        return lambda band: to_srgb(band.convert("L") if band.mode == "1" else band, profile)
-    step = _step(image)
-    ground = None  # found when the only band is converted, so that it is converted once
-    if _band_rows(image) < image.size[1]:
-        ground = _ground((_layer(band, profile) for _, band in _bands(image)), step)
-
-    def convert(band: Image) -> Image:
-        layer = _layer(band, profile)
-        return _on_ground(layer, ground or _ground([layer], step))
-
-    return convert
-
-
-def _layer(image: Image, profile: bytes | None) -> Image:
-    grey = image.mode in ("1", "L", "LA", "La")
-    return to_srgb(image.convert("LA" if grey else "RGBA"), profile)
-
-
-def _on_ground(layer: Image, ground: str) -> Image:
-    """An RGBA layer on white or black."""
-    from PIL.Image import new
-
-    alpha = layer.getchannel("A")
-    colours = layer.convert("RGB")
-    if alpha.getextrema()[0] == 255:
-        return colours
-    picture = new("RGB", layer.size, ground)
-    picture.paste(colours, mask=alpha)
-    return picture
-
-
-def _ground(layers: Iterable[Image], step: int) -> str:
-    """White, or black if what is drawn differs from white by less than `_FAINT`."""
-    differences = opacities = 0.0
-    for layer in layers:
-        sample = np.asarray(layer)[::step, ::step].reshape(-1, 4).astype(np.float32)
-        opacity = sample[:, 3]
-        squares = np.square(255 - sample[:, :3]).mean(axis=1)
-        differences += float((squares * opacity).sum())
-        opacities += float(opacity.sum())
-    return "black" if differences < _FAINT**2 * opacities else "white"  # nothing drawn: white
-
-
-def _band_rows(image: Image) -> int:
-    """The rows of a band, so that the rows that are looked at are those of the whole image."""
-    step = _step(image)
-    return max(step, _BAND // image.size[0] // step * step)
-
-
-def _step(image: Image) -> int:
-    """Every how many-th row and column are looked at."""
-    return max(1, int((image.size[0] * image.size[1] / 1e6) ** 0.5))
-
-
 def _turn(image: Image, otherwise: int) -> str:
     """The transposition named in EXIF (or XMP), else that of `otherwise`; "" for none."""
     try:
@@ -495,8 +310,8 @@ def _turn(image: Image, otherwise: int) -> str:
         raise
     except Exception:  # noqa: BLE001 - the pixels may be intact despite damaged EXIF
         return ""
-    known = isinstance(orientation, int) and 1 <= orientation <= len(_STORED)
-    return [*_STORED][orientation - 1] if known else ""
+    known = isinstance(orientation, int) and 1 <= orientation <= len(TURNS)
+    return TURNS[orientation - 1] if known else ""
 
 
 def _reason(kind: str, error: Exception) -> str:
@@ -505,7 +320,7 @@ def _reason(kind: str, error: Exception) -> str:
     ended = isinstance(error.__cause__ or error, (EOFError, IndexError, struct.error))
     if ended or re.search("truncat|end of file", text, re.IGNORECASE):
         return "image is truncated"
-    return f"damaged or unsupported {_READERS[kind][0]} image: {text}"
+    return f"damaged or unsupported {name_of(kind)} image: {text}"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from io import BytesIO
 from typing import Any
 
 from cbir.images.costs import is_intricate
-from cbir.images.decode import JPEG, PNG, TIFF, sniff
+from cbir.images.formats import JPEG, PNG, TIFF, sniff
 
 POSITION = ("latitude", "longitude")
 """The fields that say where a picture was taken; only this machine may see them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cbir.errors import ImageError
 from cbir.images.camera_raw import RAW_SUFFIXES
-from cbir.images.decode import sniff
+from cbir.images.formats import sniff
 from cbir.images.ids import decode_path, encode_path
 
 HEAD_SIZE = 256

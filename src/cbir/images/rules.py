@@ -6,8 +6,9 @@ from typing import IO, TYPE_CHECKING
 
 from cbir.images.camera_raw import RAW, find_preview
 from cbir.images.colours import is_srgb
-from cbir.images.decode import JPEG, TIFF, open_header, quietly, sniff
+from cbir.images.decode import open_header, quietly
 from cbir.images.depths import is_deep
+from cbir.images.formats import JPEG, TIFF, sniff
 from cbir.images.named_profiles import ADOBE_RGB, is_named
 
 if TYPE_CHECKING:

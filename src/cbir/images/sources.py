@@ -11,9 +11,9 @@ from pathlib import Path
 from cbir.errors import CbirError
 from cbir.files import open_file, special_kind
 from cbir.images import cifar10, digits
-from cbir.images.decode import sniff
 from cbir.images.excludes import ArchiveMembers, Excludes, excludes
 from cbir.images.folders import FolderSource, is_index
+from cbir.images.formats import sniff
 from cbir.images.ids import decode_path
 from cbir.images.items import ImageSource
 from cbir.images.members import ARCHIVE_SUFFIXES, HEAD_SIZE, has_image_suffix

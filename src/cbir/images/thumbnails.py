@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from io import BytesIO
 
-from cbir.images.decode import is_plain, sniff
+from cbir.images.decode import is_plain
+from cbir.images.formats import sniff
 from cbir.types import RgbImage
 
 MAX_OWN_BYTES = 8192

@@ -11,8 +11,8 @@ from flask import Blueprint, Response, current_app, jsonify, redirect, request, 
 from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import ImageError, QueryError
-from cbir.images.decode import sniff
 from cbir.images.exif import POSITION
+from cbir.images.formats import sniff
 from cbir.index import filters
 from cbir.search.near_misses import near_misses
 from cbir.search.originals import OriginalError, OriginalState
