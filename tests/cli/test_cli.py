@@ -266,6 +266,32 @@ def test_search_verifies_hits_and_looks_in_any_orientation(
     assert unread.out.count("not compared") == 4
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is POSIX")
+def test_a_terminal_shows_hits_before_they_are_verified(tmp_path: Path) -> None:
+    import pty
+
+    from PIL import Image
+
+    (tmp_path / "t").mkdir()
+    for seed in range(3):
+        Image.fromarray(texture(seed)).save(tmp_path / "t" / f"{seed}.png")
+    place = tmp_path / "t.cbir"
+    assert call("index", tmp_path / "t", "--into", place).code == 0
+    query = tmp_path / "t" / "2.png"
+    outer, inner = pty.openpty()
+    asked = [*COMMAND, "search", str(query), "--in", str(place), "--ids", "--verify"]
+    child = subprocess.Popen(asked, stdout=inner, stderr=subprocess.DEVNULL)
+    os.close(inner)
+    shown = bytearray()
+    with child, os.fdopen(outer, "rb", buffering=0) as terminal, suppress(OSError):
+        while chunk := terminal.read(4096):
+            shown += chunk
+    first, verified = shown.decode().split("verified:\r\n")
+    assert first.startswith(f"{query}, before verification:\r\n")
+    assert first.count("  t/") == verified.count("  t/") == 3
+    assert "inliers" not in first and "inliers" in verified
+
+
 def test_search_without_hits_says_why(made: Path, photos: Path, tmp_path: Path) -> None:
     query = photos / "red" / "0.png"
     nothing = call("search", query, "--in", made, "--where", "label=yellow")

@@ -20,6 +20,8 @@ from cbir.wording import counted, shell_word
 if TYPE_CHECKING:
     from cbir.images.sources import Place
     from cbir.index.base import Index
+    from cbir.search.query import Query, SearchOptions
+    from cbir.search.searcher import Searcher
     from cbir.types import Box, Hit, Verification
 
     Placed = tuple[Hit, Place | None]
@@ -143,10 +145,13 @@ def command(
             started = time.perf_counter()
             # `_why_none` explains a search without hits, in one line.
             quiet = nullcontext() if as_json else without_warnings()
-            with _named(name), _progress(verify) as on_done, quiet:
-                hits = searcher.search(
-                    query, options=options, on_done=on_done, on_verified=verified.append
-                )
+            with _named(name), quiet:
+                if verify and sys.stdout.isatty() and not (as_json or paths):
+                    _show_first(searcher, name, query, options, with_ids)
+                with _progress(verify) as on_done:
+                    hits = searcher.search(
+                        query, options=options, on_done=on_done, on_verified=verified.append
+                    )
             answers.append((hits, (time.perf_counter() - started) * 1000))
         none = (
             "" if as_json or all(hits for hits, _ in answers) else _why_none(searcher.index, where)
@@ -171,6 +176,8 @@ def command(
     for number, found in enumerate([] if as_json else placed):
         if len(placed) > 1 and not paths:
             show(f"{queries[number][0]}:")
+        elif verify and found and sys.stdout.isatty() and not paths:
+            show("verified:")
         if not found:
             say(f"no hits: {none}")
         elif paths:
@@ -181,6 +188,16 @@ def command(
             say(verified[number].sentence())
     if opened is not None:
         _open(placed[0], opened, index)
+
+
+def _show_first(
+    searcher: Searcher, name: str, query: Query, options: SearchOptions, with_ids: bool
+) -> None:
+    """Show the hits by score, because verification may take seconds."""
+    hits = searcher.search(query, options=replace(options, verify=False))
+    if hits:
+        show(f"{name}, before verification:")
+        _print_hits(_placed(hits, searcher.index.sources()), with_ids)
 
 
 @contextmanager
