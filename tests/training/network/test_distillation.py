@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.models import keep_model
 from cbir.descriptors.onnx import NETWORK_FILE, OnnxCard
+from cbir.images.sources import open_source
 from tests.training.network.test_train_cnn import CLASSES, blobs, one_thread
 
 pytestmark = pytest.mark.training
@@ -94,3 +97,20 @@ def test_answers_are_the_mean_over_teachers_and_over_both_mirror_images() -> Non
     torch.testing.assert_close(ways.probabilities, (one.probabilities + turned.probabilities) / 2)
     middle = torch.nn.functional.normalize(one.embeddings + turned.embeddings)
     torch.testing.assert_close(ways.embeddings, middle)
+
+
+def test_the_card_of_a_student_names_all_data_once(tmp_path: Path) -> None:
+    from cbir.training.network.recipe import train_model
+
+    keep_teacher("one", seed=0)
+    keep_teacher("two", seed=1)
+    for number, (image, label) in enumerate(zip(*blobs(60, seed=5), strict=True)):
+        folder = tmp_path / "mine" / NAMES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    source = open_source(str(tmp_path / "mine"), label_from_folder=True)
+    chosen = {"width": 0.25, "epochs": 1, "teacher": ("one", "two")}
+    files = train_model(source, "student", chosen)
+    card = json.loads(files[CARD_FILE])
+    assert card["trained_on"] == "mine, 54 images; blobs (teacher one)"
+    assert card["training"]["settings"]["teacher"] == ["one", "two"]

@@ -189,14 +189,18 @@ def _rehearse(settings: TrainSettings) -> list[OnnxDescriptor]:
 def _trained_on(
     origin: str, count: int, settings: TrainSettings, teachers: Sequence[OnnxDescriptor]
 ) -> str:
-    """All data that the weights have seen, also through others."""
+    """All data that the weights have seen, also through teachers."""
     named = [f"{origin}, {count:,} images"]
     if settings.weights == PRETRAINED:
         data = plan_of(settings.backbone).pretrained_on
         named.append(f"pre-trained {settings.backbone}" + (f" ({data})" if data else ""))
     elif settings.weights:
         named.append(f"weights of {Path(settings.weights).name}")
-    named += [f"teacher {each.card.name} ({each.card.trained_on})" for each in teachers]
+    seen: dict[str, str] = {}
+    for teacher in teachers:
+        for data in teacher.card.trained_on.split("; "):
+            seen.setdefault(data, teacher.card.name)
+    named += [f"{data} (teacher {name})" for data, name in seen.items() if data not in named]
     return "; ".join(named)
 
 
