@@ -15,7 +15,8 @@ from PIL import Image, ImageFile
 
 from cbir.errors import ImageError
 from cbir.images import decode as module
-from cbir.images.decode import decode, decode_file, decoder_name, load_pixels, sniff
+from cbir.images.decode import decode, decode_file, decoder_name, load_pixels
+from cbir.images.formats import sniff
 from cbir.images.limits import Limits
 from tests.images.support_images import HEIC, HEIC_TURNED, encoded, four_colours, noise
 from tests.images.support_profiles import PROPHOTO, rgb_profile

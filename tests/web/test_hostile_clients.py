@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,12 +84,15 @@ def get(address: str, path: str, timeout: float = 10) -> Any:
         return json.loads(answer.read())
 
 
-def search_by_upload(address: str) -> int:
+def search_by_upload(address: str, *, timeout: float = 10, client: str = "127.0.0.1") -> int:
     body = b'--e\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     body += picture(3) + b"\r\n--e--\r\n"
-    headers = {"Content-Type": KIND, **JSON}
-    with urlopen(Request(f"{address}search", body, headers), timeout=10) as answer:
-        return len(json.loads(answer.read())["hits"])
+    connection = http.client.HTTPConnection(
+        urlsplit(address).netloc, timeout=timeout, source_address=(client, 0)
+    )
+    with closing(connection):
+        connection.request("POST", "/search", body, {"Content-Type": KIND, **JSON})
+        return len(json.loads(connection.getresponse().read())["hits"])
 
 
 def status_of(address: str, path: str) -> tuple[int, str | None]:
@@ -169,47 +173,71 @@ def test_a_client_beyond_its_connections_loses_its_slowest(
         assert polite.getresponse().status == 200
 
 
-def test_who_gets_only_refusals_waits_and_nobody_else(
+def refuse_some(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Get so many uploads refused that the next one waits for seconds."""
+    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    monkeypatch.setattr(refusals, "PER_SECOND", 0.1)
+    asked = Request(f"{address}search", b"--e\r\n\r\n--e--\r\n", {"Content-Type": KIND, **JSON})
+    for _ in range(3):
+        with pytest.raises(HTTPError, match="400"):
+            urlopen(asked, timeout=10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback has one address")
+def test_uploads_wait_after_refusals_and_nothing_else_does(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "AT_ONCE", 3)
-    monkeypatch.setattr(refusals, "PER_SECOND", 0.01)
     with served(searcher) as address:
-        missing = [status_of(address, "thumbnail/none")[0] for _ in range(10)]
-        assert missing == [404] * 10  # a page may ask for these
-        assert [status_of(address, "search?k=0&id=" + LARGE)[0] for _ in range(4)] == [400] * 4
+        refuse_some(address, monkeypatch)
         with pytest.raises(TimeoutError):
-            get(address, "healthz", timeout=0.5)
-        place = urlsplit(address)
-        assert place.hostname and place.port
-        other = http.client.HTTPConnection(
-            place.hostname, place.port, timeout=10, source_address=("127.0.0.2", 0)
-        )
-        with closing(other):
-            other.request("GET", "/healthz")
-            assert other.getresponse().status == 200
+            search_by_upload(address, timeout=0.5)
+        assert get(address, "healthz")["status"] == "ok"
+        assert len(get(address, f"search?id={LARGE}")["hits"]) == 10
+        assert search_by_upload(address, client="127.0.0.2") == 10
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_an_upload_that_waits_is_answered_in_the_end(
+    stops: bool, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "MOST_SECONDS", 60 if stops else 1)
+    with listening(searcher) as (server, address), ThreadPoolExecutor(1) as pool:
+        refuse_some(address, monkeypatch)
+        waiting = pool.submit(search_by_upload, address)
+        time.sleep(0.3)
+        assert not waiting.done()
+        if stops:
+            server.stop()
+        assert waiting.result(5) == 10
 
 
 def test_refusals_leak_away() -> None:
     now = 100.0
     counted = refusals.Refusals(lambda: now)
 
-    def refused_before_waiting() -> int:
+    def refused_at_once() -> int:
         count = 0
-        while not counted.is_slowed("a"):
+        while not counted.seconds("a"):
             counted.count("a", 400)
             count += 1
         return count
 
-    assert refused_before_waiting() == refusals.AT_ONCE + 1
-    assert not counted.is_slowed("b")
+    assert refused_at_once() == refusals.AT_ONCE + 1
+    assert counted.seconds("a") == pytest.approx(1 / refusals.PER_SECOND)
+    assert not counted.seconds("b")
     now += 5.05 / refusals.PER_SECOND
-    assert refused_before_waiting() == 5
+    assert refused_at_once() == 5
+    for _ in range(1000):
+        counted.count("a", 200)
+        counted.count("a", 403)
     counted.forget()
-    assert counted.is_slowed("a")
-    now += (refusals.AT_ONCE + 2) / refusals.PER_SECOND
+    assert 0 < counted.seconds("a") < 1 / refusals.PER_SECOND
+    for _ in range(1000):
+        counted.count("a", 413)
+    assert counted.seconds("a") == pytest.approx(refusals.MOST_SECONDS)
+    now += refusals.MOST_SECONDS + refusals.AT_ONCE / refusals.PER_SECOND
     counted.forget()
-    assert refused_before_waiting() == refusals.AT_ONCE + 1
+    assert refused_at_once() == refusals.AT_ONCE + 1
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,7 @@ def command(
             # `_why_none` explains a search without hits, in one line.
             quiet = nullcontext() if as_json else without_warnings()
             with _named(name), quiet:
+                options.check_for(query)
                 if verify and sys.stdout.isatty() and not (as_json or paths):
                     _show_first(searcher, name, query, options, with_ids)
                 with _progress(verify) as on_done:

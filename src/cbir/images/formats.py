@@ -72,7 +72,7 @@ def name_of(kind: str) -> str:
 
 @cache
 def reader_of(kind: str) -> Callable[[IO[bytes]], ImageFile]:
-    """What reads the header of a file of a media type, and later its pixels."""
+    """The class that reads the header of a file of a media type, and later its pixels."""
     _, module, name = _READERS[kind]
     if kind == TIFF:
         _silence_tiff()

@@ -1,4 +1,4 @@
-"""Makes RGB pixels of a Pillow image: turned, on a ground, converted to sRGB in bands."""
+"""Makes RGB pixels from a Pillow image: turned, on white or black, converted to sRGB in bands."""
 
 from __future__ import annotations
 

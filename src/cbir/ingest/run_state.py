@@ -30,7 +30,7 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class RunState:
-    """What the sources of a run share: the index, the options, and what is known of both.
+    """What the sources of a run share: the index, the options, and what is known of the index.
 
     `rehash`: read files again that seem unchanged. `again`: forget the tombstones of what the
     sources contain. `lost`: the sources that were not pruned, see `run.PruneRefusedError`. `done`:

@@ -2,14 +2,16 @@
 
 waitress receives requests without a thread for each, so slow clients hold up nobody. But it closes
 only connections that are silent, not those that trickle; at its limit of connections it accepts no
-others; it does not bound what all clients have sent together; and it receives as fast as a client
-sends, even if it refuses everything.
+others; it does not bound what all clients have sent together; and it serves a client as fast as it
+sends, even if everything is refused.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -62,14 +64,18 @@ class _BusyError(Error):  # type: ignore[misc]
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """A request that is answered; refusals are counted."""
+    """A request that is answered; refused uploads are counted."""
 
     channel: _Channel
+    request: HTTPRequestParser
     status: str
 
     def execute(self) -> None:
-        super().execute()
-        self.channel.server.refusals.count(self.channel.addr[0], int(self.status[:3]))
+        try:
+            super().execute()
+        finally:  # also if the client has gone
+            if self.request.body_bytes_received:
+                self.channel.server.refusals.count(self.channel.addr[0], int(self.status[:3]))
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
@@ -97,9 +103,6 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         """Bytes of bodies in memory, complete or not."""
         coming = [self.request] if self.request else []
         return sum(request.body_bytes_received for request in [*self.requests, *coming])
-
-    def readable(self) -> bool:
-        return super().readable() and not self.server.refusals.is_slowed(self.addr[0])
 
     def received(self, data: bytes) -> bool:
         if self.request is None:
@@ -147,6 +150,8 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         self._end: float | None = None
         self._held_at_most = 0
         self.refusals = Refusals()
+        self._put_off: list[tuple[float, _Channel]] = []
+        self._putting_off = threading.Lock()
         super().__init__(
             app,
             _sock=listening,
@@ -181,7 +186,7 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         """Serve until `stop`, or until interrupted."""
         try:
             while not self._is_done():
-                timeout = 1.0 if self._end is None else 0.05
+                timeout = min(1.0 if self._end is None else 0.05, self._resume())
                 wasyncore.loop(timeout=timeout, map=self._map, use_poll=True, count=1)
         except (SystemExit, KeyboardInterrupt):
             pass
@@ -200,6 +205,28 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
         if self._end is None:
             self._end = time.monotonic() + CLOSING_TIME
             self.pull_trigger()
+
+    def add_task(self, task: _Channel) -> None:
+        """Answer the first request of a channel: now, or later if `refusals` makes it wait."""
+        uploads = task.requests[0].body_bytes_received > 0
+        wait = self.refusals.seconds(task.addr[0]) if uploads and self._end is None else 0
+        if not wait:
+            super().add_task(task)
+            return
+        with self._putting_off:
+            self._put_off.append((time.monotonic() + wait, task))
+        self.pull_trigger()
+
+    def _resume(self) -> float:
+        """Answer the requests that have waited; returns the seconds until the next one is due."""
+        now = time.monotonic() if self._end is None else math.inf
+        with self._putting_off:
+            due = [channel for at, channel in self._put_off if at <= now]
+            self._put_off = [(at, channel) for at, channel in self._put_off if at > now]
+            next_at = min((at for at, _ in self._put_off), default=math.inf)
+        for channel in due:
+            super().add_task(channel)
+        return max(0.0, next_at - now) if self._put_off else 1.0
 
     def handle_accept(self) -> None:
         before = len(self.active_channels)

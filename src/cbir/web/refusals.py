@@ -1,7 +1,7 @@
-"""Slows down addresses that get one refusal after the other.
+"""Makes addresses wait whose uploads are refused again and again.
 
-To receive, take apart and refuse a request costs about as much as to answer one, so whoever sends
-nothing else could take the cores from everybody.
+Receiving, parsing and refusing an upload costs about as much as answering one, so a client that
+sends nothing else could take the cores from everybody.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import threading
 import time
 from collections.abc import Callable
 
-REFUSALS = frozenset({400, 401, 403, 413})
-"""Statuses that count. Pages request pictures that may be gone, so 404 does not."""
+REFUSALS = frozenset({400, 401, 413})
+"""Statuses that count. Not 403, which any web site open in a visitor's browser can cause."""
 AT_ONCE = 20
 PER_SECOND = 10.0
+MOST_SECONDS = 5.0
+"""The longest wait. Behind a proxy, everybody has one address."""
 
 
 class Refusals:
-    """Counts the refusals of each address: AT_ONCE are free, then PER_SECOND. Thread-safe.
+    """Counts the refused uploads of each address: AT_ONCE are free, then PER_SECOND. Thread-safe.
 
-    A leaky bucket: an address is slowed down until what it got beyond AT_ONCE has leaked away.
+    A leaky bucket: uploads wait until what their address got beyond AT_ONCE has leaked away.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,16 +31,17 @@ class Refusals:
         """When the bucket of an address is empty."""
 
     def count(self, address: str, status: int) -> None:
-        """Count an answer, if it is a refusal."""
+        """Count the answer to an upload, if it is a refusal."""
         if status in REFUSALS:
             now = self._clock()
             with self._lock:
-                self._empty_at[address] = max(self._empty_at.get(address, 0), now) + 1 / PER_SECOND
+                empty_at = max(self._empty_at.get(address, 0), now) + 1 / PER_SECOND
+                self._empty_at[address] = min(empty_at, now + AT_ONCE / PER_SECOND + MOST_SECONDS)
 
-    def is_slowed(self, address: str) -> bool:
-        """Whether the next request of an address has to wait."""
+    def seconds(self, address: str) -> float:
+        """How long the next upload of an address has to wait."""
         empty_at = self._empty_at.get(address)
-        return empty_at is not None and empty_at - self._clock() > AT_ONCE / PER_SECOND
+        return 0 if empty_at is None else max(0, empty_at - self._clock() - AT_ONCE / PER_SECOND)
 
     def forget(self) -> None:
         """Forget the addresses whose bucket is empty."""

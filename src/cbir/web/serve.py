@@ -46,7 +46,8 @@ def serve(
     access = access or access_to(host)
     server, address = listen(searcher, host, port, access)
     searcher.warm_up()
-    # What is loaded now stays; to go through it for garbage would hold up every request.
+    # What is loaded now stays; scanning it for garbage would hold up requests.
+    gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt), _stopping(server):  # Ctrl-C is the normal way to stop
         ready(access.link(address))
