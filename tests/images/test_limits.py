@@ -102,6 +102,29 @@ def test_a_picture_that_takes_longer_than_the_limit_is_given_up() -> None:
     assert "--max-seconds" in caught.value.hint
 
 
+def test_a_picture_that_took_too_long_is_not_tried_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow, other = hostile.many_scans(450, side=2990), hostile.many_scans(450, side=2980)
+
+    def is_tried(picture: bytes, given: Limits) -> bool:
+        with monkeypatch.context() as patched:
+            patched.delattr(decoding_process, "subprocess")
+            with pytest.raises(ImageError) as caught:
+                decode_file(picture, given)
+        return "subprocess" in str(caught.value)
+
+    with pytest.raises(ImageError, match=r"took longer than 0.01 s"):
+        decode_file(slow, AT_ONCE)
+    assert not is_tried(slow, AT_ONCE)
+    assert is_tried(other, AT_ONCE)
+    assert is_tried(slow, Limits(seconds=0.02))
+    monkeypatch.setattr(decoding_process, "_REMEMBERED", 0.0)
+    with pytest.raises(ImageError, match=r"took longer than 0.01 s"):
+        decode_file(other, AT_ONCE)
+    assert is_tried(other, AT_ONCE)
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_limit_that_no_picture_can_keep_is_refused(seconds: float) -> None:
     with pytest.raises(CbirError, match="seconds to decode a picture"):

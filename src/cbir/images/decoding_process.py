@@ -12,9 +12,10 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import IO
 
 import numpy as np
@@ -27,6 +28,12 @@ _BASE = 700_000_000  # address space of Python with its libraries
 _LOOK = 0.2  # seconds between two looks at the clock
 _KILLED = 9  # the signal
 _PER_PIXEL = 20  # bytes that a pixel takes in the worst format
+_REMEMBERED = 1800.0  # seconds: a busy machine may have been the reason
+_MOST_REMEMBERED = 1000
+
+_too_slow: dict[tuple[bytes, Task, float], float] = {}
+"""Until when a picture that ran out of time is not tried again."""
+_lock = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,13 @@ def decode_in_process(task: Task, data: bytes, limits: Limits) -> Decoded:
     """Decode a picture in another process.
 
     Raises `ImageError` if that fails, takes longer than `limits.seconds`, is stopped or needs more
-    than `limits.MEMORY`; `MemoryError` if this machine lacks the memory.
+    than `limits.MEMORY`; `MemoryError` if this machine lacks the memory. A picture that took too
+    long is not tried again for half an hour: a watched folder is read after every change.
     """
+    picture = (sha256(data).digest(), task, limits.seconds)
+    with _lock:
+        if _too_slow.get(picture, 0.0) > time.monotonic():
+            raise _overdue(limits)
     home = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")])),
@@ -86,6 +98,9 @@ def decode_in_process(task: Task, data: bytes, limits: Limits) -> Decoded:
         feeder.start()
         try:
             message = _until_done(process, limits)
+        except TimeoutError:
+            _remember(picture)
+            raise _overdue(limits) from None
         finally:
             process.kill()
             feeder.join()
@@ -107,11 +122,22 @@ def _until_done(process: subprocess.Popen[bytes], limits: Limits) -> bytes:
             if limits.stopped is not None and limits.stopped.is_set():
                 raise ImageError("decoding was stopped") from None
             if time.monotonic() >= deadline:
-                raise ImageError(
-                    f"took longer than {limits.seconds:g} s to decode",
-                    "save it as an ordinary JPEG or PNG; cbir index takes longer with "
-                    f"--max-seconds {ceil(3 * limits.seconds)}",
-                ) from None
+                raise TimeoutError from None
+
+
+def _overdue(limits: Limits) -> ImageError:
+    return ImageError(
+        f"took longer than {limits.seconds:g} s to decode",
+        "save it as an ordinary JPEG or PNG; cbir index takes longer with "
+        f"--max-seconds {ceil(3 * limits.seconds)}",
+    )
+
+
+def _remember(picture: tuple[bytes, Task, float]) -> None:
+    with _lock:
+        while len(_too_slow) >= _MOST_REMEMBERED:
+            del _too_slow[next(iter(_too_slow))]
+        _too_slow[picture] = time.monotonic() + _REMEMBERED
 
 
 def _read(message: bytes, code: int, memory: int) -> Decoded:
