@@ -270,6 +270,14 @@ def test_arrays_come_back_from_npz_as_they_were(given_arrays: dict[str, np.ndarr
         assert set(numpys.files) == set(given_arrays)
 
 
+def test_a_compressed_member_is_refused_before_it_expands() -> None:
+    """It may state any size and expand to gigabytes."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, x=np.zeros(3, np.float32))
+    with pytest.raises(CbirError, match=r"model.npz is damaged: it is compressed"):
+        read_npz(stream.getvalue(), "model.npz")
+
+
 def test_only_half_and_single_precision_are_written() -> None:
     with pytest.raises(CbirError, match="'x' is int64"):
         npz_bytes({"x": np.arange(3)})

@@ -1,6 +1,7 @@
 """Model arrays as NPZ: reproducible bytes, strict reading, no pickle.
 
-An NPZ is a ZIP of NPY members (NumPy Enhancement Proposal 1). Only float16 and float32 are used.
+An NPZ is a ZIP of NPY members (NumPy Enhancement Proposal 1), here uncompressed. Only float16 and
+float32 are used.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ def read_npz(data: bytes, what: str) -> dict[str, NDArray[np.floating[Any]]]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
-                raise ValueError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+            members = archive.infolist()
+            # A compressed member may expand to far more than it states.
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ValueError("it is compressed")
+            if sum(member.file_size for member in members) > MAX_BYTES:
+                raise ValueError(f"it holds more than {MAX_BYTES >> 20} MiB")
             arrays = {
                 name.removesuffix(".npy"): _array(archive.read(name), name)
                 for name in archive.namelist()

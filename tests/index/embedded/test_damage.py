@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -226,6 +227,48 @@ def test_bad_metadata_of_the_index_are_named_in_one_line(
     assert "cbir verify" in found
     if name in ("generation", "log_from"):
         assert repaired(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("spec", f'{{"name": "n", "dim": 8, "fingerprint": "f", {told}}}') for told in (
+            '"name": 5', '"fingerprint": 5', '"preprocessing": [1]', '"licence": {}',
+            '"trained_on": null', '"dim": -1', '"more": 1',
+        )],
+        *[("model", told) for told in ("[[1, 2]]", '{"model.json": 5}', "[" * 200_000, "5")],
+        ("spec", "[" * 200_000),
+        ("index_id", 5),
+        ("format", "3"),
+    ],
+)  # fmt: skip
+def test_metadata_of_the_wrong_kind_are_named_though_their_checksums_are_right(
+    name: str, value: str | int, tmp_path: Path
+) -> None:
+    folder = made_index(tmp_path / "x.cbir", sample_entries(2))
+    with closing(sqlite3.connect(folder / "index.sqlite")) as connection, connection:
+        connection.execute(
+            "UPDATE meta SET value = ?, checksum = ? WHERE name = ?",
+            (value, row_checksum((name, value)), name),
+        )
+    (found,) = problems(folder)
+    assert "its table 'meta' cannot be read" in found
+    assert "cbir verify" in found
+
+
+def test_a_damaged_thumbnail_is_not_sealed_whatever_the_version_of_its_file(
+    tmp_path: Path,
+) -> None:
+    folder = made_index(tmp_path / "x.cbir", sample_entries(2))
+    change(folder, "UPDATE thumbs SET picture = x'00' WHERE key = 1", "thumbs.sqlite")
+    before = problems(folder)
+    assert len(before) == 1
+    for version in (0, 2):
+        change(folder, f"PRAGMA user_version={version}", "thumbs.sqlite")
+        assert problems(folder) == before
+        with closing(open_index(folder, write=True)) as index:
+            index.add([replace(sample_entries(3)[2], thumbnail=bytes([version + 1]))])
+        assert problems(folder) == before
 
 
 def test_a_source_that_is_not_registered_is_named(tmp_path: Path) -> None:

@@ -157,10 +157,18 @@ def damaged_among(
 
 def is_sealed(connection: sqlite3.Connection, table: str) -> bool:
     """Whether `table` has checksums, as all have since format 3."""
-    if table in THUMBNAILS:
-        return bool(connection.execute("PRAGMA user_version").fetchone()[0])
-    columns = connection.execute("PRAGMA table_info(removed)").fetchall()
-    return any(column[1] == "checksum" for column in columns)
+    sealed_last = table if table in THUMBNAILS else "removed"
+    columns = connection.execute(f"PRAGMA table_info({sealed_last})").fetchall()
+    if not any(column[1] == "checksum" for column in columns):
+        return False
+    # Format 2 had the column of thumbnails, but nothing in it. The version in the file's header has
+    # no checksum, so it must not be what tells.
+    return (
+        table not in THUMBNAILS
+        or not connection.execute(
+            "SELECT 1 FROM (SELECT checksum FROM thumbs LIMIT 1) WHERE checksum IS NULL"
+        ).fetchone()
+    )
 
 
 def seal_all(connection: sqlite3.Connection, tables: Mapping[str, Sealed]) -> None:

@@ -146,11 +146,16 @@ def read_meta(connection: sqlite3.Connection, name: str) -> Meta | None:
         raise damaged(f"{names} in its table 'meta' has changed", name)
     try:
         spec = DescriptorSpec(**json.loads(values["spec"]))
-        meta = Meta(values["format"], values["index_id"], spec, dict(json.loads(values["model"])))
+        meta = Meta(values["format"], values["index_id"], spec, json.loads(values["model"]))
         numbers = [meta.format, values["generation"], values["log_from"], spec.dim]
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise ValueError("a number is none")
-    except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(meta.model, dict) or not isinstance(spec.preprocessing, dict):
+            raise ValueError("names are missing")
+        texts = [meta.index_id, spec.name, spec.fingerprint, spec.trained_on, spec.licence]
+        if not all(type(text) is str for text in [*texts, *meta.model.values()]):
+            raise ValueError("a text is none")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise damaged(f"its table 'meta' cannot be read: {error!r}", name) from error
     return meta
 

@@ -6,7 +6,13 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
 from cbir.index.base import Entry
-from cbir.index.embedded.checksums import THUMBNAILS, damaged_among, row_checksum, seal_all
+from cbir.index.embedded.checksums import (
+    THUMBNAILS,
+    damaged_among,
+    is_sealed,
+    row_checksum,
+    seal_all,
+)
 from cbir.index.embedded.folder import THUMBNAILS as FILE
 from cbir.index.embedded.schema import (
     FORMAT,
@@ -30,7 +36,8 @@ def create_thumbnails(connection: sqlite3.Connection) -> None:
     connection.execute(_THUMBNAILS)
     if "checksum" not in columns_of(connection, "thumbs"):
         connection.execute(_THUMBNAILS_MIGRATION)
-    seal_all(connection, THUMBNAILS)
+    if not is_sealed(connection, "thumbs"):
+        seal_all(connection, THUMBNAILS)
     connection.execute(f"PRAGMA user_version={FORMAT}")
 
 
