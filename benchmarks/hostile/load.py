@@ -23,6 +23,10 @@ from benchmarks.hostile.trials import Trial, Trials, tried
 CLIENTS = 8
 RATE = 10.0  # requests a second of each
 HEALTH_RATE = 10.0
+MOST_TIMES = 1.5
+"""Target: the median beside hostile clients, by the median alone."""
+MOST_HEALTH = 0.05
+"""Target: the longest time, in seconds, of a request for `/healthz`."""
 BESIDE = ("slow bodies", "JPEGs of 10,000 scans", "verification", "verification")
 THREADS = 200
 
@@ -59,6 +63,13 @@ def trials(seconds: float, folder: Path) -> Trials:
     for name, loaded in {"alone": alone, "beside hostile ones": beside}.items():
         yield from _counted(f"{CLIENTS} clients, {name}", loaded.searches, base)
         yield from _counted(f"/healthz, {name}", loaded.health)
+    yield tried("targets", "median", lambda: _at_most(_median(beside.searches) / base, MOST_TIMES))
+    slowest = max(one.seconds for one in [*alone.health, *beside.health])
+    yield tried("targets", "/healthz, seconds", lambda: _at_most(slowest, MOST_HEALTH))
+
+
+def _at_most(value: float, target: float) -> None:
+    assert value <= target, f"{value:.3f} is more than {target}"
 
 
 def _counted(row: str, asked: Sequence[Asked], base: float = 0) -> Trials:

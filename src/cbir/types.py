@@ -209,11 +209,11 @@ class Note:
 class AddReport:
     """The result of an indexing run. Counts are images; `seconds` is wall-clock time.
 
-    `moved`: images whose records have new ids, because their files moved. `kept_out`: images that a
-    person removed from the index. `relocated`: source -> its new URI, for sources that were found
-    elsewhere. `nested`: path -> name of the source that it is part of. `decoded_anew`: unchanged
-    images among `updated` that today's decoder reads differently. `skipped_indexes`: the paths of
-    indexes inside the sources.
+    `moved`: images whose records have new ids, because their files moved. `copies`: images among
+    `added` whose content the index already had. `kept_out`: images that a person removed from the
+    index. `relocated`: source -> its new URI, for sources that were found elsewhere. `nested`: path
+    -> name of the source that it is part of. `decoded_anew`: unchanged images among `updated` that
+    today's decoder reads differently. `skipped_indexes`: the paths of indexes inside the sources.
 
     `ignored`: the files that are no images; `ignored_by_extension`: the same by extension (".pdf",
     "" for none). `notes`: about images that were added.
@@ -229,6 +229,7 @@ class AddReport:
     decoded_anew: int = 0
     unchanged: int = 0
     moved: int = 0
+    copies: int = 0
     kept_out: int = 0
     missing: int = 0
     removed: int = 0

@@ -491,12 +491,16 @@ def test_info_keeps_its_promise_and_counts_what_failed(photos: Path, tmp_path: P
     }
 
 
-def test_remove_takes_out_what_is_there_and_names_what_is_not(own: Path) -> None:
+def test_remove_takes_out_what_is_there_and_names_what_is_not(own: Path, photos: Path) -> None:
     answer = call("remove", own, "photos/red/0.png", "photos/red/7.png", "--json")
     assert answer.out == '{\n  "removed": [\n    "photos/red/0.png"\n  ]\n}\n'
     assert answer.error[0] == f"not in {own}: photos/red/7.png"
     assert call("info", own, "--json").json["count"] == 11
     assert call("search", "--id", "photos/red/0.png", "--in", own).code == 1
+    by_path = call("remove", own, photos / "red" / "1.png", "--json")
+    assert by_path.json == {"removed": ["photos/red/1.png"]}
+    absent = call("remove", own, photos / "red" / "7.png")
+    assert absent.error[0] == f"not in {own}: {photos / 'red' / '7.png'}"
 
 
 def test_verify_finds_a_damaged_cache_and_repairs_it(own: Path) -> None:

@@ -264,7 +264,8 @@ def test_copies_and_moved_files_keep_what_the_camera_told(photos: Path, place: P
     index(photos, place)
     shutil.copy(photos / "red" / "0.jpg", photos / "blue" / "copy.jpg")
     (photos / "red" / "0.jpg").rename(photos / "red" / "moved.jpg")
-    index(photos, place)
+    report = index(photos, place)
+    assert (report.added, report.copies, report.moved) == (1, 1, 1)
     names = sorted({"photos/blue/copy.jpg", "photos/red/moved.jpg"})
     assert metadata_of(place, *names) == [CAMERA, CAMERA]
 

@@ -34,6 +34,11 @@ class Watched:
     place: Path
     reports: list[AddReport] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
+    firsts: int = 0
+
+    def add(self, report: AddReport, before: AddReport | None) -> None:
+        self.reports.append(report)
+        self.firsts += before is None
 
     def ids(self) -> set[str]:
         if not index_exists(str(self.place)):
@@ -70,7 +75,7 @@ def watch(
                 into,
                 stop=stop,
                 descriptor=descriptor or MeanColour(),
-                on_pass=lambda report, before: seen.reports.append(report),
+                on_pass=seen.add,
                 on_message=seen.messages.append,
                 **options,  # type: ignore[arg-type]
             )
@@ -173,6 +178,18 @@ def test_a_folder_that_vanishes_keeps_its_records_until_it_is_back(
         assert seen.messages[1:] == [f"{photos} is back"]
         Image.fromarray(picture((9, 9, 9), 2)).save(photos / "again.png")
         seen.until(lambda: "photos/again.png" in seen.ids())
+    assert seen.firsts == 1
+
+
+def test_what_is_removed_while_a_folder_is_watched_stays_removed(photos: Path, place: Path) -> None:
+    cbir.index_images([photos], place, descriptor=MeanColour())
+    cbir.remove_images(place, ["photos/red/0.png"])
+    with watch(photos, into=place, again=True, rehash=True) as seen:
+        assert "photos/red/0.png" in seen.ids()
+        cbir.remove_images(place, ["photos/red/1.png"])
+        Image.fromarray(picture((9, 9, 9), 1)).save(photos / "more.png")
+        seen.until(lambda: "photos/more.png" in seen.ids())
+        assert "photos/red/1.png" not in seen.ids()
 
 
 def test_an_empty_mount_point_is_a_drive_that_is_away(photos: Path, place: Path) -> None:

@@ -350,6 +350,7 @@ def test_depth_is_the_deepest_cut_off_or_the_whole_ranking() -> None:
         ("nAP", "write 'nAP@10'"),
         ("P@0", "write 'P@10'"),
         ("quality", "known measures: AP, nAP, P, R, RR, nDCG"),
+        ("nope@5", "known measures: AP, nAP, P, R, RR, nDCG"),
         ("", "known measures: AP"),
         ("AP@", "did you mean 'AP'?"),
         ("AP@0", "a cut-off must be at least 1"),

@@ -185,13 +185,17 @@ def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str
         )
 
 
+NO_NEWS = ("copies", "decoded_anew", "unchanged", "kept_out", "ignored", "interrupted")
+
+
 def _news(report: AddReport, before: AddReport) -> list[str]:
     """What a pass did, and what is missing or failed that was not in the pass `before`."""
     counts = {
         field.name: value
         for field in fields(report)
         if isinstance(value := getattr(report, field.name), int)
-        and field.name not in ("decoded_anew", "unchanged", "kept_out", "ignored", "interrupted")
+        and field.name
+        not in ("copies", "decoded_anew", "unchanged", "kept_out", "ignored", "interrupted")
     }
     counts["missing"] -= before.missing
     counts["failed"] = len(set(report.failures) - set(before.failures))
@@ -214,6 +218,8 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         show(f"source {name} was found at {uri}; its images keep their ids")
     for path, name in report.nested.items():
         show(f"{path} is part of source {name}; its images are indexed once")
+    if report.copies:
+        show(f"{counted(report.copies, 'added image')} already in the index under another name")
     if report.decoded_anew:
         again = counted(report.decoded_anew, "unchanged image")
         show(f"{again} described again, because this version of cbir reads them better")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 
 import click
 
 
 @click.command()
 @click.argument("index", metavar="INDEX")
-@click.argument("names", metavar="[ID|PATTERN]...", nargs=-1)
+@click.argument("names", metavar="[ID|PATH|PATTERN]...", nargs=-1)
 @click.option(
     "--where", multiple=True, metavar="'FIELD OP VALUE'", help="Only what passes; may repeat."
 )
@@ -17,18 +18,21 @@ import click
 def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json: bool) -> None:
     """Remove images from an index and keep them out. Their files stay.
 
-    Names are ids, or patterns such as 'photos/2019/*'. cbir index --again adds removed images
-    again.
+    Names are ids, paths of files, or patterns of ids such as 'photos/2019/*'. cbir index --again
+    adds removed images again.
     """
     if not names and not where:
-        raise click.UsageError("Name the images to remove by ids, patterns or --where.")
+        raise click.UsageError("Name the images to remove by ids, paths, patterns or --where.")
     from cbir.cli.output import print_json
     from cbir.errors import QueryError
     from cbir.index.open import open_index
-    from cbir.ingest.record_removal import remove_images
+    from cbir.ingest.record_removal import is_pattern, remove_images
     from cbir.search.near_misses import warn_of_near_misses
+    from cbir.search.why import id_of
 
-    report = remove_images(index, names, where=where)
+    with closing(open_index(index)) as opened:
+        ids = {id_of(opened, n) if Path(n).exists() or not is_pattern(n) else n: n for n in names}
+    report = remove_images(index, list(ids), where=where)
     if not report.removed:
         with closing(open_index(index)) as opened:
             warn_of_near_misses(opened, where)
@@ -38,5 +42,6 @@ def command(index: str, names: tuple[str, ...], where: tuple[str, ...], as_json:
         click.echo(f"{len(report.removed):,} removed")
     if report.absent:
         raise QueryError(
-            f"not in {index}: {', '.join(report.absent)}", "cbir search --ids shows ids"
+            f"not in {index}: {', '.join(ids[name] for name in report.absent)}",
+            "cbir search --ids shows ids",
         )

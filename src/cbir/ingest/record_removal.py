@@ -15,8 +15,6 @@ from cbir.index.base import Index, Tombstone
 from cbir.index.filters import spellings
 from cbir.index.open import open_index
 
-_GLOB = re.compile(r"[*?[]")
-
 
 @dataclass(frozen=True, slots=True)
 class RemoveReport:
@@ -50,12 +48,17 @@ def remove_images(
     return RemoveReport(chosen, [name for name, found in matches.items() if not found])
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name may match several ids."""
+    return any(sign in name for sign in "*?[")
+
+
 def _matching(name: str, ids: Mapping[str, None]) -> list[str]:
     """The id `name`, or if there is none, the ids that it matches as a pattern."""
     forms = spellings(name)
     if exact := [form for form in forms if form in ids]:
         return exact
-    if not _GLOB.search(name):
+    if not is_pattern(name):
         return []
     return list(filter(re.compile("|".join(map(translate, forms))).match, ids))
 

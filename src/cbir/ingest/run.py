@@ -90,6 +90,7 @@ def _follow(run: RunState, scans: Sequence[SourceScan]) -> None:
     for new, same in plan.copies.items():
         if new not in removed:
             owners[new].copy(new, same)
+            run.report.copies += 1
     for new in plan.rest:
         if new not in removed:
             owners[new].put_off(new)

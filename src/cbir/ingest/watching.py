@@ -35,7 +35,8 @@ REST_SECONDS = 60.0
 """The longest rest after a pass; it is as long as the pass, so half of the time is idle."""
 
 OnPass = Callable[[AddReport, AddReport | None], None]
-"""Takes the report of a pass, and that of the last one over the same sources (None: the first)."""
+"""Takes the report of a pass, and that of the last one over the same sources: None in the first
+pass, and the same report if these sources were not together before."""
 
 _EXCLUDES = {"exclude": (), "default_excludes": True}
 
@@ -197,7 +198,9 @@ class _Watcher:
             self._descriptor = load_descriptor(self._descriptor)
         elif self._descriptor is None and self._indexed:
             self._descriptor = descriptor_of_index(self._into)
-        self.on_pass(report, self._reports.get(paths))
+        for once in ("again", "rehash"):  # what is removed later stays removed
+            self._options.pop(once, None)
+        self.on_pass(report, self._reports.get(paths, report) if self._reports else None)
         self._reports[paths] = report
         if report.interrupted:
             self._stop.set()

@@ -152,7 +152,7 @@ def _nearest(name: str) -> str:
     likely = _OTHER_NAMES.get(nearest(family.lower(), _OTHER_NAMES) or "", "")
     if number is None and likely in _NEEDS_CUTOFF:
         number = "10"
-    likely = f"{likely}@{number}" if number else likely
+    likely = f"{likely}@{number}" if likely and number else likely
     if likely in ("", name):
         return f"known measures: {', '.join(_FAMILIES)}, most with a cut-off as in nDCG@10"
     return f"did you mean '{likely}'?"
