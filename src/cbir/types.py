@@ -211,9 +211,10 @@ class AddReport:
 
     `moved`: images whose records have new ids, because their files moved. `copies`: images among
     `added` whose content the index already had. `kept_out`: images that a person removed from the
-    index. `relocated`: source -> its new URI, for sources that were found elsewhere. `nested`: path
-    -> name of the source that it is part of. `decoded_anew`: unchanged images among `updated` that
-    today's decoder reads differently. `skipped_indexes`: the paths of indexes inside the sources.
+    index; `returned`: the same, but added, because their files have changed since. `relocated`:
+    source -> its new URI, for sources that were found elsewhere. `nested`: path -> name of the
+    source that it is part of. `decoded_anew`: unchanged images among `updated` that today's decoder
+    reads differently. `skipped_indexes`: the paths of indexes inside the sources.
 
     `ignored`: the files that are no images; `ignored_by_extension`: the same by extension (".pdf",
     "" for none). `notes`: about images that were added.
@@ -231,6 +232,7 @@ class AddReport:
     moved: int = 0
     copies: int = 0
     kept_out: int = 0
+    returned: int = 0
     missing: int = 0
     removed: int = 0
     ignored: int = 0

@@ -130,7 +130,7 @@ def test_another_picture_of_the_same_name_and_a_copy_are_new(photos: Path, place
     Image.fromarray(picture(COLOURS["blue"], 999)).save(photos / "red" / "0.png")
     (photos / "copy.png").write_bytes((photos / "red" / "1.png").read_bytes())
     number, report = described(photos, place)
-    assert (number, report.added, report.kept_out) == (2, 2, 1)
+    assert (number, report.added, report.kept_out, report.returned) == (2, 2, 1, 1)
     found = records(place)
     assert {"photos/red/0.png", "photos/copy.png"} < found.keys()
     assert "photos/red/1.png" not in found

@@ -185,7 +185,7 @@ def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str
         )
 
 
-NO_NEWS = ("copies", "decoded_anew", "unchanged", "kept_out", "ignored", "interrupted")
+NO_NEWS = ("copies", "returned", "decoded_anew", "unchanged", "kept_out", "ignored", "interrupted")
 
 
 def _news(report: AddReport, before: AddReport) -> list[str]:
@@ -225,6 +225,8 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
         show(f"{again} described again, because this version of cbir reads them better")
     if report.kept_out:
         show(f"{counted(report.kept_out, 'removed image')} kept out; --again adds them")
+    if report.returned:
+        show(f"{counted(report.returned, 'removed image')} added again: the files have changed")
     if report.missing:
         hint = "" if prune else "; --prune removes their records"
         show(f"{counted(report.missing, 'file')} missing{hint}")

@@ -226,6 +226,7 @@ class SourceScan:
             self._fail(item.location, outcome.reason)
         else:
             self.described.add(record_id)
+            self._report.returned += record_id in self._run.buried
             self._entries.append(self._entry(outcome))
             notes = [Note(self.name, item.location, text) for text in outcome.notes]
             self._report.notes += notes
