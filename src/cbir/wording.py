@@ -76,6 +76,11 @@ def shell_word(text: str) -> str:
     return "$'" + "".join(map(_escaped, text)) + "'"  # as GNU ls prints it
 
 
+def shell_words(words: Iterable[str]) -> str:
+    """`words` as a shell takes them apart again."""
+    return " ".join(map(shell_word, words))
+
+
 def most_similar(name: str, known: Iterable[str], most: int) -> list[str]:
     """The `known` names that are similar to `name`, the most similar first.
 

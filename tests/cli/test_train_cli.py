@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 from contextlib import closing
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -15,7 +17,12 @@ import cbir
 from cbir.home import cbir_home
 from cbir.images.decode import decode
 from tests.cli.support_cli import call, needs_signals, replaced, start
-from tests.training.support_patterns import PATTERNS, write_patterns
+from tests.training.support_patterns import (
+    PATTERNS,
+    write_labels,
+    write_patterns,
+    write_unsorted,
+)
 
 pytest.importorskip("sklearn", reason="needs the `bovw` extra")
 
@@ -63,6 +70,68 @@ def test_train_index_search_and_evaluate(folder: Path, tmp_path: Path) -> None:
     assert [hit["id"] for hit in again] == [hit["id"] for hit in hits]
     measured = call("evaluate", "--in", place, "--queries", test, "--label-from-folder", "--json")
     assert measured.json["measures"]["P@10"] > 0.8
+
+
+def test_metadata_files_label_training_and_test_images(tmp_path: Path) -> None:
+    folder, labels = write_unsorted(tmp_path / "flat", 20)
+    (folder / "000-0.png").rename(folder / normalize("NFD", "é 0.png"))
+    labels[normalize("NFC", "é 0.png")] = labels.pop("000-0.png")
+    test, of_test = write_unsorted(tmp_path / "test", 8, first=500)
+    wrong = dict.fromkeys(labels, "pattern")
+    files = [
+        write_labels(tmp_path / "first.csv", wrong),
+        write_labels(tmp_path / "the labels.csv", labels | {"gone.png": "stripes"}),
+        write_labels(tmp_path / "c.csv", {str(test / name): of_test[name] for name in of_test}),
+    ]
+    given = [word for file in files for word in ("--metadata", file)]
+    recipe = ("--recipe", "hog", "--head", "ridge", "--name", "mine")
+    trained = call("train", "bovw", folder, *recipe, "--test", test, *given)
+    assert trained.code == 0, trained.err
+    card = json.loads((Path(trained.out.strip()) / "model.json").read_text())
+    assert card["classes"] == list(PATTERNS) and card["quality"]["test_accuracy"] > 0.8
+    warnings = [line for line in trained.err.splitlines() if line.startswith("warning: ")]
+    assert warnings == ["warning: 1 metadata row matched no image: 'gone.png'"]
+    said = trained.err.splitlines()[-1]
+    words = shlex.split(said.removeprefix("next: cbir index FOLDER --into INDEX "))
+    assert words == ["--descriptor", "mine", *map(str, given)]
+    place = tmp_path / "flat.cbir"
+    assert call("index", folder, "--into", place, *words).code == 0
+    with closing(cbir.open_index(str(place))) as index:
+        assert sorted(filter(None, index.labels().values())) == sorted(labels.values())
+
+
+def test_metadata_goes_before_folders_and_an_image_without_a_label_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    some = {f"checks/{number:03d}.png": "stripes" for number in range(20)}
+    given = ("--metadata", write_labels(tmp_path / "some.csv", some), "--name", "mine")
+    recipe = ("--recipe", "hog", "--head", "ridge")
+    message, hint = call("train", "bovw", folder, *recipe, *given).error
+    assert message == "columns/000.png has no label"
+    assert "--label-from-folder" in hint and "--metadata FILE" in hint
+    place = train(folder, *recipe, *given, "--label-from-folder")
+    card = json.loads((place / "model.json").read_text())
+    assert card["classes"] == ["columns", "stripes"]
+    bad = tmp_path / "bad.csv"
+    bad.write_text("name,label\na.png,b")
+    message, hint = call("train", "bovw", folder, *recipe, *given, "--metadata", bad).error
+    assert "bad.csv:1" in message and "'path'" in hint
+
+
+@pytest.mark.training
+def test_metadata_files_label_the_images_of_a_network(tmp_path: Path) -> None:
+    folder, labels = write_unsorted(tmp_path / "flat", 8)
+    test, of_test = write_unsorted(tmp_path / "test", 2, first=500)
+    given = ("--metadata", write_labels(tmp_path / "labels.csv", labels | of_test))
+    small = ("--backbone", "mlp", "--epochs", 1, "--set", "width=0.125", "--name", "m")
+    answer = call("train", "cnn", folder, *small, "--test", test, *given)
+    assert answer.code == 0, answer.err
+    card = json.loads((Path(answer.out.strip()) / "model.json").read_text())
+    assert card["classes"] == list(PATTERNS) and "test_accuracy" in card["quality"]
+    assert "warning" not in answer.err
+    assert answer.err.splitlines()[-1].endswith(f"--metadata {given[1]}")
+    message, hint = call("train", "cnn", folder, *small).error
+    assert message == "000-0.png has no label" and "--metadata FILE" in hint
 
 
 def test_pictures_of_the_training_lie_beside_the_model_and_are_in_its_report(
@@ -323,6 +392,9 @@ def test_the_next_command_is_printed(
     given = ("train", "bovw", folder, "--recipe", "hog", "--name", "mine")
     stored = call(*given).err.splitlines()[-1]
     assert stored == "next: cbir index FOLDER --into INDEX --descriptor mine"
-    written = call(*given, "--out", "out").err.splitlines()[-1]
-    place = written.rpartition(" ")[2]
-    assert call("index", folder, "--into", tmp_path / "x.cbir", "--descriptor", place).code == 0
+    for out in ("out", "my model", "it's"):
+        written = call(*given, "--out", out).err.splitlines()[-1]
+        _, command = written.split("next: cbir ")
+        words = ["x.cbir" if word == "INDEX" else word for word in shlex.split(command)]
+        assert call(*words[:1], folder, *words[2:]).code == 0
+        shutil.rmtree("x.cbir")

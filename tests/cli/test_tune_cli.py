@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from cbir.errors import CbirError
 from tests.cli.support_cli import Answer, call, replaced
-from tests.training.support_patterns import write_patterns
+from tests.training.support_patterns import PATTERNS, write_labels, write_patterns, write_unsorted
 
 pytestmark = pytest.mark.training
 
@@ -52,6 +53,28 @@ def test_the_table_shows_the_best_trial_first_and_names_the_next_command(folder:
     assert shown["best"]["settings"]["embedding"] == 16
     assert shown["best"]["command"].startswith("cbir tune ")
     assert [trial["trial"] for trial in shown["trials"]] == [2, 1]
+
+
+@pytest.mark.usefixtures("folder")
+def test_metadata_files_label_the_images_of_trials(tmp_path: Path) -> None:
+    flat, labels = write_unsorted(tmp_path / "my flat", 20)
+    given = ("--metadata", write_labels(tmp_path / "the labels.csv", labels | {"gone": "x"}))
+    out = tmp_path / "by file"
+    asked = ("tune", flat, *given, "--out", out, "--trials", 1, "--epochs", 2)
+    by_file = call(*asked)
+    assert "warning: 1 metadata row matched no image: 'gone'" in by_file.err
+    assert "54 training images, 6 held out" in by_file.err and "Ray starts" in by_file.err
+    journal = out / "trials.json"
+    stored = json.loads(journal.read_text())
+    line = {"epoch": 1, "loss": 1.0, "train_accuracy": 0.4, "held_out_accuracy": 0.5, "seconds": 2}
+    stored["trials"][0] |= {"state": "finished", "quality": 0.875, "epochs": [line]}
+    journal.write_text(json.dumps(stored))
+    answer = call(*asked)
+    best = json.loads((out / "best.json").read_text())
+    assert best["classes"] == list(PATTERNS)
+    words = shlex.split(answer.err.splitlines()[-1].removeprefix("next: "))
+    assert words[:4] == ["cbir", "train", "cnn", str(flat)]
+    assert words[-2:] == list(map(str, given))
 
 
 def test_wrong_values_are_wrong_usage(folder: Path) -> None:

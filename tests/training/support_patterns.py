@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,22 @@ def write_patterns(folder: Path, each: int, size: int = 32, first: int = 0) -> P
             image = Image.fromarray(pattern(kind, number, size))
             image.save(folder / kind / f"{number:03d}.png")
     return folder
+
+
+def write_unsorted(folder: Path, each: int, first: int = 0) -> tuple[Path, dict[str, str]]:
+    """`folder`/NNN-N.png, not sorted by pattern, and the pattern of each file."""
+    folder.mkdir(parents=True)
+    labels = {}
+    for number in range(first, first + each):
+        for place, kind in enumerate(PATTERNS):
+            name = f"{number:03d}-{place}.png"
+            Image.fromarray(pattern(kind, number)).save(folder / name)
+            labels[name] = kind
+    return folder, labels
+
+
+def write_labels(path: Path, labels: Mapping[str, str]) -> Path:
+    """A CSV file of paths and labels."""
+    rows = [f"{name},{label}" for name, label in labels.items()]
+    path.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    return path

@@ -13,7 +13,7 @@ from cbir.training.part_weights import choose_part_weights
 from tests.cli.support_cli import call
 from tests.descriptors.support_composed import COLOUR, NOISE
 from tests.descriptors.support_photos import write_photos
-from tests.training.support_patterns import write_patterns
+from tests.training.support_patterns import write_labels, write_patterns, write_unsorted
 
 NETWORK, WORDS = "cifar10-cnn:embedding", "cifar10-bovw:embedding"
 
@@ -62,6 +62,14 @@ def test_a_part_that_is_always_right_is_used_alone(tmp_path: Path) -> None:
     assert lines[-3].split()[:3] == ["0.00", "1.00", "1.0000"]
 
 
+def test_metadata_files_label_the_images(tmp_path: Path) -> None:
+    folder, labels = write_unsorted(tmp_path / "flat", 4)
+    given = ("--metadata", write_labels(tmp_path / "l.csv", labels | {"gone.png": "x"}))
+    said = call("train", "compose", folder, "--of", NOISE, "--of", COLOUR, *given)
+    assert said.out.startswith("leave-one-out among 12 training images, 12 queries, 3 classes\n")
+    assert "warning: 1 metadata row matched no image: 'gone.png'" in said.err
+
+
 def test_three_parts_go_in_steps_of_a_tenth(patterns: Path) -> None:
     names = [NETWORK, WORDS, COLOUR]
     chosen = choose_part_weights(open_source(str(patterns), label_from_folder=True), names)
@@ -105,7 +113,7 @@ def test_wrong_input_is_one_line_and_a_cure(patterns: Path, tmp_path: Path) -> N
     assert "did you mean 'classic'?" in error("--of", NETWORK, "--of", "clasic")
     assert "twice" in error("--of", NETWORK, "--of", NETWORK)
     assert "has weights of its own" in error("--of", NETWORK, "--of", "classic+cifar10-bovw")
-    assert "has no label: label them: --label-from-folder" in error(*both)
+    assert "has no label: label every image: --label-from-folder, or --metadata" in error(*both)
     assert "unknown measure 'nap@10'" in error(*labelled, "-m", "nap@10")
     assert "nothing to compare" in error(*labelled, source=patterns / "checks")
     assert "no such file" in error(*labelled, source=tmp_path / "none").lower()

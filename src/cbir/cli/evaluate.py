@@ -40,7 +40,7 @@ _WITH_QRELS = frozenset(
     "--sample", type=click.IntRange(1), metavar="N", help="Use N queries, chosen at random."
 )
 @expand_option
-@metadata_option
+@metadata_option("the labels of queries")
 @click.option(
     "--protocol",
     type=click.Choice(["usual", "unseen", "both"]),

@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cbir.cli.options import INDEX
-from cbir.cli.output import print_failures, print_json, print_notes, progress_bar, say, show
+from cbir.cli.output import (
+    print_failures,
+    print_json,
+    print_notes,
+    progress_bar,
+    say,
+    show,
+    warn_of_rows,
+)
 from cbir.wording import counted, listed
 
 if TYPE_CHECKING:
     from cbir.types import AddReport
-
-SHOWN_ROWS = 3
 
 
 @click.command(short_help="Add images to an index; unchanged ones are skipped.")
@@ -130,7 +136,7 @@ def command(
         print_json(asdict(report))
     else:
         _print_report(report, into, prune)
-    _warn_of_rows(report)
+    warn_of_rows(report.unused_metadata)
     if report.interrupted:
         say("interrupted: added images are kept; the same command resumes")
         click.get_current_context().exit(INTERRUPTED)
@@ -153,7 +159,7 @@ def _watch(sources: tuple[str, ...], into: str, as_json: bool, options: dict[str
         def on_pass(report: AddReport, before: AddReport | None) -> None:
             first.close()
             if before is None:
-                _warn_of_rows(report)
+                warn_of_rows(report.unused_metadata)
             news = _news(report, before or report)
             if as_json and (before is None or news):
                 click.echo(json.dumps({"at": strftime("%FT%T%z"), **asdict(report)}))
@@ -259,15 +265,6 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     if report.failures:
         show(f"{len(report.failures):,} failed:")
         print_failures(report.failures, sources, into)
-
-
-def _warn_of_rows(report: AddReport) -> None:
-    if report.unused_metadata:
-        rows = report.unused_metadata
-        say(
-            f"warning: {counted(len(rows), 'metadata row')} matched no image: "
-            f"{listed([repr(name) for name in rows], SHOWN_ROWS)}"
-        )
 
 
 def _sources_of(into: str) -> dict[str, str]:

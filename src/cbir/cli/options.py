@@ -28,14 +28,6 @@ descriptor_option = click.option(
     help="The descriptor of the index, if it cannot be loaded automatically.",
 )
 
-metadata_option = click.option(
-    "--metadata",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Take the labels of queries from this CSV or JSONL file, by id or path; may repeat.",
-)
-
 expand_option = click.option(
     "--expand",
     type=click.IntRange(0),
@@ -43,6 +35,18 @@ expand_option = click.option(
     metavar="M",
     help="Average the query with its first M hits.",
 )
+
+
+def metadata_option(labels: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add `--metadata`, for `labels` of that kind alone."""
+    return click.option(
+        "--metadata",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"Take {labels} from this CSV or JSONL file, by id or path; may repeat.",
+    )
+
 
 _SERVING = (
     click.option(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from cbir.errors import CbirError
-from cbir.wording import EscapedStream, one_line, plain_stream, shell_word
+from cbir.wording import EscapedStream, counted, listed, one_line, plain_stream, shell_word
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cbir.types import Failure, Note, OnDone, OnStage
 
 SHOWN_FAILURES = 10
+SHOWN_ROWS = 3
 BAR_WIDTH = 24
 """Narrow enough that a line and a ^C fit in 80 columns."""
 
@@ -106,6 +107,13 @@ def print_notes(notes: Sequence[Note], sources: Mapping[str, str]) -> None:
         _print_about(note, note.text, sources)
     if len(notes) > SHOWN_FAILURES:
         click.echo("  ... --json prints all of them")
+
+
+def warn_of_rows(unused: Sequence[str]) -> None:
+    """Say which ids or paths in metadata files belong to no image, if there are any."""
+    if unused:
+        shown = listed([repr(name) for name in unused], SHOWN_ROWS)
+        say(f"warning: {counted(len(unused), 'metadata row')} matched no image: {shown}")
 
 
 def _print_about(about: Failure | Note, text: str, sources: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ _Query = tuple[str, str | None]
     "-o", "--output", required=True, metavar="FILE", help='Qrels file (.gz too), "-": stdout.'
 )
 @click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
-@metadata_option
+@metadata_option("the labels of queries")
 def command(
     source: str, index: str, output: str, label_from_folder: bool, metadata: tuple[Path, ...]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cbir.cli.trained import require_place, training_options
+from cbir.cli.trained import labelled_sources, require_place, training_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +56,7 @@ def bovw(
     head: str | None,
     test: str | None,
     label_from_folder: bool,
+    metadata: tuple[Path, ...],
     seed: int,
     licence: str | None,
     out: Path | None,
@@ -77,7 +78,6 @@ def bovw(
     from cbir.cli.output import say
     from cbir.cli.trained import keep
     from cbir.descriptors.models import check_name
-    from cbir.images.sources import open_source
     from cbir.registry import require_extra
     from cbir.training.bovw.recipes import recipe_called
     from cbir.training.bovw.rows import preparing
@@ -87,7 +87,8 @@ def bovw(
     draws = [] if comparing else ["matplotlib"]
     require_extra("cbir train bovw", "bovw", "sklearn", *draws)
     chosen = _with_head(recipe_called(recipe or DEFAULT_RECIPE), head)
-    opened = open_source(source, label_from_folder)
+    measured = None if sweeping or comparing else test
+    opened, tested = labelled_sources(source, measured, label_from_folder, metadata)
     prepare = preparing(chosen.size)
     read = partial(read_labelled, opened, prepare, limit=limit, seed=seed, say=say)
     if sweeping:
@@ -113,7 +114,6 @@ def bovw(
         from cbir.training.bovw.fit import train_bovw
 
         assert name is not None
-        tested = open_source(test, label_from_folder) if test else None
         check_name(name, stored=out is None)
         require_place(out, source)
         files = train_bovw(
@@ -128,7 +128,7 @@ def bovw(
             licence=licence or NOT_STATED,
             say=say,
         )
-        keep(files, out)
+        keep(files, out, metadata)
 
 
 def _require_consistent(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cbir.cli.trained import require_place, training_options
+from cbir.cli.trained import labelled_sources, require_place, training_options
 
 NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "matplotlib")
 
@@ -82,6 +82,7 @@ def cnn(
     assignments: tuple[str, ...],
     test: str | None,
     label_from_folder: bool,
+    metadata: tuple[Path, ...],
     licence: str | None,
     seed: int,
     out: Path | None,
@@ -99,13 +100,11 @@ def cnn(
     from cbir.errors import CbirError
     from cbir.files import alone
     from cbir.home import cbir_home
-    from cbir.images.sources import open_source
     from cbir.registry import require_extra
 
     check_name(name, stored=out is None)
     require_place(out, source)
-    opened = open_source(source, label_from_folder)
-    tested = open_source(test, label_from_folder) if test else None
+    opened, tested = labelled_sources(source, test, label_from_folder, metadata)
     require_extra("cbir train cnn", "train", *NEEDED)
     from cbir.training.network.loop import features_file
     from cbir.training.network.recipe import train_model
@@ -145,6 +144,6 @@ def cnn(
             if checkpoint.exists():
                 say("complete epochs are kept; the same command resumes")
             raise
-        keep(files, out)
+        keep(files, out, metadata)
         checkpoint.unlink(missing_ok=True)
         features_file(checkpoint).unlink(missing_ok=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from cbir.cli.trained import label_options, labelled_sources
 
 if TYPE_CHECKING:
     from cbir.training.part_weights import PartWeights, WeightsTried
@@ -25,7 +28,7 @@ SHOWN_ROWS = 21
 @click.option(
     "-m", "--measure", default="nAP@10", show_default=True, metavar="NAME", help="What to maximise."
 )
-@click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
+@label_options
 @click.option(
     "--limit",
     type=click.IntRange(2),
@@ -41,6 +44,7 @@ def compose(
     names: tuple[str, ...],
     measure: str,
     label_from_folder: bool,
+    metadata: tuple[Path, ...],
     limit: int,
     seed: int,
     as_json: bool,
@@ -53,10 +57,9 @@ def compose(
     from dataclasses import asdict
 
     from cbir.cli.output import print_json, progress_stages, say
-    from cbir.images.sources import open_source
     from cbir.training.part_weights import choose_part_weights
 
-    opened = open_source(source, label_from_folder)
+    opened, _ = labelled_sources(source, None, label_from_folder, metadata)
     with progress_stages() as update:
         chosen = choose_part_weights(
             opened, names, measure=measure, limit=limit, seed=seed, say=say, on_stage=update

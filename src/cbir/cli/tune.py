@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cbir.cli.trained import label_options, label_words, labelled_sources
+
 if TYPE_CHECKING:
     from cbir.training.tuning.journal import TrialRecord
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--backbone", metavar="NAME", help="The backbone of all trials.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Take N random images.")
-@click.option("--label-from-folder", is_flag=True, help="Label each image with its folder's name.")
+@label_options
 @click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
 @click.option(
     "--cpus",
@@ -59,6 +61,7 @@ def command(
     backbone: str | None,
     limit: int | None,
     label_from_folder: bool,
+    metadata: tuple[Path, ...],
     seed: int,
     cpus: int | None,
     gpus: float | None,
@@ -75,10 +78,10 @@ def command(
     from dataclasses import asdict
 
     from cbir.cli.output import print_json, print_table, progress_stages, say
-    from cbir.images.sources import open_source
     from cbir.registry import require_extra
+    from cbir.wording import shell_words
 
-    opened = open_source(source, label_from_folder)
+    opened, _ = labelled_sources(source, None, label_from_folder, metadata)
     require_extra("cbir tune", "train", "ray", "torch")
     from cbir.training.tuning.search_space import read_space
     from cbir.training.tuning.tune import BEST_FILE, JOURNAL_FILE, tune
@@ -111,7 +114,7 @@ def command(
         print_table(_HEADER, [_row(record) for record in ranked])
     say(f"best settings: {out / BEST_FILE}")
     again = ["cbir", "train", "cnn", source, "--from", str(out / BEST_FILE), "--name", "NAME"]
-    say(f"next: {shlex.join([*again, *(['--label-from-folder'] if label_from_folder else [])])}")
+    say(f"next: {shell_words([*again, *label_words(label_from_folder, metadata)])}")
 
 
 _HEADER = ("trial", "state", "epochs", "held-out nAP@100", "accuracy", "seconds", "settings")

@@ -13,10 +13,10 @@ from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.index.base import Index
 from cbir.ingest.describe import Described, Unreadable, describe_items
-from cbir.ingest.metadata import Metadata
+from cbir.ingest.metadata import Metadata, label_in
 from cbir.measures.by_class import class_names
 from cbir.search.searcher import Searcher
-from cbir.types import LABEL, Failure, OnDone, RgbImage, Vectors
+from cbir.types import Failure, OnDone, RgbImage, Vectors
 
 SAMPLE_SEED = 0
 
@@ -211,10 +211,9 @@ def _labels(
     indexed = index.labels()
 
     def label_of(query: str, item: SourceItem) -> str | None:
-        rows = [file.lookup(query, item.location, uri) for file in metadata]
-        told = [label for row in rows if (label := row.get(LABEL)) is not None]
-        if told:
-            return str(told[-1])
+        told = label_in(metadata, query, item.location, uri)
+        if told is not None:
+            return told
         return indexed.get(query) if item.label is None else item.label
 
     return label_of

@@ -110,6 +110,13 @@ def read_metadata_files(files: Path | str | Sequence[Path | str] | None) -> list
     return [read_metadata(Path(file)) for file in files or ()]
 
 
+def label_in(metadata: Sequence[Metadata], id: str, path: str, source: str) -> str | None:
+    """The label of an image in the last of the `metadata` that has one; see `Metadata.lookup`."""
+    rows = [file.lookup(id, path, source) for file in metadata]
+    labels = [label for row in rows if (label := row.get(_LABEL)) is not None]
+    return str(labels[-1]) if labels else None
+
+
 def _joined(rows: Sequence[_Row]) -> Metadata:
     key = _key_of(rows[0])
     fields: dict[str, Fields] = {}

@@ -22,6 +22,9 @@ HELD_OUT = 0.1
 FEWEST_IMAGES = 20
 """With fewer, a tenth is not two images: one to index, and one to query it with."""
 MOST_UNREADABLE = 0.1
+LABEL_EVERY_IMAGE = (
+    "label every image: --label-from-folder, or --metadata FILE with the columns path and label"
+)
 _READ_AT_ONCE = 256
 
 Say = Callable[[str], None]
@@ -76,9 +79,7 @@ def read_labelled(
             unreadable.append(item.location)
             continue
         if need_labels and item.label is None:
-            raise CbirError(
-                f"{item.location} has no label", "training needs labels: --label-from-folder"
-            )
+            raise CbirError(f"{item.location} has no label", LABEL_EVERY_IMAGE)
         images.append(found)
         labels.append(item.label)
         files = files or item.file_size is not None

@@ -27,7 +27,7 @@ from cbir.measures.by_class import (
 from cbir.measures.names import depth
 from cbir.measures.significance import mean_intervals
 from cbir.training.choose import best_columns
-from cbir.training.labelled import Say, sampled
+from cbir.training.labelled import LABEL_EVERY_IMAGE, Say, sampled
 from cbir.types import OnDone, OnStage, Vectors
 from cbir.wording import counted
 
@@ -140,7 +140,7 @@ def _described(
     items = list(sampled(source, limit, seed))
     for item in items:
         if item.label is None:
-            raise CbirError(f"{item.location} has no label", "label them: --label-from-folder")
+            raise CbirError(f"{item.location} has no label", LABEL_EVERY_IMAGE)
     vectors: list[Vectors] = []
     labels: list[str] = []
     done = 0
