@@ -226,7 +226,16 @@ def test_a_diverging_loss_stops_and_names_rate_and_epoch(folder: Path) -> None:
         (["--seed", "99999999999"], "seed 99999999999 is too large", "below"),
         (["--set", "teacher=classic"], "classic is not a network with classes", "another"),
         (["--freeze", "1", "--set", "mix=mixup"], "mixup and a fixed backbone", "one of the two"),
-        (["--weights", "nothing.pth"], "nothing.pth", ""),
+        (
+            ["--weights", "nothing.pth"],
+            "cannot read the weights nothing.pth",
+            "a .safetensors or .pth",
+        ),
+        (
+            ["--backbone", "timm:efficientnet_b6", "--weights", "pretrained"],
+            "timm has no pre-trained weights for efficientnet_b6",
+            "choose --backbone timm:efficientnet_b5, or --weights '' for random ones",
+        ),
         (["--size", "8"], "an input of 8 pixels is too small for airbench94", "at least"),
         (["--size", "0"], "size 0 is not possible", "1 or more"),
         (["--epochs", "0"], "epochs 0 is not possible", "1 or more"),

@@ -137,6 +137,32 @@ def test_without_a_connection_the_cure_is_named(
         assert "name a file" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [("efficientnet_b6", "efficientnet_b5"), ("coatnet_0_224", "coatnet_0_rw_224")],
+)
+def test_a_network_without_pretrained_weights_names_a_relative_that_has_some(
+    model: str, near: str
+) -> None:
+    with pytest.raises(CbirError, match=f"timm has no pre-trained weights for {model}") as caught:
+        built(f"timm:{model}", weights="pretrained")
+    assert caught.value.hint == f"choose --backbone timm:{near}, or --weights '' for random ones"
+
+
+def test_a_damaged_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.hub checks the hash that it finds in the name of the file."""
+    from email.message import Message
+    from io import BytesIO
+    from urllib.response import addinfourl
+
+    half = addinfourl(BytesIO(b"half of a file"), Message(), "https://example.org")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_args, **_more: half)
+    with pytest.raises(CbirError, match="cannot be fetched: invalid hash value") as caught:
+        built("torchvision:squeezenet1_1", weights="pretrained")
+    assert "try again" in caught.value.hint
+
+
 @pytest.mark.parametrize("size", [64, 75])
 def test_lite0_has_the_features_of_the_descriptor(size: int) -> None:
     from onnxruntime import InferenceSession

@@ -20,10 +20,11 @@ from cbir.training.network.backbones.plan import (
     refuse_factors,
 )
 from cbir.training.network.backbones.stored_weights import load_weights, read_weights
-from cbir.wording import did_you_mean
+from cbir.wording import did_you_mean, nearest
 
 LIBRARIES = ("timm", "torchvision")
 PRETRAINED = "pretrained"
+NO_WEIGHTS = "--weights '' for random ones"
 CLASSES = 1000
 # Input sizes to propose: multiples of the usual patches and strides, and the least of Inception.
 SIZES = [side for side in range(1, 449) if side % 14 == 0 or side % 16 == 0 or side == 75]
@@ -71,7 +72,9 @@ def library_plan(name: str) -> Plan:
     require_extra(f"the backbone {name}", "train", library)
     if model not in names(library):
         known = [f"{library}:{known}" for known in sorted(names(library))]
-        raise CbirError(f"unknown backbone '{name}'", did_you_mean(name, known, "see its list"))
+        example = f"name a network of {library}, such as {library}:resnet50"
+        hint = did_you_mean(name, known, example) if model else example
+        raise CbirError(f"unknown backbone '{name}'", hint)
     build = _timm_network if library == "timm" else _torchvision_network
     return Plan(partial(build, name), 1, FROM_SCRATCH, FINE_TUNING)
 
@@ -133,6 +136,8 @@ def _timm_network(name: str, size: int, width: float, depth: int, weights: str) 
 
     refuse_factors(name, width, depth)
     model = name.partition(":")[2]
+    if weights == PRETRAINED and not timm.is_model_pretrained(model):
+        raise CbirError(f"timm has no pre-trained weights for {model}", _with_weights(model))
     sized = timm.get_pretrained_cfg(model).fixed_input_size
 
     def made(side: int, pretrained: bool = False) -> Any:
@@ -154,6 +159,14 @@ def _timm_network(name: str, size: int, width: float, depth: int, weights: str) 
         adapted = partial(fitted, model=network) if fitted else dict
         load_weights(network, read_weights(weights), weights, name, prefixes, adapted)
     return LibraryNetwork(network, features, (config["mean"], config["std"]) if weights else None)
+
+
+def _with_weights(model: str) -> str:
+    """The hint for a network of timm that has no weights: the nearest one that has."""
+    import timm
+
+    near = nearest(model, sorted({known.partition(".")[0] for known in timm.list_pretrained()}))
+    return (f"choose --backbone timm:{near}, or " if near else "use ") + NO_WEIGHTS
 
 
 def _torchvision_network(
@@ -223,8 +236,11 @@ def _fetched(name: str, fetch: Callable[[], Any]) -> Any:
     """What `fetch` returns; raises `CbirError` if it cannot be fetched."""
     try:
         return fetch()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # torch.hub has a plain RuntimeError for a damaged download; others are not about fetching.
+        if not isinstance(error, OSError) and not str(error).startswith("invalid hash"):
+            raise
         raise CbirError(
             f"the weights of {name} cannot be fetched: {str(error).splitlines()[0]}",
-            "connect to the internet, or name a file that you have as the weights",
+            "connect to the internet and try again, or name a file that you have as the weights",
         ) from error

@@ -59,7 +59,10 @@ def read_weights(path: str) -> Tensors:
             warnings.simplefilter("ignore")  # of old formats, which are refused if unreadable
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CbirError(f"cannot read the weights {path}: {error.strerror or error}") from error
+        raise CbirError(
+            f"cannot read the weights {path}: {error.strerror or error}",
+            "give a .safetensors or .pth file, 'pretrained', or '' for random weights",
+        ) from error
     except Exception as error:  # foreign bytes make the unpickler raise anything
         raise CbirError(
             f"{path} is not a file of tensors",
