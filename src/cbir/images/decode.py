@@ -23,6 +23,7 @@ from cbir.images.decoding_process import Decoded, Task, decode_in_process
 from cbir.images.depths import as_black_is_zero
 from cbir.images.formats import JP2, JPEG, PNG, TIFF, name_of, reader_of, sniff
 from cbir.images.jpeg_scans import has_every_scan
+from cbir.images.libtiff import error_lines
 from cbir.images.limits import DEFAULT, UNKNOWN, Limits, decoding_room
 from cbir.images.named_profiles import ADOBE_RGB, named_profile
 from cbir.images.rgb import TURNS, rgb_pixels
@@ -73,9 +74,10 @@ def decode_file(data: bytes, limits: Limits = DEFAULT) -> Decoded:
     `depths.grey_scale`), and uses the first frame of an animation and the largest preview of a
     camera RAW file. Transparency is composited onto white, or onto black if what is drawn differs
     from white by less than 16 grey levels (root mean square, weighted by opacity). A JPEG that
-    lacks only its end marker is decoded, with a note. A JPEG of more than `PIXEL_LIMIT` pixels is
-    decoded at 1/2, 1/4 or 1/8 of its size; see also `limits.side`. A picture that may take long is
-    decoded in a process of its own, which is ended after `limits.seconds`.
+    lacks only its end marker is decoded, with a note, and so is a TIFF of which libtiff reports an
+    error but no failure. A JPEG of more than `PIXEL_LIMIT` pixels is decoded at 1/2, 1/4 or 1/8 of
+    its size; see also `limits.side`. A picture that may take long is decoded in a process of its
+    own, which is ended after `limits.seconds`.
 
     Raises `ImageError` with a one-line reason: not an image, damaged, truncated, more than
     `BYTE_LIMIT` bytes, more than `limits.pixels` pixels (by default `PIXEL_LIMIT`; for a JPEG
@@ -144,16 +146,17 @@ def pixels_of_image(image: Image) -> RgbImage:
     if 0 in image.size:
         raise ImageError("the image has no pixels")
     try:
-        with quietly():
-            profile = named_profile(image)
-        if profile:
-            image = image.copy()
-            image.info["icc_profile"] = profile
-        return _upright(image)
+        with _hearing_libtiff():  # an image that was opened lazily is only now decoded
+            with quietly():
+                profile = named_profile(image)
+            if profile:
+                image = image.copy()
+                image.info["icc_profile"] = profile
+            return _upright(image)
     except MemoryError:
         raise
-    except Exception as error:  # an image that was opened lazily is only now decoded
-        raise ImageError(f"the image cannot be read: {error}") from error
+    except Exception as error:
+        raise ImageError(f"the image cannot be read: {_with_notes(error, str(error))}") from error
 
 
 def load_pixels(data: bytes | RgbImage) -> RgbImage:
@@ -179,6 +182,30 @@ def decoder_name() -> str:
 
 
 def _decode(kind: str, data: bytes, limits: Limits, orientation: int = 1) -> Decoded:
+    if kind not in (TIFF, RAW):
+        return _mended(kind, data, limits, orientation)
+    with _hearing_libtiff() as lines:
+        found = _mended(kind, data, limits, orientation)
+    if not lines:
+        return found
+    # libtiff fills in what it cannot read of a fax.
+    note = f"some pixels may be wrong (libtiff: {lines[0]})"
+    return replace(found, notes=(*found.notes, note))
+
+
+@contextmanager
+def _hearing_libtiff() -> Iterator[list[str]]:
+    """libtiff's error lines. An exception takes the first one along, as a note (PEP 678)."""
+    with error_lines() as lines:
+        try:
+            yield lines
+        except Exception as error:
+            if lines:
+                error.add_note(f"libtiff: {lines[0]}")
+            raise
+
+
+def _mended(kind: str, data: bytes, limits: Limits, orientation: int) -> Decoded:
     try:
         return _decode_whole(kind, data, limits, orientation)
     except SyntaxError:  # Pillow's, for a pixel mode that it does not know
@@ -320,7 +347,13 @@ def _reason(kind: str, error: Exception) -> str:
     ended = isinstance(error.__cause__ or error, (EOFError, IndexError, struct.error))
     if ended or re.search("truncat|end of file", text, re.IGNORECASE):
         return "image is truncated"
-    return f"damaged or unsupported {name_of(kind)} image: {text}"
+    return f"damaged or unsupported {name_of(kind)} image: {_with_notes(error, text)}"
+
+
+def _with_notes(error: Exception, text: str) -> str:
+    """`text`, and in brackets what libtiff says about it."""
+    notes = ", ".join(getattr(error, "__notes__", ()))
+    return f"{text} ({notes})" if notes else text
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import IO, TYPE_CHECKING
@@ -74,26 +73,17 @@ def name_of(kind: str) -> str:
 def reader_of(kind: str) -> Callable[[IO[bytes]], ImageFile]:
     """The class that reads the header of a file of a media type, and later its pixels."""
     _, module, name = _READERS[kind]
-    if kind == TIFF:
+    if kind in (TIFF, RAW):
         _silence_tiff()
     reader: Callable[[IO[bytes]], ImageFile] = getattr(import_module(module), name)
     return reader
 
 
 def _silence_tiff() -> None:
-    """Keep libtiff and Pillow from printing to standard error: their lines name no file.
+    """Keep Pillow from printing to standard error: a logger without a handler prints.
 
-    The reasons of `ImageError` do. Pillow has no setting for libtiff's lines, so this calls the
-    libtiff that it has loaded; where that is not possible (Windows), they are still printed.
+    libtiff's own lines become part of `ImageError`, see `libtiff.error_lines`.
     """
-    import ctypes
     import logging
 
-    from PIL import _imaging
-
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL(_imaging.__file__)
-        library.TIFFSetErrorHandler(None)
-        library.TIFFSetWarningHandler(None)
-    # A logger without a handler prints, too.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
