@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from cbir.files import open_file, special_kind
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import RAW_BYTE_LIMIT, check_size
 from cbir.images.excludes import IGNORE_FILE, Excludes, LeftOut, excludes, steps
-from cbir.images.ids import decode_path, encode_path
+from cbir.images.ids import decode_path, encode_path, make_id
 from cbir.images.items import SourceItem, storable_ns
 from cbir.images.members import HEAD_SIZE, extension, has_image_suffix, is_candidate, label_of
 from cbir.images.mounts import keeps_inodes
@@ -32,8 +32,12 @@ class FolderSource:
 
     Skips indexes (`indexes` has their paths), and what `rules` exclude (`left_out` has it), each as
     of the last walk. Follows symbolic links to files. Follows each linked folder once, and only if
-    its target is outside `root`, so loops are impossible. The `read` of an unreadable file raises
-    the reason.
+    its target is outside `root`, so loops are impossible, and in none of the folders `others` (path
+    -> name), which are other sources of the index; `elsewhere` has those. The `read` of an
+    unreadable file raises the reason.
+
+    `elsewhere`: the path of a folder that a link reaches, with a "/" at the end -> how the ids of
+    its images begin as part of the other source.
     """
 
     root: Path
@@ -42,6 +46,8 @@ class FolderSource:
     below: str | None = None
     descriptor: str | None = None
     rules: Excludes = field(default_factory=excludes)
+    others: Mapping[str, str] = field(default_factory=dict, init=False)
+    elsewhere: dict[str, str] = field(default_factory=dict, init=False)
     ignored: Counter[str] = field(default_factory=Counter, init=False)
     indexes: list[str] = field(default_factory=list, init=False)
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
@@ -89,6 +95,17 @@ class FolderSource:
         _ = self.count  # walks, unless it has
         return bool(self.left_out.paths)
 
+    def id_elsewhere(self, key: str) -> str | None:
+        """The id that the file `key` has as part of another source, if a link there reaches it."""
+        for path in steps(key) if self.elsewhere else ():
+            if start := self.elsewhere.get(path):
+                return make_id(*(start + key[len(path) :]).split("/", 1))
+        return None
+
+    def path_of(self, key: str) -> str:
+        """The path of the file or folder `key`."""
+        return str(self.root / os.fsdecode(decode_path(key)))
+
     def open(self, location: str) -> bytes:
         parts = os.fsdecode(decode_path(location)).split("/")
         if any(not _is_plain_name(part) for part in parts):
@@ -104,10 +121,12 @@ class FolderSource:
         return read_file(str(path))
 
     def _walk(self) -> Iterator[_Found | str]:
-        self.indexes, self.left_out = [], LeftOut()
+        self.indexes, self.left_out, self.elsewhere = [], LeftOut(), {}
         if self.only is None:
-            root, skipped = str(self.root), self.indexes.append
-            return _walk(root, self.below, self.rules, self.left_out, skipped)
+            root, skipped, others = str(self.root), self.indexes.append, _Others(self.others)
+            return _walk(
+                root, self.below, self.rules, self.left_out, skipped, others, self.elsewhere
+            )
         return iter([_Found(str(self.root / self.only), encode_path(self.only))])
 
     def _item(self, found: _Found) -> SourceItem:
@@ -176,17 +195,45 @@ class _Entry:
     rules: Excludes
 
 
+class _Others:
+    """The folders of other sources: path -> name."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names: dict[str, str] = {}
+        self._identities: dict[tuple[int, int], str] = {}
+        for path, name in names.items():
+            with suppress(OSError):  # its drive is not mounted
+                status = Path(path).stat()
+                self._identities[status.st_dev, status.st_ino] = name
+                self._names[os.path.realpath(path)] = name
+
+    def is_one(self, identity: tuple[int, int]) -> str | None:
+        """How ids in this folder begin, if it is one of them."""
+        name = self._identities.get(identity)
+        return name and f"{name}/"
+
+    def around(self, real: str) -> str | None:
+        """How ids in the folder at this real path begin, if it is one of them or in one."""
+        for root, name in self._names.items():
+            if _is_inside(real, root):
+                inside = encode_path(os.path.relpath(real, root))
+                return f"{name}/" if inside == "." else f"{name}/{inside}/"
+        return None
+
+
 def _walk(
     root: str,
     below: str | None,
     rules: Excludes,
     left_out: LeftOut,
     on_index: Callable[[str], None],
+    others: _Others,
+    elsewhere: dict[str, str],
 ) -> Iterator[_Found | str]:
     """All candidates of `root`, or of the folder `below` in it, in byte order of their keys.
 
     The extension of a skipped file. Calls `on_index` with the path of each index, whose files are
-    skipped.
+    skipped, and notes in `elsewhere` the folders that are part of `others`.
     """
     real_root = os.path.realpath(root)
     entered: set[tuple[int, int]] = set()
@@ -196,7 +243,10 @@ def _walk(
         try:
             status = Path(folder).stat()
             identity = status.st_dev, status.st_ino
-            if identity not in entered:
+            # A link to a folder above another source leads there, too.
+            if waiting and (start := others.is_one(identity)):
+                elsewhere[prefix] = start
+            elif identity not in entered:
                 entered.add(identity)
                 members = _list(folder, prefix, path, rules, left_out)
                 if members is None:
@@ -207,6 +257,12 @@ def _walk(
             reason = error if isinstance(error, ImageError) else _unreadable(error)
             return _Found(folder, prefix.rstrip("/") or ".", reason)
         return None
+
+    def skips(link: _Entry) -> bool:
+        real = os.path.realpath(link.entry.path)
+        if start := others.around(real):
+            elsewhere[f"{link.key}/"] = start
+        return start is not None or _is_inside(real, real_root)
 
     path = f"{below}/" if below else ""
     try:
@@ -222,7 +278,7 @@ def _walk(
             waiting.pop()
         elif not member.is_folder:
             yield _candidate(member)
-        elif member.entry.is_symlink() and _is_inside(member.entry.path, real_root):
+        elif member.entry.is_symlink() and skips(member):
             continue
         elif unreadable := enter(member.entry.path, f"{member.key}/", member.path, member.rules):
             yield unreadable
@@ -283,8 +339,7 @@ def _is(test: Callable[[], bool]) -> bool:
         return False
 
 
-def _is_inside(path: str, real_root: str) -> bool:
-    real = os.path.realpath(path)
+def _is_inside(real: str, real_root: str) -> bool:
     return real == real_root or real.startswith(os.path.join(real_root, ""))  # noqa: PTH118
 
 

@@ -39,3 +39,22 @@ def merged(
     given = frozenset(told)
     label = str(told.pop(LABEL)) if LABEL in told else folder_label or label
     return Detail(label, {**(read if exif is None else exif), **told}, given)
+
+
+def handed_over(old: Stamp, new: Stamp) -> tuple[Detail | None, bool]:
+    """What `new` becomes with the fields that files gave `old`, both records of the same file.
+
+    None if nothing changes. The second value is False if `new` has other values for some of them.
+    """
+    fields, own = _given(old), _given(new)
+    added = {name: value for name, value in fields.items() if name not in own}
+    label = added.get(LABEL, new.label)
+    metadata = {name: value for name, value in added.items() if name != LABEL}
+    detail = Detail(
+        None if label is None else str(label), {**new.metadata, **metadata}, new.given | set(added)
+    )
+    return detail if added else None, fields.items() <= {**own, **added}.items()
+
+
+def _given(stamp: Stamp) -> dict[str, MetadataValue | None]:
+    return {n: stamp.label if n == LABEL else stamp.metadata.get(n) for n in stamp.given}

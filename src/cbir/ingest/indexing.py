@@ -28,7 +28,7 @@ from cbir.index.base import Index
 from cbir.index.confirmed import confirm_or_warn
 from cbir.index.open import check_place, create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata_files
-from cbir.ingest.places import follow_source, placed, without_nested
+from cbir.ingest.places import follow_source, placed, set_apart, without_nested
 from cbir.ingest.run import PruneRefusedError, add_sources
 from cbir.ingest.run_state import OnProgress, RunState
 from cbir.ingest.source_scan import Prune, skipped_indexes
@@ -127,6 +127,7 @@ def index_images(
         given = opened
         opened = [_placed(index, source, report) for source in given]
         _confirm(index, given, opened)
+        set_apart(index, opened)
         run = RunState(
             index,
             chosen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from cbir.images.ids import encode_path, make_id
 from cbir.images.sources import file_path, is_away
 from cbir.index.base import Index, Tombstone
 
@@ -79,7 +81,30 @@ class Whereabouts:
             return True
         known = self.buried.get(record_id) or self.index.records([record_id])[0]
         path = file_path(uri, known.location)
-        return is_away(uri) if path is None else not Path(path).exists()
+        if path is None:
+            return is_away(uri)
+        return not Path(path).exists() or self._is_taken_over(path, source_of(record_id))
+
+    def _is_taken_over(self, path: str, source: str) -> bool:
+        """Whether the file is in a linked folder, and is new in another source that has it."""
+        folder, name = os.path.split(path)
+        file = Path(os.path.realpath(folder), name)
+        for scan, root in self._folders:
+            if scan.name != source and file.is_relative_to(root):
+                target = make_id(scan.name, encode_path(file.relative_to(root).as_posix()))
+                if scan.covers(target) and scan.is_replaced(target):
+                    return True
+        return False
+
+    @cached_property
+    def _folders(self) -> list[tuple[Scan, str]]:
+        """The scans of folders that are indexed as a whole, and where these are."""
+        runs = self.index.runs()
+        return [
+            (scan, os.path.realpath(self._uris[scan.name]))
+            for scan in self.scans
+            if scan.name in runs and Path(self._uris[scan.name]).is_dir()
+        ]
 
 
 @dataclass

@@ -58,6 +58,23 @@ def placed(index: Index, source: ImageSource) -> tuple[ImageSource, dict[str, st
     return part, dict.fromkeys(paths, name)
 
 
+def set_apart(index: Index, sources: Sequence[ImageSource]) -> None:
+    """Tell the folders among `sources`, all registered, which links lead into other sources.
+
+    These are the registered folders that were, or are about to be, indexed as a whole.
+    """
+    runs = index.runs()
+    now = {s.uri for s in sources if isinstance(s, FolderSource) and not s.scope}
+    whole = {
+        uri: name
+        for name, uri in index.sources().items()
+        if uri in now or (name in runs and not is_built_in(uri) and Path(uri).is_dir())
+    }
+    for source in sources:
+        if isinstance(source, FolderSource):
+            source.others = {uri: name for uri, name in whole.items() if uri != source.uri}
+
+
 def follow_source(index: Index, source: ImageSource) -> str | None:
     """Move a registered source here whose place is gone, if `source` is what it was.
 

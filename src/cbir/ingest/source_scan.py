@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import Literal
 
 from cbir.errors import CbirError, RecordsRefusedError
@@ -26,7 +27,8 @@ from cbir.ingest.describe import (
     describe_all,
     describe_items,
 )
-from cbir.ingest.details import merged
+from cbir.ingest.details import handed_over, merged
+from cbir.ingest.moves import source_of
 from cbir.ingest.run_state import RunState
 from cbir.types import (
     EXIF_FIELDS,
@@ -36,6 +38,7 @@ from cbir.types import (
     Note,
     RgbImage,
 )
+from cbir.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,8 @@ class SourceScan:
     `name`: the registered name. `known`: id -> item and content hash of the images whose content
     the index knows from elsewhere. `described`: ids of known records that now have other vectors.
     `_again`: ids that an archive contains more than once; the last image counts, known or not.
-    `_put_off`: the items to describe in the end.
+    `_put_off`: the items to describe in the end. `_elsewhere`: ids of known records in linked
+    folders that belong to another source -> their ids there.
     """
 
     def __init__(self, run: RunState, source: ImageSource, began: int) -> None:
@@ -86,6 +90,7 @@ class SourceScan:
         self._exif: dict[str, Mapping[str, MetadataValue]] = {}
         self.described: set[str] = set()
         self._excluded: set[str] = set()
+        self._elsewhere: dict[str, str] = {}
 
     def read(self) -> None:
         """Read all new and changed images, and describe those of new content."""
@@ -104,6 +109,9 @@ class SourceScan:
         self._set_run(finished=True)
         self._report.count_ignored(self._source.ignored)
         self._report.skipped_indexes += skipped_indexes(self._source)
+        if isinstance(self._source, FolderSource):
+            for path, other in self._source.elsewhere.items():
+                self._report.nested[self._source.path_of(path)] = source_of(other)
 
     def _set_run(self, finished: bool) -> None:
         if self._is_whole:
@@ -412,17 +420,59 @@ class SourceScan:
         return tuple(f"{make_id(self.name, failure.location)}/" for failure in self._failures)
 
     def _find_excluded(self) -> set[str]:
-        """The ids of the records whose images are excluded now."""
+        """The ids of the records whose images are excluded now, or part of another source."""
         source, start = self._source, len(self.name) + 1
+        self._elsewhere = self._find_elsewhere()
         if not isinstance(source, FolderSource | ArchiveMembers) or not source.may_leave_out():
-            return set()
-        return {i for i in self._stamps if source.leaves_out(i[start:])}
+            return set(self._elsewhere)
+        return {i for i in self._stamps if i in self._elsewhere or source.leaves_out(i[start:])}
+
+    def _find_elsewhere(self) -> dict[str, str]:
+        """The records of images that are, or may be, found in another source from now on.
+
+        Not what is neither there nor known there: its drive may not be mounted.
+        """
+        source, start, found = self._source, len(self.name) + 1, {}
+        if isinstance(source, FolderSource) and source.elsewhere:
+            for record_id in self._stamps:
+                other = source.id_elsewhere(record_id[start:])
+                if other and (
+                    other in self._run.stamps(source_of(other))
+                    or Path(source.path_of(record_id[start:])).exists()
+                ):
+                    found[record_id] = other
+        return found
 
     def _drop_excluded(self) -> None:
         """Remove the records of excluded images, unless they have moved to others."""
         if excluded := [i for i in self._stamps if i in self._excluded]:
+            self._hand_over({i: self._elsewhere[i] for i in excluded if i in self._elsewhere})
             self._report.dropped += len(self._index.remove(excluded))
             self.forget(excluded)
+
+    def _hand_over(self, others: Mapping[str, str]) -> None:
+        """Give what metadata files gave these images to the records of the same files elsewhere."""
+        given = {i: other for i, other in others.items() if self._stamps[i].given}
+        now = {name: self._index.stamps(name) for name in {source_of(i) for i in given.values()}}
+        details, lost = {}, []
+        for record_id, other in given.items():
+            stamp = now[source_of(other)].get(other)
+            detail, whole = handed_over(self._stamps[record_id], stamp) if stamp else (None, False)
+            if stamp and detail:
+                details[other] = detail
+                # The scan of the other source may yet write this record.
+                self._run.stamps(source_of(other))[other] = replace(stamp, **detail._asdict())
+            if not whole:
+                lost.append(record_id)
+        if details:
+            self._index.set_details(details)
+        if lost:
+            log.warning(
+                "source %s: metadata that files gave was dropped for %s, because the source that a "
+                "link leads to has no record of the same file, or has other values",
+                self.name,
+                listed(lost),
+            )
 
     def _settle_missing(self, prune: Prune) -> None:
         """Mark as missing, or with `prune` remove, the records whose files were not found."""
