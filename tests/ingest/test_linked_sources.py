@@ -159,6 +159,29 @@ def test_records_stay_while_the_other_source_is_not_mounted(
     assert not set(LINKED) & set(records(place))
 
 
+def test_records_that_the_other_source_does_not_have_yet_wait_for_it(
+    lib: Path, out: Path, place: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "facts.csv"
+    table.write_text("path,year\nlink/new/1.png,1999\n")
+    described(out, place)
+    (lib / "link").unlink()
+    shutil.copytree(out, lib / "link")
+    write_photos(tmp_path / "more", per_colour=2)
+    (tmp_path / "more" / "red").rename(lib / "link" / "new")
+    described(lib, place, metadata=table)
+    shutil.rmtree(out)
+    (lib / "link").rename(out)
+    (lib / "link").symlink_to(out)
+    _, report = described(lib, place)
+    assert (report.dropped, report.missing) == (3, 0)
+    assert {i for i in records(place) if "new" in i} == {f"lib/link/new/{n}.png" for n in (0, 1)}
+    number, report = described(out, place)
+    assert (number, report.moved, report.missing) == (0, 2, 0)
+    assert records(place)["out/new/1.png"].metadata == {"year": 1999}
+    assert sources_of(place) == ["lib"] * 3 + ["out"] * 5
+
+
 def test_a_walk_resolves_only_links(lib: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resolved = []
     real = os.path.realpath

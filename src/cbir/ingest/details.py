@@ -56,5 +56,6 @@ def handed_over(old: Stamp, new: Stamp) -> tuple[Detail | None, bool]:
     return detail if added else None, fields.items() <= {**own, **added}.items()
 
 
-def _given(stamp: Stamp) -> dict[str, MetadataValue | None]:
-    return {n: stamp.label if n == LABEL else stamp.metadata.get(n) for n in stamp.given}
+def _given(stamp: Stamp) -> dict[str, MetadataValue]:
+    fields = stamp.metadata if stamp.label is None else {**stamp.metadata, LABEL: stamp.label}
+    return {name: value for name, value in fields.items() if name in stamp.given}

@@ -33,7 +33,7 @@ class RunState:
     """What the sources of a run share: the index, the options, and what is known of the index.
 
     `rehash`: read files again that seem unchanged. `again`: forget the tombstones of what the
-    sources contain. `lost`: the sources that were not pruned, see `run.PruneRefusedError`. `done`:
+    sources contain. `whole`: the sources that are read as a whole. `lost`: the sources that were not pruned, see `run.PruneRefusedError`. `done`:
     how many images are done, of `total` (None: unknown).
     """
 
@@ -47,6 +47,7 @@ class RunState:
     rehash: bool = False
     again: bool = False
     report: AddReport = field(default_factory=AddReport)
+    whole: set[str] = field(default_factory=set)
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
     done: int = 0
     total: int | None = None

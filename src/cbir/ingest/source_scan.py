@@ -74,6 +74,8 @@ class SourceScan:
         self._began = began
         self.name = run.index.register_source(source.name, source.uri)
         self._is_whole = not (isinstance(source, FolderSource) and source.scope)
+        if self._is_whole:
+            run.whole.add(self.name)
         if isinstance(source, FolderSource) and self._is_whole and not source.stamped:
             _say_once(run.index, self.name)
         self._stamps = run.stamps(self.name)
@@ -445,10 +447,17 @@ class SourceScan:
 
     def _drop_excluded(self) -> None:
         """Remove the records of excluded images, unless they have moved to others."""
-        if excluded := [i for i in self._stamps if i in self._excluded]:
+        if excluded := [i for i in self._stamps if i in self._excluded and not self._awaits(i)]:
             self._hand_over({i: self._elsewhere[i] for i in excluded if i in self._elsewhere})
             self._report.dropped += len(self._index.remove(excluded))
             self.forget(excluded)
+
+    def _awaits(self, record_id: str) -> bool:
+        """Whether an image is found in another source only when that is indexed next."""
+        other = self._elsewhere.get(record_id)
+        if other is None or source_of(other) in self._run.whole:
+            return False
+        return other not in self._run.stamps(source_of(other)) and other not in self._run.buried
 
     def _hand_over(self, others: Mapping[str, str]) -> None:
         """Give what metadata files gave these images to the records of the same files elsewhere."""
