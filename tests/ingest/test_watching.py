@@ -246,6 +246,22 @@ def test_an_index_in_its_own_folder_does_not_wake_itself(photos: Path) -> None:
     assert len(seen.reports) <= passes + 2
 
 
+def test_a_link_into_another_watched_source_is_indexed_once(
+    photos: Path, place: Path, tmp_path: Path
+) -> None:
+    linking = photos.parent / "linking"
+    linking.mkdir()
+    (linking / "link").symlink_to(photos)
+    with watch(linking, photos, into=place) as seen:
+        assert seen.ids() == fresh(photos, tmp_path)
+        (photos / "red" / "0.png").rename(photos / "new.png")
+        seen.until(lambda: "photos/new.png" in seen.ids())
+        seen.wait_for_a_pass()
+    assert seen.ids() == fresh(photos, tmp_path)
+    assert seen.reports[-1].nested == {str(linking / "link"): "photos"}
+    assert (seen.messages, seen.missing()) == ([], set())
+
+
 def test_an_archive_that_is_replaced_is_indexed_again(photos: Path, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", photos))
     with watch(archive, into=tmp_path / "i.cbir") as seen:

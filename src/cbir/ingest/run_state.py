@@ -33,8 +33,9 @@ class RunState:
     """What the sources of a run share: the index, the options, and what is known of the index.
 
     `rehash`: read files again that seem unchanged. `again`: forget the tombstones of what the
-    sources contain. `whole`: the sources that are read as a whole. `lost`: the sources that were not pruned, see `run.PruneRefusedError`. `done`:
-    how many images are done, of `total` (None: unknown).
+    sources contain. `whole`: the sources that are read as a whole. `lost`: the sources that were
+    not pruned, see `run.PruneRefusedError`. `done`: how many images are done, of `total` (None:
+    unknown).
     """
 
     index: Index
