@@ -324,6 +324,42 @@ def test_an_export_of_another_network_is_refused() -> None:
         choose_export(undefined, models, images, labels)
 
 
+@pytest.mark.parametrize("wrong", ["all classes", "one class"])
+def test_a_wrong_classifier_is_refused_although_the_embedding_is_right(wrong: str) -> None:
+    import torch
+
+    from cbir.training.network.export import export_float
+    from cbir.training.network.parity import choose_export
+
+    torch.manual_seed(0)
+    images, labels = blobs(600)
+    network = trained(embedding_net(residual()), images[:400], labels[:400])
+    right = export_float(network, 32)
+    images, labels = images[400:], labels[400:]
+    wanted = expected(network, images)
+    with torch.no_grad():
+        rows = slice(None) if wrong == "all classes" else slice(1)
+        network.classifier.weight[rows].neg_()
+    broken = export_float(network, 32)
+    with pytest.raises(CbirError, match="differs from the trained one"):
+        choose_export(wanted, {"float32": broken}, images, labels)
+    kept, found = choose_export(wanted, {"float32": right, "int8": broken}, images, labels)
+    assert kept == "float32"
+    assert found["int8"].cosine > 0.999 and found["int8"].nap_difference == 0
+    assert choose_export(wanted, {"float32": right, "int8": right}, images, labels)[0] == "int8"
+
+
+def test_undefined_logits_are_an_error_of_their_own() -> None:
+    from cbir.training.network.parity import parity
+
+    random = np.random.default_rng(0)
+    embeddings = random.normal(size=(20, 4)).astype(np.float32)
+    logits = random.normal(size=(20, 3)).astype(np.float32)
+    undefined = np.full_like(logits, np.nan)
+    found = parity((embeddings, logits), (embeddings, undefined), np.arange(20) % 3)
+    assert np.isnan(found.error)
+
+
 def test_parity_is_what_it_says() -> None:
     from cbir.training.network.parity import parity
 
@@ -348,7 +384,12 @@ def test_parity_is_what_it_says() -> None:
         found = [sum(relevant[: n + 1]) / (n + 1) for n in range(5) if relevant[n]]
         return sum(found) / len(found)
 
-    assert got.error == pytest.approx(np.abs(after - before).max() / np.abs(before).max())
+    assert got.error == pytest.approx(
+        max(
+            np.abs(after - before).max() / np.abs(before).max(),
+            np.abs(changed - logits).max() / np.abs(logits).max(),
+        )
+    )
     assert got.cosine == pytest.approx(
         np.mean([unit(a) @ unit(b) for a, b in zip(before, after, strict=True)]), abs=1e-5
     )
@@ -357,3 +398,6 @@ def test_parity_is_what_it_says() -> None:
     difference = np.mean([precision(after, q) - precision(before, q) for q in queries])
     assert got.nap_difference == pytest.approx(difference, abs=1e-6)
     assert got.nap_difference != 0
+    correct = [(values.argmax(1) == labels).mean() for values in (changed, logits)]
+    assert got.accuracy_difference == pytest.approx(correct[0] - correct[1])
+    assert got.accuracy_p == 1  # one image decides nothing

@@ -108,8 +108,11 @@ def test_training_from_the_command_line_survives_a_kill(tmp_path: Path) -> None:
     assert {"curves.png", "confusion.png", "classes.png"} <= {p.name for p in folder.iterdir()}
     assert card["training"]["command"].startswith("cbir train cnn digits:train --name digits")
     quality = card["quality"]
-    close = quality["int8_cosine"] >= 0.99 and (
-        quality["int8_nap_difference"] >= -0.01 or quality["int8_p"] >= 0.05
+    close = (
+        quality["int8_cosine"] >= 0.99
+        and quality["int8_same_class"] >= 0.95
+        and (quality["int8_nap_difference"] >= -0.01 or quality["int8_p"] >= 0.05)
+        and (quality["int8_accuracy_difference"] >= -0.01 or quality["int8_accuracy_p"] >= 0.05)
     )
     assert (card["training"]["precision"] == "int8") == close
     assert quality["test_accuracy"] > 0.6
