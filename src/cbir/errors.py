@@ -31,6 +31,13 @@ class ImageError(CbirError):
     """The image cannot be read or decoded, or exceeds a limit."""
 
 
+class SettingsError(CbirError):
+    """Training cannot succeed with these settings: the network refuses them, or the loss diverges.
+
+    Whatever else ends a training may be over when it is resumed.
+    """
+
+
 class IndexStateError(CbirError):
     """The index is missing, damaged or locked, or has another spec or a newer format."""
 

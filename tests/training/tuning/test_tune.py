@@ -77,6 +77,21 @@ def test_a_killed_run_resumes_to_the_table_of_an_unbroken_one(place: Place) -> N
     # Two helpers of Ray's need longer than the others to notice.
     late = {"ray::DashboardA", "ray::RuntimeEnv"}
     assert wait_for(lambda: set(place.processes().values()) <= late), place.processes()
+    # An error that is not of its settings ends the run, and no trial fails for it.
+    checkpoint = place.folder / "killed" / "work" / "2.safetensors"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[:100])
+    code, _, said = place.tune("killed", *options)
+    error, cure = said.splitlines()[-2:]
+    assert code == 1 and "Traceback" not in said
+    assert "trial 2 was interrupted: the checkpoint" in error and "the same command again" in cure
+    assert {trial["state"] for trial in place.trials("killed")} <= {
+        "finished",
+        "running",
+        "waiting",
+    }
+    assert checkpoint.read_bytes() == whole[:100]
+    checkpoint.write_bytes(whole)
     code, again, after = place.tune("killed", *options)
     assert code == 0, after
     # What was reported before the kill is not trained again.

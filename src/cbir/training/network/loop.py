@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, SettingsError
 from cbir.files import read_regular
 from cbir.training.network.augment import augmented, mixed
 from cbir.training.network.backbones import plan_of
@@ -288,7 +288,7 @@ def _slowed(embedding: Tensor, share: float) -> Tensor:
 def _require_finite(loss: float, epoch: int, optimizer: torch.optim.Optimizer) -> None:
     if not math.isfinite(loss):
         rate = optimizer.param_groups[0]["lr"]
-        raise CbirError(
+        raise SettingsError(
             f"the loss became {loss} in epoch {epoch + 1} at learning rate {rate:.3g}",
             "train with a lower learning rate, or another --seed",
         )

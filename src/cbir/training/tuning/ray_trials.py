@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import ray.cloudpickle
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from cbir.descriptors.fusion import projected
-from cbir.errors import CbirError
+from cbir.errors import CbirError, SettingsError
 from cbir.training.choose import choose_fusion
 from cbir.training.network.checkpoint import read_checkpoint
 from cbir.training.network.loop import train
@@ -39,6 +39,7 @@ KEPT_SHARE = 3
 """Of the trials that reach a rung, one in so many goes on: ASHA's reduction factor."""
 CENTRE_IMAGES = 2000
 RAY_FOLDER = "ray"
+RESUMES = "run the same command again: it resumes after the last saved epochs"
 GO_ON, STOP = str(TrialScheduler.CONTINUE), str(TrialScheduler.STOP)
 
 
@@ -53,6 +54,8 @@ def run_trials(
     """Run all trials, or the rest of them, and keep the `journal`; `folder` is their work folder.
 
     `on_change` is called with the record of a trial after each of its epochs and at its end.
+
+    Raises `CbirError` if anything but its settings ends a trial; the same call goes on from there.
     """
     Asha.run = _Run(folder, journal, on_change)
     epochs = settings[0].epochs
@@ -78,9 +81,9 @@ def run_trials(
         )
     try:
         tuner.fit()
-    except tune.TuneError as error:
+    except (tune.TuneError, OSError) as error:
         last = str(error).strip().splitlines()[-1]
-        raise Asha.run.problem or CbirError(f"Ray Tune failed: {last}") from error
+        raise Asha.run.problem or CbirError(f"Ray Tune failed: {last}", RESUMES) from error
 
 
 def run_trial(
@@ -181,9 +184,11 @@ class Asha(ASHAScheduler):  # type: ignore[misc]
         return decision
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Record why a trial failed."""
-        record = self._record(trial)
-        record.reason = _reason(Path(trial.pickled_error_file))
+        """Record that its settings failed a trial; anything else ends the run, which resumes."""
+        record, cause = self._record(trial), _cause(Path(trial.pickled_error_file))
+        if not isinstance(cause, SettingsError):
+            self._give_up(_interrupted(record.trial, cause))
+        record.reason = cause.message
         self._end(record, FAILED)
         super().on_trial_error(tune_controller, trial)
 
@@ -200,14 +205,25 @@ class Asha(ASHAScheduler):  # type: ignore[misc]
         try:
             self.run.journal.save()
         except CbirError as error:
-            self.run.problem = error  # Ray would only pass on its traceback as a text
-            raise
+            self._give_up(error)
         self.run.on_change(record)
 
+    def _give_up(self, problem: CbirError) -> NoReturn:
+        self.run.problem = problem  # Ray would only pass on its traceback as a text
+        raise problem
 
-def _reason(file: Path) -> str:
-    """What ended a trial, in one line, from the exception that Ray has just stored."""
-    error = ray.cloudpickle.loads(file.read_bytes())
-    cause = getattr(error, "cause", None) or error
-    text = cause.message if isinstance(cause, CbirError) else f"{type(cause).__name__}: {cause}"
-    return text.splitlines()[0]
+
+def _cause(file: Path) -> BaseException:
+    """What ended a trial, from the exception that Ray has just stored."""
+    error: BaseException = ray.cloudpickle.loads(file.read_bytes())
+    return getattr(error, "cause", None) or error
+
+
+def _interrupted(trial: int, cause: BaseException) -> CbirError:
+    """The error of a run that something else than settings ended, in one line."""
+    if isinstance(cause, CbirError):
+        return CbirError(f"trial {trial} was interrupted: {cause.message}", cause.hint or RESUMES)
+    text = f"{type(cause).__name__}: {cause}".splitlines()[0].removesuffix(": ").removesuffix(".")
+    return CbirError(
+        f"trial {trial} was interrupted: {text}", f"check memory and disk, and {RESUMES}"
+    )

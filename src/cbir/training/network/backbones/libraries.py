@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cbir.errors import CbirError
+from cbir.errors import CbirError, SettingsError
 from cbir.registry import installed, require_extra
 from cbir.training.network.backbones.plan import (
     Plan,
@@ -218,7 +218,7 @@ def _features(name: str, trial: Callable[[int], int], size: int) -> int:
         return trial(size)
     except UNSUITABLE as error:
         larger = next((side for side in SIZES if side > size and _suits(trial, side)), None)
-        raise CbirError(
+        raise SettingsError(
             f"{name} does not take an input of {size} pixels",
             f"choose a size of {larger}" if larger else f"choose another backbone ({error})",
         ) from error

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cbir.errors import CbirError
+from cbir.errors import SettingsError
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -94,6 +94,6 @@ def refuse_factors(name: str, width: float, depth: int) -> None:
     """Raise `CbirError` if a width or a depth was chosen for a backbone that has only its own."""
     for what, chosen in (("width", width != 1), ("depth", depth != 0)):
         if chosen:
-            raise CbirError(
+            raise SettingsError(
                 f"{name} comes in one {what} only", f"leave {what} out, or choose another backbone"
             )
