@@ -40,7 +40,7 @@ def test_slow_pictures_are_refused_and_the_next_is_answered(
     refused = search(client, many_scans(10_000))
     assert refused.status_code == 400
     assert "more than 500 scans" in refused.json["error"]["message"]  # type: ignore[index]
-    monkeypatch.setattr(questions, "_LIMITS", Limits(seconds=0.3))
+    monkeypatch.setattr(questions, "LIMITS", Limits(seconds=0.3))
     slow = search(client, many_scans(450, side=4000))
     assert slow.status_code == 400
     assert "took longer than 0.3 s to decode" in slow.json["error"]["message"]  # type: ignore[index]
@@ -51,7 +51,7 @@ def test_large_pictures_that_find_no_room_in_time_are_asked_to_come_again(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "_total", 100_000_000)
-    monkeypatch.setattr(questions, "_LIMITS", Limits(wait=0.05))
+    monkeypatch.setattr(questions, "LIMITS", Limits(wait=0.05))
     large = encoded(np.zeros((2500, 2500, 3), np.uint8))
     with limits.decoding_room(90_000_000):
         refused = search(client, large)

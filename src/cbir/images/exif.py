@@ -7,6 +7,7 @@ tags, and warns about each damaged one.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,14 +21,15 @@ from cbir.images.formats import JPEG, PNG, TIFF, sniff
 POSITION = ("latitude", "longitude")
 """The fields that say where a picture was taken; only this machine may see them."""
 
-_MAKE, _MODEL, _EXIF, _GPS = 0x010F, 0x0110, 0x8769, 0x8825
+_MAKE, _MODEL, _ORIENTATION, _EXIF, _GPS = 0x010F, 0x0110, 0x0112, 0x8769, 0x8825
 _TAKEN, _DIGITISED, _LENS = 0x9003, 0x9004, 0xA434
-_TEXT, _RATIONAL, _POINTERS = (2, 129), 5, (4, 13)
+_TEXT, _SHORT, _RATIONAL, _POINTERS = (2, 129), 3, 5, (4, 13)
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 13: 4, 129: 1}
 _LONGEST_TEXT = 200
 _MOST_TAGS = 1000
 _MOST_SEGMENTS = 1000
 _MARKS = {PNG: b"eXIf", "image/webp": b"EXIF"}
+_ORIENTATION_IN_XMP = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 _PLUGINS = {
     "image/heic": ("pi_heif", "HeifImageFile"),
     "image/avif": ("PIL.AvifImagePlugin", "AvifImageFile"),
@@ -47,6 +49,18 @@ def exif_fields(data: bytes) -> dict[str, str | float]:
         raise
     except Exception:  # noqa: BLE001 - the pixels are worth indexing without it
         return {}
+
+
+def orientation_of(data: bytes) -> int:
+    """The orientation, 1 to 8, that an image file has in EXIF, else in XMP; 1 if in neither."""
+    try:
+        found = _Block(_block(data)).first().get(_ORIENTATION)
+    except struct.error:
+        found = None
+    if isinstance(found, int) and 1 <= found <= 8:
+        return found
+    written = _ORIENTATION_IN_XMP.search(data)
+    return int(written[1]) if written else 1
 
 
 def _block(data: bytes) -> bytes:
@@ -118,6 +132,8 @@ class _Block:
         if kind == _RATIONAL:
             numbers = self._read(f"{2 * min(count, 3)}I", place)
             return tag, list(zip(numbers[::2], numbers[1::2], strict=True))
+        if kind == _SHORT and tag == _ORIENTATION:
+            return tag, self._read("H", place)[0]
         return tag, self._read("I", place)[0] if kind in _POINTERS else None
 
     def _read(self, form: str, at: int) -> tuple[int, ...]:

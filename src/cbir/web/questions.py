@@ -19,7 +19,7 @@ MAX_UPLOAD = 20 * 1024 * 1024
 """Largest picture (bytes); a larger one gets status 413."""
 MAX_FIELD = 500_000
 """Longest field that is not a picture (characters); a longer one gets status 413."""
-_LIMITS = Limits(seconds=10, wait=10)
+LIMITS = Limits(seconds=10, wait=10)
 
 
 class RequestError(CbirError):
@@ -226,7 +226,7 @@ def _read_switch(request: Request, name: str) -> bool:
 
 def _decode(upload: Upload) -> RgbImage:
     try:
-        pixels = decode_file(upload.data, _LIMITS).pixels
+        pixels = decode_file(upload.data, LIMITS).pixels
     except ImageError as error:
         hint = error.hint or "Choose a JPEG, PNG, WebP, HEIC or another common image file."
         raise RequestError(400, f"{upload.name}: {error.message}", hint) from error

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from cbir.errors import ImageError, QueryError
 from cbir.images.exif import POSITION
 from cbir.images.formats import sniff
+from cbir.images.position_removal import without_position
 from cbir.index import filters
 from cbir.search.near_misses import near_misses
 from cbir.search.originals import OriginalError, OriginalState
@@ -23,7 +24,7 @@ from cbir.web.image_responses import file_name, picture_response, png, version_o
 from cbir.web.opened import searcher
 from cbir.web.pages import gone_page, home_page, known_classes, results_page
 from cbir.web.positions import refuse_positions, sees_positions, without_positions
-from cbir.web.questions import Question, RequestError, as_fields, read_question, wants_json
+from cbir.web.questions import LIMITS, Question, RequestError, as_fields, read_question, wants_json
 from cbir.web.uploads import Uploads
 
 T = TypeVar("T")
@@ -230,7 +231,23 @@ def _original(record: ImageRecord) -> bytes:
 def _picture(record: ImageRecord, data: bytes) -> Response:
     version = version_of(record)  # empty if a repair has marked the record
     kept = bool(version) and request.args.get("v") == version
-    return picture_response(request, data, file_name(record.location), versioned=kept)
+    name = file_name(record.location)
+    if not sees_positions(request):
+        kind, data = sniff(data), _without_position(record, data)
+        name += "" if sniff(data) == kind else ".jpg"
+    return picture_response(request, data, name, versioned=kept)
+
+
+def _without_position(record: ImageRecord, data: bytes) -> bytes:
+    try:
+        return without_position(data, LIMITS)
+    except ImageError as error:
+        current_app.logger.warning("%s: %s", record.id, error)
+        raise RequestError(
+            403,
+            f"{record.id} says where it was taken, and cannot be shown without that",
+            "Open it on the machine that serves it.",
+        ) from error
 
 
 def _hit_json(hit: Hit) -> dict[str, Any]:
