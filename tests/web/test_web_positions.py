@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from cbir.ingest.indexing import index_images
 from cbir.search.searcher import Searcher
 from cbir.web.app import create_app
 from tests.images.support_images import encoded, noise
-from tests.web.support_web import Grid, open_searcher
+from tests.web.support_web import Grid, open_searcher, served
 
 XMP = b'<x:xmpmeta><rdf:Description exif:GPSLatitude="47,22.5N" exif:GPSLongitude="8,32E"/>'
 FORMS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF"}
@@ -116,10 +117,14 @@ def test_a_file_without_a_position_is_served_byte_for_byte(searcher: Searcher) -
         assert get(searcher, f"/{kind}/pictures/plain.jpg").data == FILES["plain.jpg"]
 
 
-def test_clients_behind_a_proxy_are_not_on_this_machine(searcher: Searcher) -> None:
-    path = "/image/pictures/small.jpg"
-    answer = get(searcher, path, "127.0.0.1", on_loopback=True, X_Forwarded_For="10.0.0.7")
-    assert not position(answer.data)
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+def test_the_server_itself_hears_of_a_proxy(searcher: Searcher, header: str) -> None:
+    with served(searcher) as address:
+        path = address.rstrip("/") + "/image/pictures/small.jpg"
+        with urlopen(path, timeout=10) as answer:
+            assert answer.read() == FILES["small.jpg"]
+        with urlopen(Request(path, headers={header: "10.0.0.7"}), timeout=10) as answer:
+            assert not position(answer.read())
 
 
 def test_caches_never_mix_the_two_forms(searcher: Searcher) -> None:

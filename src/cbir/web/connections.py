@@ -165,6 +165,9 @@ class LimitedServer(TcpWSGIServer):  # type: ignore[misc]
                 recv_bytes=64 * 1024,
                 cleanup_interval=1,
                 channel_timeout=IDLE_TIME,
+                # Whoever comes through a proxy sees no positions: its headers have to arrive.
+                # Nothing else reads them.
+                clear_untrusted_proxy_headers=False,
                 # Never reached: at its limit, waitress would no longer accept connections.
                 connection_limit=100 * MOST_CONNECTIONS,
                 # Notices a client that closes its connection while its request is answered.
