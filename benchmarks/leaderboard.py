@@ -49,6 +49,7 @@ DESCRIPTORS = (
     "cifar10-cnn:embedding",
     "cifar10-cnn-large",
     "cifar10-cnn-large:embedding",
+    "cifar10-ensemble",
     "cifar10-bovw",
     "cifar10-bovw:embedding",
     "classic",

@@ -20,6 +20,8 @@ from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.composed import ComposedDescriptor
 from cbir.descriptors.contract import describe, describe_texts, has_text
 from cbir.descriptors.models import (
+    ENSEMBLES,
+    SHIPPED,
     descriptor_of,
     files_of,
     keep_model,
@@ -311,6 +313,22 @@ def test_without_files_the_kept_versions_of_the_parts_are_found() -> None:
     assert caught.value.hint == "name it: --descriptor words+MODULE:ATTRIBUTE:0.5"
     with pytest.raises(CbirError, match=r"but only words\+cifar10-cnn:0.4@"):
         descriptor_of(DescriptorSpec("words+cifar10-cnn:0.4", 80, "0" * 64), {})
+
+
+def test_the_ensemble_is_the_composition_of_its_shipped_networks(
+    tmp_path: Path, photos: Path
+) -> None:
+    ensemble = load_descriptor("cifar10-ensemble")
+    parts = ENSEMBLES["cifar10-ensemble"].split("+")
+    assert set(parts) <= set(SHIPPED)
+    assert isinstance(ensemble, ComposedDescriptor)
+    assert [part.spec.name for part in ensemble.parts] == parts
+    assert ensemble.weights == (1 / len(parts),) * len(parts)
+    place = tmp_path / "e.cbir"
+    assert call("index", photos, "--into", place, "--descriptor", "cifar10-ensemble").code == 0
+    with Searcher.open(place) as searcher:
+        assert searcher.descriptor.spec == ensemble.spec
+    assert "one of cbir's own" in call("train", "cnn", photos, "--name", "cifar10-ensemble").err
 
 
 def test_a_model_shows_its_parts() -> None:

@@ -200,7 +200,10 @@ def test_models_of_both_kinds_are_listed_and_shown() -> None:
     listed = {model["name"]: model for model in call("models", "list", "--json").json}
     assert {name: model["kind"] for name, model in listed.items()} == {
         "cifar10-cnn": "onnx",
+        "cifar10-cnn-2": "onnx",
         "cifar10-cnn-large": "onnx",
+        "cifar10-cnn-large-2": "onnx",
+        "cifar10-cnn-large-3": "onnx",
         "cifar10-bovw": "bovw",
         "classic": "bovw",
         "words": "bovw",

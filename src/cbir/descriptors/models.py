@@ -33,7 +33,19 @@ from cbir.wording import shell_word
 
 ENTRY_POINTS = "cbir.descriptors"
 SHIPPED_FOLDER = Path(__file__).parent / "shipped"
-SHIPPED = ("cifar10-cnn", "cifar10-cnn-large", "cifar10-bovw", "classic")
+SHIPPED = (
+    "cifar10-cnn",
+    "cifar10-cnn-2",
+    "cifar10-cnn-large",
+    "cifar10-cnn-large-2",
+    "cifar10-cnn-large-3",
+    "cifar10-bovw",
+    "classic",
+)
+ENSEMBLES = {
+    "cifar10-ensemble": "cifar10-cnn-large+cifar10-cnn-large-2+cifar10-cnn-large-3+cifar10-cnn-2"
+}
+"""Compositions of shipped models by a name of their own."""
 KINDS: Mapping[str, type[OnnxDescriptor] | type[BovwDescriptor]] = {
     "onnx": OnnxDescriptor,
     "bovw": BovwDescriptor,
@@ -58,12 +70,12 @@ def load_descriptor(name: str) -> Descriptor:
 
     `name` is a shipped model (`cifar10-cnn`), a model in the store (the newest of that name, or
     `NAME@FINGERPRINT`), or a model's folder (with a path separator: `./my-model`); each may end in
-    `:embedding` for vectors without the posterior. A packaged model (`efficientnet-lite0`) is made
-    and kept in the store at its first use. Otherwise it is an entry point of the group
-    `cbir.descriptors`, or `module:attribute`. Several of these names, joined by "+" and each with
-    an optional `:WEIGHT`, make a composition (see `composed.named_parts`).
+    `:embedding` for vectors without the posterior. It may be one of `ENSEMBLES`. A packaged model
+    (`efficientnet-lite0`) is made and kept in the store at its first use. Otherwise it is an entry
+    point of the group `cbir.descriptors`, or `module:attribute`. Several of these names, joined by
+    "+" and each with an optional `:WEIGHT`, make a composition (see `composed.named_parts`).
     """
-    if parts := named_parts(name):
+    if parts := named_parts(ENSEMBLES.get(name, name)):
         names, weights = zip(*parts, strict=True)
         return ComposedDescriptor([_single(part) for part in names], weights)
     return _single(name)
@@ -79,7 +91,7 @@ def _single(name: str) -> Descriptor:
             return _as(variant, model.descriptor)
     if model_name in PACKAGED:
         return _as(variant, _made(model_name))
-    known = [*PACKAGED, *(model.descriptor.card.name for model in models())]
+    known = [*PACKAGED, *ENSEMBLES, *(model.descriptor.card.name for model in models())]
     return _descriptor(name, resolve(name, ENTRY_POINTS, known))
 
 
@@ -147,7 +159,7 @@ def check_name(name: str, stored: bool = True) -> None:
         raise CbirError(
             f"'{name}' is not a valid name", "use letters, digits, dots, dashes and underscores"
         )
-    if stored and (name in SHIPPED or name in PACKAGED):
+    if stored and name in (*SHIPPED, *ENSEMBLES, *PACKAGED):
         raise CbirError(f"'{name}' is one of cbir's own models", "choose another --name")
 
 
