@@ -287,13 +287,15 @@ def test_who_does_not_take_the_answer_is_left(
     monkeypatch.setattr(connections, "REQUEST_TIME", 0.3)
     monkeypatch.setattr(connections, "RATE", 2**30)
     searcher = open_searcher(str(tmp_path / "i.cbir"))
-    with served(searcher) as address, socket.socket() as connection:
+    with listening(searcher) as (server, address), socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(10)
         place = urlsplit(address)
         connection.connect((place.hostname, place.port))
         connection.sendall(b"GET /image/p/a.png HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        time.sleep(3)
+        assert isinstance(server, connections.LimitedServer)
+        wait_until(lambda: bool(server.channels))
+        wait_until(lambda: not server.channels)  # though the client has taken nothing
         assert len(rest(connection)) < 12_000_000
         assert len(get(address, "search?id=p/a.png")["hits"]) == 0
     searcher.close()

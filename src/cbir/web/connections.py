@@ -129,7 +129,8 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         with self.requests_lock:
             refused = self.request
             if refused is None or self.is_answering:
-                self.will_close = True
+                # Not `will_close`, which waits until the client takes something.
+                self.handle_close()
                 return
             refused.close()
             refused.error, refused.completed = error, True
