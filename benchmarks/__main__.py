@@ -25,6 +25,7 @@ ALL = (
     "qrels",  # writes a file of 50 million lines
     "leaderboard",  # slow; writes docs/leaderboard.md
     "changed_queries",
+    "ensembles",
     "robustness",  # takes half an hour
     "scanning",
     "verification",  # needs photos
