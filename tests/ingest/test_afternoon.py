@@ -7,6 +7,7 @@ finish, or `cbir index --watch` follows the changes while other commands come in
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import random
@@ -72,7 +73,7 @@ class Afternoon:
 
     `facts`: content hash -> the year that a metadata file gave. `left_out`: ids of images that were
     removed or excluded. `names`: folder name -> name of the source, where they differ. `seconds`:
-    how long the last run took.
+    how long the last run took. `contents`: what the watched index held when it was last up to date.
     """
 
     home: Path
@@ -83,12 +84,18 @@ class Afternoon:
     left_out: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.2
+    contents: set[str] = field(default_factory=set)
     kills: int = 0
     pictures: int = 0
 
     @property
     def place(self) -> Path:
         return self.home / "photos.cbir"
+
+    @property
+    def told(self) -> Path:
+        """Where the watching process tells what it describes."""
+        return self.home / "described"
 
     def call_sources(self, one: str, two: str) -> None:
         """Expect these names of the sources."""
@@ -160,12 +167,19 @@ class Afternoon:
         shutil.rmtree(saved)
 
     def is_followed(self, missing: AbstractSet[str] = frozenset()) -> None:
-        """Wait until the watched index equals a fresh one. `missing`: ids."""
+        """Wait until the watched index equals a fresh one; only new content was described.
+
+        `missing`: ids.
+        """
         fresh, end = self._fresh(), time.monotonic() + DEADLINE
         while self._watched() != (fresh, missing):
             assert time.monotonic() < end
             time.sleep(0.1)
-        records(self.place)
+        contents = [record.content_hash for record in records(self.place).values()]
+        new = sum(one not in self.contents for one in contents)
+        assert self.told.stat().st_size == new
+        self.told.write_bytes(b"")
+        self.contents = set(contents)
 
     def _watched(self) -> tuple[dict[str, tuple[object, ...]], set[str]]:
         """What the index holds of images that are there, and the ids of the missing ones."""
@@ -392,15 +406,13 @@ def test_a_watched_index_follows_an_afternoon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("watchfiles")
-    told = tmp_path / "described"
-    monkeypatch.setenv("DESCRIBED", str(told))
     day = begin(tmp_path)
+    monkeypatch.setenv("DESCRIBED", str(day.told))
 
     with watching(day, signal.SIGKILL):
         day.is_followed()
-        assert told.stat().st_size == 500
 
-        # add and edit; copies and a moved folder are not described
+        # add and edit; copies, a moved folder and a renamed file are not described
         for number in range(FEW):
             day.save(day.one / "new" / f"{number}.png")
         for path in day.some(day.two):
@@ -410,7 +422,39 @@ def test_a_watched_index_follows_an_afternoon(
         day.is_followed()
         (day.one / "a").rename(day.two / "c" / "a of one")
         day.is_followed()
-        assert told.stat().st_size == 500 + 2 * FEW
+        [path, *_] = day.some(day.one)
+        path.rename(path.with_name("renamed.png"))
+        day.is_followed()
+
+        # delete, and restore
+        deleted = day.some(day.one) + day.some(day.two)
+        ids = {path: i for i, path in day.files().items()}
+        saved = [path.rename(tmp_path / f"{n}.saved") for n, path in enumerate(deleted)]
+        day.is_followed(missing={ids[path] for path in deleted})
+        for path, copy in zip(deleted, saved, strict=True):
+            shutil.copy2(copy, path)
+        day.is_followed()
+
+        # unmount: nothing on the drive is forgotten, and the other folder is followed
+        mount_point, day.two = day.two, day.two.rename(tmp_path / "drive")
+        mount_point.mkdir()
+        day.call_sources("one", "two")
+        shutil.copy(next((day.two / "d").iterdir()), day.one / "from drive.png")
+        day.is_followed()
+
+        # re-mount: the drive was changed elsewhere
+        for path in day.some(day.two):
+            day.save(path)
+        mount_point.rmdir()
+        day.two = day.two.rename(mount_point)
+        day.is_followed()
+
+        # `.cbirignore` appears, and is changed twice
+        ids = dict.fromkeys(day.files())
+        for line, pattern in (("d", "two/d/*"), ("/d/1*", "two/d/1*"), ("", "")):
+            (day.two / ".cbirignore").write_text(line)
+            day.is_followed()
+            assert ids.keys() - held(day.place).keys() == set(fnmatch.filter(ids, pattern))
 
         # another command comes in between: what it removed stays out
         day.left_out = {i for i in day.files() if i.startswith("one/new/")}
@@ -419,17 +463,26 @@ def test_a_watched_index_follows_an_afternoon(
             assert time.monotonic() < end
         day.save(day.one / "b" / "another.png")
         day.is_followed()
-        assert told.stat().st_size == 500 + 2 * FEW + 1
 
         for number in range(200):
             day.save(day.two / "many" / f"{number}.png")
         time.sleep(day.dice.uniform(0, 1))
 
-    # what was killed goes on; what was deleted meanwhile is marked
+    # what was killed goes on; what was deleted meanwhile is marked, and a folder is elsewhere
     deleted = day.some(day.one / "b")
     ids = {path: i for i, path in day.files().items()}
     for path in deleted:
         path.unlink()
+    day.two = shutil.copytree(day.two, tmp_path / "my two")
+    shutil.rmtree(mount_point)
+    day.call_sources("one", "two")
+    assert day._cbir(0, "sources", "--relocate", "two", day.two)[0] == 0
+    day.told.unlink()
+    day.contents = known(day.place)
     with watching(day, signal.SIGTERM):
+        day.is_followed(missing={ids[path] for path in deleted})
+        [path, *_] = day.some(day.two)
+        path.rename(path.with_name("renamed.png"))
+        day.save(day.two / "another.png")
         day.is_followed(missing={ids[path] for path in deleted})
     day.index(missing={ids[path] for path in deleted})
