@@ -6,13 +6,14 @@ import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import rmtree
+from shutil import make_archive, rmtree
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cbir.home import cbir_home
 from cbir.images.ids import encode_path
 from cbir.index.base import Index, Matches
 from cbir.ingest.indexing import index_images
@@ -224,6 +225,85 @@ def test_what_is_not_in_the_index_is_failed_removed_or_unknown(tmp_path: Path) -
     opened.close()
 
 
+def test_what_excludes_a_picture_is_named(tmp_path: Path) -> None:
+    url, photos = build_index(tmp_path), tmp_path / "pictures"
+    names = ["warm/a b/1.png", "warm/@eaDir/2.png", "warm/.h/3.png", "4.tmp.png", "cold/keep/5.png"]
+    for name in [*names, "warm/new.png"]:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(picture(1))
+    (photos / ".cbirignore").write_text("# mine\n*.tmp.png\nkeep/\n")
+    (photos / "cold" / ".cbirignore").write_text("!keep\n")
+    (photos / "warm" / ".cbirignore").write_text("/a b\n")
+    opened = open_searcher(url)
+
+    def told(record_id: str) -> Any:
+        answer = why(opened, picture(0), record_id)
+        assert answer.place is None and answer.kept is None
+        return answer.state, answer.to_json()["excluded_by"], answer.sentences[0]
+
+    start = "pictures/{} is not in the index: "
+    for name, path, pattern, file, said in [
+        ("warm/a%20b/1.png", "warm/a%20b/", "/a b", "warm/.cbirignore",
+         "the pattern '/a b' in pictures/warm/.cbirignore excludes its folder "
+         "pictures/warm/a%20b/."),
+        ("4.tmp.png", "4.tmp.png", "*.tmp.png", ".cbirignore",
+         "the pattern '*.tmp.png' in pictures/.cbirignore excludes it."),
+        ("warm/@eaDir/2.png", "warm/@eaDir/", "@eaDir/", None,
+         "the default pattern '@eaDir/' excludes its folder pictures/warm/@eaDir/."),
+        ("warm/.h/3.png", "warm/.h/", ".*", None,
+         "the default pattern '.*' excludes its folder pictures/warm/.h/."),
+    ]:  # fmt: skip
+        by = {"path": path, "pattern": pattern, "file": file}
+        assert told(f"pictures/{name}") == ("excluded", by, start.format(name) + said)
+    there = "it was never indexed, or was excluded with --exclude. Its file is there: "
+    for name in ("cold/keep/5.png", "warm/new.png"):
+        assert told(f"pictures/{name}")[:2] == ("unknown", None)
+        assert told(f"pictures/{name}")[2].startswith(start.format(name) + there)
+    gone = "it was never indexed, or was pruned; its source has no picture of this name."
+    for name in ("none.png", ".cbirignore/../none.png", "cold", "../pictures/warm/new.png"):
+        assert told(f"pictures/{name}") == ("unknown", None, start.format(name) + gone)
+    assert told("other/1.png")[2].endswith("it was never indexed; it is in no source of the index.")
+
+    photos.rename(tmp_path / "away")
+    photos.mkdir()
+    unsure = "it was never indexed, was excluded (--exclude, .cbirignore), or was pruned."
+    assert told("pictures/4.tmp.png")[2].endswith(unsure)
+    photos.rmdir()
+    assert told("pictures/4.tmp.png")[2].endswith(unsure)
+    (tmp_path / "away").rename(photos)
+    (cbir_home() / "sources.json").unlink()
+    assert told("pictures/4.tmp.png")[2].endswith(unsure)
+    opened.close()
+
+
+def test_members_of_an_archive_are_excluded_by_default_patterns(tmp_path: Path) -> None:
+    for name in ("a.png", "@eaDir/b.png", ".h/c.png"):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / name).write_bytes(picture(1))
+    archive = make_archive(str(tmp_path / "p"), "zip", tmp_path / "p")
+    index_images([archive], tmp_path / "p.cbir", descriptor=Grid())
+    opened = open_searcher(str(tmp_path / "p.cbir"))
+    for record_id, pattern in (("p/@eaDir/b.png", "@eaDir/"), ("p/.h/c.png", ".*")):
+        found = why(opened, picture(0), record_id)
+        assert found.excluded_by is not None and found.excluded_by.pattern == pattern
+        assert len(found.sentences) == (1 if pattern == ".*" else 2)  # never indexed
+    assert why(opened, picture(0), "p/z.png").state == "unknown"
+    opened.close()
+
+
+def test_a_picture_in_a_folder_that_failed_has_failed(tmp_path: Path) -> None:
+    url, photos = build_index(tmp_path), tmp_path / "pictures"
+    (photos / "new").mkdir()
+    (photos / "new" / ".cbirignore").symlink_to("nowhere")
+    (photos / "new" / "1.png").write_bytes(picture(1))
+    index_images([photos], url, descriptor=Grid())
+    opened = open_searcher(url)
+    answer = why(opened, picture(0), "pictures/new/1.png")
+    assert answer.state == "failed"
+    assert answer.reason.startswith(".cbirignore cannot be read")
+    opened.close()
+
+
 def test_names_of_failed_and_removed_pictures_need_no_encoding(tmp_path: Path) -> None:
     url = build_index(tmp_path)
     folder = tmp_path / "pictures" / "two words"
@@ -302,6 +382,13 @@ def test_http_explains_without_paths(own: Searcher, tmp_path: Path) -> None:
     expected["picture"]["path"] = None
     assert got == {"query": IDS[0], **expected}
     assert answers[1].json is not None and answers[1].json["query"] == "a.png"
+    (tmp_path / "pictures" / ".hidden.png").write_bytes(picture(1))
+    hidden = {**asked, "target": "pictures/.hidden.png"}
+    near = create_app(own, on_loopback=True).test_client()
+    for headers, state in (({}, "excluded"), ({"X-Forwarded-For": "192.0.2.1"}, "unknown")):
+        told = near.get("/why", query_string=hidden, headers=headers).json
+        assert told is not None and told["state"] == state
+        assert (told["excluded_by"] is None) == (state == "unknown")
     (tmp_path / LARGE).unlink()
     gone = client.get("/why", query_string=asked)
     assert gone.json is not None and gone.json["picture"]["file"] == "gone"

@@ -69,10 +69,8 @@ def command(
         return
     for sentence in answer.sentences:
         show(sentence)
-    if answer.state == "unknown" and Path(target).is_file():
-        into = f"its folder with --into {shell_word(index)}"
-        what = into if record_id == target else "its source again"
-        show(f"Its file is there: index {what}.")
+    if answer.state == "unknown" and record_id == target and Path(target).is_file():
+        show(f"Its file is there: index its folder with --into {shell_word(index)}.")
     if rows := list(_rows(answer)):
         print_table(rows[0], rows[1:])
 

@@ -14,7 +14,7 @@ from unicodedata import normalize
 
 from cbir.errors import CbirError, ImageError
 from cbir.files import read_regular
-from cbir.images.ids import decode_path
+from cbir.images.ids import decode_path, encode_path
 from cbir.images.items import ImageSource, SourceItem
 from cbir.types import RgbImage
 
@@ -32,6 +32,10 @@ DEFAULT_PATTERNS = (
 
 Reason = Literal["default", "chosen"]
 """Why a member is left out: by a default pattern, or by one that a person chose."""
+
+_Origin = int | Literal["given", "default"]
+"""Whose pattern decides: the run's, a default one, or that of the `.cbirignore` of the folder whose
+path has this length."""
 
 _ANY_NAME = re.compile(r"(!?)((?:.*/)?)(\*\*?)(/?)")
 
@@ -63,14 +67,30 @@ class Patterns:
         """The patterns that have decided nothing so far, in their order."""
         return [line for line, _, _ in reversed(self._rules) if line not in self._used]
 
-    def verdict(self, path: str) -> bool | None:
-        """Whether `path` is excluded; None if no pattern matches. A folder's path ends in "/"."""
+    def verdict(self, path: str) -> tuple[str, bool] | None:
+        """The pattern that decides about `path`, and whether it excludes it; None if none matches.
+
+        A folder's path ends in "/".
+        """
         if self._rules and self._any.fullmatch(path):
             for line, expression, excluded in self._rules:
                 if expression.fullmatch(path):
                     self._used.add(line)
-                    return excluded
+                    return line, excluded
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """What leaves out a file, or a folder above it.
+
+    `path`: the file or folder, that of a folder with a "/" at the end. `file`: the `.cbirignore`
+    that has the `pattern`, None for a default pattern. Both are encoded paths in the source.
+    """
+
+    path: str
+    pattern: str
+    file: str | None
 
 
 @dataclass(frozen=True)
@@ -89,14 +109,28 @@ class Excludes:
 
     def reason(self, path: str) -> Reason | None:
         """Why a member is left out, None if it is not; nothing above it is."""
+        decided = self._verdict(_comparable(path))
+        if decided is None or not decided[2]:
+            return None
+        return "default" if decided[0] == "default" else "chosen"
+
+    def exclusion(self, path: str) -> Exclusion | None:
+        """What leaves a member out, if it is no pattern of the run."""
         path = _comparable(path)
-        verdict = self.given.verdict(path[self.start :])
+        origin, pattern, excluded = self._verdict(path) or ("default", "", False)
+        if not excluded or origin == "given":
+            return None
+        file = None if origin == "default" else encode_path(path[:origin] + IGNORE_FILE)
+        return Exclusion(encode_path(path), pattern, file)
+
+    def _verdict(self, path: str) -> tuple[_Origin, str, bool] | None:
+        if verdict := self.given.verdict(path[self.start :]):
+            return "given", *verdict
         for start, patterns in self.files:
-            if verdict is None:
-                verdict = patterns.verdict(path[start:])
-        if verdict is None:
-            return "default" if self.defaults.verdict(path) else None
-        return "chosen" if verdict else None
+            if verdict := patterns.verdict(path[start:]):
+                return start, *verdict
+        verdict = self.defaults.verdict(path)
+        return ("default", *verdict) if verdict else None
 
     def part_of(self, path: str) -> Excludes:
         """The same for a source around this one, in which this one is the folder `path`."""
@@ -191,6 +225,11 @@ class ArchiveMembers:
                 self.left_out.paths[path] = reason
                 return True
         return False
+
+    def excluded_by(self, key: str) -> Exclusion | None:
+        """What leaves out the member `key`, or a folder above it."""
+        steps_to = (os.fsdecode(decode_path(path)) for path in steps(key))
+        return next(filter(None, map(self.rules.exclusion, steps_to)), None)
 
     def may_leave_out(self) -> bool:
         """Whether there are patterns at all."""

@@ -14,7 +14,7 @@ from cbir.errors import ImageError
 from cbir.files import open_file, special_kind
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import RAW_BYTE_LIMIT, check_size
-from cbir.images.excludes import IGNORE_FILE, Excludes, LeftOut, excludes, steps
+from cbir.images.excludes import IGNORE_FILE, Excludes, Exclusion, LeftOut, excludes, steps
 from cbir.images.ids import decode_path, encode_path, make_id
 from cbir.images.items import SourceItem, storable_ns
 from cbir.images.members import HEAD_SIZE, extension, has_image_suffix, is_candidate, label_of
@@ -90,6 +90,26 @@ class FolderSource:
         """Whether the last walk found that the file `key`, or a folder above it, is excluded."""
         return self.left_out.covers(key)
 
+    def excluded_by(self, key: str) -> Exclusion | None:
+        """What leaves out the file `key`, or a folder above it, as patterns and files are now.
+
+        Raises `ImageError` if a `.cbirignore` cannot be read.
+        """
+        rules, above = self.rules, ""
+        for path in steps("/".join(self._parts(key))):
+            rules = _rules_in(str(self.root), above, rules)
+            if found := rules.exclusion(path):
+                return found
+            above = path
+        return None
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file `key`, and it is taken for an image."""
+        try:
+            return bool(self._image(key))
+        except ImageError:
+            return False
+
     def may_leave_out(self) -> bool:
         """Whether anything is excluded."""
         _ = self.count  # walks, unless it has
@@ -107,9 +127,17 @@ class FolderSource:
         return str(self.root / os.fsdecode(decode_path(key)))
 
     def open(self, location: str) -> bytes:
+        return read_file(self._image(location))
+
+    def _parts(self, location: str) -> list[str]:
         parts = os.fsdecode(decode_path(location)).split("/")
         if any(not _is_plain_name(part) for part in parts):
             raise ImageError(f"'{location}' is not a path inside {self.uri}")
+        return parts
+
+    def _image(self, location: str) -> str:
+        """The path of an image; raises `ImageError` if there is none."""
+        parts = self._parts(location)
         path = self.root.joinpath(*parts)
         try:
             if not path.is_file():
@@ -118,7 +146,7 @@ class FolderSource:
                 raise ImageError(f"'{location}' is not an image")
         except OSError as error:
             raise _unreadable(error) from error
-        return read_file(str(path))
+        return str(path)
 
     def _walk(self) -> Iterator[_Found | str]:
         self.indexes, self.left_out, self.elsewhere = [], LeftOut(), {}
@@ -288,10 +316,15 @@ def _rules_above(root: str, path: str, rules: Excludes) -> Excludes:
     """`rules` and the `.cbirignore` files of the folders above `path`, which ends in "/"."""
     above = ["", *steps(path)][:-2] if path else []
     for part in above:
-        folder = os.path.join(root, part)  # noqa: PTH118
-        if os.path.lexists(os.path.join(folder, IGNORE_FILE)):  # noqa: PTH118
-            rules = rules.inside(folder, part)
+        rules = _rules_in(root, part, rules)
     return rules
+
+
+def _rules_in(root: str, path: str, rules: Excludes) -> Excludes:
+    """`rules` and the `.cbirignore` of the folder `path`, if it has one."""
+    folder = os.path.join(root, path)  # noqa: PTH118
+    has_file = os.path.lexists(os.path.join(folder, IGNORE_FILE))  # noqa: PTH118
+    return rules.inside(folder, path) if has_file else rules
 
 
 def _list(

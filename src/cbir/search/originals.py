@@ -88,7 +88,7 @@ class Originals:
     def read(self, record: ImageRecord) -> bytes | RgbImage:
         """From the source; raises `OriginalError` as `open` does."""
         try:
-            data = self._source(record.source).open(record.location)
+            data = self.source(record.source).open(record.location)
         except OriginalError:
             raise
         except CbirError as error:
@@ -103,7 +103,8 @@ class Originals:
             )
         return data
 
-    def _source(self, name: str) -> ImageSource:
+    def source(self, name: str) -> ImageSource:
+        """The source of this name; raises `CbirError` if it is gone, `OriginalError` as `open`."""
         with self._lock:
             if name not in self._sources:
                 self._sources[name] = self._opened(name)

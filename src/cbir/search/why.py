@@ -5,22 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from cbir.errors import QueryError, RecordGoneError
+from cbir.errors import CbirError, ImageError, QueryError, RecordGoneError
+from cbir.images.excludes import ArchiveMembers, Exclusion, steps
+from cbir.images.folders import FolderSource
 from cbir.images.ids import encode_path, make_id
-from cbir.images.sources import file_path
+from cbir.images.members import is_hidden_key
+from cbir.images.sources import file_path, is_away
 from cbir.index import filters
 from cbir.index.base import Index, Matches
 from cbir.search.originals import OriginalError, Originals, OriginalState
 from cbir.search.query import MAX_K, IndexedId, OptionChanges, Picture, Query, SearchOptions
 from cbir.search.query import pixels_of as query_pixels
 from cbir.search.searcher import Searcher
-from cbir.types import Box, Hit, ImageRecord
+from cbir.types import Box, Failure, Hit, ImageRecord
 from cbir.wording import counted, most_similar
 
 _AT_ONCE = 10_000
@@ -28,7 +31,7 @@ _AT_ONCE = 10_000
 _COMPARED = 2_000
 _NEAR = 3
 
-State = Literal["hit", "no hit", "failed", "removed", "unknown"]
+State = Literal["hit", "no hit", "failed", "removed", "excluded", "unknown"]
 FileState = Literal["unchanged"] | OriginalState
 
 _STEPS: tuple[tuple[str, Any, str], ...] = (
@@ -114,7 +117,8 @@ class Why:
 
     `sentences` explain it without paths; `hidden_by` names what hid it: "where", "query", "k", or
     an option of the search. `place` and `kept` are None if the picture is not in the index.
-    `reason`: why it could not be indexed. `near`: similar ids, if it was never indexed.
+    `reason`: why it could not be indexed. `excluded_by`: what leaves it out, as its source is now.
+    `near`: similar ids, if it was never indexed.
     """
 
     id: str
@@ -125,6 +129,7 @@ class Why:
     kept: Kept | None = None
     reason: str = ""
     near: list[str] = field(default_factory=list)
+    excluded_by: Exclusion | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as JSON, for `--json` and HTTP responses."""
@@ -136,6 +141,7 @@ class Why:
             **(self.place.to_json() if self.place else {}),
             "picture": self.kept.to_json() if self.kept else None,
             "reason": self.reason or None,
+            "excluded_by": asdict(self.excluded_by) if self.excluded_by else None,
             "near": self.near,
         }
 
@@ -147,18 +153,20 @@ def why(
     *,
     options: SearchOptions | None = None,
     go_on: Callable[[], bool] = lambda: True,
+    look: bool = True,
     **changes: Unpack[OptionChanges],
 ) -> Why:
     """Why the picture with this id is or is not among the hits; `id_of` finds the id of a file.
 
     The query, the options and `go_on` are those of `Searcher.search`. The ranks are exact; they
     cost one search for each 10,000 records. Raises what `search` raises, but an id that the index
-    does not contain is an answer, not an error.
+    does not contain is an answer, not an error. `look`: whether to look for such a picture, and for
+    what excludes it, in its source.
     """
     try:
         (record,) = searcher.index.records([record_id])
     except RecordGoneError:
-        return _absent(searcher.index, record_id)
+        return _absent(searcher.index, record_id, look)
     options = replace(options or SearchOptions(), **changes)
     asked = query if isinstance(query, Query) else Query(query)
     if asked.of is not None and not isinstance(asked.of, IndexedId):
@@ -358,25 +366,80 @@ def _ids_of_path(index: Index, text: str) -> Iterator[str]:
             yield make_id(name, encode_path(inner))
 
 
-def _absent(index: Index, record_id: str) -> Why:
+def _absent(index: Index, record_id: str, look: bool) -> Why:
     """Why a picture that has no record has none."""
-    for failure in index.failures():
-        if make_id(failure.source, failure.location) == record_id:
-            sentence = f"{record_id} could not be read when its source was last indexed."
-            return Why(record_id, "failed", [sentence], reason=failure.reason)
+    if failure := _failure(index, record_id):
+        sentence = f"{record_id} could not be read when its source was last indexed."
+        return Why(record_id, "failed", [sentence], reason=failure.reason)
     if tombstone := index.tombstones([record_id]).get(record_id):
         day = datetime.fromtimestamp(tombstone.at, UTC).date()
         sentence = f"{record_id} was removed from the index on {day}."
         cure = "To have it back, index its source with --again."
         return Why(record_id, "removed", [sentence, cure])
+    name, _, key = record_id.partition("/")
+    source = _readable(index, name) if look else None
+    if source and (found := _exclusion(source, key)):
+        sentences = _about_exclusion(record_id, found, source)
+        return Why(record_id, "excluded", sentences, excluded_by=found)
     near = _near(index, record_id)
-    sentences = [
-        f"{record_id} is not in the index: it was never indexed, was excluded (--exclude, "
-        ".cbirignore), or was pruned."
-    ]
+    sentences = [f"{record_id} is not in the index: {_absence(index, name, source, key)}"]
     if near:
         sentences.append(f"Similar ids: {', '.join(near)}.")
     return Why(record_id, "unknown", sentences, near=near)
+
+
+def _failure(index: Index, record_id: str) -> Failure | None:
+    """The failure of a picture, else of a folder above it, else of its source."""
+    failures = {make_id(one.source, one.location): one for one in index.failures()}
+    source, *inside = (path.rstrip("/") for path in steps(record_id))
+    places = [*reversed(inside), f"{source}/."]
+    return next((failures[path] for path in places if path in failures), None)
+
+
+def _readable(index: Index, name: str) -> FolderSource | ArchiveMembers | None:
+    """A source whose files can, and may, be looked at."""
+    try:
+        source = Originals(index).source(name)
+    except CbirError:
+        return None
+    if isinstance(source, FolderSource | ArchiveMembers) and not is_away(source.uri):
+        return source
+    return None
+
+
+def _exclusion(source: FolderSource | ArchiveMembers, key: str) -> Exclusion | None:
+    try:
+        return source.excluded_by(key)
+    except ImageError:  # a `.cbirignore` that cannot be read, or no path
+        return None
+
+
+def _about_exclusion(
+    record_id: str, found: Exclusion, source: FolderSource | ArchiveMembers
+) -> list[str]:
+    name, _, key = record_id.partition("/")
+    what = "it" if found.path == key else f"its folder {name}/{found.path}"
+    whose = f"default pattern '{found.pattern}'"
+    if found.file:
+        whose = f"pattern '{found.pattern}' in {name}/{found.file}"
+    sentences = [f"{record_id} is not in the index: the {whose} excludes {what}."]
+    if not found.file and (isinstance(source, FolderSource) or not is_hidden_key(key)):
+        sentences.append("To have it indexed, index its source with --no-default-excludes.")
+    return sentences
+
+
+def _absence(
+    index: Index, name: str, source: FolderSource | ArchiveMembers | None, key: str
+) -> str:
+    """Why a picture may not be in the index, if no pattern is known to exclude it."""
+    if name not in index.sources():
+        return "it was never indexed; it is in no source of the index."
+    if not isinstance(source, FolderSource):
+        return "it was never indexed, was excluded (--exclude, .cbirignore), or was pruned."
+    if source.has(key):
+        cure = "Its file is there: index its source again."
+        return f"it was never indexed, or was excluded with --exclude. {cure}"
+    return "it was never indexed, or was pruned; its source has no picture of this name."
 
 
 def _near(index: Index, record_id: str) -> list[str]:

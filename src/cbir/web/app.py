@@ -80,8 +80,8 @@ def create_app(
     """The page and the HTTP API over `searcher`, as a WSGI application.
 
     `on_loopback`: the server listens on a loopback address only. Then clients on this machine also
-    get the positions of pictures (see `web.positions`). `access`: who may use it; by default
-    everybody, under any name.
+    get the positions of pictures (see `web.positions`), and what excludes a picture. `access`: who
+    may use it; by default everybody, under any name.
 
     Only reads the index. Sets no cookie but that of a token, contacts no other host, writes nothing
     to disk; uploads stay in memory (see `Uploads`).

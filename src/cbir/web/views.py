@@ -93,8 +93,9 @@ def explanation() -> Response:
     if not target:
         raise RequestError(400, "No picture was named", "Send its id in the field 'target'.")
     opened, query, options = searcher(), question.query, question.options
+    look = sees_positions(request)  # visitors do not learn what else is on the disk
     found = _answered(
-        question, lambda go_on: why(opened, query, target, options=options, go_on=go_on)
+        question, lambda go_on: why(opened, query, target, options=options, go_on=go_on, look=look)
     ).to_json()
     if found["picture"]:
         found["picture"] |= {"path": None, "reason": None}  # they name paths of the server
