@@ -76,6 +76,21 @@ def test_pictures_that_leave_an_excluded_folder_are_not_described_again(
     assert len(found) == 6
 
 
+def test_a_warning_names_the_excluded_images_whose_given_fields_are_dropped(
+    photos: Path, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "facts.csv"
+    table.write_text("path,year\ngreen/0.png,1999\nred/0.png,2000\n")
+    index(photos, place, metadata=table)
+    assert index(photos, place, exclude=["green", "blue"]).dropped == 8
+    [warning] = caplog.messages
+    assert "dropped with the excluded images photos/green/0.png;" in warning
+    index(photos, place)
+    assert records(place)["photos/green/0.png"].metadata == {}
+    index(photos, place, metadata=table)
+    assert records(place)["photos/green/0.png"].metadata == {"year": 1999}
+
+
 def test_excluding_most_images_is_no_reason_to_refuse_to_prune(photos: Path, place: Path) -> None:
     index(photos, place)
     (photos / "red" / "0.png").unlink()

@@ -449,6 +449,14 @@ class SourceScan:
         """Remove the records of excluded images, unless they have moved to others."""
         if excluded := [i for i in self._stamps if i in self._excluded and not self._awaits(i)]:
             self._hand_over({i: self._elsewhere[i] for i in excluded if i in self._elsewhere})
+            lost = [i for i in excluded if i not in self._elsewhere and self._stamps[i].given]
+            if lost:
+                log.warning(
+                    "source %s: metadata that files gave is dropped with the excluded images %s; "
+                    "give the files again when you include them",
+                    self.name,
+                    listed(lost),
+                )
             self._report.dropped += len(self._index.remove(excluded))
             self.forget(excluded)
 
