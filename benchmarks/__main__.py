@@ -17,6 +17,7 @@ ALL = (
     *USUAL,
     "bovw",  # takes half an hour
     "copies",  # takes minutes, and needs photos
+    "decoding",  # needs photos
     "inference",
     "elasticsearch",  # slow, and needs Java and Maven
     "near_duplicates",  # needs photos

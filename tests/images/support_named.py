@@ -47,6 +47,25 @@ def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
 
+def heic_with_profile(data: bytes, profile: bytes) -> bytes:
+    """An HEIC file of one item and below 64 kB, with an ICC profile (ISO 23008-12, `colr`)."""
+    colour = struct.pack(">I8s", 12 + len(profile), b"colrprof") + profile
+    start = data.index(b"ipma") - 4  # the properties of the item; their box `ipco` ends here
+    end = start + int.from_bytes(data[start : start + 4])
+    count = bytes([data[start + 18] + 1])
+    uses = data[start + 4 : start + 18] + count + data[start + 19 : end] + count
+    whole = bytearray(data[:start] + colour + struct.pack(">I", 4 + len(uses)) + uses + data[end:])
+    pixels = struct.pack(">I", data.index(b"mdat") + 4)
+    for at, more in (
+        (data.index(b"meta") - 4, len(colour) + 1),
+        (data.index(b"iprp") - 4, len(colour) + 1),
+        (data.index(b"ipco") - 4, len(colour)),
+        (data.index(pixels), len(colour) + 1),
+    ):
+        whole[at : at + 4] = (int.from_bytes(data[at : at + 4]) + more).to_bytes(4)
+    return bytes(whole)
+
+
 def exif(index: str, space: int = 0xFFFF) -> bytes:
     """EXIF with a colour space and an interoperability index."""
     tags = Image.Exif()

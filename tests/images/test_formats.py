@@ -1,31 +1,28 @@
 """The decoder against independent readers, format by format.
 
 `python -m pytest tests/images/test_formats.py -s` prints the table of docs/indexing.md. OpenCV
-reads what it can; NumPy computes the colours and grey values of the others from the numbers in the
-file. ImageMagick is asked too where it is installed; it applies profiles with relative colorimetric
-intent.
+reads what it can, HEIC with its FFmpeg; NumPy computes the colours and grey values of the others
+from the numbers in the file. ImageMagick is asked too where it is installed; it applies profiles
+with relative colorimetric intent.
 """
 
 from __future__ import annotations
 
 import io
-import shutil
 import struct
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from cbir.images.decode import decode
-from tests.images.support_images import encoded, four_colours
-from tests.images.support_named import avif, chrm, cicp, gama, png
+from tests.images.support_images import HEIC_PHOTO, encoded, four_colours
+from tests.images.support_named import avif, chrm, cicp, gama, heic_with_profile, png
 from tests.images.support_named import exif as named_in_exif
 from tests.images.support_profiles import (
     ADOBE,
@@ -41,12 +38,12 @@ from tests.images.support_profiles import (
     to_srgb,
     with_srgb_curve,
 )
+from tests.images.support_readers import Pixels, by_imagemagick, difference, ffmpeg, opencv
 from tests.images.support_tiff import CFA, Directory, grey, tiff
 
 MOST = 2
 """Grey levels of 255 between two readings."""
 
-Pixels = NDArray[np.uint8]
 Magick = Literal["same", "differs", "refused"]
 
 
@@ -58,19 +55,13 @@ def photo(height: int = 64, width: int = 96) -> Pixels:
     return np.clip(np.stack(planes, axis=-1) + rough, 0, 255).astype(np.uint8)
 
 
-def opencv(data: bytes) -> Pixels:
-    flags = cv2.IMREAD_COLOR_RGB
-    found = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    assert found is not None
-    return np.asarray(found, np.uint8)
-
-
 @dataclass(frozen=True)
 class Sample:
     """A file and its pixels by an independent reading.
 
-    `magick`: what ImageMagick 6 makes of the file. It converts AVIF's YCbCr and TIFF's Lab (for
-    D65) in its own way, knows neither cHRM nor cICP nor R03, and refuses some files.
+    `magick`: what ImageMagick 6 makes of the file. It converts the YCbCr of AVIF and HEIC, and
+    TIFF's Lab (for D65), in its own way, knows neither cHRM nor cICP nor R03, and refuses some
+    files.
     """
 
     data: bytes
@@ -81,6 +72,11 @@ class Sample:
 
 def read_by_opencv(data: bytes, magick: Magick = "same") -> Sample:
     return Sample(data, opencv(data), "OpenCV", magick)
+
+
+def read_by_ffmpeg(data: bytes, suffix: str, magick: Magick = "same") -> Sample:
+    with tempfile.TemporaryDirectory() as folder:
+        return Sample(data, ffmpeg(data, Path(folder), suffix), "FFmpeg", magick)
 
 
 def computed(data: bytes, expected: Pixels, magick: Magick = "same") -> Sample:
@@ -170,6 +166,11 @@ def samples() -> dict[str, Sample]:
         "AVIF, nclx (Display P3)": computed(
             avif(pixels, 12, 13), with_srgb_curve(opencv(avif(pixels, 1, 13)), P3), "differs"
         ),
+        "HEIC": read_by_ffmpeg(HEIC_PHOTO, ".heic", "differs"),
+        "HEIC, ICC profile (Display P3)": computed(  # of our own reading of the same pixels
+            heic_with_profile(HEIC_PHOTO, rgb_profile(P3, 2.2)),
+            to_srgb(decode(HEIC_PHOTO), P3, 2.2), "differs",
+        ),
         "BMP": read_by_opencv(encoded(pixels, "BMP")),
         "PNM": read_by_opencv(encoded(pixels, "PPM")),
         "JPEG 2000": read_by_opencv(encoded(pixels, "JPEG2000")),
@@ -222,11 +223,6 @@ def table() -> Iterator[dict[str, list[str]]]:
         print(f"| {name} | {' | '.join(row)} |")
 
 
-def difference(one: Pixels, other: Pixels) -> int:
-    assert one.shape == other.shape
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
-
-
 @pytest.mark.parametrize("name", SAMPLES)
 def test_independent_readers_agree(name: str, table: dict[str, list[str]], tmp_path: Path) -> None:
     sample = SAMPLES[name]
@@ -234,21 +230,11 @@ def test_independent_readers_agree(name: str, table: dict[str, list[str]], tmp_p
     found = difference(pixels, sample.expected)
     table[name].append(f"{found} ({sample.by})")
     assert found <= MOST
-    magick = shutil.which("magick") or shutil.which("convert")
-    if magick is None or sample.magick == "refused":
+    refused = sample.magick == "refused"
+    other = None if refused else by_imagemagick(sample.data, tmp_path, pixels.shape)
+    if other is None:
         table[name].append("")
         return
-    found = difference(pixels, by_imagemagick(magick, sample.data, tmp_path, pixels.shape))
+    found = difference(pixels, other)
     table[name].append(str(found))
     assert found <= MOST or sample.magick == "differs"
-
-
-def by_imagemagick(magick: str, data: bytes, folder: Path, shape: tuple[int, ...]) -> Pixels:
-    (folder / "picture").write_bytes(data)
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    (folder / "srgb.icc").write_bytes(srgb)
-    lay = ["-auto-orient", "-background", "white", "-flatten"]
-    colours = ["-intent", "relative", "-profile", str(folder / "srgb.icc"), "-colorspace", "sRGB"]
-    command = [magick, f"{folder / 'picture'}[0]", *lay, *colours, "-depth", "8", "rgb:-"]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return np.frombuffer(done.stdout, np.uint8).reshape(shape)
