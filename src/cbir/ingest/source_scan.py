@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 from cbir.errors import CbirError, RecordsRefusedError
@@ -27,7 +26,8 @@ from cbir.ingest.describe import (
     describe_all,
     describe_items,
 )
-from cbir.ingest.details import handed_over, merged
+from cbir.ingest.details import merged
+from cbir.ingest.linked_sources import find_elsewhere, hand_over, is_awaited
 from cbir.ingest.moves import source_of
 from cbir.ingest.run_state import RunState
 from cbir.types import (
@@ -424,72 +424,29 @@ class SourceScan:
     def _find_excluded(self) -> set[str]:
         """The ids of the records whose images are excluded now, or part of another source."""
         source, start = self._source, len(self.name) + 1
-        self._elsewhere = self._find_elsewhere()
+        self._elsewhere = find_elsewhere(self._run, source, self.name)
         if not isinstance(source, FolderSource | ArchiveMembers) or not source.may_leave_out():
             return set(self._elsewhere)
         return {i for i in self._stamps if i in self._elsewhere or source.leaves_out(i[start:])}
 
-    def _find_elsewhere(self) -> dict[str, str]:
-        """The records of images that are, or may be, found in another source from now on.
-
-        Not what is neither there nor known there: its drive may not be mounted.
-        """
-        source, start, found = self._source, len(self.name) + 1, {}
-        if isinstance(source, FolderSource) and source.elsewhere:
-            for record_id in self._stamps:
-                other = source.id_elsewhere(record_id[start:])
-                if other and (
-                    other in self._run.stamps(source_of(other))
-                    or Path(source.path_of(record_id[start:])).exists()
-                ):
-                    found[record_id] = other
-        return found
-
     def _drop_excluded(self) -> None:
         """Remove the records of excluded images, unless they have moved to others."""
-        if excluded := [i for i in self._stamps if i in self._excluded and not self._awaits(i)]:
-            self._hand_over({i: self._elsewhere[i] for i in excluded if i in self._elsewhere})
-            lost = [i for i in excluded if i not in self._elsewhere and self._stamps[i].given]
-            if lost:
-                log.warning(
-                    "source %s: metadata that files gave is dropped with the excluded images %s; "
-                    "give the files again when you include them",
-                    self.name,
-                    listed(lost),
-                )
-            self._report.dropped += len(self._index.remove(excluded))
-            self.forget(excluded)
-
-    def _awaits(self, record_id: str) -> bool:
-        """Whether an image is found in another source only when that is indexed next."""
-        other = self._elsewhere.get(record_id)
-        if other is None or source_of(other) in self._run.whole:
-            return False
-        return other not in self._run.stamps(source_of(other)) and other not in self._run.buried
-
-    def _hand_over(self, others: Mapping[str, str]) -> None:
-        """Give what metadata files gave these images to the records of the same files elsewhere."""
-        given = {i: other for i, other in others.items() if self._stamps[i].given}
-        now = {name: self._index.stamps(name) for name in {source_of(i) for i in given.values()}}
-        details, lost = {}, []
-        for record_id, other in given.items():
-            stamp = now[source_of(other)].get(other)
-            detail, whole = handed_over(self._stamps[record_id], stamp) if stamp else (None, False)
-            if stamp and detail:
-                details[other] = detail
-                # The scan of the other source may yet write this record.
-                self._run.stamps(source_of(other))[other] = replace(stamp, **detail._asdict())
-            if not whole:
-                lost.append(record_id)
-        if details:
-            self._index.set_details(details)
-        if lost:
+        elsewhere = self._elsewhere
+        awaited = {i for i, other in elsewhere.items() if is_awaited(self._run, other)}
+        gone = self._excluded - awaited
+        excluded = [i for i in self._stamps if i in gone]
+        if not excluded:
+            return
+        hand_over(self._run, self.name, {i: elsewhere[i] for i in excluded if i in elsewhere})
+        if lost := [i for i in excluded if i not in elsewhere and self._stamps[i].given]:
             log.warning(
-                "source %s: metadata that files gave was dropped for %s, because the source that a "
-                "link leads to has no record of the same file, or has other values",
+                "source %s: metadata that files gave is dropped with the excluded images %s; "
+                "give the files again when you include them",
                 self.name,
                 listed(lost),
             )
+        self._report.dropped += len(self._index.remove(excluded))
+        self.forget(excluded)
 
     def _settle_missing(self, prune: Prune) -> None:
         """Mark as missing, or with `prune` remove, the records whose files were not found."""
