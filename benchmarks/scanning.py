@@ -1,7 +1,7 @@
 """A run over 20,000 files of which none has changed, compared with `find` on the same folder.
 
 `find` lists the files with size and modification time, which is what a run compares. A run also
-loads what the index knows, counts the images, applies patterns, and refreshes the index.
+loads what the index knows, applies patterns, and refreshes the index.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import time
 import zipfile
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -627,6 +628,39 @@ def test_progress_runs_through_all_sources_and_unchanged_images(
     cbir.index_images(folders, place, descriptor=MeanColour(), on_progress=seen.append)
     assert [p.done for p in seen[:24]] == list(range(1, 25))
     assert {p.total for p in seen} == {24}
+    # What changed is counted when it is come upon.
+    (folders[1] / "red" / "0.png").unlink()
+    Image.fromarray(picture((9, 9, 9), 1)).save(folders[1] / "red" / "1a.png")
+    Image.fromarray(picture((9, 9, 9), 2)).save(folders[1] / "red" / "1b.png")
+    seen.clear()
+    cbir.index_images(folders, place, descriptor=MeanColour(), on_progress=seen.append)
+    assert [p.total for p in seen if p.done > 21] == [25] * sum(p.done > 21 for p in seen)
+    assert (seen[-1].done, seen[0].total) == (25, 24)
+    # What is gone is not counted in the end.
+    shutil.rmtree(folders[0] / "red")
+    cbir.index_images(folders, place, descriptor=MeanColour(), on_progress=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (21, 21)
+
+
+def test_a_folder_is_counted_only_if_there_is_something_to_read(
+    photos: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index(photos, place)
+    opened: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: opened.append(Path(path)) or scandir(path))
+
+    def listed() -> list[int]:
+        """How often each folder was listed."""
+        found = Counter(path for path in opened if path.is_relative_to(photos))
+        opened.clear()
+        return list(found.values())
+
+    assert index(photos, place).unchanged == 12
+    assert listed() == [1, 1, 1, 1]
+    Image.fromarray(picture((9, 9, 9), 1)).save(photos / "new.png")
+    assert index(photos, place).added == 1
+    assert listed() == [2, 2, 2, 2]
 
 
 def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(

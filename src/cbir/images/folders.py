@@ -75,12 +75,16 @@ class FolderSource:
 
     @cached_property
     def count(self) -> int | None:
-        """The number of items, counted by a walk that opens only files with unknown extensions."""
-        return sum(isinstance(found, _Found) for found in self._walk())
+        """The number of items, counted by a walk that opens only files with unknown extensions.
+
+        May be asked for while `items` are read: it is no walk of theirs.
+        """
+        walk = self._walk([], LeftOut(), {})
+        return sum(isinstance(found, _Found) for found in walk)
 
     def items(self) -> Iterator[SourceItem]:
-        self.ignored = Counter()
-        for found in self._walk():
+        self.ignored, self.indexes, self.left_out, self.elsewhere = Counter(), [], LeftOut(), {}
+        for found in self._walk(self.indexes, self.left_out, self.elsewhere):
             if isinstance(found, str):
                 self.ignored[found] += 1
             else:
@@ -111,8 +115,7 @@ class FolderSource:
             return False
 
     def may_leave_out(self) -> bool:
-        """Whether anything is excluded."""
-        _ = self.count  # walks, unless it has
+        """Whether the last walk found that anything is excluded."""
         return bool(self.left_out.paths)
 
     def id_elsewhere(self, key: str) -> str | None:
@@ -148,13 +151,12 @@ class FolderSource:
             raise _unreadable(error) from error
         return str(path)
 
-    def _walk(self) -> Iterator[_Found | str]:
-        self.indexes, self.left_out, self.elsewhere = [], LeftOut(), {}
+    def _walk(
+        self, indexes: list[str], left_out: LeftOut, elsewhere: dict[str, str]
+    ) -> Iterator[_Found | str]:
         if self.only is None:
-            root, skipped, others = str(self.root), self.indexes.append, _Others(self.others)
-            return _walk(
-                root, self.below, self.rules, self.left_out, skipped, others, self.elsewhere
-            )
+            root, others = str(self.root), _Others(self.others)
+            return _walk(root, self.below, self.rules, left_out, indexes.append, others, elsewhere)
         return iter([_Found(str(self.root / self.only), encode_path(self.only))])
 
     def _item(self, found: _Found) -> SourceItem:

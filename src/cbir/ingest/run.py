@@ -11,7 +11,7 @@ from cbir.images.sources import is_away
 from cbir.index.base import Index
 from cbir.ingest.moves import Whereabouts, plan_moves, source_of, unbelievable
 from cbir.ingest.run_state import RunState
-from cbir.ingest.source_scan import Prune, SourceScan
+from cbir.ingest.source_scan import Prune, SourceScan, is_in
 from cbir.types import AddReport
 
 
@@ -41,9 +41,8 @@ def add_sources(run: RunState, sources: Sequence[ImageSource], prune: Prune) -> 
     began, broken = int(time.time()), None
     scans: list[SourceScan] = []
     try:
-        counts = [source.count for source in sources]
-        known = [count for count in counts if count is not None]
-        run.total = sum(known) if len(known) == len(counts) else None
+        # A folder is counted by a walk of its own, so not before there is anything to read.
+        run.total, run.uncounted = _indexed(run, sources), sources
         for source in sources:
             try:
                 scan = SourceScan(run, source, began)
@@ -55,11 +54,22 @@ def add_sources(run: RunState, sources: Sequence[ImageSource], prune: Prune) -> 
         _follow(run, scans)
         for scan in scans:
             scan.finish(prune)
+        if broken is None:
+            run.total = run.done
         run.tell()
     except KeyboardInterrupt:
         run.report.interrupted = True
     if broken is not None:
         raise broken
+
+
+def _indexed(run: RunState, sources: Sequence[ImageSource]) -> int:
+    """How many images of `sources` the index knows: as many as there are, if nothing changed."""
+    known = 0
+    for source in sources:
+        name = run.index.register_source(source.name, source.uri)
+        known += sum(is_in(source, name, i) for i in [*run.stamps(name), *run.buried])
+    return known
 
 
 def _follow(run: RunState, scans: Sequence[SourceScan]) -> None:

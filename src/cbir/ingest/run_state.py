@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from cbir.descriptors.contract import Descriptor
+from cbir.errors import CbirError
+from cbir.images.items import ImageSource
 from cbir.images.limits import DEFAULT, Limits
 from cbir.index.base import Index, Stamp, Tombstone
 from cbir.ingest.metadata import Metadata
@@ -18,7 +20,10 @@ TELL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """State of a run: images done, their total (None: unknown) and failures among them."""
+    """State of a run: images done, their total (None: unknown) and failures among them.
+
+    Until the first image is read, the total is that of the last run.
+    """
 
     done: int
     total: int | None
@@ -35,7 +40,7 @@ class RunState:
     `rehash`: read files again that seem unchanged. `again`: forget the tombstones of what the
     sources contain. `whole`: the sources that are read as a whole. `lost`: the sources that were
     not pruned, see `run.PruneRefusedError`. `done`: how many images are done, of `total` (None:
-    unknown).
+    unknown). `uncounted`: the sources, until their images are counted.
     """
 
     index: Index
@@ -52,6 +57,7 @@ class RunState:
     lost: dict[str, tuple[int, int]] = field(default_factory=dict)
     done: int = 0
     total: int | None = None
+    uncounted: Sequence[ImageSource] = ()
     _told: float = 0.0
     _stamps: dict[str, dict[str, Stamp]] = field(default_factory=dict)
 
@@ -81,6 +87,13 @@ class RunState:
             self._stamps[source] = self.index.stamps(source)
         return self._stamps[source]
 
+    def count(self) -> None:
+        """Count the images of all sources, if nobody has."""
+        counts = [_count(source) for source in self.uncounted]
+        if counts:
+            self.total = None if None in counts else sum(filter(None, counts))
+            self.uncounted = ()
+
     def tell_if_due(self) -> None:
         """Report progress, unless it was reported a moment ago."""
         if time.monotonic() - self._told >= TELL_SECONDS:
@@ -90,3 +103,10 @@ class RunState:
     def tell(self) -> None:
         """Report progress."""
         self.on_progress(Progress(self.done, self.total, len(self.report.failures)))
+
+
+def _count(source: ImageSource) -> int | None:
+    try:
+        return source.count
+    except CbirError:  # damaged; told when it is read
+        return None

@@ -56,6 +56,12 @@ def skipped_indexes(source: ImageSource) -> list[str]:
     return source.indexes if isinstance(source, FolderSource) else []
 
 
+def is_in(source: ImageSource, name: str, record_id: str) -> bool:
+    """Whether `source`, registered as `name`, yields the image of this id, if it is there."""
+    start = len(name) + 1
+    return record_id[:start] == f"{name}/" and _in_scope(source, record_id[start:])
+
+
 class SourceScan:
     """Adds one source; holds the known stamps, the ids seen, and the uncommitted work.
 
@@ -79,7 +85,8 @@ class SourceScan:
         if isinstance(source, FolderSource) and self._is_whole and not source.stamped:
             _say_once(run.index, self.name)
         self._stamps = run.stamps(self.name)
-        self._reopens = source.count is not None  # else a tar, which is read from its beginning
+        # Else a tar, which is read from its beginning. A folder is not counted in vain.
+        self._reopens = isinstance(source, FolderSource) or source.count is not None
         self._seen: set[str] = set()
         self._again: set[str] = set()
         self._failures: list[Failure] = []
@@ -161,6 +168,7 @@ class SourceScan:
                 self._keep_out()
             else:
                 _ = self._run.contents  # in this thread, before a worker asks
+                self._run.count()
                 yield item
 
     def _is_same(self, item: SourceItem, known: Stamp | Tombstone) -> bool:
@@ -388,15 +396,15 @@ class SourceScan:
             for failure in self._index.failures()
             if failure.source == self.name
             and failure.location not in again
-            and not (finished and (failure.location == ROOT or self._covers(failure.location)))
+            and not (
+                finished and (failure.location == ROOT or _in_scope(self._source, failure.location))
+            )
         ]
         self._index.set_failures(self.name, [*older, *self._failures])
 
     def covers(self, record_id: str) -> bool:
         """Whether the source yields the image of this id, if it is there."""
-        start = len(self.name) + 1
-        mine = record_id[:start] == f"{self.name}/" and self._covers(record_id[start:])
-        return mine and record_id not in self._excluded
+        return is_in(self._source, self.name, record_id) and record_id not in self._excluded
 
     def is_there(self, record_id: str) -> bool:
         """Whether an image that the source covers is, or may be, where it was.
@@ -461,10 +469,11 @@ class SourceScan:
             self._index.mark_missing(new)
         self._report.missing += len(gone)
 
-    def _covers(self, key: str) -> bool:
-        """Whether the source yields `key`: its scope is a prefix, or one key."""
-        scope = self._source.scope
-        return key.startswith(scope) if not scope or scope.endswith("/") else key == scope
+
+def _in_scope(source: ImageSource, key: str) -> bool:
+    """Whether `source` yields `key`, if it is there: its scope is a prefix, or one key."""
+    scope = source.scope
+    return key.startswith(scope) if not scope or scope.endswith("/") else key == scope
 
 
 def _say_once(index: Index, name: str) -> None:
