@@ -345,7 +345,9 @@ def place(tmp_path: Path) -> str:
     return url
 
 
-def test_the_command_takes_the_arguments_of_a_search(place: str, tmp_path: Path) -> None:
+def test_the_command_takes_the_arguments_of_a_search(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     query = tmp_path / "pictures" / NAMES[0]
     asked = [query, "--in", place, "-k", 3, "--where", "label=warm", "--region", "0,0,1,0.5"]
     hits = call("search", *asked, "--json").json[0]["hits"]
@@ -365,6 +367,11 @@ def test_the_command_takes_the_arguments_of_a_search(place: str, tmp_path: Path)
     (tmp_path / "pictures" / "new.png").write_bytes(picture(50))
     new = call("why", query, tmp_path / "pictures" / "new.png", "--in", place)
     assert "Its file is there: index its source again." in new.out
+    monkeypatch.chdir(tmp_path)  # there, the id is a path, too
+    assert call("why", query, "pictures/new.png", "--in", place).out.count("Its file is there") == 1
+    (tmp_path / "far.png").write_bytes(picture(50))
+    far = call("why", query, "far.png", "--in", place)
+    assert f"Its file is there: index its folder with --into {place}." in far.out
     assert "give a query" in call("why", IDS[0], "--in", place).err
     assert "give a query" in call("why", query, query, IDS[0], "--in", place).err
 

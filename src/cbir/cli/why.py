@@ -63,13 +63,14 @@ def command(
         query = Query(next(iter(of), None), region, text)
         record_id = id_of(searcher.index, target)
         answer = why(searcher, query, record_id, options=SearchOptions(**options))
+        in_source = record_id.partition("/")[0] in searcher.index.sources()
     if as_json:
         name = next(iter([*images, *ids]), query.text)
         print_json({"query": name, **answer.to_json()})
         return
     for sentence in answer.sentences:
         show(sentence)
-    if answer.state == "unknown" and record_id == target and Path(target).is_file():
+    if not in_source and Path(target).is_file():
         show(f"Its file is there: index its folder with --into {shell_word(index)}.")
     if rows := list(_rows(answer)):
         print_table(rows[0], rows[1:])

@@ -22,7 +22,7 @@ TELL_SECONDS = 0.1
 class Progress:
     """State of a run: images done, their total (None: unknown) and failures among them.
 
-    Until the first image is read, the total is that of the last run.
+    Until an image has to be read, the total is the number that the index has of the sources.
     """
 
     done: int
