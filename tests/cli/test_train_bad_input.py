@@ -98,10 +98,12 @@ def test_many_unreadable_images_are_counted_and_the_first_named(kind: str, tmp_p
     assert sum(line.startswith("skipped ") for line in answer.err.splitlines()) == 4
 
 
-def test_an_unreadable_image_is_named_and_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unreadable_image_is_named_and_left_out(kind: str, tmp_path: Path) -> None:
     folder = noise(tmp_path / "n", {"cats": 12, "dogs": 12})
     (folder / "cats" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    answer = train("bovw", folder)
+    small = ("--backbone", "mlp", "--set", "width=0.125") if kind == "cnn" else ()
+    answer = train(kind, folder, *small)
     assert answer.code == 0, answer.err
     assert "skipped cats/bad.png: " in answer.err
     assert "22 training images, 2 held out" in answer.err

@@ -82,6 +82,35 @@ def test_averaged_weights_are_the_moving_average() -> None:
     torch.testing.assert_close(measured, expected)
 
 
+@pytest.mark.parametrize("clip", [0.01, 1e6])
+def test_a_clipped_step_has_the_direction_of_the_gradient_and_at_most_its_length(
+    clip: float,
+) -> None:
+    """One plain step of SGD moves the weights by rate x gradient."""
+    rate = 0.1
+    plain: dict[str, Any] = {
+        "backbone": "mlp",
+        "epochs": 1,
+        "batch_size": 200,
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "warm_up": 0.0,
+    }
+
+    def weights(peak_rate: float, clip: float = 0.0) -> np.ndarray:
+        network, _ = trained(**plain, peak_rate=peak_rate, clip=clip)
+        return np.concatenate([each.detach().numpy().ravel() for each in network.parameters()])
+
+    start = weights(0.0)
+    step = weights(rate) - start
+    length = np.linalg.norm(step)
+    assert length > rate * 0.1  # else 0.01 would clip nothing
+    clipped = weights(rate, clip) - start
+    expected = step * min(1.0, rate * clip / length)
+    np.testing.assert_allclose(clipped, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
 def test_early_stopping_ends_the_run_with_the_best_weights() -> None:
     from cbir.training.network.prediction import predict
 
