@@ -7,17 +7,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 from PIL import Image
 
 from cbir.descriptors.contract import Descriptor
+from cbir.errors import CbirError
 from cbir.images.decode import decode
 from cbir.ingest.indexing import index_images
+from cbir.search.query import SearchOptions
 from cbir.search.searcher import Searcher
-from cbir.types import DescriptorSpec, RgbImage, Vectors
+from cbir.types import DescriptorSpec, Hit, RgbImage, Vectors
 from cbir.web.serve import Server, listen
+from tests.descriptors.local.support_textures import texture, write_textures
 
 NAMES = (
     "warm/red.png",
@@ -99,6 +103,39 @@ def build_index(folder: Path, regions: int = 1, descriptor: Descriptor | None = 
     )
     assert report.added == len(NAMES), report
     return url
+
+
+def build_textured(folder: Path) -> str:
+    """An index of pictures with enough on them to be compared, and where it is.
+
+    `photos/part.png` is a part of `photos/2.png`, which the scores alone do not tell.
+    """
+    photos = write_textures(folder / "photos", 4)
+    Image.fromarray(texture(2)[60:, 80:]).save(photos / "part.png")
+    index_images([photos], folder / "t.cbir", descriptor=Grid())
+    return str(folder / "t.cbir")
+
+
+class SlowVerification(Searcher):
+    """Begins to verify once `go_on` is set, or when verification should end."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(open_searcher(url).index, Grid())
+        self.begun = threading.Semaphore(0)
+        self.ended: list[str] = []
+        self.go_on = threading.Event()
+
+    def search(self, query: Any, **options: Any) -> list[Hit]:
+        asked: SearchOptions | None = options.get("options")
+        if asked is not None and asked.verify:
+            self.begun.release()
+            try:
+                while not self.go_on.wait(0.02) and options["go_on"]():
+                    pass
+            except CbirError as error:
+                self.ended.append(str(error))
+                raise
+        return super().search(query, **options)
 
 
 LARGE = "pictures/cold/large.png"

@@ -37,6 +37,10 @@ from tests.web.support_web import (
 
 JSON = {"Accept": "application/json"}
 KIND = "multipart/form-data; boundary=e"
+VERIFY = (
+    f"GET /search?verify=1&id={LARGE} HTTP/1.1\r\n"
+    "Host: 127.0.0.1\r\nAccept: application/json\r\n\r\n"
+)
 HEAD = f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {KIND}\r\n".encode()
 
 
@@ -362,9 +366,7 @@ def test_verification_ends_in_time(slow: Slow, monkeypatch: pytest.MonkeyPatch, 
 def test_nothing_is_verified_for_a_client_that_is_gone(slow: Slow) -> None:
     with served(slow) as address:
         with connect(address) as connection:
-            connection.sendall(
-                f"GET /search?verify=1&id={LARGE} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
-            )
+            connection.sendall(VERIFY.encode())
             assert slow.begun.acquire(timeout=10)
         wait_until(lambda: len(slow.ended) == 1)
 
@@ -400,9 +402,7 @@ def test_a_server_that_stops_does_not_wait_for_long(
     with listening(slow) as (server, address), connect(address) as unfinished:
         unfinished.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + bytes(1000))
         with connect(address) as asked:
-            asked.sendall(
-                f"GET /search?verify=1&id={LARGE} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
-            )
+            asked.sendall(VERIFY.encode())
             assert slow.begun.acquire(timeout=10)
             server.stop()
             assert rest(unfinished) == b""

@@ -40,6 +40,7 @@ from tests.web.support_web import (
     NAMES,
     Grid,
     build_index,
+    build_textured,
     noise,
     open_searcher,
     picture,
@@ -219,13 +220,7 @@ def test_the_part_that_matched_is_drawn_over_its_hit(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def textured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
     """Pictures with enough on them to be compared point by point."""
-    folder = tmp_path_factory.mktemp("textured")
-    (folder / "photos").mkdir()
-    for seed in range(4):
-        Image.fromarray(texture(seed)).save(folder / "photos" / f"{seed}.png")
-    Image.fromarray(texture(2)[:90, 120:]).save(folder / "photos" / "part.png")
-    index_images([folder / "photos"], folder / "t.cbir", descriptor=Grid())
-    opened = open_searcher(str(folder / "t.cbir"))
+    opened = open_searcher(build_textured(tmp_path_factory.mktemp("textured")))
     yield opened
     opened.close()
 
@@ -837,9 +832,7 @@ def test_every_answer_carries_its_headers_and_no_cookie(client: FlaskClient) -> 
 def test_pages_need_no_inline_code_and_no_other_host(client: FlaskClient) -> None:
     for page in (client.get("/").text, upload(client, picture(0), headers=PAGE).text):
         assert not re.search(r"\sstyle=|<style|\son\w+=", page)
-        assert re.findall(r"<script(.*?)>(.*?)</script>", page) == [
-            (' src="/static/page.js" defer', "")
-        ]
+        assert re.findall(r"<script(.*?)>(.*?)</script>", page) == [(' src="/static/page.js"', "")]
         assert not re.search(r'(src|href|action)="(?!/|data:|#)', page)
 
 

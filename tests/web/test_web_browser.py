@@ -22,7 +22,9 @@ from cbir.web.app import MAX_UPLOAD
 from tests.web.support_web import (
     NAMES,
     GridWords,
+    SlowVerification,
     build_index,
+    build_textured,
     open_searcher,
     picture,
     served,
@@ -399,11 +401,11 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     )
     if not script:
         page.get_by_role("button", name="Find similar").click()
-    page.wait_for_selector(".sheet-hits")
-    first = page.locator(".hit").first
+    page.get_by_text("13 compared").wait_for()
+    first = page.locator(".hit:visible").first
     assert first.locator(".id code").text_content() == "pictures/cold/large.png"
     assert first.locator(".tag").last.text_content() == "turned 270"
-    page.locator(".hit a.mat").first.click()  # what was asked for stays asked for
+    first.locator("a.mat").click()  # what was asked for stays asked for
     page.wait_for_selector("form.refine")
     for label in (
         "Include rotated and mirrored copies",
@@ -414,6 +416,85 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     page.get_by_role("button", name="Search again").click()
     page.wait_for_url(lambda url: "any_orientation" not in url)
     assert "verify=1" in page.url
+
+
+PART = "photos/part.png"
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[SlowVerification]:
+    opened = SlowVerification(build_textured(tmp_path))
+    yield opened
+    opened.go_on.set()
+    opened.close()
+
+
+def visible_ids(page: Page) -> list[str]:
+    return [
+        one.inner_text() for one in page.locator(".sheet-hits .id code").all() if one.is_visible()
+    ]
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_hits_show_by_score_while_they_are_compared(
+    visit: Visit, slow: SlowVerification, script: bool
+) -> None:
+    by_score = expected(slow, IndexedId(PART))
+    with served(slow) as address:
+        page = visit(at=address, java_script_enabled=script)
+        there = f"{address}search?id={PART}&verify=1"
+        page.goto(there, wait_until="commit")
+        page.get_by_text("Comparing 4 pictures…").wait_for()
+        assert visible_ids(page) == by_score
+        if script:  # the page can be used meanwhile
+            page.wait_for_selector("html.js .mat-query.is-drawable")
+            page.wait_for_function("""() => [...document.querySelectorAll("main img[src]")]
+                .some((image) => image.closest(".hit") && image.naturalWidth > 0)""")
+        slow.go_on.set()
+        page.get_by_text("4 compared, 1 agreed.").wait_for()
+        page.wait_for_load_state()
+        verified = [hit.id for hit in slow.search(IndexedId(PART), verify=True)]
+        assert visible_ids(page) == verified != by_score
+        assert page.get_by_text("Comparing").is_hidden()
+        assert page.url == there
+        assert_no_sideways_scrolling(page)
+        if script:
+            assert page.evaluate(CONTRAST) == []
+            assert page.evaluate(REPEATED) == []
+        page.locator(".hit a.mat:visible").first.click()
+        page.wait_for_url(lambda url: "part.png" not in url)
+        page.go_back()
+        page.get_by_text("4 compared, 1 agreed.").wait_for()
+        assert page.url == there
+        assert visible_ids(page) == verified
+
+
+def test_a_page_that_is_stopped_says_that_nothing_was_compared(
+    visit: Visit, slow: SlowVerification
+) -> None:
+    with served(slow) as address:
+        page = visit(at=address)
+        page.goto(f"{address}search?id={PART}&verify=1", wait_until="commit")
+        page.get_by_text("Comparing 4 pictures…").wait_for()
+        page.wait_for_selector("html.js")
+        page.evaluate("window.stop()")
+        page.get_by_text("Not compared: the page was stopped.").wait_for()
+        assert visible_ids(page) == expected(slow, IndexedId(PART))
+
+
+def test_the_comparison_ends_when_the_page_is_left(visit: Visit, slow: SlowVerification) -> None:
+    with served(slow) as address:
+        page = visit(at=address)
+        page.goto(f"{address}search?id={PART}&verify=1", wait_until="commit")
+        page.get_by_text("Comparing 4 pictures…").wait_for()
+        assert slow.begun.acquire(timeout=10)
+        page.get_by_role("link", name="start page").click()
+        page.locator(".sheet-samples").wait_for()
+        for _ in range(500):
+            if slow.ended:
+                break
+            slow.go_on.wait(0.02)
+        assert len(slow.ended) == 1
 
 
 def test_everything_works_without_javascript(visit: Visit, searcher: Searcher) -> None:

@@ -23,6 +23,7 @@ _HTTP = {
         "Try again in a moment. The server's log has details.",
     ),
 }
+_NO_MEMORY = ("The server needs more memory for this", "Try again in a moment.")
 
 _STRANGERS = frozenset({401, 403})
 """Answers to those who may not see anything of the index."""
@@ -35,14 +36,33 @@ def register_failures(app: Flask) -> None:
     app.register_error_handler(HTTPException, _from_http_error)
 
 
+def what_failed(error: Exception) -> str:
+    """What to say on a page that is on its way already, and can have no other status any more."""
+    if isinstance(error, CbirError):
+        _, message, hint = _reason(error)
+    else:
+        current_app.logger.error("a page could not be completed", exc_info=error)
+        message, hint = _NO_MEMORY if is_out_of_memory(error) else _HTTP[500]
+    return f"{message}. {hint}"
+
+
 def _from_cbir_error(error: CbirError) -> Answer:
+    field = error.field if isinstance(error, RequestError) else ""
+    return _answer(*_reason(error), field)
+
+
+def _reason(error: CbirError) -> tuple[int, str, str]:
+    """The HTTP status, the message and the hint for an error.
+
+    Logs what visitors are not told, and opens an index again that was replaced.
+    """
     if isinstance(error, RequestError):
-        return _answer(error.status, error.message, error.hint, error.field)
+        return error.status, error.message, error.hint
     if isinstance(error, RecordGoneError):
         message = f"There is no picture '{error.record_id}' in this index"
-        return _answer(404, message, "It may have been removed; search again for current ids.")
+        return 404, message, "It may have been removed; search again for current ids."
     if isinstance(error, ImageError | QueryError):
-        return _answer(400, _sentence(error.message), error.hint)
+        return 400, _sentence(error.message), error.hint
     if isinstance(error, IndexReplacedError):
         try:
             reopen()
@@ -50,19 +70,19 @@ def _from_cbir_error(error: CbirError) -> Answer:
             error = still
         else:
             current_app.logger.warning("%s; it was opened again", error.message)
-            return _answer(503, "The index was just replaced", "Ask again: the new one is open.")
+            return 503, "The index was just replaced", "Ask again: the new one is open."
     if isinstance(error, NoRoomError):
-        return _answer(503, "The server is busy with other large pictures", _sentence(error.hint))
+        return 503, "The server is busy with other large pictures", _sentence(error.hint)
     # Anything else is about this installation; its message may hold paths of the server.
     current_app.logger.error("%s", error)
-    return _answer(503, "The index cannot be searched now", "The server's log has the reason.")
+    return 503, "The index cannot be searched now", "The server's log has the reason."
 
 
 def _from_http_error(error: HTTPException) -> Answer:
     if error.response is not None or error.code is None or error.code < 400:
         return error.get_response()
     if is_out_of_memory(getattr(error, "original_exception", None)):
-        return _answer(503, "The server needs more memory for this", "Try again in a moment.")
+        return _answer(503, *_NO_MEMORY)
     message, hint = _HTTP.get(error.code, (error.name, error.description or ""))
     if error.code == 413:
         message, hint = _too_large()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flask import Flask, g, render_template
@@ -23,6 +23,8 @@ from cbir.web.opened import searcher, showcase
 from cbir.web.questions import MAX_K, MAX_UPLOAD, Asked, as_fields
 from cbir.wording import counted
 
+_LATER = Markup("<!-- later -->")
+"""Where the second part of a page belongs. Text from outside is escaped, so it has no such tag."""
 SHOWN_CLASSES = 12
 SMALL_SIDE = 96
 """Pictures up to this many pixels a side are enlarged without smoothing."""
@@ -50,6 +52,21 @@ class Wrong:
     hint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a page shows of a search.
+
+    `verification`: the counts of a verified search. `comparing`: how many hits are being compared
+    while the page is read. `uncompared`: why hits were not, although that was requested.
+    """
+
+    hits: Sequence[Hit]
+    took_ms: float
+    verification: Verification | None = None
+    comparing: int = 0
+    uncompared: str = ""
+
+
 def home_page(draw: int) -> str:
     """The start page: the form and sample pictures of the index."""
     samples = showcase()
@@ -62,29 +79,39 @@ def home_page(draw: int) -> str:
     )
 
 
-def results_page(
-    asked: Asked,
-    words: str | None,
-    hits: Sequence[Hit],
-    verification: Verification | None,
-    took_ms: float,
-) -> str:
-    """The query and its hits; raises `RecordGoneError` if its picture is no longer indexed.
+def results_page(asked: Asked, words: str | None, found: Found) -> str:
+    """The query and its hits; raises `RecordGoneError` if its picture is no longer indexed."""
+    return render_template("results.html", found=found, **_results(asked, words, found))
 
-    `verification`: the counts of a verified search.
+
+def results_in_turn(
+    asked: Asked, words: str | None, first: Found, later: Callable[[], Found]
+) -> Iterator[str]:
+    """The parts of a page: with the `first` hits, then those of `later()`, which hide the others.
+
+    `later` is called once the first part is sent. Raises as `results_page` does, before that.
     """
-    where = () if hits else _search_options().where
-    return render_template(
-        "results.html",
-        near_misses=near_misses(searcher().index, where),
-        about=_about(),
-        labels=showcase().labels(),
-        query=_query_picture(asked),
-        words=words,
-        hits=hits,
-        verification=verification,
-        took_ms=took_ms,
-    )
+    values = _results(asked, words, first)
+    page = render_template("results.html", found=first, later_mark=_LATER, **values)
+    before, after = page.split(_LATER)
+
+    def parts() -> Iterator[str]:
+        yield before
+        yield render_template("answers.html", found=later(), **values)
+        yield after
+
+    return parts()
+
+
+def _results(asked: Asked, words: str | None, found: Found) -> dict[str, object]:
+    where = () if found.hits else _search_options().where
+    return {
+        "near_misses": near_misses(searcher().index, where),
+        "about": _about(),
+        "labels": showcase().labels(),
+        "query": _query_picture(asked),
+        "words": words,
+    }
 
 
 def refused_page(message: str, hint: str, field: str) -> str:

@@ -5,9 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from flask import Blueprint, Response, current_app, jsonify, redirect, request, url_for
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    jsonify,
+    redirect,
+    request,
+    stream_with_context,
+    url_for,
+)
 from werkzeug.wrappers import Response as AnyResponse
 
 from cbir.errors import ImageError, QueryError
@@ -20,9 +30,17 @@ from cbir.search.originals import OriginalError, OriginalState
 from cbir.search.why import why
 from cbir.types import Hit, ImageRecord, Verification
 from cbir.web.admission import GoOn, verified
+from cbir.web.failures import what_failed
 from cbir.web.image_responses import file_name, picture_response, png, version_of
 from cbir.web.opened import searcher
-from cbir.web.pages import gone_page, home_page, known_classes, results_page
+from cbir.web.pages import (
+    Found,
+    gone_page,
+    home_page,
+    known_classes,
+    results_in_turn,
+    results_page,
+)
 from cbir.web.positions import refuse_positions, sees_positions, without_positions
 from cbir.web.questions import LIMITS, Question, RequestError, as_fields, read_question, wants_json
 from cbir.web.uploads import Uploads
@@ -69,9 +87,12 @@ def search() -> AnyResponse | str:
     if asked.of is None and request.method == "POST" and not wants_json(request):
         fields = as_fields(question.options)
         return redirect(url_for("views.search_indexed", text=text, **fields), 303)
+    json = wants_json(request)
+    if question.options.verify and not json:
+        return _shown_in_turn(question, started)
     hits, verification = _hits(question)
-    took_ms = round((time.perf_counter() - started) * 1000, 3)
-    if wants_json(request):
+    took_ms = _ms_since(started)
+    if json:
         found: dict[str, Any] = {"query": asked.name}
         found |= {} if text is None else {"text": text}
         found |= {"hits": [_hit_json(hit) for hit in hits], "took_ms": took_ms}
@@ -81,7 +102,7 @@ def search() -> AnyResponse | str:
             missed = near_misses(searcher().index, question.options.where)
             found["notes"] = [miss.sentence() for miss in missed]
         return jsonify(found)
-    return results_page(asked, text, hits, verification, took_ms)
+    return results_page(asked, text, Found(hits, took_ms))
 
 
 @views.get("/why")
@@ -159,6 +180,35 @@ def _question() -> Question:
         with _refusals(question):
             refuse_positions(question.options.where)
     return question
+
+
+def _shown_in_turn(question: Question, started: float) -> AnyResponse | str:
+    """The page of a verified search: the hits by score at once, then the verified ones."""
+    asked, query, options = question.asked, question.query, question.options
+    opened = searcher()
+    with _refusals(question):
+        options.check_for(query)
+        unverified = replace(options, verify=False, k=opened.looked_at(options))
+        hits = opened.search(query, options=unverified, warn=False)
+    first = Found(hits[: options.k], _ms_since(started), comparing=len(hits))
+    if not hits:
+        return results_page(asked, query.text, first)
+
+    def later() -> Found:
+        try:
+            hits, verification = _hits(question)
+        except Exception as error:  # noqa: BLE001 - the page is on its way: this is the edge
+            return replace(first, comparing=0, uncompared=what_failed(error))
+        return Found(hits, _ms_since(started), verification)
+
+    page = results_in_turn(asked, query.text, first, later)
+    response = Response(stream_with_context(page), mimetype="text/html")
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would wait for the rest
+    return response
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)
 
 
 def _hits(question: Question) -> tuple[list[Hit], Verification | None]:

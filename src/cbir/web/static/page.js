@@ -161,3 +161,13 @@
   field.addEventListener("input", draw);
   addEventListener("pageshow", draw);
 })();
+
+// The verified hits come below those by score, and hide them. If the page ends without them, because
+// it was stopped or the server went away, nothing is compared any more.
+document.addEventListener("readystatechange", () => {
+  "use strict";
+  const note = document.querySelector(".answers:last-of-type .comparing");
+  if (document.readyState !== "complete" || !note) return;
+  note.classList.remove("comparing");
+  note.textContent = "Not compared: the page was stopped. Search again to compare the pictures.";
+});
