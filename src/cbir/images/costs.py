@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cbir.errors import ImageError
 from cbir.images.camera_raw import RAW
 from cbir.images.jpeg_scans import scan_count
+from cbir.images.large_webp import is_large_webp
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,7 @@ _SCAN_TIME, _BYTE_TIME = 1.5, 10
 _PYTHON_TIME = 1000  # of Pillow's decoders in Python
 # Bytes a pixel that a decoder needs beside Pillow's image.
 _EXTRA = {"image/webp": 12, "image/avif": 9, "image/heic": 9, _JP2: 16, _TIFF: 4, RAW: 4}
+_LARGE_WEBP = 1
 _COEFFICIENTS = 6  # bytes a pixel, kept by JPEGs of several scans
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _RESULT = 3  # bytes a pixel
@@ -69,7 +71,8 @@ def cost_of(kind: str, image: ImageFile, data: bytes, pixels: int) -> Cost:
         time += _SCAN_TIME * scans * pixels
     if image.tile and image.tile[0][0] in DECODERS:
         time += _PYTHON_TIME * pixels
-    memory = (_STORED.get(image.mode, 4) + _RESULT + _EXTRA.get(kind, 0)) * decoded
+    extra = _LARGE_WEBP if is_large_webp(image) else _EXTRA.get(kind, 0)
+    memory = (_STORED.get(image.mode, 4) + _RESULT + extra) * decoded
     memory += _COEFFICIENTS * pixels if scans > 1 else 0
     return Cost(memory + min(_BAND, 20 * decoded) + len(data), time / 1e9)
 

@@ -23,6 +23,7 @@ from cbir.images.decoding_process import Decoded, Task, decode_in_process
 from cbir.images.depths import as_black_is_zero
 from cbir.images.formats import JP2, JPEG, PNG, TIFF, name_of, reader_of, sniff
 from cbir.images.jpeg_scans import has_every_scan
+from cbir.images.large_webp import is_large_webp, still_webp
 from cbir.images.libtiff import error_lines
 from cbir.images.limits import DEFAULT, UNKNOWN, Limits, decoding_room
 from cbir.images.named_profiles import ADOBE_RGB, named_profile
@@ -262,6 +263,8 @@ def _decode_whole(kind: str, data: bytes, limits: Limits, orientation: int) -> D
 
 
 def _loaded(kind: str, image: Image, plain: bool, data: bytes, orientation: int) -> RgbImage:
+    if is_large_webp(image):
+        image = still_webp(image, data)
     # XMP may contain an orientation, too.
     if plain and image.mode == "RGB" and "xmp" not in image.info:
         return rgb_pixels(image, "")

@@ -10,13 +10,14 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
-from threading import Lock, Thread
-from typing import IO
+from threading import Lock
+from typing import IO, Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ _KILLED = 9  # the signal
 _PER_PIXEL = 20  # bytes that a pixel takes in the worst format
 _REMEMBERED = 1800.0  # seconds: a busy machine may have been the reason
 _MOST_REMEMBERED = 1000
+
+_Answer = tuple[dict[str, Any], RgbImage]
 
 _too_slow: dict[tuple[bytes, Task, float], float] = {}
 """Until when a picture that ran out of time is not tried again."""
@@ -82,29 +85,32 @@ def decode_in_process(task: Task, data: bytes, limits: Limits) -> Decoded:
         "memory": memory + _BASE,
         "parent": os.getpid(),
     }
-    with subprocess.Popen(
-        # Without the working directory, which may hold anyone's modules, among its paths.
-        [sys.executable, "-P", "-m", "cbir.images.decode_task"],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for this process, which then ends the other one
-    ) as process:
-        assert process.stdin is not None
-        # `communicate` loses input that it has not sent when its time is over.
+    with (
+        subprocess.Popen(
+            # Without the working directory, which may hold anyone's modules, among its paths.
+            [sys.executable, "-P", "-m", "cbir.images.decode_task"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process, which then ends the other one
+        ) as process,
+        ThreadPoolExecutor(2, "cbir-decoding") as pool,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        # Not `communicate`, which would hold the pixels twice.
         pipe, process.stdin = process.stdin, None
-        feeder = Thread(target=_feed, args=(pipe, json.dumps(settings).encode() + b"\n", data))
-        feeder.start()
+        pool.submit(_feed, pipe, json.dumps(settings).encode() + b"\n", data)
+        receiving = pool.submit(_received, process.stdout)
         try:
-            message = _until_done(process, limits)
+            answer = _until_done(receiving, limits)
+            code = process.wait() if answer is None else 0
         except TimeoutError:
             _remember(picture)
             raise _overdue(limits) from None
         finally:
             process.kill()
-            feeder.join()
-    return _read(message, process.returncode, memory)
+    return _read(answer, code, memory)
 
 
 def _feed(pipe: IO[bytes], *parts: bytes) -> None:
@@ -113,12 +119,23 @@ def _feed(pipe: IO[bytes], *parts: bytes) -> None:
             pipe.write(part)
 
 
-def _until_done(process: subprocess.Popen[bytes], limits: Limits) -> bytes:
+def _received(pipe: IO[bytes]) -> _Answer | None:
+    """What the process says, None if it ends before that."""
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        return None
+    told = json.loads(line)
+    pixels = np.empty((*told.get("shape", (0, 0)), 3), np.uint8)
+    length = pipe.readinto(pixels.reshape(-1).data)  # type: ignore[attr-defined] # is buffered
+    return (told, pixels) if length == pixels.nbytes else None
+
+
+def _until_done(receiving: Future[_Answer | None], limits: Limits) -> _Answer | None:
     deadline = time.monotonic() + limits.seconds
     while True:
         try:
-            return process.communicate(timeout=min(_LOOK, limits.seconds))[0]
-        except subprocess.TimeoutExpired:
+            return receiving.result(min(_LOOK, limits.seconds))
+        except TimeoutError:
             if limits.stopped is not None and limits.stopped.is_set():
                 raise ImageError("decoding was stopped") from None
             if time.monotonic() >= deadline:
@@ -140,18 +157,16 @@ def _remember(picture: tuple[bytes, Task, float]) -> None:
         _too_slow[picture] = time.monotonic() + _REMEMBERED
 
 
-def _read(message: bytes, code: int, memory: int) -> Decoded:
-    end = message.find(b"\n")
-    if end < 0:
+def _read(answer: _Answer | None, code: int, memory: int) -> Decoded:
+    if answer is None:
         if code == -_KILLED:  # by the system, for want of memory
             raise MemoryError
         raise ImageError("damaged image: its decoder ended without an answer")
-    told = json.loads(message[:end])
+    told, pixels = answer
     if "error" in told:
         raise ImageError(told["error"], told["hint"])
     if told.get("lacks") == "limit":
         raise ImageError(f"needs more than {memory / 1e9:g} GB of memory to decode")
     if "lacks" in told:
         raise MemoryError
-    pixels = np.frombuffer(message, np.uint8, offset=end + 1).reshape(*told["shape"], 3)
     return Decoded(pixels, told["width"], told["height"], tuple(told["notes"]))
