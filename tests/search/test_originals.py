@@ -192,6 +192,48 @@ def test_a_name_that_leads_out_of_a_source_opens_nothing(place: Path, photos: Pa
     assert state(place) == "gone"
 
 
+def test_a_link_out_of_a_source_is_followed_only_to_the_indexed_file(
+    place: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Neither if a picture becomes a link after indexing, nor if an index says what is there."""
+    first, private = photos / "red" / "0.png", tmp_path / "private.png"
+    shutil.copy(first, private)  # the indexed content
+    for target in (private, photos / "blue" / "copy.png"):
+        shutil.copy(private, photos / "blue" / "copy.png")
+        first.unlink()
+        first.symlink_to(target)
+        assert state(place) == ("changed" if target == private else "open")
+    (photos / "blue" / "copy.png").unlink()
+    assert state(place) == "gone"
+    shutil.move(photos / "red", tmp_path / "elsewhere")
+    (photos / "red").symlink_to(tmp_path / "elsewhere")
+    assert state(place) == "gone"  # a link to a link that leads nowhere
+    shutil.copy(private, tmp_path / "elsewhere" / "1.png")
+    assert state(place, "photos/red/1.png") == "changed"
+    cbir.index_images([photos], place)  # follows links, as the person wants it
+    assert state(place, "photos/red/1.png") == "open"
+    sql(place, "UPDATE records SET stamp = NULL WHERE id = 'photos/red/1.png'")
+    assert state(place, "photos/red/1.png") == "changed"
+
+
+def test_pictures_behind_links_out_of_a_source_are_opened(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "photos").symlink_to(photos)
+    (tmp_path / "library" / "one.png").symlink_to(photos / "red" / "0.png")
+    for stamped in (True, False):  # also where inodes are not kept
+        monkeypatch.setattr("cbir.images.folders.keeps_inodes", lambda _, kept=stamped: kept)
+        place = tmp_path / f"{stamped}.cbir"
+        cbir.index_images([tmp_path / "library"], place, descriptor="classic")
+        assert state(place, "library/one.png") == "open"
+        assert state(place, "library/photos/blue/1.png") == "open"
+    one = photos / "red" / "0.png"
+    shutil.copy(one, tmp_path / "new.png")
+    (tmp_path / "new.png").replace(one)
+    assert state(tmp_path / "True.cbir", "library/one.png") == "changed"
+
+
 def test_a_damaged_list_of_sources_is_named(place: Path) -> None:
     for wrong in ("{", "[]", json.dumps({"a": 1}), json.dumps({"a": {"b": 1}})):
         (cbir_home() / "sources.json").write_text(wrong)

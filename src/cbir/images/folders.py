@@ -129,6 +129,12 @@ class FolderSource:
         """The path of the file or folder `key`."""
         return str(self.root / os.fsdecode(decode_path(key)))
 
+    def linked_from_outside(self, location: str) -> SourceItem | None:
+        """The file at `location` as it is now, if a symbolic link leads out of `root` to it."""
+        path = self.root.joinpath(*self._parts(location))
+        outside = not _is_inside(os.path.realpath(path), os.path.realpath(self.root))
+        return self._item(_Found(str(path), location)) if outside and path.is_file() else None
+
     def open(self, location: str) -> bytes:
         return read_file(self._image(location))
 
@@ -145,7 +151,7 @@ class FolderSource:
         try:
             if not path.is_file():
                 raise ImageError(f"the original is gone: {location} is not in {self.uri}")
-            if not is_candidate(parts[-1], partial(_head, str(path))):
+            if not is_candidate(path.name, partial(_head, str(path))):
                 raise ImageError(f"'{location}' is not an image")
         except OSError as error:
             raise _unreadable(error) from error

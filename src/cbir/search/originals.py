@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Literal
 
 from cbir.errors import CbirError, ImageError, RecordGoneError
+from cbir.images.folders import FolderSource
 from cbir.images.items import ImageSource, content_hash
 from cbir.images.sources import is_built_in, source_for_uri
 from cbir.index.base import Index
@@ -76,7 +77,8 @@ class Originals:
         """From the index if it keeps the whole file, else from the source; see `original`.
 
         An index may say that its pictures are anywhere, so a source is only read if a person gave
-        or confirmed it on this machine, and a file only counts if it has the indexed content.
+        or confirmed it on this machine, a file only counts if it has the indexed content, and a
+        link out of a folder is only followed to the file that was indexed (see `_check_links`).
         """
         kept = None
         with suppress(RecordGoneError):  # a writer removed the record; its file may still be there
@@ -88,7 +90,9 @@ class Originals:
     def read(self, record: ImageRecord) -> bytes | RgbImage:
         """From the source; raises `OriginalError` as `open` does."""
         try:
-            data = self.source(record.source).open(record.location)
+            source = self.source(record.source)
+            _check_links(source, record)
+            data = source.open(record.location)
         except OriginalError:
             raise
         except CbirError as error:
@@ -121,3 +125,23 @@ class Originals:
                 "unconfirmed",
             )
         return source_for_uri(uri)
+
+
+def _check_links(source: ImageSource, record: ImageRecord) -> None:
+    """Follow a link out of a folder only to the file that was indexed there: it may be new.
+
+    Who made the index may know the content of a file elsewhere, but hardly its inode and times.
+    """
+    if not isinstance(source, FolderSource):
+        return
+    item = source.linked_from_outside(record.location)
+    if item is None:
+        return
+    now = (item.file_size, item.mtime_ns, item.stamp)
+    if now != (record.file_size, record.mtime_ns, record.stamp):
+        raise OriginalError(
+            f"the original of {record.id} is behind a link out of {source.uri}, "
+            "to a file that was not indexed there",
+            "index its source again",
+            "changed",
+        )
