@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 from cbir.errors import ImageError
 from cbir.files import open_file, special_kind
+from cbir.foreign_sqlite import table_names
 from cbir.images.camera_raw import RAW_SUFFIXES
 from cbir.images.decode import RAW_BYTE_LIMIT, check_size
 from cbir.images.excludes import IGNORE_FILE, Excludes, Exclusion, LeftOut, excludes, steps
@@ -184,17 +185,7 @@ class FolderSource:
 def is_index(folder: str) -> bool:
     """Whether `folder` is an index of ours: other programs call their files `index.sqlite`, too."""
     path = Path(folder, _INDEX_FILE)
-    if not path.is_file():
-        return False
-    import sqlite3
-
-    # Immutable: the file may be another program's, and SQLite would put its log files beside it.
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as database:
-            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-    except sqlite3.Error:
-        return False
-    return names >= _INDEX_TABLES
+    return path.is_file() and table_names(path) >= _INDEX_TABLES
 
 
 def read_file(path: str) -> bytes:

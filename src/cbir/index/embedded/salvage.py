@@ -11,10 +11,11 @@ from pathlib import Path
 
 from cbir.errors import CbirError, IndexStateError
 from cbir.files import put_in_place
+from cbir.foreign_sqlite import harden
 from cbir.index.embedded import folder as files
 from cbir.index.embedded.checksums import RECORDS, THUMBNAILS
 from cbir.index.embedded.index import CHECKS
-from cbir.index.embedded.sqlite import harden, primary_code
+from cbir.index.embedded.sqlite import primary_code
 
 _TRIES = 100_000
 """Statements a table: every unreadable row takes about one."""

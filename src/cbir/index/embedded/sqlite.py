@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cbir.errors import CbirError, IndexClosedError, IndexReplacedError, IndexStateError
+from cbir.foreign_sqlite import harden
 from cbir.index.embedded.folder import THUMBNAILS
 
 _BUSY_TIMEOUT = 30.0
 _STEPS_BETWEEN_LOOKS = 100_000
 """Steps of SQLite's virtual machine, a few milliseconds, after which Ctrl-C is noticed."""
-_LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 2**29,
-    sqlite3.SQLITE_LIMIT_COLUMN: 100,
-    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
-    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
-    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
-}
 
 Check = Callable[[sqlite3.Connection, str], None]
 """Raises `IndexStateError` unless the schema is cbir's; gets the index's name for messages."""
@@ -232,18 +225,6 @@ class Database:
                 what = f"{file} cannot be read or written: {error}"
                 hint = "check the disk and its free space; committed changes are kept"
         return IndexStateError(what, hint)
-
-
-def harden(connection: sqlite3.Connection) -> None:
-    """Trust neither the schema nor the pages of the file, which may be a stranger's."""
-    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0"):
-        connection.execute(f"PRAGMA {pragma}")
-    for limit, value in _LIMITS.items():
-        connection.setlimit(limit, value)
-    if sys.version_info >= (3, 12):
-        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
-        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
-        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
 
 
 def primary_code(error: sqlite3.Error) -> int:
