@@ -214,7 +214,8 @@ class AddReport:
     index; `returned`: the same, but added, because their files have changed since. `relocated`:
     source -> its new URI, for sources that were found elsewhere. `nested`: path -> name of the
     source that it is part of. `decoded_anew`: unchanged images among `updated` that today's decoder
-    reads differently. `skipped_indexes`: the paths of indexes inside the sources.
+    reads differently. `skipped_indexes`: the paths of indexes inside the sources. `unopened`: the
+    paths of archives whose originals will not be opened, because they expand too far.
 
     `ignored`: the files that are no images; `ignored_by_extension`: the same by extension (".pdf",
     "" for none). `notes`: about images that were added.
@@ -243,6 +244,7 @@ class AddReport:
     unused_excludes: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     skipped_indexes: list[str] = field(default_factory=list)
+    unopened: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     unused_metadata: list[str] = field(default_factory=list)
     relocated: dict[str, str] = field(default_factory=dict)

@@ -20,6 +20,8 @@ from cbir.errors import CbirError, ImageError
 from cbir.images import kept_tars, tar_members, unpacked, zips
 from cbir.images.items import SourceItem
 from cbir.images.sources import open_source
+from cbir.ingest.indexing import index_images
+from tests.cli.support_cli import call
 from tests.images.support_archives import (
     END,
     PNG,
@@ -373,6 +375,26 @@ def test_an_archive_that_is_too_large_to_keep_says_so_at_once(packed, monkeypatc
             open_source(str(packed)).open("0.png")
         assert "unpack it and index the folder" in caught.value.hint
     assert kept() == []
+
+
+def test_indexing_says_that_originals_of_a_large_archive_will_not_be_opened(
+    packed, tmp_path, monkeypatch
+):
+    plain = tmp_path / "plain.tar"
+    plain.write_bytes(gzip.decompress(packed.read_bytes()))
+    monkeypatch.setattr(kept_tars, "MOST_KEPT", 4000)
+    into = str(tmp_path / "x.cbir")
+    for exclude in ((), ("0.png",)):
+        report = index_images([packed, plain], into, descriptor="classic", exclude=exclude)
+        assert report.unopened == [str(packed)]
+        assert kept() == []
+    with pytest.raises(ImageError, match="expands to more than"):
+        open_source(str(packed)).open("1.png")
+    answer = call("index", packed, "--into", into)
+    assert f"originals in {packed} will not be opened" in answer.out + answer.err
+    assert call("index", packed, "--into", into, "--json").json["unopened"] == [str(packed)]
+    monkeypatch.setattr(kept_tars, "MOST_KEPT", 100_000)
+    assert index_images([packed], into, descriptor="classic").unopened == []
 
 
 def test_what_lies_before_the_damage_is_opened(tmp_path, packed):

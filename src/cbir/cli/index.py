@@ -210,6 +210,8 @@ def _news(report: AddReport, before: AddReport) -> list[str]:
 
 
 def _print_report(report: AddReport, into: str, prune: bool) -> None:
+    from cbir.images.kept_tars import MOST_KEPT
+
     described = report.added + report.updated
     counts = {
         "added": report.added,
@@ -256,6 +258,11 @@ def _print_report(report: AddReport, into: str, prune: bool) -> None:
     if report.skipped_indexes:
         skipped = counted(len(report.skipped_indexes), "index")
         show(f"{skipped} inside the sources skipped: {listed(report.skipped_indexes)}")
+    for path in report.unopened:
+        show(
+            f"originals in {path} will not be opened: it expands to more than "
+            f"{MOST_KEPT / 1e9:g} GB; to open them, unpack it and index the folder"
+        )
     if not report.notes and not report.failures:
         return
     sources = _sources_of(into)

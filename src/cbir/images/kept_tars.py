@@ -21,7 +21,13 @@ from cbir.home import cbir_home
 from cbir.images.decode import check_size
 from cbir.images.expanding import DAMAGE
 from cbir.images.members import HEAD_SIZE, is_candidate, is_hidden_key
-from cbir.images.tar_members import Content, open_content, put_member, stream_tar
+from cbir.images.tar_members import (
+    Content,
+    is_compressed,
+    open_content,
+    put_member,
+    stream_tar,
+)
 from cbir.images.unpacked import Unpacked
 
 FOLDER = "archives"
@@ -59,6 +65,11 @@ def open_member(path: Path, location: str) -> bytes:
         return data + member.read(max(member.info.size - len(data), 0))
 
 
+def is_kept(size: int) -> bool:
+    """Whether a compressed tar that expands to `size` bytes is expanded to open originals."""
+    return size <= MOST_KEPT
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """Where the members of a tar begin, by key; `damage`: why there may be more."""
@@ -83,9 +94,7 @@ def _table(path: Path, state: str) -> _Table:
 
 def _plain(path: Path) -> tuple[Path, str]:
     """The tar itself, or its expanded copy, and the state of that file."""
-    with open_content(path) as content:
-        compressed = content.is_compressed
-    found = _kept(path) if compressed else path
+    found = _kept(path) if is_compressed(path) else path
     return found, _state(found)
 
 
@@ -121,7 +130,7 @@ def _expand(path: Path, kept: Path) -> bool:
         with open_content(path) as content, draft.open("wb") as file:
             while data := _next_piece(content):
                 file.write(data)
-                if file.tell() > MOST_KEPT:
+                if not is_kept(file.tell()):
                     return False
                 if file.tell() % _ROOM_EVERY < _PIECE:
                     _make_room(kept.parent, draft)

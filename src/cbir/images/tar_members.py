@@ -102,6 +102,12 @@ def is_tar(path: Path) -> bool:
     return True
 
 
+def is_compressed(path: Path) -> bool:
+    """Whether a tar can only be read from its front."""
+    with open_content(path) as content:
+        return content.is_compressed
+
+
 def put_member(unpacked: Unpacked[T], member: TarMember, content: T) -> None:
     """Put what unpacking `member` leaves; `content` says where its bytes are."""
     info, key = member.info, member.key

@@ -14,7 +14,7 @@ from pathlib import Path
 from cbir.files import special_kind
 from cbir.images.decode import BYTE_LIMIT, check_size
 from cbir.images.items import SourceItem, whole_seconds_ns
-from cbir.images.kept_tars import open_member
+from cbir.images.kept_tars import is_kept, open_member
 from cbir.images.members import (
     HEAD_SIZE,
     archive_name,
@@ -26,7 +26,7 @@ from cbir.images.members import (
     label_of,
     refuse_long_name,
 )
-from cbir.images.tar_members import TarMember, put_member, stream_tar
+from cbir.images.tar_members import TarMember, is_compressed, put_member, stream_tar
 from cbir.images.unpacked import Unpacked
 
 _MODES = {
@@ -42,7 +42,8 @@ class TarSource:
 
     Each item carries its bytes, so memory holds only the items that the consumer keeps, and the
     name of every member. If the archive is damaged, `items` yields the items before the damage,
-    then raises `CbirError`. If it contains a name twice, the last item counts.
+    then raises `CbirError`. If it contains a name twice, the last item counts. `reached`: how many
+    bytes of the expanded archive the last walk has seen.
     """
 
     path: Path
@@ -51,14 +52,15 @@ class TarSource:
     scope: str = ""
     count: int | None = field(default=None, init=False)
     ignored: Counter[str] = field(default_factory=Counter, init=False)
+    reached: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.name = archive_name(self.path)
         self.uri = str(self.path)
 
     def items(self) -> Iterator[SourceItem]:
-        self.ignored = Counter()
-        for item in tar_items(self.path):
+        self.ignored, self.reached = Counter(), 0
+        for item in tar_items(self.path, on_end=self._reach):
             if isinstance(item, str):
                 self.ignored[item] += 1
             else:
@@ -67,19 +69,30 @@ class TarSource:
     def open(self, location: str) -> bytes:
         return open_member(self.path, location)
 
+    def opens_none(self) -> bool:
+        """Whether `open` refuses all originals, as far as the last walk tells."""
+        return is_compressed(self.path) and not is_kept(self.reached)
+
+    def _reach(self, end: int) -> None:
+        self.reached = max(self.reached, end)
+
 
 def tar_items(
-    path: Path, wanted: Callable[[str], bool] = lambda _: True
+    path: Path,
+    wanted: Callable[[str], bool] = lambda _: True,
+    on_end: Callable[[int], None] = lambda _end: None,
 ) -> Iterator[SourceItem | str]:
     """The images whose keys are `wanted`, with folders as labels; the extensions of other files.
 
     Hidden files are left out. Links have the content that unpacking gives them. They come last,
-    because finding it takes a second pass through the archive.
+    because finding it takes a second pass through the archive. `on_end` gets where each member ends
+    in the expanded archive.
     """
     unpacked: Unpacked[int] = Unpacked(path)
     links: dict[str, None] = {}
     for member in stream_tar(path):
         info, key = member.info, member.key
+        on_end(info.offset_data + (info.size if info.sparse is None else 0))
         if member.too_long:
             if not info.isdir():
                 yield _unread(path, cut_key(key, info.offset), refuse_long_name)

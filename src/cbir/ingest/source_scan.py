@@ -16,6 +16,7 @@ from cbir.images.folders import FolderSource
 from cbir.images.ids import make_id
 from cbir.images.items import ImageSource, SourceItem
 from cbir.images.rules import RULES, reads_differently
+from cbir.images.tars import TarSource
 from cbir.index.base import Detail, Entry, FileState, Index, SourceRun, Stamp, Tombstone
 from cbir.ingest.describe import (
     Described,
@@ -60,6 +61,12 @@ def is_in(source: ImageSource, name: str, record_id: str) -> bool:
     """Whether `source`, registered as `name`, yields the image of this id, if it is there."""
     start = len(name) + 1
     return record_id[:start] == f"{name}/" and _in_scope(source, record_id[start:])
+
+
+def _opens_none(source: ImageSource) -> bool:
+    """Whether no original of `source` can be opened; it has been walked."""
+    archive = source.archive if isinstance(source, ArchiveMembers) else source
+    return isinstance(archive, TarSource) and archive.opens_none()
 
 
 class SourceScan:
@@ -118,6 +125,7 @@ class SourceScan:
         self._set_run(finished=True)
         self._report.count_ignored(self._source.ignored)
         self._report.skipped_indexes += skipped_indexes(self._source)
+        self._report.unopened += [self._source.uri] if _opens_none(self._source) else []
         if isinstance(self._source, FolderSource):
             for path, other in self._source.elsewhere.items():
                 self._report.nested[self._source.path_of(path)] = source_of(other)
