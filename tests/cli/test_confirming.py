@@ -12,6 +12,7 @@ import pytest
 from cbir.cli.confirming import ask_to_confirm
 from cbir.index.open import open_index
 from cbir.search.originals import unconfirmed
+from tests.cli.support_cli import call
 from tests.index.embedded.support_index import made_index
 
 
@@ -60,6 +61,20 @@ def test_anything_else_confirms_nothing_and_names_the_command(
     assert told and not confirmed
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "--confirm" in line and "\x1b" not in line
+
+
+def test_a_no_is_remembered_until_the_sources_are_confirmed_or_change(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked(place, monkeypatch, "n\n")[0]
+    assert asked(place, monkeypatch, "y\n") == ("", False)
+    with closing(open_index(place, write=True)) as index:
+        index.register_source("more", str(place.parent / "more"))
+    told, confirmed = asked(place, monkeypatch, "y\n")
+    assert f"{place.parent}/more" in told and "pho" not in told and not confirmed
+    answer = call("sources", place, "--confirm")
+    assert answer.code == 0 and "is confirmed" in answer.err + answer.out
+    assert asked(place, monkeypatch, "") == ("", True)
 
 
 @pytest.mark.parametrize("pipe", ["stdin", "stdout", "stderr"])

@@ -20,17 +20,18 @@ _ASKED = 10
 def ask_to_confirm(index: Index, ask: bool = True) -> None:
     """Ask whether originals in sources that are not confirmed may be opened, or tell of them.
 
-    Nobody is asked if an answer or the question would pass through a pipe.
+    A no is remembered, so the question is asked once. Nobody is asked if an answer or the question
+    would pass through a pipe.
     """
-    from cbir.index.confirmed import confirm
+    from cbir.index.confirmed import confirm, refuse, refused
     from cbir.search.originals import tell_unconfirmed, unconfirmed
 
-    sources = unconfirmed(index)
+    sources = dict(unconfirmed(index).items() - refused(index).items())
     watched = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
     if ask and watched and 0 < len(sources) <= _ASKED:
         say(f"{one_line(index.url)} may come from elsewhere. It says that its images are in:")
-        for name, uri in sources.items():
+        for name, uri in sorted(sources.items()):
             say(f"  {one_line(uri)} ({one_line(name)})")
-        if click.confirm("Open originals there?", err=True):
-            confirm(index, sources)
+        answer = confirm if click.confirm("Open originals there?", err=True) else refuse
+        answer(index, sources)
     tell_unconfirmed(index)
