@@ -422,7 +422,8 @@ PART = "photos/part.png"
 
 
 @pytest.fixture
-def slow(tmp_path: Path) -> Iterator[SlowVerification]:
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowVerification]:
+    monkeypatch.setattr("cbir.web.admission.VERIFYING_TIME", 60.0)  # on a busy machine, too
     opened = SlowVerification(build_textured(tmp_path))
     yield opened
     opened.go_on.set()
