@@ -30,7 +30,8 @@ ALL = (
     "robustness",  # takes half an hour
     "scanning",
     "verification",  # needs photos
-    "losses",  # takes hours, and needs the extra `train`, as the next two
+    "losses",  # takes hours, and needs the extra `train`, as the next three
+    "fusion",
     "backbones",
     "transfer",  # needs photos
     "seed_vgg",  # takes 20 minutes, and needs the extra `train`

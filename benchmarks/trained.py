@@ -39,7 +39,7 @@ class Trained:
 
     def outputs(self, images: Pixels) -> tuple[Vectors, Floats]:
         """The vectors (n, dim), centred as a model's are, and logits (n, classes)."""
-        embeddings, logits = _outputs(self.network, images, self.size)
+        embeddings, logits = network_outputs(self.network, images, self.size)
         return projected(embeddings, self.mean), logits
 
     def vectors(self, images: Pixels) -> Vectors:
@@ -86,7 +86,8 @@ def sample(images: Labelled, count: int, seed: int) -> Labelled:
     return images[0][rows], images[1][rows]
 
 
-def _outputs(network: EmbeddingNet, images: Pixels, size: int) -> tuple[Floats, Floats]:
+def network_outputs(network: EmbeddingNet, images: Pixels, size: int) -> tuple[Floats, Floats]:
+    """Raw embeddings (n, dim) and logits (n, classes) of `images`, resized to `size`."""
     parts = [predict(network, at_size(some, size)) for some in batches(images, AT_ONCE)]
     embeddings, logits = zip(*parts, strict=True)
     return np.concatenate(embeddings), np.concatenate(logits)

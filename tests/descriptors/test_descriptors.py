@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from PIL import Image
 import cbir
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe, describe_each, prepare
-from cbir.descriptors.fusion import fuse, projected, sqrt_posterior, unit_rows
+from cbir.descriptors.fusion import Posterior, fuse, projected, unit_rows
 from cbir.descriptors.models import SHIPPED, descriptor_of, keep_model, models, newer_model
-from cbir.descriptors.onnx import NETWORK_FILE, OnnxDescriptor
+from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE, OnnxDescriptor
 from cbir.errors import CbirError
 from cbir.files import content, place
 from cbir.testing import check_descriptor
@@ -82,24 +83,36 @@ def test_a_batch_gives_what_single_images_give(cnn: OnnxDescriptor) -> None:
 def test_the_fused_vector_holds_the_embedding_and_the_posterior(cnn: OnnxDescriptor) -> None:
     images = [picture((200, 20, 20), 1, (32, 32)), picture((20, 20, 200), 2, (32, 32))]
     fused = describe(cnn, images)
-    embedding = describe(cbir.load_descriptor("cifar10-cnn:embedding"), images)
     weight = cnn.card.posterior_weight
-    dim = embedding.shape[1]
-    np.testing.assert_allclose(fused[:, :dim], np.sqrt(1 - weight) * embedding, atol=1e-6)
-    _, logits = cnn.network.outputs(np.stack(images))
+    features, logits = cnn.network.outputs(np.stack(images))
+    with np.load(io.BytesIO(content(cnn.files[PROJECTION_FILE]))) as fitted:
+        mean, projection = fitted["mean"], fitted["beside_posterior"]
+    whitened = (features - mean) @ projection
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
     tempered = np.exp(logits / cnn.card.temperature)
     posterior = tempered / tempered.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(fused[:, dim:] ** 2 / weight, posterior, atol=1e-5)
+    rest = np.sqrt(1 - weight * (posterior**2).sum(axis=1, keepdims=True))
+    dim = whitened.shape[1]
+    np.testing.assert_allclose(fused[:, dim:], np.sqrt(weight) * posterior, atol=1e-5)
+    np.testing.assert_allclose(fused[:, :dim], rest * whitened, atol=1e-5)
+    centred = projected(features, mean)
+    np.testing.assert_allclose(
+        describe(cbir.load_descriptor("cifar10-cnn:embedding"), images), centred, atol=1e-6
+    )
 
 
 def test_everything_that_changes_a_vector_changes_the_fingerprint(cnn: OnnxDescriptor) -> None:
     card = json.loads(content(cnn.files[CARD_FILE]))
     seen = {cnn.spec.fingerprint, OnnxDescriptor(cnn.files, "embedding").spec.fingerprint}
-    for change in ({"temperature": 9.0}, {"posterior_weight": 0.11}, {"mean": [0.5] * 64}):
+    for change in (
+        {"temperature": 9.0},
+        {"posterior_weight": 0.11},
+        {"posterior_power": 0.5},
+        *({"files": {**card["files"], name: "0" * 64}} for name in card["files"]),
+    ):
         files = {**cnn.files, CARD_FILE: json.dumps({**card, **change}).encode()}
         seen.add(OnnxDescriptor(files).spec.fingerprint)
-    seen.add(OnnxDescriptor({**cnn.files, NETWORK_FILE: b"other"}).spec.fingerprint)
-    assert len(seen) == 6
+    assert card["files"].keys() == {NETWORK_FILE, PROJECTION_FILE} and len(seen) == 7
     told = {**cnn.files, CARD_FILE: json.dumps({**card, "quality": {}}).encode()}
     assert OnnxDescriptor(told).spec.fingerprint == cnn.spec.fingerprint
 
@@ -149,7 +162,8 @@ def test_a_folder_is_taken_only_when_it_is_written_as_a_path(
     card = json.loads(content(cnn.files[CARD_FILE]))
     folder = tmp_path / "cifar10-cnn"
     folder.mkdir()
-    place(cnn.files[NETWORK_FILE], folder / NETWORK_FILE)
+    for name in (NETWORK_FILE, PROJECTION_FILE):
+        place(cnn.files[name], folder / name)
     (folder / CARD_FILE).write_text(json.dumps({**card, "temperature": 3.0}))
     monkeypatch.chdir(tmp_path)
     assert cbir.load_descriptor("cifar10-cnn").spec == cnn.spec
@@ -219,13 +233,23 @@ def test_a_row_with_nothing_to_say_is_the_first_unit_vector() -> None:
 
 @settings(deadline=None)
 @given(arrays(np.float32, (4, 6), elements=FINITE), st.floats(0.2, 9))
-def test_the_square_root_posterior_squares_to_the_softmax(
+def test_fused_vectors_are_units_and_multiply_as_their_kernel_says(
     logits: np.ndarray, temperature: float
 ) -> None:
     scaled = logits.astype(np.float64) / temperature
-    expected = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(sqrt_posterior(logits, temperature) ** 2, expected, atol=1e-5)
+    posterior = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    embedding = unit_rows(np.random.default_rng(0).normal(size=(4, 3)))
+    cosines, roots = embedding @ embedding.T, np.sqrt(posterior)
+    bhattacharyya = Posterior(temperature, 0.8).fused(embedding, logits)
+    expected = 0.2 * cosines + 0.8 * roots @ roots.T
+    np.testing.assert_allclose(bhattacharyya @ bhattacharyya.T, expected, atol=1e-5)
+    likelihood = Posterior(temperature, 0.8, 1).fused(embedding, logits)
+    same_class = posterior @ posterior.T  # the probability, if the posteriors are right
+    rest = np.sqrt(1 - 0.8 * same_class.diagonal())
+    expected = 0.8 * same_class + np.outer(rest, rest) * cosines
+    np.testing.assert_allclose(likelihood @ likelihood.T, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(likelihood, axis=1), 1, atol=1e-6)
 
 
 @settings(deadline=None)

@@ -131,6 +131,7 @@ def test_every_field_that_changes_a_vector_changes_the_fingerprint() -> None:
         head,
         head | {"temperature": 2.0},
         head | {"posterior_weight": 0.5},
+        head | {"posterior_power": 1.0},
         {"output": "tokens"},
         {"pooling": "gem"},
         {"dim": None, "mean": [0.0, 0.0, 0.0]},
@@ -223,7 +224,11 @@ def test_an_embedding_is_centred_projected_and_whitened(whitening: float) -> Non
     assert OnnxDescriptor(other).spec.fingerprint != descriptor.spec.fingerprint
 
 
-@pytest.mark.parametrize("shapes", [{"mean": 3}, {"mean": 2, "projection": (2, 1)}])
+@pytest.mark.parametrize(
+    "shapes",
+    [{"mean": 3}, {"mean": 2, "projection": (2, 1)}, {"mean": 3, "beside_posterior": (3, 2)}],
+    ids=["no projection", "two dimensions", "beside a posterior that is not there"],
+)
 def test_a_projection_of_other_dimensions_is_refused(shapes: dict[str, Any]) -> None:
     arrays = {name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()}
     with pytest.raises(CbirError, match=r"projection\.npz of small does not fit 3 dimensions"):
@@ -241,6 +246,7 @@ ODD: list[tuple[str, Any]] = [
     *(("mean", value) for value in ("abc", ["a"], [float("nan")] * 3, [10**400] * 3)),
     *(("temperature", value) for value in ("x", 0, -1, [], 10**400)),
     *(("posterior_weight", value) for value in ("x", 1.5, -0.5, {})),
+    *(("posterior_power", value) for value in ("x", 2, [])),
     *(("reducing_gap", value) for value in ("x", 0.5, -1, [], 10**400)),
 ]
 

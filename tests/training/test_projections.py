@@ -10,7 +10,13 @@ import pytest
 
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.contract import describe
-from cbir.descriptors.fusion import Posterior, fit_projection, principal_components, unit_rows
+from cbir.descriptors.fusion import (
+    EXPECTED_LIKELIHOOD,
+    Posterior,
+    fit_projection,
+    principal_components,
+    unit_rows,
+)
 from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE, OnnxCard, OnnxDescriptor
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.runtime import Network
@@ -197,7 +203,7 @@ def test_temperature_and_weight_are_chosen_for_the_form_that_is_kept() -> None:
     found = fit_after_network(training, held_out, logits, labels)
     alone, _ = choose_fusion(unit_rows(held_out - training.mean(axis=0)), logits, labels)
     assert found.form.projection is not None
-    assert alone.weight > 0.5 > found.posterior.weight
+    assert alone != found.posterior
     again, score = choose_fusion(found.form.vectors(held_out), logits, labels)
     assert (found.posterior, found.score) == (again, score)
 
@@ -268,11 +274,14 @@ def forms() -> list[Form]:
 @pytest.mark.parametrize("number", range(4))
 def test_a_descriptor_of_the_files_computes_the_same_vectors(number: int) -> None:
     form, rows = forms()[number], outputs()
-    after = AfterNetwork(support_networks.DIM, form, Posterior(0.4, 0.35), 0.5)
+    posterior = Posterior(0.4, 0.35, EXPECTED_LIKELIHOOD)
+    after = AfterNetwork(support_networks.DIM, form, posterior, 0.5)
     files = model(after)
     fused, alone = OnnxDescriptor(files), OnnxDescriptor(files, "embedding")
     np.testing.assert_allclose(describe(fused, list(PIXELS)), after.vectors(rows, rows), atol=1e-6)
-    np.testing.assert_allclose(describe(alone, list(PIXELS)), form.vectors(rows), atol=1e-6)
+    plain = form if form.projection is None else Form("centred", form.mean)
+    np.testing.assert_allclose(describe(alone, list(PIXELS)), plain.vectors(rows), atol=1e-6)
+    np.testing.assert_allclose(fused.classified(list(PIXELS))[0], plain.vectors(rows), atol=1e-6)
     assert (PROJECTION_FILE in files) == (form.projection is not None)
     assert set(OnnxDescriptor.file_names(json.loads(files[CARD_FILE]), files)) == set(files)
 

@@ -30,7 +30,7 @@ from cbir.descriptors.blocks import (
 )
 from cbir.descriptors.cards import CARD_FILE, ModelCard, checked_files
 from cbir.descriptors.contract import batches
-from cbir.descriptors.fusion import Posterior, fuse
+from cbir.descriptors.fusion import BHATTACHARYYA, Posterior, fuse
 from cbir.descriptors.resize import FIT, MIN_SIDE, RESIZE, Size, at_size
 from cbir.errors import CbirError
 from cbir.files import content
@@ -95,12 +95,12 @@ class BovwCard(ModelCard):
             "size": self.size,
             "resize": [RESIZE, FIT],
             "blocks": blocks,
-            "posterior": asdict(self.posterior) if self.posterior else None,
+            "posterior": _facts(self.posterior) if self.posterior else None,
         }
 
 
 class BovwDescriptor:
-    """Weighted blocks of local features, fused with the square root of a head's posterior.
+    """Weighted blocks of local features, fused with the posterior of a head.
 
     The variant "fused" has both, "embedding" only the blocks. Without a head the two are the same,
     under the plain name. `files` are the model's files by name. Thread-safe. Raises `CbirError` if
@@ -236,6 +236,13 @@ def _checked(number: int, block: Block, arrays: Arrays, size: Size) -> tuple[int
         return raw_dim(block, arrays, size), vector_dim(block, arrays, size)
     except CbirError as error:
         raise CbirError(f"block {number} is invalid: {error.message}", error.hint) from error
+
+
+def _facts(posterior: Posterior) -> dict[str, Any]:
+    facts = asdict(posterior)
+    if posterior.power == BHATTACHARYYA:
+        del facts["power"]  # fingerprints of models without this field must not change
+    return facts
 
 
 def _check_head(card: BovwCard, width: int, head: Arrays) -> None:

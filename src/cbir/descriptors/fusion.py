@@ -1,4 +1,4 @@
-"""Unit vectors from raw features: power, centring, PCA, square-root posterior, fusion.
+"""Unit vectors from raw features: power, centring, PCA, fusion with a posterior.
 
 All functions work on float32 rows and return rows of unit L2 norm. A zero row (after centring)
 becomes the first unit vector (1, 0, ..., 0), never NaN.
@@ -17,28 +17,44 @@ from cbir.errors import CbirError
 from cbir.types import Floats, Vectors
 
 RANK_TOLERANCE = 1e-7
+BHATTACHARYYA, EXPECTED_LIKELIHOOD = 0.5, 1.0
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """How a head's class scores enter a vector: the `temperature` of their softmax (higher is
-    flatter), and the `weight` of the posterior in the fused cosine. Raises `ValueError` for values
-    out of range."""
+    """How a head's class scores enter a vector.
+
+    The cosine of two fused vectors is `weight` times a probability product kernel of the posteriors
+    (Jebara, Kondor & Howard 2004), softmax(logits / `temperature`) ** `power`; the rest of each
+    unit vector is the embedding. Higher temperatures flatten the posterior.
+
+    With power 0.5 the kernel is the Bhattacharyya coefficient, 1 for two images of the same
+    posterior, however uncertain it is. With power 1 it is the probability that two images show the
+    same class, if the posteriors are right: to rank by it is to rank by the probability of
+    relevance (Robertson 1977). What an uncertain posterior lacks in norm, the embedding fills.
+    Raises `ValueError` for values out of range.
+    """
 
     temperature: float
     weight: float
+    power: float = BHATTACHARYYA
 
     def __post_init__(self) -> None:
         if not (isfinite(self.temperature) and self.temperature > 0 and 0 <= self.weight <= 1):
             raise ValueError(f"{self}")
+        if self.power not in (BHATTACHARYYA, EXPECTED_LIKELIHOOD):
+            raise ValueError(f"a posterior to the power of {self.power}")
 
     def fused(self, embedding: Vectors, logits: Floats) -> Vectors:
         """Unit rows of `embedding` (n, dim), fused with the posteriors of `logits` (n, classes)."""
-        posterior = sqrt_posterior(logits, self.temperature)
-        return fuse([embedding, posterior], [1 - self.weight, self.weight])
+        posterior = softmax(logits, self.temperature) ** self.power
+        share = self.weight * np.square(posterior).sum(axis=1, keepdims=True)
+        rest = np.sqrt(np.maximum(1 - share, 0)).astype(np.float32)
+        return np.hstack([rest * embedding, (np.sqrt(self.weight) * posterior).astype(np.float32)])
 
     def __str__(self) -> str:
-        return f"sqrt posterior (T={self.temperature:g}, weight {self.weight:g})"
+        root = "sqrt " if self.power == BHATTACHARYYA else ""
+        return f"{root}posterior (T={self.temperature:g}, weight {self.weight:g})"
 
 
 def unit_rows(rows: Floats) -> Vectors:
@@ -125,16 +141,12 @@ def fit_projection(rows: Floats, dims: int, whitening: float = 0.0) -> tuple[Flo
     return found.mean, found.projection(dims, whitening)
 
 
-def sqrt_posterior(logits: Floats, temperature: float) -> Vectors:
-    """The square roots of softmax(logits / temperature), (n, classes).
-
-    They have unit norm, and their dot product is the Bhattacharyya coefficient of two posteriors
-    (Bhattacharyya 1943). Higher temperatures flatten the posterior.
-    """
-    scaled = logits.astype(np.float64) / (2 * temperature)
-    scaled -= scaled.max(axis=1, keepdims=True)
-    # exp(x / 2T) normalised to unit norm is sqrt(softmax(x / T)).
-    return unit_rows(np.exp(scaled).astype(np.float32))
+def softmax(logits: Floats, temperature: float) -> NDArray[np.float64]:
+    """The softmax of logits / temperature, (n, classes)."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return shares
 
 
 def fuse(blocks: Sequence[Vectors], weights: Sequence[float]) -> Vectors:

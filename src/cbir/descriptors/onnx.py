@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cbir.descriptors.arrays import read_npz
 from cbir.descriptors.cards import CARD_FILE, ModelCard, checked_files
 from cbir.descriptors.contract import batches
-from cbir.descriptors.fusion import Posterior, projected
+from cbir.descriptors.fusion import BHATTACHARYYA, Posterior, projected
 from cbir.descriptors.pooling import POOLINGS, embedding_rows
 from cbir.descriptors.preprocessing import Preprocessing
 from cbir.descriptors.resize import RESIZE
@@ -32,6 +32,7 @@ from cbir.types import DescriptorSpec, Floats, ModelFile, RgbImage, Vectors
 
 NETWORK_FILE = "model.onnx"
 PROJECTION_FILE = "projection.npz"
+PROJECTION, BESIDE_POSTERIOR = "projection", "beside_posterior"
 MAX_BATCH = 128
 MAX_PIXELS = 2**17
 """Pixels of a batch: small ones stay in the caches (`python -m benchmarks inference`)."""
@@ -44,8 +45,8 @@ class OnnxCard(ModelCard):
     `preprocessing` makes the network's input; `size` (width and height) is its older form, for
     uint8 (n, size, size, 3). `output` names the embedding and `pooling` makes rows of it (see
     `pooling.pooled`). `mean` (dim,) centres them; without it, `dim` says how many dimensions there
-    are. With `classes`, the output `logits` (n, classes) may add a posterior: `temperature`
-    flattens it, and `posterior_weight` is its share of the fused cosine.
+    are. With `classes`, the output `logits` (n, classes) may add a posterior: `temperature`,
+    `posterior_weight` and `posterior_power` are those of `fusion.Posterior`.
 
     With `text`, the files `text.onnx` and `tokenizer.json` make vectors of words in the space of
     the images; then nothing may be fitted to images alone (mean, projection, posterior).
@@ -57,7 +58,8 @@ class OnnxCard(ModelCard):
     so that gigabytes need not be read at every start. Without them, it covers the bytes of
     `model.onnx` and its external data (files whose names begin so). If `projection.npz` is among
     `files`, its arrays `mean` (dim,) and `projection` (dim, fewer) centre and project the
-    embedding, as `fusion.fit_projection` makes them.
+    embedding, as `fusion.fit_projection` makes them. With the array `beside_posterior` instead of
+    `projection`, the embedding is projected in fused vectors, and only centred without posterior.
     """
 
     kind: ClassVar[str] = "onnx"
@@ -69,6 +71,7 @@ class OnnxCard(ModelCard):
     mean: tuple[float, ...] | None = None
     temperature: float | None = None
     posterior_weight: float | None = None
+    posterior_power: float = BHATTACHARYYA
     batch: int | None = None
     files: Mapping[str, str] | None = None
     text: TextTower | None = None
@@ -128,7 +131,7 @@ class OnnxCard(ModelCard):
         """The posterior's settings in a fused vector; None if there is none."""
         if self.temperature is None or self.posterior_weight is None:
             return None
-        return Posterior(self.temperature, self.posterior_weight)
+        return Posterior(self.temperature, self.posterior_weight, self.posterior_power)
 
     @property
     def embedding_dim(self) -> int:
@@ -155,6 +158,8 @@ class OnnxCard(ModelCard):
             "temperature": self.temperature,
             "posterior_weight": self.posterior_weight,
         }
+        if self.posterior_power != BHATTACHARYYA:
+            shared["posterior_power"] = self.posterior_power
         if self.preprocessing is None:
             shared |= {"size": self.size, "resize": RESIZE}
             # Fingerprints of models in the older form must not change.
@@ -174,7 +179,7 @@ def square_input(size: int) -> Preprocessing:
 
 
 class OnnxDescriptor:
-    """A network's embedding, fused with the square root of its posterior if it has one.
+    """A network's embedding, fused with its posterior if it has one.
 
     The variant "fused" has both (dim + classes dimensions), "embedding" the embedding alone;
     without a posterior the two are the same, under the plain name. `files` are the model's files
@@ -192,11 +197,9 @@ class OnnxDescriptor:
         self.network = Network(files[NETWORK_FILE], f"{NETWORK_FILE} of {self.card.name}", files)
         text, dim = self.card.text, self.card.embedding_dim
         self._text = TextNetwork(self.files, text, dim, self.card.name) if text else None
-        self._mean, self._projection = self._fitted()
-        embedding = (
-            self.card.embedding_dim if self._projection is None else self._projection.shape[1]
-        )
-        self._embedding_dim = embedding
+        self._mean, self._projection, self._beside = self._fitted()
+        applied = self._applied
+        self._embedding_dim = self.card.embedding_dim if applied is None else applied.shape[1]
         pixels = self.card.input.height * self.card.input.width
         self._batch = min(self.card.batch or MAX_BATCH, max(1, MAX_PIXELS // pixels))
 
@@ -211,7 +214,7 @@ class OnnxDescriptor:
     def spec(self) -> DescriptorSpec:
         card, posterior = self.card, self._posterior
         parts = ["embedding" if self._mean is None else "centred embedding"]
-        if self._projection is not None:
+        if self._applied is not None:
             parts[0] += f", projected to {self._embedding_dim} dimensions"
         if card.pooling != "none":
             parts[0] += f", pooled: {card.pooling}"
@@ -254,24 +257,29 @@ class OnnxDescriptor:
         classes: NDArray[np.intp] = np.argmax(vectors[:, self._embedding_dim :], axis=1)
         return classes
 
-    def _fitted(self) -> tuple[Floats | None, Floats | None]:
-        """The mean and the projection of the embedding, each None if there is none."""
+    def _fitted(self) -> tuple[Floats | None, Floats | None, Floats | None]:
+        """The mean of the embedding, its projection, and its projection beside the posterior; each
+        None if there is none."""
         if PROJECTION_FILE not in (self.card.files or ()):
             mean = self.card.mean
-            return None if mean is None else np.asarray(mean, dtype=np.float32), None
+            return None if mean is None else np.asarray(mean, dtype=np.float32), None, None
         arrays = read_npz(content(self.files[PROJECTION_FILE]), PROJECTION_FILE)
         dim, found = self.card.embedding_dim, {name: a.shape for name, a in arrays.items()}
-        if found.keys() != {"mean", "projection"} or not (
+        allowed = [PROJECTION, *([BESIDE_POSTERIOR] if self.card.posterior else [])]
+        kind = next((name for name in allowed if found.keys() == {"mean", name}), None)
+        if kind is None or not (
             found["mean"] == (dim,)
-            and len(found["projection"]) == 2
-            and found["projection"][0] == dim
-            and 0 < found["projection"][1] <= dim
+            and len(found[kind]) == 2
+            and found[kind][0] == dim
+            and 0 < found[kind][1] <= dim
         ):
             raise CbirError(
                 f"{PROJECTION_FILE} of {self.card.name} does not fit {dim} dimensions: {found}",
                 "it needs the arrays mean (dim,) and projection (dim, fewer)",
             )
-        return arrays["mean"].astype(np.float32), arrays["projection"].astype(np.float32)
+        fitted = arrays[kind].astype(np.float32)
+        mean = arrays["mean"].astype(np.float32)
+        return (mean, fitted, None) if kind == PROJECTION else (mean, None, fitted)
 
     @property
     def _weights(self) -> list[ModelFile]:
@@ -286,24 +294,29 @@ class OnnxDescriptor:
 
     def classified(self, images: Sequence[RgbImage]) -> tuple[Vectors, Floats]:
         """Unit embeddings (n, dim) and class scores (n, classes) of a model with classes."""
-        embeddings, logits = self._outputs(images, [self.card.output, "logits"], alone=False)
-        return embeddings, logits[0]
+        rows, logits = self._outputs(images, [self.card.output, "logits"], alone=False)
+        return projected(rows, self._mean, self._projection), logits[0]
 
     def _vectors(self, images: Sequence[RgbImage], alone: bool) -> Vectors:
         posterior = self._posterior
         names = [self.card.output, "logits"] if posterior else [self.card.output]
-        unit, logits = self._outputs(images, names, alone)
+        rows, logits = self._outputs(images, names, alone)
+        unit = projected(rows, self._mean, self._applied)
         return posterior.fused(unit, logits[0]) if posterior else unit
+
+    @property
+    def _applied(self) -> Floats | None:
+        """The projection in vectors of this variant."""
+        return self._projection if self._beside is None or not self._posterior else self._beside
 
     def _outputs(
         self, images: Sequence[RgbImage], names: Sequence[str], alone: bool
-    ) -> tuple[Vectors, list[Floats]]:
-        """Unit embeddings (n, dim), and the network's outputs after the first of `names`."""
+    ) -> tuple[Floats, list[Floats]]:
+        """Raw embeddings (n, dim), and the network's outputs after the first of `names`."""
         card = self.card
         features, *others = self.network.outputs(card.input.inputs(images), names, alone=alone)
         shape = (len(images), card.embedding_dim)
-        rows = embedding_rows(features, card.output, card.pooling, shape, card.name)
-        return projected(rows, self._mean, self._projection), others
+        return embedding_rows(features, card.output, card.pooling, shape, card.name), others
 
 
 def _check_names(names: Collection[str]) -> None:

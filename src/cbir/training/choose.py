@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir.descriptors.fusion import Posterior, sqrt_posterior
+from cbir.descriptors.fusion import EXPECTED_LIKELIHOOD, Posterior
 from cbir.measures.by_class import class_measures
 from cbir.types import Floats, Vectors
 
@@ -18,7 +18,7 @@ TEMPERATURES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0)
 WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.75, 0.85, 0.95)
 """Candidate weights of the posterior. Not 1: images with equal class probabilities have the same
 posterior, so ids alone would order them."""
-UNDECIDED = Posterior(temperature=1.0, weight=0.5)
+UNDECIDED = Posterior(1.0, 0.5, EXPECTED_LIKELIHOOD)
 """What a handful of held-out images leaves: any choice scores the same."""
 STEPS = (0.25, 0.5, 2.0, 4.0)
 ROUNDS = 2
@@ -58,17 +58,16 @@ def choose_fusion(
     labels: Labels,
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> tuple[Posterior, float]:
-    """The best posterior temperature and weight, and their score.
+    """The best posterior temperature and weight, with power 1, and their score.
 
     `embeddings` are unit rows (n, dim), `logits` (n, classes), `labels` (n,).
     """
-    by_embedding = cosines(embeddings)
-    choices = []
-    for temperature in temperatures:
-        by_posterior = cosines(sqrt_posterior(logits, temperature))
-        for weight in WEIGHTS:
-            fused = (1 - weight) * by_embedding + weight * by_posterior
-            choices.append((Posterior(temperature, weight), score(fused, labels)))
+    tried = (
+        Posterior(temperature, weight, EXPECTED_LIKELIHOOD)
+        for temperature in temperatures
+        for weight in WEIGHTS
+    )
+    choices = [(one, score(cosines(one.fused(embeddings, logits)), labels)) for one in tried]
     best = max(value for _, value in choices)
     if all(value == best for _, value in choices):
         return UNDECIDED, best

@@ -13,7 +13,7 @@ from typing import Any
 
 from cbir.descriptors.arrays import npz_bytes
 from cbir.descriptors.fusion import Components, Posterior, principal_components, projected
-from cbir.descriptors.onnx import NETWORK_FILE, PROJECTION_FILE
+from cbir.descriptors.onnx import BESIDE_POSTERIOR, NETWORK_FILE, PROJECTION_FILE
 from cbir.files import sha256_of
 from cbir.measures.significance import SIGNIFICANT, randomisation_p
 from cbir.training.choose import MEASURE, Labels, choose_fusion, cosines, per_query
@@ -69,7 +69,7 @@ class AfterNetwork:
         if self.form.projection is None:
             return {NETWORK_FILE: network}
         assert self.form.mean is not None
-        arrays = {"mean": self.form.mean, "projection": self.form.projection}
+        arrays = {"mean": self.form.mean, BESIDE_POSTERIOR: self.form.projection}
         return {NETWORK_FILE: network, PROJECTION_FILE: npz_bytes(arrays)}
 
     def card_fields(self, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -77,6 +77,7 @@ class AfterNetwork:
         fields: dict[str, Any] = {
             "temperature": self.posterior.temperature,
             "posterior_weight": self.posterior.weight,
+            "posterior_power": self.posterior.power,
         }
         if self.form.projection is not None:
             digests = {name: sha256_of(data) for name, data in files.items()}
