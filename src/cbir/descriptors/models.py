@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from cbir.descriptors.contract import Descriptor
 from cbir.descriptors.onnx import OnnxDescriptor
 from cbir.descriptors.packaged import PACKAGED, is_outdated, packaged_files
 from cbir.errors import CbirError, write_hint
-from cbir.files import content, model_faults, place, replacing, sha256_of
+from cbir.files import LINKED_BYTES, content, model_faults, place, replacing, sha256_of, size_of
 from cbir.home import cbir_home
 from cbir.index.base import Index
 from cbir.registry import entry_point, resolve
@@ -117,7 +118,10 @@ def descriptor_of(spec: DescriptorSpec, kept: Mapping[str, ModelFile]) -> Descri
     untrusted index must not choose which code runs. Raises `CbirError` if no descriptor has that
     fingerprint.
     """
-    candidates = [_stored(kept, split_variant(spec.name)[1])] if kept else _installed(spec.name)
+    if kept:
+        candidates = [_verified(_stored(kept, split_variant(spec.name)[1]), LINKED_BYTES)]
+    else:
+        candidates = _installed(spec.name)
     return _matching(spec, candidates, spec.name)
 
 
@@ -271,18 +275,21 @@ def _check_files(folder: Path, names: Iterable[str], links: bool) -> None:
         raise CbirError(f"{folder / name} {fault}", "restore the model's files")
 
 
-def _verified(descriptor: Descriptor) -> Descriptor:
+def _verified(descriptor: Descriptor, most: float = inf) -> Descriptor:
     """`descriptor`, if its files have the digests on their cards; raises `CbirError`.
 
-    Fingerprints rely on these digests. Files of the store and of indexes were checked before.
+    Fingerprints rely on these digests. Files of `most` bytes or more are not read: those of an
+    index were checked when it got them, and `cbir verify` does so again.
     """
     parts = descriptor.parts if isinstance(descriptor, ComposedDescriptor) else [descriptor]
     for model in (part for part in parts if isinstance(part, OnnxDescriptor)):
         for name, digest in (model.card.files or {}).items():
-            if sha256_of(model.files[name]) != digest:
+            file = model.files[name]
+            if size_of(file) < most and sha256_of(file) != digest:
                 raise CbirError(
                     f"{name} of {model.card.name} has another sha256 than its {CARD_FILE} says",
-                    "restore the file, or give the network itself: cbir models add",
+                    "restore the file (in an index: cbir verify --repair), or give the network "
+                    "itself: cbir models add",
                 )
     return descriptor
 
