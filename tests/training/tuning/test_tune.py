@@ -57,6 +57,7 @@ def test_two_trials_at_a_time_on_this_machine_alone(place: Place) -> None:
     finished = {t["trial"]: t["quality"] for t in answer["trials"] if t["state"] == "finished"}
     assert best["held_out_nAP@100"] == finished[best["trial"]] == max(finished.values())
     assert (best["training_images"], best["held_out_images"]) == (54, 6)
+    assert best["images"].endswith("/")
     assert (best["trials"], best["epochs"], best["seed"]) == (3, 2, 0)
     assert best["command"].startswith("cbir tune ") and best["processor"]
     assert set(best["versions"]) == {"python", "cbir", "torch", "ray"}

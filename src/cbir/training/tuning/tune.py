@@ -20,7 +20,7 @@ from cbir.files import alone, write_whole
 from cbir.images.items import ImageSource
 from cbir.machine import processor, usable_cores
 from cbir.training.choose import MEASURE
-from cbir.training.labelled import Say, read_labelled, split
+from cbir.training.labelled import Say, prefix_of, read_labelled, split
 from cbir.training.network.backbones import plan_of
 from cbir.training.network.prediction import device
 from cbir.training.network.settings import TrainSettings, settings_for
@@ -108,6 +108,7 @@ def tune(
         ranked = _ranked(journal)
         facts = {
             "source": source.uri,
+            "images": prefix_of(source),
             "trained_on": everything.origin,
             "training_images": len(data.images),
             "held_out_images": len(data.held_images),
@@ -122,7 +123,8 @@ def tune(
 
 def changed(record: TrialRecord) -> str:
     """The searched settings of a trial: `width=1.5 embedding=64`."""
-    return " ".join(f"{name}={value}" for name, value in record.searched.items())
+    texts = {n: f"{v:.4g}" if isinstance(v, float) else v for n, v in record.searched.items()}
+    return " ".join(f"{name}={text}" for name, text in texts.items())
 
 
 class _Progress:
