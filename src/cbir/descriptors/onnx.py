@@ -277,9 +277,8 @@ class OnnxDescriptor:
                 f"{PROJECTION_FILE} of {self.card.name} does not fit {dim} dimensions: {found}",
                 "it needs the arrays mean (dim,) and projection (dim, fewer)",
             )
-        fitted = arrays[kind].astype(np.float32)
-        mean = arrays["mean"].astype(np.float32)
-        return (mean, fitted, None) if kind == PROJECTION else (mean, None, fitted)
+        centre, fitted = arrays["mean"].astype(np.float32), arrays[kind].astype(np.float32)
+        return (centre, fitted, None) if kind == PROJECTION else (centre, None, fitted)
 
     @property
     def _weights(self) -> list[ModelFile]:
