@@ -44,6 +44,9 @@ COLUMNS = (
     "accuracy, training / test",
 )
 
+FORM = 2
+"""Counts changes of what `train_bovw` makes of a recipe, so that kept models are fitted again."""
+
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Print the tables of the documentation, each row as soon as it is measured."""
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 def _fitted(recipe: Recipe) -> Path:
     """The folder of the recipe's model, fitted if it is missing."""
-    folder = Path(kept("benchmarks", "bovw", recipe.name))
+    folder = Path(kept("benchmarks", "bovw", f"{recipe.name}-{FORM}"))
     if not (folder / "model.json").exists():
         write_files(train_bovw(open_source("cifar10:train"), recipe.name, recipe), folder)
     return folder

@@ -1,9 +1,9 @@
 """Ways to join an embedding and a posterior: what each finds of known and of unseen classes.
 
 For each of three splits, a network trains on seven classes of CIFAR-10. Temperature and weight of
-the posterior, and the projection of the embedding, are chosen by nAP@100 on held-out images of
-these classes. Images of the three other classes then show what the choice costs there. All images
-are training images of CIFAR-10; half of each set is the index, half the queries.
+the posterior are chosen by nAP@100 on held-out images of these classes, whose figures are a little
+too high for it. Images of the three other classes show what the choice costs there. All images are
+training images of CIFAR-10; half of each set is the index, half the queries.
 
     python -m benchmarks fusion --out FOLDER
 """

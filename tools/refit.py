@@ -2,7 +2,8 @@
 
     python -m tools.refit FOLDER ... [--source cifar10:train] [--seed 0]
 
-For models whose vectors an older version of `cbir train` made. Images and seed must be those of the
+For models whose vectors an older version of `cbir train` made, in folders outside the model store
+(a folder of the store has the fingerprint in its name). Images and seed must be those of the
 training, so that the held-out images are the same; test images are not read.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 from cbir.descriptors.cards import CARD_FILE
 from cbir.descriptors.models import model_of, read_files
 from cbir.descriptors.onnx import NETWORK_FILE
+from cbir.files import write_whole
 from cbir.images.sources import open_source
 from cbir.training.choose import MEASURE
 from cbir.training.labelled import Labelled, read_labelled, split
@@ -38,7 +40,7 @@ def main() -> None:
         held_out, training = split(images, asked.seed)
         print(folder)  # noqa: T201
         for name, data in _fitted(folder, held_out, training).items():
-            (folder / name).write_bytes(data)
+            write_whole(folder / name, data)  # the card is the last
 
 
 def _fitted(folder: Path, held_out: Labelled, training: Labelled) -> dict[str, bytes]:

@@ -117,6 +117,8 @@ def test_a_head_adds_its_posterior_and_none_is_needed() -> None:
     np.testing.assert_array_equal(fused.predicted(expected), means.argmax(axis=1))
     alone = OnnxDescriptor(files(**head), "embedding")
     assert (fused.spec.dim, alone.spec.dim, alone.spec.name) == (6, 3, "small:embedding")
+    unused = OnnxDescriptor(files(**head | {"posterior_weight": 0.0}))
+    assert unused.predicted(describe(unused, IMAGES)) is None
     headless = OnnxDescriptor(files(), "embedding")
     assert headless.predicted(vectors()) is None
     assert (headless.spec, headless.spec.name) == (OnnxDescriptor(files()).spec, "small")

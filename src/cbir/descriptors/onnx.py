@@ -252,7 +252,7 @@ class OnnxDescriptor:
 
     def predicted(self, vectors: Vectors) -> NDArray[np.intp] | None:
         """The class numbers (n,) by the posterior in `vectors`; None if there is no posterior."""
-        if self._posterior is None:
+        if self._posterior is None or not self._posterior.weight:
             return None
         classes: NDArray[np.intp] = np.argmax(vectors[:, self._embedding_dim :], axis=1)
         return classes
@@ -275,7 +275,7 @@ class OnnxDescriptor:
         ):
             raise CbirError(
                 f"{PROJECTION_FILE} of {self.card.name} does not fit {dim} dimensions: {found}",
-                "it needs the arrays mean (dim,) and projection (dim, fewer)",
+                f"it needs the arrays mean (dim,) and {' or '.join(allowed)} (dim, at most dim)",
             )
         centre, fitted = arrays["mean"].astype(np.float32), arrays[kind].astype(np.float32)
         return (centre, fitted, None) if kind == PROJECTION else (centre, None, fitted)
