@@ -98,3 +98,35 @@ def many_layers() -> bytes:
 def long_comment(length: int = 100_000) -> bytes:
     """A PNM file with a comment."""
     return b"P5\n2 2 255\n".replace(b"\n", b"\n#" + b"x" * length + b"\n", 1) + bytes(4)
+
+
+def flagged_webp(width: int, height: int) -> bytes:
+    """A lossless WebP without transparency whose header promises some."""
+    return _riff(_extended(0x10, width, height) + _lossless(width, height))
+
+
+def one_frame_webp(width: int, height: int) -> bytes:
+    """An animated WebP of one frame."""
+    size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    frame = bytes(6) + size + b"\x64\0\0\0" + _lossless(width, height)
+    parts = (b"ANIM", bytes(6)), (b"ANMF", frame)
+    return _riff(_extended(0x02, width, height) + b"".join(_chunk(*part) for part in parts))
+
+
+def _lossless(width: int, height: int) -> bytes:
+    """The chunk of an opaque picture."""
+    image = Image.new("RGB", (width, height), (200, 100, 50))
+    return encoded(image, "WEBP", lossless=True, method=0, quality=0)[12:]
+
+
+def _extended(flags: int, width: int, height: int) -> bytes:
+    size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    return _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def _riff(chunks: bytes) -> bytes:
+    return _chunk(b"RIFF", b"WEBP" + chunks)

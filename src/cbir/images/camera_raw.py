@@ -37,6 +37,10 @@ _COLOUR = (1, 2, 6)  # photometric: grey, RGB, YCbCr
 _JPEG_TABLES = 347
 _OLD_JPEG, _NEW_JPEG, _YCBCR = 6, 7, 6
 _READABLE = (1, 5, 7, 8, 32773, 32946)  # compression: none, LZW, JPEG, deflate, PackBits
+_USED = frozenset({
+    _SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _ORIENTATION, _LENGTHS,
+    _SUB_IFDS, _JPEG_OFFSET, _JPEG_LENGTH, _DNG_VERSION, _JPEG_TABLES,
+})  # fmt: skip
 _INTEGERS = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I"}
 # More than any camera writes. Without limits, a small file could keep a reader busy for hours.
 _MOST_IFDS, _MOST_TAGS, _MOST_VALUES, _MOST_JPEGS, _MOST_SEGMENTS = 64, 1000, 64, 1000, 200
@@ -173,12 +177,12 @@ def _ifds(data: bytes) -> Iterator[tuple[int, Tags]]:
 
 
 def _entries(data: bytes, order: str, at: int, count: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Tags with integer values; of many values the first ones."""
+    """The tags in use with integer values; of many values the first ones."""
     for entry in range(at, at + 12 * count, 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", data, entry)
         if tag == _JPEG_FROM_RAW:  # its bytes are a JPEG
             yield tag, (struct.unpack_from(f"{order}I", data, entry + 8)[0], number)
-        elif kind in _INTEGERS:
+        elif tag in _USED and kind in _INTEGERS:
             form = f"{order}{min(number, _MOST_VALUES)}{_INTEGERS[kind]}"
             fits = number * struct.calcsize(_INTEGERS[kind]) <= 4
             place = entry + 8 if fits else struct.unpack_from(f"{order}I", data, entry + 8)[0]

@@ -71,7 +71,7 @@ def cost_of(kind: str, image: ImageFile, data: bytes, pixels: int) -> Cost:
         time += _SCAN_TIME * scans * pixels
     if image.tile and image.tile[0][0] in DECODERS:
         time += _PYTHON_TIME * pixels
-    extra = _LARGE_WEBP if is_large_webp(image) else _EXTRA.get(kind, 0)
+    extra = _LARGE_WEBP if is_large_webp(image, data) else _EXTRA.get(kind, 0)
     memory = (_STORED.get(image.mode, 4) + _RESULT + extra) * decoded
     memory += _COEFFICIENTS * pixels if scans > 1 else 0
     return Cost(memory + min(_BAND, 20 * decoded) + len(data), time / 1e9)

@@ -263,7 +263,7 @@ def _decode_whole(kind: str, data: bytes, limits: Limits, orientation: int) -> D
 
 
 def _loaded(kind: str, image: Image, plain: bool, data: bytes, orientation: int) -> RgbImage:
-    if is_large_webp(image):
+    if is_large_webp(image, data):
         image = still_webp(image, data)
     # XMP may contain an orientation, too.
     if plain and image.mode == "RGB" and "xmp" not in image.info:

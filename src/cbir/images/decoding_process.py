@@ -33,6 +33,7 @@ _REMEMBERED = 1800.0  # seconds: a busy machine may have been the reason
 _MOST_REMEMBERED = 1000
 
 _Answer = tuple[dict[str, Any], RgbImage]
+_Received = tuple[_Answer | None, int]
 
 _too_slow: dict[tuple[bytes, Task, float], float] = {}
 """Until when a picture that ran out of time is not tried again."""
@@ -101,10 +102,9 @@ def decode_in_process(task: Task, data: bytes, limits: Limits) -> Decoded:
         # Not `communicate`, which would hold the pixels twice.
         pipe, process.stdin = process.stdin, None
         pool.submit(_feed, pipe, json.dumps(settings).encode() + b"\n", data)
-        receiving = pool.submit(_received, process.stdout)
+        receiving = pool.submit(_received, process, process.stdout)
         try:
-            answer = _until_done(receiving, limits)
-            code = process.wait() if answer is None else 0
+            answer, code = _until_done(receiving, limits)
         except TimeoutError:
             _remember(picture)
             raise _overdue(limits) from None
@@ -119,18 +119,19 @@ def _feed(pipe: IO[bytes], *parts: bytes) -> None:
             pipe.write(part)
 
 
-def _received(pipe: IO[bytes]) -> _Answer | None:
-    """What the process says, None if it ends before that."""
+def _received(process: subprocess.Popen[bytes], pipe: IO[bytes]) -> _Received:
+    """What the process says; None and its exit code if it ends before that."""
     line = pipe.readline()
-    if not line.endswith(b"\n"):
-        return None
-    told = json.loads(line)
-    pixels = np.empty((*told.get("shape", (0, 0)), 3), np.uint8)
-    length = pipe.readinto(pixels.reshape(-1).data)  # type: ignore[attr-defined] # is buffered
-    return (told, pixels) if length == pixels.nbytes else None
+    if line.endswith(b"\n"):
+        told = json.loads(line)
+        pixels = np.empty((*told.get("shape", (0, 0)), 3), np.uint8)
+        length = pipe.readinto(pixels.reshape(-1).data)  # type: ignore[attr-defined] # is buffered
+        if length == pixels.nbytes:
+            return (told, pixels), 0
+    return None, process.wait()
 
 
-def _until_done(receiving: Future[_Answer | None], limits: Limits) -> _Answer | None:
+def _until_done(receiving: Future[_Received], limits: Limits) -> _Received:
     deadline = time.monotonic() + limits.seconds
     while True:
         try:
