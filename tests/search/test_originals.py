@@ -212,8 +212,18 @@ def test_a_link_out_of_a_source_is_followed_only_to_the_indexed_file(
     assert state(place, "photos/red/1.png") == "changed"
     cbir.index_images([photos], place)  # follows links, as the person wants it
     assert state(place, "photos/red/1.png") == "open"
-    sql(place, "UPDATE records SET stamp = NULL WHERE id = 'photos/red/1.png'")
-    assert state(place, "photos/red/1.png") == "changed"
+
+
+def test_what_cannot_be_looked_at_behind_a_link_is_gone(
+    place: Path, photos: Path, tmp_path: Path
+) -> None:
+    shutil.move(photos / "red", tmp_path / "elsewhere")
+    (photos / "red").symlink_to(tmp_path / "elsewhere")
+    sql(place, f"UPDATE records SET location = 'red/{'n' * 300}.png' WHERE id = '{FIRST}'")
+    assert state(place) == "gone"  # the system refuses the name, as it may refuse a bad disk
+    with closing(Searcher.open(place)) as searcher:
+        hits = searcher.search(photos / "blue" / "0.png", verify=True)
+        assert {hit.id: hit.inliers for hit in hits}[FIRST] is None and len(hits) == 4
 
 
 def test_pictures_behind_links_out_of_a_source_are_opened(

@@ -131,10 +131,16 @@ class FolderSource:
         return str(self.root / os.fsdecode(decode_path(key)))
 
     def linked_from_outside(self, location: str) -> SourceItem | None:
-        """The file at `location` as it is now, if a symbolic link leads out of `root` to it."""
+        """The file at `location` as it is now, if a symbolic link leads out of `root` to it.
+
+        Raises `ImageError` if that cannot be found out.
+        """
         path = self.root.joinpath(*self._parts(location))
-        outside = not _is_inside(os.path.realpath(path), os.path.realpath(self.root))
-        return self._item(_Found(str(path), location)) if outside and path.is_file() else None
+        try:
+            outside = not _is_inside(os.path.realpath(path), os.path.realpath(self.root))
+            return self._item(_Found(str(path), location)) if outside and path.is_file() else None
+        except OSError as error:
+            raise _unreadable(error) from error
 
     def open(self, location: str) -> bytes:
         return read_file(self._image(location))
