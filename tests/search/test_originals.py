@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
+import os
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,6 +215,57 @@ def test_a_link_out_of_a_source_is_followed_only_to_the_indexed_file(
     assert state(place, "photos/red/1.png") == "changed"
     cbir.index_images([photos], place)  # follows links, as the person wants it
     assert state(place, "photos/red/1.png") == "open"
+
+
+def test_a_record_without_a_stamp_is_not_followed_through_a_link_until_it_has_one(
+    place: Path, photos: Path, tmp_path: Path
+) -> None:
+    shutil.move(photos / "red", tmp_path / "elsewhere")
+    (photos / "red").symlink_to(tmp_path / "elsewhere")
+    cbir.index_images([photos], place)
+    with closing(open_index(place, write=True)) as index:  # as in format 1
+        stamps = index.stamps("photos").items()
+        index.touch({i: stamp.file._replace(stamp=None) for i, stamp in stamps})
+    as_if_from_elsewhere()
+    with closing(open_index(place)) as index:
+        confirm_sources(index)
+        with pytest.raises(OriginalError, match="does not know the inode") as caught:
+            original(index, FIRST)
+        assert caught.value.hint == f"cbir index {photos} --into {place}"
+    with closing(Searcher.open(place)) as searcher:
+        said = why(searcher, IndexedId(FIRST), FIRST)
+        assert said.kept is not None and "does not know the inode" in said.kept.reason
+        assert "link out of its source" in said.sentences[-1]
+    assert (state(place), state(place, "photos/blue/0.png")) == ("changed", "open")
+    assert cbir.index_images([photos], place).unchanged == 4
+    assert state(place) == "open"
+
+
+def test_the_file_system_that_a_link_leads_to_says_whether_inodes_count(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inodes of a network drive change at each mount; those of the folder do not."""
+    drive, place = tmp_path / "drive", tmp_path / "x.cbir"
+    shutil.move(photos / "red", drive)
+    (photos / "red").symlink_to(drive)
+    stat, inodes = os.stat, itertools.count(1)
+
+    def on_drive(path: Any, **more: Any) -> os.stat_result:
+        status = stat(path, **more)
+        if not str(path).startswith(str(photos / "red")):
+            return status
+        times = {"st_mtime_ns": status.st_mtime_ns, "st_ctime_ns": status.st_ctime_ns}
+        return os.stat_result((status.st_mode, next(inodes), 999, *status[3:]), times)
+
+    monkeypatch.setattr(os, "stat", on_drive)
+    monkeypatch.setattr("cbir.images.folders.keeps_inodes", lambda path: path.stat().st_dev != 999)
+    cbir.index_images([photos], place, descriptor="classic")
+    with closing(open_index(place)) as index:
+        stamps = {i: s.stamp for i, s in index.stamps("photos").items()}
+    assert stamps[FIRST] is None and stamps["photos/blue/0.png"] is not None
+    assert (state(place), state(place, "photos/blue/0.png")) == ("open", "open")
+    sql(place, "UPDATE records SET stamp = '1-1'")  # of a version that asked the folder
+    assert state(place) == "open"
 
 
 def test_what_cannot_be_looked_at_behind_a_link_is_gone(

@@ -52,6 +52,7 @@ class FolderSource:
     ignored: Counter[str] = field(default_factory=Counter, init=False)
     indexes: list[str] = field(default_factory=list, init=False)
     left_out: LeftOut = field(default_factory=LeftOut, init=False)
+    _devices: dict[int, bool] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.name = encode_path(self.root.name) or "root"
@@ -62,7 +63,10 @@ class FolderSource:
 
     @cached_property
     def stamped(self) -> bool:
-        """Whether the file system keeps inodes and change times, so that items have stamps."""
+        """Whether the file system of `root` keeps inodes and change times: its items have stamps.
+
+        Links and mounts lead to items on other file systems, which may differ.
+        """
         return keeps_inodes(self.root)
 
     def part_of(self, root: Path) -> FolderSource:
@@ -179,7 +183,9 @@ class FolderSource:
         try:
             status = os.stat(found.path)  # noqa: PTH116 - twice as fast as Path
             size, mtime_ns = status.st_size, storable_ns(status.st_mtime_ns)
-            if self.stamped:
+            if status.st_dev not in self._devices:
+                self._devices[status.st_dev] = keeps_inodes(Path(found.path))
+            if self._devices[status.st_dev]:
                 stamp = f"{status.st_ino}-{status.st_ctime_ns}"
         except OSError:  # reading the file will fail too, and is reported then
             pass

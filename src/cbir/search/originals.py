@@ -32,6 +32,13 @@ class OriginalError(ImageError):
         self.state = state
 
 
+class LinkRefusedError(OriginalError):
+    """An original behind a link out of its source that may not be the file that was indexed."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint, "changed")
+
+
 def original(index: Index, record_id: str) -> bytes | RgbImage:
     """The indexed picture itself: a file's bytes, or RGB pixels if there is no file.
 
@@ -91,7 +98,7 @@ class Originals:
         """From the source; raises `OriginalError` as `open` does."""
         try:
             source = self.source(record.source)
-            _check_links(source, record)
+            _check_links(source, record, self._index.url)
             data = source.open(record.location)
         except OriginalError:
             raise
@@ -127,21 +134,23 @@ class Originals:
         return source_for_uri(uri)
 
 
-def _check_links(source: ImageSource, record: ImageRecord) -> None:
+def _check_links(source: ImageSource, record: ImageRecord, index: str) -> None:
     """Follow a link out of a folder only to the file that was indexed there: it may be new.
 
-    Who made the index may know the content of a file elsewhere, but hardly its inode and times.
+    Who made the index may know the content of a file elsewhere, but hardly its inode and times. So
+    a record without them, as in indexes of format 1, does not do where the file system has them.
     """
     if not isinstance(source, FolderSource):
         return
     item = source.linked_from_outside(record.location)
     if item is None:
         return
-    now = (item.file_size, item.mtime_ns, item.stamp)
-    if now != (record.file_size, record.mtime_ns, record.stamp):
-        raise OriginalError(
-            f"the original of {record.id} is behind a link out of {source.uri}, "
-            "to a file that was not indexed there",
-            "index its source again",
-            "changed",
+    same = (item.file_size, item.mtime_ns) == (record.file_size, record.mtime_ns)
+    if not same or item.stamp not in (None, record.stamp):
+        why = "to a file that was not indexed there"
+        if same and record.stamp is None:
+            why = "and the index does not know the inode of the file that was indexed there"
+        raise LinkRefusedError(
+            f"the original of {record.id} is behind a link out of {source.uri}, {why}",
+            f"cbir index {shell_word(source.uri)} --into {shell_word(index)}",
         )

@@ -19,7 +19,7 @@ from cbir.images.members import is_hidden_key
 from cbir.images.sources import file_path, is_away
 from cbir.index import filters
 from cbir.index.base import Index, Matches
-from cbir.search.originals import OriginalError, Originals, OriginalState
+from cbir.search.originals import LinkRefusedError, OriginalError, Originals, OriginalState
 from cbir.search.query import MAX_K, IndexedId, OptionChanges, Picture, Query, SearchOptions
 from cbir.search.query import pixels_of as query_pixels
 from cbir.search.searcher import Searcher
@@ -335,6 +335,11 @@ def _its_value(text: str, record: ImageRecord) -> str:
 
 
 def _about_file(kept: Kept) -> list[str]:
+    if kept.state == "changed" and kept.reason:
+        return [
+            "Its original is not opened: a link out of its source leads to a file that the "
+            "index does not know. Index its source again."
+        ]
     if kept.state == "changed":
         return ["Its file has changed since it was indexed; the index still has the old picture."]
     if kept.state == "gone":
@@ -352,7 +357,8 @@ def _kept(index: Index, record: ImageRecord) -> Kept:
         Originals(index).read(record)
     except OriginalError as error:
         state = error.state
-        reason = "" if state == "changed" else error.message
+        plain = state == "changed" and not isinstance(error, LinkRefusedError)
+        reason = "" if plain else error.message
     parts, dim = index.vectors(record.id).shape
     return Kept(record, file_path(uri, record.location), state, reason, parts, dim)
 
