@@ -7,8 +7,9 @@ import tarfile
 import time
 import zipfile
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 import cbir
 from cbir.errors import CbirError
 from cbir.images.regions import region_boxes
+from cbir.index.confirmed import confirmed
 from cbir.ingest.run import PruneRefusedError
 from cbir.ingest.run_state import Progress
 from cbir.types import AddReport, MetadataValue, Note, RgbImage, Vectors
@@ -829,6 +831,34 @@ def test_the_last_run_of_a_source_is_known(tmp_path: Path, place: Path) -> None:
     index(photos, place)
     with closing(cbir.open_index(place)) as opened:
         assert opened.runs()["many"].finished
+
+
+def test_sources_that_a_run_does_not_reach_are_not_listed(tmp_path: Path, place: Path) -> None:
+    first, second = write_photos(tmp_path / "a" / "p"), write_photos(tmp_path / "b" / "p")
+    (first / "link").symlink_to(second)
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    with tarfile.open(tmp_path / "torn.tar", "w") as archive:
+        Image.fromarray(pixels).save(tmp_path / "noise.png")
+        archive.add(tmp_path / "noise.png")
+    os.truncate(tmp_path / "torn.tar", 2000)
+
+    def stop(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    def listed(*sources: Path, **options: Any) -> list[str]:
+        with suppress(CbirError):
+            cbir.index_images(sources, place, descriptor=MeanColour(), **options)
+        with closing(cbir.open_index(place)) as opened:
+            return sorted(opened.sources().values())
+
+    assert listed(first, second, on_progress=stop) == [str(first)]
+    assert listed(tmp_path / "torn.tar", second) == [str(first), str(tmp_path / "torn.tar")]
+    shutil.rmtree(place)
+    assert listed(first, second) == [str(first), str(second)]
+    with closing(cbir.open_index(place)) as opened:
+        assert opened.sources() == confirmed(opened) == {"p": str(first), "p-2": str(second)}
+        assert sorted({i.partition("/")[0] for i in opened.ids()}) == ["p", "p-2"]
+        assert opened.count() == 24  # the link leads to what is indexed as the second source
 
 
 def test_only_pictures_that_a_newer_decoder_reads_differently_are_described_again(

@@ -28,7 +28,7 @@ from cbir.index.base import Index
 from cbir.index.confirmed import confirm_or_warn
 from cbir.index.open import check_place, create_index, index_exists, open_index
 from cbir.ingest.metadata import read_metadata_files
-from cbir.ingest.places import follow_source, placed, set_apart, without_nested
+from cbir.ingest.places import follow_source, names_after, placed, set_apart, without_nested
 from cbir.ingest.run import PruneRefusedError, add_sources
 from cbir.ingest.run_state import OnProgress, RunState
 from cbir.ingest.source_scan import Prune, skipped_indexes
@@ -215,12 +215,9 @@ def _confirm(index: Index, given: Sequence[ImageSource], placed: Sequence[ImageS
 
     A part of a larger source does not confirm that source, which nobody named.
     """
-    named = {
-        index.register_source(source.name, source.uri): source.uri
-        for source, part in zip(given, placed, strict=True)
-        if source.uri == part.uri
-    }
-    confirm_or_warn(index, named)
+    named = {s.uri for s, part in zip(given, placed, strict=True) if s.uri == part.uri}
+    names = names_after(index, placed).items()
+    confirm_or_warn(index, {name: uri for name, uri in names if uri in named})
 
 
 def _tell_excludes(report: AddReport, sources: Sequence[ImageSource], rules: Excludes) -> None:

@@ -13,7 +13,7 @@ from cbir.images.items import ImageSource, SourceItem, content_hash
 from cbir.images.sources import is_away, is_built_in, source_for_uri
 from cbir.index.base import Index, Stamp
 from cbir.index.confirmed import confirm, confirmed
-from cbir.index.source_names import check_known
+from cbir.index.source_names import check_known, source_name
 
 _SAMPLE = 8
 """How many images are read to see whether a folder is one that the index knows."""
@@ -58,16 +58,27 @@ def placed(index: Index, source: ImageSource) -> tuple[ImageSource, dict[str, st
     return part, dict.fromkeys(paths, name)
 
 
-def set_apart(index: Index, sources: Sequence[ImageSource]) -> None:
-    """Tell the folders among `sources`, all registered, which links lead into other sources.
+def names_after(index: Index, sources: Sequence[ImageSource]) -> dict[str, str]:
+    """The sources of `index`, name -> URI, when it will have registered these in their order.
 
-    These are the registered folders that were, or are about to be, indexed as a whole.
+    A source is registered when it is read, because a run may end before that.
+    """
+    names = index.sources()
+    for source in sources:
+        names[source_name(names, source.name, source.uri)] = source.uri
+    return names
+
+
+def set_apart(index: Index, sources: Sequence[ImageSource]) -> None:
+    """Tell the folders among `sources` which links lead into other sources.
+
+    These are the folders that were, or are about to be, indexed as a whole.
     """
     runs = index.runs()
     now = {s.uri for s in sources if isinstance(s, FolderSource) and not s.scope}
     whole = {
         uri: name
-        for name, uri in index.sources().items()
+        for name, uri in names_after(index, sources).items()
         if uri in now or (name in runs and not is_built_in(uri) and Path(uri).is_dir())
     }
     for source in sources:

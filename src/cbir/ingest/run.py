@@ -65,11 +65,13 @@ def add_sources(run: RunState, sources: Sequence[ImageSource], prune: Prune) -> 
 
 def _indexed(run: RunState, sources: Sequence[ImageSource]) -> int:
     """How many images of `sources` the index knows: as many as there are, if nothing changed."""
-    known = 0
-    for source in sources:
-        name = run.index.register_source(source.name, source.uri)
-        known += sum(is_in(source, name, i) for i in [*run.stamps(name), *run.buried])
-    return known
+    names = {uri: name for name, uri in run.index.sources().items()}
+    return sum(
+        is_in(source, name, i)
+        for source in sources
+        if (name := names.get(source.uri))
+        for i in [*run.stamps(name), *run.buried]
+    )
 
 
 def _follow(run: RunState, scans: Sequence[SourceScan]) -> None:
