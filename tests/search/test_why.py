@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -300,7 +302,33 @@ def test_a_picture_in_a_folder_that_failed_has_failed(tmp_path: Path) -> None:
     opened = open_searcher(url)
     answer = why(opened, picture(0), "pictures/new/1.png")
     assert answer.state == "failed"
+    assert "its folder pictures/new could not be read" in answer.sentences[0]
     assert answer.reason.startswith(".cbirignore cannot be read")
+    opened.close()
+
+
+def test_pictures_of_a_source_that_was_read_in_part_need_not_have_failed(tmp_path: Path) -> None:
+    into = str(tmp_path / "x.cbir")
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for seed, name in enumerate(("red.png", "blue.png", "last.png")):
+            (tmp_path / name).write_bytes(picture(seed))
+            archive.add(tmp_path / name, name)
+    with tarfile.open(tmp_path / "t.tar") as archive:
+        cut = archive.getmember("last.png").offset_data + 10
+    os.truncate(tmp_path / "t.tar", cut)
+    assert index_images([tmp_path / "t.tar"], into, descriptor=Grid()).failures
+    assert call("remove", into, "t/blue.png").code == 0
+    opened = open_searcher(into)
+
+    def told(name: str) -> tuple[str, str, bool]:
+        answer = why(opened, picture(0), f"t/{name}")
+        return answer.state, answer.sentences[0], bool(answer.reason)
+
+    assert told("blue.png")[0] == "removed"
+    assert told("@eaDir/red.png")[0] == "excluded"
+    part = "its source could not be read completely when it was last indexed."
+    assert told("rod.png") == ("unknown", f"t/rod.png is not in the index: {part}", True)
+    assert why(opened, picture(0), "t/rod.png").near == ["t/red.png"]
     opened.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -374,7 +374,8 @@ def _ids_of_path(index: Index, text: str) -> Iterator[str]:
 
 def _absent(index: Index, record_id: str, look: bool) -> Why:
     """Why a picture that has no record has none."""
-    if failure := _failure(index, record_id):
+    failures = {make_id(one.source, one.location): one for one in index.failures()}
+    if failure := failures.get(record_id):
         sentence = f"{record_id} could not be read when its source was last indexed."
         return Why(record_id, "failed", [sentence], reason=failure.reason)
     if tombstone := index.tombstones([record_id]).get(record_id):
@@ -387,19 +388,29 @@ def _absent(index: Index, record_id: str, look: bool) -> Why:
     if source and (found := _exclusion(source, key)):
         sentences = _about_exclusion(record_id, found, source)
         return Why(record_id, "excluded", sentences, excluded_by=found)
+    state, absence, reason = _failure_above(failures, record_id)
+    absence = absence or _absence(index, name, source, key)
+    sentences = [f"{record_id} is not in the index: {absence}"]
     near = _near(index, record_id)
-    sentences = [f"{record_id} is not in the index: {_absence(index, name, source, key)}"]
     if near:
         sentences.append(f"Similar ids: {', '.join(near)}.")
-    return Why(record_id, "unknown", sentences, near=near)
+    return Why(record_id, state, sentences, reason=reason, near=near)
 
 
-def _failure(index: Index, record_id: str) -> Failure | None:
-    """The failure of a picture, else of a folder above it, else of its source."""
-    failures = {make_id(one.source, one.location): one for one in index.failures()}
+def _failure_above(failures: Mapping[str, Failure], record_id: str) -> tuple[State, str, str]:
+    """What may have failed with its source or a folder above it: state, sentence and reason.
+
+    `failures`: by id. A picture of a source that was read in part need not have failed, nor exist.
+    """
     source, *inside = (path.rstrip("/") for path in steps(record_id))
-    places = [*reversed(inside), f"{source}/."]
-    return next((failures[path] for path in places if path in failures), None)
+    for folder in reversed(inside):
+        if failure := failures.get(folder):
+            said = f"its folder {folder} could not be read when its source was last indexed."
+            return "failed", said, failure.reason
+    if failure := failures.get(f"{source}/."):
+        said = "its source could not be read completely when it was last indexed."
+        return "unknown", said, failure.reason
+    return "unknown", "", ""
 
 
 def _readable(index: Index, name: str) -> FolderSource | ArchiveMembers | None:
