@@ -20,6 +20,7 @@ from cbir.errors import CbirError, ImageError
 from cbir.images import kept_tars, tar_members, unpacked, zips
 from cbir.images.items import SourceItem
 from cbir.images.sources import open_source
+from cbir.images.tars import TarSource
 from cbir.ingest.indexing import index_images
 from tests.cli.support_cli import call
 from tests.images.support_archives import (
@@ -395,6 +396,20 @@ def test_indexing_says_that_originals_of_a_large_archive_will_not_be_opened(
     assert call("index", packed, "--into", into, "--json").json["unopened"] == [str(packed)]
     monkeypatch.setattr(kept_tars, "MOST_KEPT", 100_000)
     assert index_images([packed], into, descriptor="classic").unopened == []
+
+
+def test_an_archive_that_goes_away_while_it_is_indexed_ends_no_run(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_tars, "MOST_KEPT", 4000)
+    into, real = str(tmp_path / "x.cbir"), TarSource._reach
+    index_images([packed], into, descriptor="classic")
+
+    def goes(source, end):
+        packed.unlink(missing_ok=True)
+        real(source, end)
+
+    monkeypatch.setattr(TarSource, "_reach", goes)
+    report = index_images([packed], into)
+    assert report.unchanged and report.unopened == [] and not packed.exists()
 
 
 def test_what_lies_before_the_damage_is_opened(tmp_path, packed):

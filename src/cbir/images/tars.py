@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -70,8 +71,13 @@ class TarSource:
         return open_member(self.path, location)
 
     def opens_none(self) -> bool:
-        """Whether `open` refuses all originals, as far as the last walk tells."""
-        return is_compressed(self.path) and not is_kept(self.reached)
+        """Whether `open` refuses all originals, as far as the last walk tells.
+
+        Not of an archive that has gone since: the next run reports that.
+        """
+        with suppress(OSError):
+            return not is_kept(self.reached) and is_compressed(self.path)
+        return False
 
     def _reach(self, end: int) -> None:
         self.reached = max(self.reached, end)
