@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cbir.cli.confirming import ask_to_confirm
+from cbir.home import cbir_home
 from cbir.index.open import open_index
 from cbir.search.originals import unconfirmed
 from tests.cli.support_cli import call
@@ -74,6 +75,21 @@ def test_a_no_is_remembered_until_the_sources_are_confirmed_or_change(
     assert f"{place.parent}/more" in told and "pho" not in told and not confirmed
     answer = call("sources", place, "--confirm")
     assert answer.code == 0 and "is confirmed" in answer.err + answer.out
+    assert asked(place, monkeypatch, "") == ("", True)
+
+
+def test_a_damaged_file_of_answers_ends_no_command(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (cbir_home() / "refused_sources.json").write_text("{")
+    assert asked(place, monkeypatch, "", pipe="stdin") == ("", False)
+    assert asked(place, monkeypatch, "", ask=False) == ("", False)
+    assert "refused_sources.json" not in caplog.text  # nobody is asked, so it is not read
+    told, confirmed = asked(place, monkeypatch, "n\n")
+    assert told and not confirmed
+    assert "refused_sources.json cannot be read" in caplog.text
+    caplog.clear()
+    assert asked(place, monkeypatch, "y\n")[1]
     assert asked(place, monkeypatch, "") == ("", True)
 
 

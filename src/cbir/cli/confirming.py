@@ -26,9 +26,11 @@ def ask_to_confirm(index: Index, ask: bool = True) -> None:
     from cbir.index.confirmed import confirm, refuse, refused
     from cbir.search.originals import tell_unconfirmed, unconfirmed
 
-    sources = dict(unconfirmed(index).items() - refused(index).items())
     watched = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    if ask and watched and 0 < len(sources) <= _ASKED:
+    sources = unconfirmed(index) if ask and watched else {}
+    if sources:
+        sources = dict(sources.items() - refused(index).items())
+    if 0 < len(sources) <= _ASKED:
         say(f"{one_line(index.url)} may come from elsewhere. It says that its images are in:")
         for name, uri in sorted(sources.items()):
             say(f"  {one_line(uri)} ({one_line(name)})")

@@ -39,8 +39,15 @@ def refuse(index: Index, sources: Mapping[str, str]) -> None:
 
 
 def refused(index: Index) -> dict[str, str]:
-    """The sources, name -> URI, about which nobody is asked again; they can still be confirmed."""
-    return _stored(_REFUSED).get(index.identity, {})
+    """The sources, name -> URI, about which nobody is asked again; they can still be confirmed.
+
+    If that cannot be read, log why: then the person is asked once more.
+    """
+    try:
+        return _stored(_REFUSED).get(index.identity, {})
+    except CbirError as error:
+        log.warning("earlier answers are not known: %s", error)
+        return {}
 
 
 def _add(index: Index, sources: Mapping[str, str], name: str) -> None:
