@@ -28,6 +28,7 @@ from cbir.search.originals import OriginalError, original, unconfirmed
 from cbir.search.query import IndexedId
 from cbir.search.searcher import Searcher
 from cbir.search.why import why
+from tests.cli.support_cli import call
 
 FIRST = "photos/red/0.png"
 
@@ -266,6 +267,19 @@ def test_the_file_system_that_a_link_leads_to_says_whether_inodes_count(
     assert (state(place), state(place, "photos/blue/0.png")) == ("open", "open")
     sql(place, "UPDATE records SET stamp = '1-1'")  # of a version that asked the folder
     assert state(place) == "open"
+
+
+def test_a_source_whose_place_cannot_be_looked_at_ends_no_search(place: Path, photos: Path) -> None:
+    uri = f"/{'n' * 300}"  # the system refuses the name, as it may refuse a folder or a bad disk
+    sql(place, f"UPDATE sources SET uri = '{uri}'")
+    assert state(place) == "unconfirmed"
+    with closing(open_index(place)) as index:
+        assert confirm_sources(index) == {"photos": uri}
+    assert state(place) == "gone"
+    with closing(Searcher.open(place)) as searcher:
+        assert len(searcher.search(photos / "blue" / "0.png", verify=True)) == 4
+    for option in ("--verify", "--json", "--paths"):
+        assert call("search", photos / "blue" / "0.png", "--in", place, option).code == 0
 
 
 def test_what_cannot_be_looked_at_behind_a_link_is_gone(

@@ -36,7 +36,8 @@ def is_gone(place: Place | None, missing: bool) -> bool:
     """Whether the picture is no longer there; `missing`: what the last indexing run found."""
     if place is None:
         return missing
-    return not Path(place.file).exists() or (missing and place.member is not None)
+    there = os.path.exists(place.file)  # noqa: PTH110 - Path raises if a drive fails
+    return not there or (missing and place.member is not None)
 
 
 def file_state(place: Place | None, record: ImageRecord) -> str:

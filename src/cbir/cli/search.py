@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -284,7 +283,8 @@ def _print_paths(found: list[Placed], end: bytes) -> None:
     """
     from cbir.cli.places import from_here
 
-    paths = [hit.path for hit, _ in found if hit.path and Path(hit.path).exists()]
+    # Path raises if a drive fails.
+    paths = [hit.path for hit, _ in found if hit.path and os.path.exists(hit.path)]  # noqa: PTH110
     for path in paths:
         if sys.stdout.isatty():
             show(from_here(path))

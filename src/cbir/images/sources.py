@@ -82,7 +82,8 @@ def is_built_in(uri: str) -> bool:
 def file_path(uri: str, location: str) -> str | None:
     """The path of an item's file, None if there is none (archive member or pixels only)."""
     place = place_of(uri, location)
-    return place.file if place and place.member is None and Path(uri).is_dir() else None
+    is_folder = os.path.isdir(uri)  # noqa: PTH112 - Path raises if a drive fails
+    return place.file if place and place.member is None and is_folder else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,10 @@ def place_of(uri: str, location: str) -> Place | None:
         return Place(uri)
     name = os.fsdecode(decode_path(location))
     source = Path(uri)
-    is_archive = source.is_file() or (
-        not source.exists() and source.name.lower().endswith(ARCHIVE_SUFFIXES)
+    # Path raises if a drive fails.
+    is_archive = os.path.isfile(uri) or (  # noqa: PTH113
+        not os.path.exists(uri)  # noqa: PTH110
+        and source.name.lower().endswith(ARCHIVE_SUFFIXES)
     )
     return Place(uri, name) if is_archive else Place(str(source / name))
 

@@ -137,8 +137,8 @@ class Originals:
 def _check_links(source: ImageSource, record: ImageRecord, index: str) -> None:
     """Follow a link out of a folder only to the file that was indexed there: it may be new.
 
-    Who made the index may know the content of a file elsewhere, but hardly its inode and times. So
-    a record without them, as in indexes of format 1, does not do where the file system has them.
+    Who made the index may know the content of a file elsewhere, but hardly its inode and times. A
+    record without an inode, as in indexes of format 1, is refused where the file system has one.
     """
     if not isinstance(source, FolderSource):
         return

@@ -117,7 +117,8 @@ class Why:
 
     `sentences` explain it without paths; `hidden_by` names what hid it: "where", "query", "k", or
     an option of the search. `place` and `kept` are None if the picture is not in the index.
-    `reason`: why it could not be indexed. `excluded_by`: what leaves it out, as its source is now.
+    `reason`: why it, its folder or the rest of its source could not be read. `excluded_by`: what
+    leaves it out, as its source is now.
     `near`: similar ids, if it was never indexed.
     """
 
