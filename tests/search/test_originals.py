@@ -278,8 +278,9 @@ def test_a_source_whose_place_cannot_be_looked_at_ends_no_search(place: Path, ph
     assert state(place) == "gone"
     with closing(Searcher.open(place)) as searcher:
         assert len(searcher.search(photos / "blue" / "0.png", verify=True)) == 4
-    for option in ("--verify", "--json", "--paths"):
+    for option in ("--json", "--paths", "-k3"):
         assert call("search", photos / "blue" / "0.png", "--in", place, option).code == 0
+    assert cbir.index_images([photos / "blue"], place).failures == []
 
 
 def test_what_cannot_be_looked_at_behind_a_link_is_gone(

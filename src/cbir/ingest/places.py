@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +45,7 @@ def placed(index: Index, source: ImageSource) -> tuple[ImageSource, dict[str, st
     """
     if not isinstance(source, FolderSource):
         return source, {}
-    folders = {n: Path(uri) for n, uri in index.sources().items() if Path(uri).is_dir()}
+    folders = {n: Path(uri) for n, uri in index.sources().items() if _is_folder(uri)}
     around = [root for root in folders.values() if source.root.is_relative_to(root)]
     outer = min(around, key=lambda root: len(root.parts), default=source.root)
     inner = {n: root for n, root in folders.items() if root != outer and root.is_relative_to(outer)}
@@ -79,7 +80,7 @@ def set_apart(index: Index, sources: Sequence[ImageSource]) -> None:
     whole = {
         uri: name
         for name, uri in names_after(index, sources).items()
-        if uri in now or (name in runs and not is_built_in(uri) and Path(uri).is_dir())
+        if uri in now or (name in runs and not is_built_in(uri) and _is_folder(uri))
     }
     for source in sources:
         if isinstance(source, FolderSource):
@@ -179,6 +180,10 @@ def _check_holds_some(index: Index, name: str, uri: str) -> None:
             f"no image of {name} is in {uri}",
             "give the folder or archive that has them under the same names",
         )
+
+
+def _is_folder(uri: str) -> bool:
+    return os.path.isdir(uri)  # noqa: PTH112 - Path raises if the drive of another source fails
 
 
 def _contains(outer: FolderSource, inner: ImageSource) -> bool:
