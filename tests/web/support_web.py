@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from cbir.descriptors.contract import Descriptor
-from cbir.errors import CbirError
 from cbir.images.decode import decode
 from cbir.ingest.indexing import index_images
 from cbir.search.query import SearchOptions
@@ -105,10 +104,13 @@ def build_index(folder: Path, regions: int = 1, descriptor: Descriptor | None = 
     return url
 
 
+PART = "photos/part.png"
+
+
 def build_textured(folder: Path) -> str:
     """An index of pictures with enough on them to be compared, and where it is.
 
-    `photos/part.png` is a part of `photos/2.png`, which the scores alone do not tell.
+    `PART` is a part of `photos/2.png`, which the scores alone do not tell.
     """
     photos = write_textures(folder / "photos", 4)
     Image.fromarray(texture(2)[60:, 80:]).save(photos / "part.png")
@@ -116,23 +118,25 @@ def build_textured(folder: Path) -> str:
     return str(folder / "t.cbir")
 
 
-class SlowVerification(Searcher):
-    """Begins to verify once `go_on` is set, or when verification should end."""
+class SlowSearcher(Searcher):
+    """Begins the searches for which `slow` once `go_on` is set, or when verification should end."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, slow: Callable[[Any, SearchOptions], bool]) -> None:
         super().__init__(open_searcher(url).index, Grid())
+        self.slow = slow
         self.begun = threading.Semaphore(0)
         self.ended: list[str] = []
         self.go_on = threading.Event()
 
     def search(self, query: Any, **options: Any) -> list[Hit]:
         asked: SearchOptions | None = options.get("options")
-        if asked is not None and asked.verify:
+        if asked is not None and self.slow(query, asked):
             self.begun.release()
             try:
-                while not self.go_on.wait(0.02) and options["go_on"]():
-                    pass
-            except CbirError as error:
+                while not self.go_on.wait(0.02):
+                    if asked.verify and not options["go_on"]():
+                        break
+            except BaseException as error:
                 self.ended.append(str(error))
                 raise
         return super().search(query, **options)

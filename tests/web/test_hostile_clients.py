@@ -6,7 +6,6 @@ import http.client
 import json
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +19,12 @@ from urllib.request import Request, urlopen
 import pytest
 
 from cbir.ingest.indexing import index_images
-from cbir.search.query import SearchOptions
 from cbir.search.searcher import Searcher
-from cbir.types import Hit
 from cbir.web import admission, connections, refusals
 from tests.web.support_web import (
     LARGE,
     Grid,
+    SlowSearcher,
     build_index,
     listening,
     noise,
@@ -44,33 +42,9 @@ VERIFY = (
 HEAD = f"POST /search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {KIND}\r\n".encode()
 
 
-class Slow(Searcher):
-    """Searches for hits of `LARGE` block until let go, or until verification should end."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(open_searcher(url).index, Grid())
-        self.begun = threading.Semaphore(0)
-        self.ended: list[str] = []
-        self.go_on = threading.Event()
-
-    def search(self, query: Any, **options: Any) -> list[Hit]:
-        asked: SearchOptions | None = options.get("options")
-        if asked is None or LARGE not in str(query):
-            return super().search(query, **options)
-        self.begun.release()
-        try:
-            while not self.go_on.wait(0.02):
-                if asked.verify and not options["go_on"]():
-                    break
-        except BaseException as error:
-            self.ended.append(str(error))
-            raise
-        return super().search(query, **options)
-
-
 @pytest.fixture
-def slow(tmp_path: Path) -> Iterator[Slow]:
-    opened = Slow(build_index(tmp_path))
+def slow(tmp_path: Path) -> Iterator[SlowSearcher]:
+    opened = SlowSearcher(build_index(tmp_path), lambda query, _: LARGE in str(query))
     yield opened
     opened.go_on.set()
     opened.close()
@@ -328,7 +302,7 @@ def test_bodies_in_memory_are_bounded_together(
 # Work
 
 
-def test_slow_searches_leave_room_for_the_others(slow: Slow) -> None:
+def test_slow_searches_leave_room_for_the_others(slow: SlowSearcher) -> None:
     with served(slow) as address, asking(2, address, f"search?id={LARGE}") as asked:
         for _ in asked:
             assert slow.begun.acquire(timeout=10)
@@ -339,7 +313,9 @@ def test_slow_searches_leave_room_for_the_others(slow: Slow) -> None:
         assert [one.result() for one in asked] == [(200, None)] * 2
 
 
-def test_verification_has_a_lane_of_its_own(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_has_a_lane_of_its_own(
+    slow: SlowSearcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(admission, "PATIENCE", 0.5)
     path = f"search?verify=1&id={LARGE}"
     with served(slow) as address, asking(12, address, path) as asked:
@@ -356,14 +332,16 @@ def test_verification_has_a_lane_of_its_own(slow: Slow, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("path", ["search?", f"why?target={LARGE}&"])
-def test_verification_ends_in_time(slow: Slow, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_verification_ends_in_time(
+    slow: SlowSearcher, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
     monkeypatch.setattr(admission, "VERIFYING_TIME", 0.3)
     with served(slow) as address:
         for _ in range(2):  # the lane is free again
             assert status_of(address, f"{path}verify=1&id={LARGE}") == (200, None)
 
 
-def test_nothing_is_verified_for_a_client_that_is_gone(slow: Slow) -> None:
+def test_nothing_is_verified_for_a_client_that_is_gone(slow: SlowSearcher) -> None:
     with served(slow) as address:
         with connect(address) as connection:
             connection.sendall(VERIFY.encode())
@@ -381,7 +359,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
 # Stopping
 
 
-def test_a_server_that_stops_finishes_open_requests(slow: Slow) -> None:
+def test_a_server_that_stops_finishes_open_requests(slow: SlowSearcher) -> None:
     with listening(slow) as (server, address), ExitStack() as stack:
         idle = stack.enter_context(connect(address))
         begun = stack.enter_context(asking(1, address, f"search?id={LARGE}"))
@@ -395,7 +373,7 @@ def test_a_server_that_stops_finishes_open_requests(slow: Slow) -> None:
 
 
 def test_a_server_that_stops_does_not_wait_for_long(
-    slow: Slow, monkeypatch: pytest.MonkeyPatch
+    slow: SlowSearcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "CLOSING_TIME", 0.3)
     began = time.monotonic()

@@ -21,10 +21,10 @@ from cbir.search.searcher import IndexedId, Searcher
 from cbir.web.app import MAX_UPLOAD
 from tests.web.support_web import (
     NAMES,
+    PART,
     GridWords,
-    SlowVerification,
+    SlowSearcher,
     build_index,
-    build_textured,
     open_searcher,
     picture,
     served,
@@ -418,18 +418,6 @@ def test_a_turned_picture_is_found_where_that_is_asked_for(
     assert "verify=1" in page.url
 
 
-PART = "photos/part.png"
-
-
-@pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowVerification]:
-    monkeypatch.setattr("cbir.web.admission.VERIFYING_TIME", 60.0)  # on a busy machine, too
-    opened = SlowVerification(build_textured(tmp_path))
-    yield opened
-    opened.go_on.set()
-    opened.close()
-
-
 def visible_ids(page: Page) -> list[str]:
     return [
         one.inner_text() for one in page.locator(".sheet-hits .id code").all() if one.is_visible()
@@ -438,7 +426,7 @@ def visible_ids(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
 def test_hits_show_by_score_while_they_are_compared(
-    visit: Visit, slow: SlowVerification, script: bool
+    visit: Visit, slow: SlowSearcher, script: bool
 ) -> None:
     by_score = expected(slow, IndexedId(PART))
     with served(slow) as address:
@@ -471,7 +459,7 @@ def test_hits_show_by_score_while_they_are_compared(
 
 
 def test_a_page_that_is_stopped_says_that_nothing_was_compared(
-    visit: Visit, slow: SlowVerification
+    visit: Visit, slow: SlowSearcher
 ) -> None:
     with served(slow) as address:
         page = visit(at=address)
@@ -483,7 +471,7 @@ def test_a_page_that_is_stopped_says_that_nothing_was_compared(
         assert visible_ids(page) == expected(slow, IndexedId(PART))
 
 
-def test_the_comparison_ends_when_the_page_is_left(visit: Visit, slow: SlowVerification) -> None:
+def test_the_comparison_ends_when_the_page_is_left(visit: Visit, slow: SlowSearcher) -> None:
     with served(slow) as address:
         page = visit(at=address)
         page.goto(f"{address}search?id={PART}&verify=1", wait_until="commit")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,25 +15,15 @@ from cbir.web import admission
 from cbir.web.app import create_app
 from tests.web.support_web import (
     LARGE,
-    SlowVerification,
+    PART,
+    SlowSearcher,
     build_index,
-    build_textured,
     open_searcher,
     served,
 )
 
-PART = "photos/part.png"
 ADDRESS = {"id": PART, "verify": 1}
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-@pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowVerification]:
-    monkeypatch.setattr("cbir.web.admission.VERIFYING_TIME", 60.0)  # on a busy machine, too
-    opened = SlowVerification(build_textured(tmp_path))
-    yield opened
-    opened.go_on.set()
-    opened.close()
 
 
 def answers_in(page: str) -> list[str]:
@@ -52,7 +41,7 @@ def expected(searcher: Searcher, **options: Any) -> list[str]:
 
 
 def test_the_hits_by_score_arrive_before_the_first_picture_is_compared(
-    slow: SlowVerification,
+    slow: SlowSearcher,
 ) -> None:
     with served(slow) as address:
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
@@ -75,7 +64,7 @@ def test_the_hits_by_score_arrive_before_the_first_picture_is_compared(
     assert second[0].endswith("</html>")
 
 
-def test_without_a_script_the_page_is_whole_in_the_end(slow: SlowVerification) -> None:
+def test_without_a_script_the_page_is_whole_in_the_end(slow: SlowSearcher) -> None:
     slow.go_on.set()
     client = create_app(slow).test_client()
     page = client.get("/search", query_string={**ADDRESS, "k": 2}, headers=PAGE)
@@ -93,7 +82,7 @@ def test_without_a_script_the_page_is_whole_in_the_end(slow: SlowVerification) -
     assert (head.status_code, head.data) == (200, b"")
 
 
-def test_nothing_is_announced_where_nothing_is_compared(slow: SlowVerification) -> None:
+def test_nothing_is_announced_where_nothing_is_compared(slow: SlowSearcher) -> None:
     client = create_app(slow).test_client()
     asked = {**ADDRESS, "where": "width>100000"}
     page = client.get("/search", query_string=asked, headers=PAGE).text
@@ -101,7 +90,7 @@ def test_nothing_is_announced_where_nothing_is_compared(slow: SlowVerification) 
     assert "matches" in answers_in(page)[0]
 
 
-def test_a_wrong_request_is_refused_before_anything_is_shown(slow: SlowVerification) -> None:
+def test_a_wrong_request_is_refused_before_anything_is_shown(slow: SlowSearcher) -> None:
     client = create_app(slow).test_client()
     for wrong, status in (({"where": "width>x"}, 400), ({"id": "photos/none.png"}, 404)):
         page = client.get("/search", query_string={**ADDRESS, **wrong}, headers=PAGE)
@@ -110,7 +99,7 @@ def test_a_wrong_request_is_refused_before_anything_is_shown(slow: SlowVerificat
 
 
 def test_a_busy_server_keeps_the_hits_and_says_so(
-    slow: SlowVerification, monkeypatch: pytest.MonkeyPatch
+    slow: SlowSearcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "PATIENCE", 0.1)
     app = create_app(slow)
@@ -141,7 +130,7 @@ def test_a_gone_original_of_the_query_keeps_the_hits_and_says_so(tmp_path: Path)
 
 
 def test_a_fault_is_logged_and_the_hits_stay(
-    slow: SlowVerification, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    slow: SlowSearcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise ValueError("of the test")
@@ -155,7 +144,7 @@ def test_a_fault_is_logged_and_the_hits_stay(
     assert "of the test" not in page.text and "of the test" in caplog.text
 
 
-def test_leaving_the_page_ends_the_comparison(slow: SlowVerification) -> None:
+def test_leaving_the_page_ends_the_comparison(slow: SlowSearcher) -> None:
     with served(slow) as address:
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
         connection.request("GET", f"/search?id={PART}&verify=1", headers=PAGE)
